@@ -1,0 +1,91 @@
+"""Configuration: YAML and overrides into frozen dataclasses, and their fingerprint.
+
+A stage declares its settings as a frozen dataclass at the top of its own module, with a string under each field: that
+string is the help of the command line. Unknown keys and wrong types are refused with the list of what is known.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import difflib
+import functools
+import hashlib
+import inspect
+import itertools
+import json
+import textwrap
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from .errors import ConfigError
+
+Section = TypeVar("Section")
+
+
+def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section:
+    """Build the dataclass `cls` from the mapping `values`, which stands under `name` in the configuration.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is of the wrong type or refused by `__post_init__`.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            raise ConfigError(unknown(f"{name}.{key}", [f"{name}.{field}" for field in known]))
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        problem = error.errors()[0]
+        key = ".".join([name, *map(str, problem["loc"])])
+        message = problem["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"Setting {key} was given {problem['input']!r}: {message}.") from None
+
+
+def unknown(given: str, known: list[str]) -> str:
+    """The message for a key that does not exist: what was given, the closest key, and all keys."""
+    close = difflib.get_close_matches(given, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown setting {given!r}.{hint} Known settings: {', '.join(known)}."
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in the YAML file at `path`; an empty file is an empty mapping."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"The configuration file {path} does not exist.") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"The configuration file {path} is not readable YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"The configuration file {path} holds a {type(values).__name__}, expected 'section: …' keys.")
+    return values
+
+
+@functools.cache
+def help_texts(cls: type) -> dict[str, str]:
+    """The string under each field of the dataclass `cls`, by field name."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    texts = {}
+    for statement, after in itertools.pairwise(typing.cast(ast.ClassDef, body).body):
+        match statement, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = inspect.cleandoc(text).replace("\n", " ")
+    return texts
+
+
+def fingerprint(value: Any) -> str:
+    """A short hash of plain data (dicts, lists, strings, numbers), the same in any key order.
+
+    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    True
+    """
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]

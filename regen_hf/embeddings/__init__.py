@@ -1,0 +1,57 @@
+"""Vectors: CF vectors of the items and content vectors of the purchases (section 4.2, the CF and semantic encoders).
+
+    embeddings/
+      items.parquet             the catalogue's asins, in the order of every item array
+      cf.safetensors            item_factors (I, cf_dim) float32, zero rows = cold items; mean_norm (1,)
+      content_items.npy         (I, content_dim) float16: metadata alone
+      content_encoder/          the trained encoder, where none was named
+      <split>/                  a `VectorStore`: vectors of the users' purchases, in the order of the dataset's rows
+
+The vector of a purchase without its review, which the withheld view needs, is that of its item in `content_items.npy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .store import VectorStore as VectorStore
+
+
+@dataclass(frozen=True)
+class EmbeddingsConfig:
+    """Settings of `regen embeddings`."""
+
+    cf_dim: int = 128
+    """Width of the CF vectors (128 in the paper)."""
+    cf_iterations: int = 15
+    """Sweeps of alternating least squares."""
+    cf_regularization: float = 0.05
+    """Weight of the L2 penalty of ALS."""
+    cf_alpha: float = 1.0
+    """Confidence per rating star: a purchase rated r counts as 1 + cf_alpha * r against 1 for none (Hu et al. 2008)."""
+    content_encoder: str | None = None
+    """A sentence-transformers model, by name or path; with none, a small one is trained on the train users' texts."""
+    content_dim: int = 256
+    """Width of the trained encoder's vectors; a named encoder has its own."""
+    content_steps: int = 200
+    """Training steps of the trained encoder."""
+    batch_size: int = 64
+    """Texts encoded at once."""
+    seed: int = 0
+    """Seed of ALS and of the trained encoder."""
+
+    def __post_init__(self) -> None:
+        for name in ("cf_dim", "cf_iterations", "content_dim", "content_steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} was given {getattr(self, name)}, expected at least 1")
+
+
+def build(run: Path, out: Path, work: Path, config: EmbeddingsConfig) -> dict[str, Any]:
+    """Fit CF on the train users, choose or train the content encoder, and encode every purchase of every user."""
+    from . import cf, content
+
+    counts = cf.build(run / "dataset", out, config)
+    counts |= content.build(run / "dataset", out, config)
+    return counts

@@ -1,0 +1,81 @@
+"""Collaborative filtering: weighted ALS (Hu, Koren and Volinsky 2008) on the train users' purchases alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ..errors import InputError, missing_extra
+from ..schema import count, item_files, rows, split_files
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+    from . import EmbeddingsConfig
+
+
+def build(dataset: Path, out: Path, config: EmbeddingsConfig) -> dict[str, Any]:
+    """Fit ALS and write `items.parquet` and `cf.safetensors` into `out`."""
+    from safetensors.numpy import save_file
+
+    items = pq.read_table(item_files(dataset), columns=["asin"])
+    train = split_files(dataset, "train")
+    user_items = user_item_matrix(train, items.column("asin").to_pylist(), config.cf_alpha)
+    if user_items.nnz == 0:
+        raise InputError("The train split holds no purchases, so there is nothing to fit CF on. Add reviews.")
+    item_factors = fit(user_items, config)
+    norms = np.linalg.norm(item_factors, axis=1)
+    warm = norms > 0
+    pq.write_table(items, out / "items.parquet")
+    save_file(
+        {"item_factors": item_factors, "mean_norm": norms[warm].mean(keepdims=True).astype(np.float32)},
+        out / "cf.safetensors",
+    )
+    return {"items": len(item_factors), "cold_items": int((~warm).sum()), "train_interactions": int(user_items.nnz)}
+
+
+def user_item_matrix(train: list[Path], asins: list[str], alpha: float) -> csr_matrix:
+    """Confidence of each train user in each item, shape (users, items); an empty cell means not bought.
+
+    A purchase counts `1 + alpha * rating` (Hu et al., equation for c_ui), several of one item their highest. A purchase
+    without a rating counts as one of three stars.
+    """
+    from scipy.sparse import csr_matrix
+
+    index = {asin: number for number, asin in enumerate(asins)}
+    cells: dict[tuple[int, int], float] = {}
+    for user, row in enumerate(rows(train, ["purchase_history"])):
+        for purchase in row["purchase_history"]:
+            rating = purchase["review"]["rating"]
+            cell = (user, index[purchase["item"]["asin"]])
+            cells[cell] = max(cells.get(cell, 0.0), 1.0 + alpha * (3 if rating is None else rating))
+    places = np.array(list(cells), dtype=np.int32).reshape(-1, 2)
+    values = np.fromiter(cells.values(), dtype=np.float32, count=len(cells))
+    return csr_matrix((values, (places[:, 0], places[:, 1])), shape=(count(train), len(asins)))
+
+
+def fit(user_items: csr_matrix, config: EmbeddingsConfig) -> NDArray[np.float32]:
+    """Item vectors of weighted ALS, shape (items, cf_dim); items that nobody in `user_items` bought get zeros."""
+    try:
+        from implicit.als import AlternatingLeastSquares
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        raise missing_extra("implicit", "train") from None
+
+    # implicit runs its own threads; a second pool of BLAS threads under them is several times slower.
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(
+            factors=config.cf_dim,
+            regularization=config.cf_regularization,
+            iterations=config.cf_iterations,
+            random_state=config.seed,
+            use_gpu=False,
+        )
+        model.fit(user_items)
+    item_factors = np.ascontiguousarray(model.item_factors, dtype=np.float32)
+    item_factors[np.asarray(user_items.getnnz(axis=0)) == 0] = 0.0
+    return item_factors

@@ -1,0 +1,156 @@
+"""Content: item metadata and the user's own review through a sentence-transformers model (section 4.2)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.lib.format import open_memmap
+from tqdm import tqdm
+
+from ..errors import ConfigError, InputError, missing_extra
+from ..model.interactions import interaction_text
+from ..schema import SPLITS, count, item_files, rows, split_files
+from .store import VectorWriter
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from . import EmbeddingsConfig
+
+CHUNK = 8192
+"""Texts held at once: enough to sort by length within, little in memory."""
+
+
+def build(dataset: Path, out: Path, config: EmbeddingsConfig) -> dict[str, Any]:
+    """Choose or train the encoder, and encode the catalogue and every purchase into `out`."""
+    if config.content_encoder is None:
+        encoder = train_encoder(split_files(dataset, "train"), config)
+        encoder.save_pretrained(str(out / "content_encoder"), create_model_card=False)
+    else:
+        encoder = load_encoder(config.content_encoder)
+    dim = encoder.get_embedding_dimension()
+    if dim is None:
+        raise ConfigError(
+            f"The encoder {config.content_encoder!r} does not tell the width of its vectors. Name another."
+        )
+
+    catalogue = item_files(dataset)
+    vectors = open_memmap(out / "content_items.npy", mode="w+", dtype=np.float16, shape=(count(catalogue), dim))
+    for start, chunk in _chunks(rows(catalogue), "encoding items", count(catalogue)):
+        texts = [interaction_text(item, None) for item in chunk]
+        vectors[start : start + len(chunk)] = _encode(encoder, texts, config)
+    vectors.flush()
+
+    asins = pq.read_table(out / "items.parquet").column("asin").to_pylist()
+    index = {asin: number for number, asin in enumerate(asins)}
+    interactions = 0
+    for split in SPLITS:
+        files = split_files(dataset, split)
+        lengths = [len(row["purchase_history"]) for row in rows(files, ["purchase_history"])]
+        purchases = (purchase for row in rows(files, ["purchase_history"]) for purchase in row["purchase_history"])
+        with VectorWriter(out / split, lengths, dim) as writer:
+            for _, chunk in _chunks(purchases, f"encoding {split}", sum(lengths)):
+                texts = [interaction_text(purchase["item"], purchase["review"]) for purchase in chunk]
+                items = np.array([index[purchase["item"]["asin"]] for purchase in chunk], dtype=np.int32)
+                writer.append(_encode(encoder, texts, config), items)
+        interactions += sum(lengths)
+    return {"interactions": interactions, "content_dim": dim}
+
+
+def load_encoder(name: str) -> SentenceTransformer:
+    """The sentence-transformers model `name`, a Hub name or a path."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise missing_extra("sentence-transformers", "train") from None
+    try:
+        return SentenceTransformer(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"The content encoder {name!r} could not be loaded: {error} Give the name or the path of a "
+            "sentence-transformers model, or none to train a small one offline."
+        ) from error
+
+
+def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransformer:
+    """A small static encoder: one vector per token, trained so that a review finds the item it was written about.
+
+    It needs no download and is fitted on the train users' texts alone. Contrastive training (InfoNCE over the batch)
+    weighs down the words that every text has.
+    """
+    try:
+        import torch
+        from datasets import Dataset
+        from sentence_transformers import (
+            SentenceTransformer,
+            SentenceTransformerTrainer,
+            SentenceTransformerTrainingArguments,
+            losses,
+        )
+        from sentence_transformers.models import StaticEmbedding
+        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    except ImportError as error:
+        raise missing_extra(error.name or "sentence-transformers", "train") from None
+    import tempfile
+
+    def pairs() -> Iterator[dict[str, str]]:
+        for row in rows(train, ["purchase_history"]):
+            for purchase in row["purchase_history"]:
+                review = interaction_text({}, purchase["review"])
+                if review:
+                    yield {"review": review, "item": interaction_text(purchase["item"], None)}
+
+    table = list(itertools.islice(pairs(), 500_000))  # more teaches this small model nothing new
+    if not table:
+        raise InputError("No review in the train split holds any text. Name an encoder with --content-encoder.")
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 (a token of the vocabulary)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        (text for pair in table for text in pair.values()),
+        trainers.WordPieceTrainer(vocab_size=8000, special_tokens=["[PAD]", "[UNK]"], show_progress=False),
+    )
+    torch.manual_seed(config.seed)
+    encoder = SentenceTransformer(
+        modules=[StaticEmbedding(tokenizer, embedding_dim=config.content_dim)], device="cpu", trust_remote_code=False
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = SentenceTransformerTrainer(
+            model=encoder,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=scratch,
+                max_steps=config.content_steps,
+                per_device_train_batch_size=min(256, len(table)),
+                learning_rate=0.02,
+                warmup_steps=config.content_steps // 10,
+                seed=config.seed,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                use_cpu=True,
+                dataloader_pin_memory=False,
+            ),
+            train_dataset=Dataset.from_list(table),
+            loss=losses.MultipleNegativesRankingLoss(encoder),
+        )
+        trainer.train()
+    return encoder
+
+
+def _encode(encoder: SentenceTransformer, texts: list[str], config: EmbeddingsConfig) -> np.ndarray:
+    return encoder.encode(texts, batch_size=config.batch_size, normalize_embeddings=True, show_progress_bar=False)
+
+
+def _chunks(values: Iterator[Any], about: str, total: int) -> Iterator[tuple[int, list[Any]]]:
+    """Runs of `CHUNK` values with the position of the first, behind a progress bar."""
+    with tqdm(total=total, desc=f"      {about}", unit="text", leave=False) as bar:
+        start = 0
+        while chunk := list(itertools.islice(values, CHUNK)):
+            yield start, chunk
+            start += len(chunk)
+            bar.update(len(chunk))

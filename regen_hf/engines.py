@@ -1,0 +1,138 @@
+"""Engines behind the one ibis expression of the sequences: readers and writers only, no rule about the data.
+
+ibis writes the SQL and the engine runs it. DuckDB is opened under a memory limit and spills to a folder beyond it. It
+also takes JSON lines apart: exactly one row out for each line in, whatever the line holds, so that every line can be
+accounted for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def memory_bytes(memory: str) -> int:
+    """Bytes in a size such as "2GB".
+
+    >>> memory_bytes("2GB"), memory_bytes("512 mb"), memory_bytes("0.5GB")
+    (2000000000, 512000000, 500000000)
+
+    Raises:
+        ConfigError: the text is not a number with one of the units KB, MB, GB, TB.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", memory.strip().upper())
+    if not match:
+        raise ConfigError(f"memory is {memory!r}, expected a number with a unit (KB, MB, GB or TB), such as 2GB.")
+    return int(float(match[1]) * UNITS[match[2]])
+
+
+class DuckDB:
+    """DuckDB in this process, used as a context: its tables are ibis tables, what it runs are ibis expressions.
+
+    Args:
+        memory: size to stay under, such as "2GB".
+        spill: folder for what does not fit.
+    """
+
+    def __init__(self, memory: str, spill: Path) -> None:
+        import duckdb
+
+        # Half of the limit: what leaves the database as Arrow, and the file being read, take up the other half.
+        limit = f"{max(memory_bytes(memory) // 2, 10**8) // 10**6}MB"
+        self.connection = duckdb.connect(config={"memory_limit": limit, "temp_directory": str(spill)})
+        self.connection.execute("SET enable_progress_bar = false")
+
+    def __enter__(self) -> DuckDB:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.connection.close()
+
+    def read_parquet(self, paths: Sequence[Path], schema: pa.Schema, name: str) -> ir.Table:
+        """The rows of parquet files of one schema, as the table `name`."""
+        files = ", ".join(_quoted(str(path)) for path in paths)
+        self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{files}])")  # noqa: S608
+        return _table(schema, name)
+
+    def read_arrow(self, table: pa.Table, name: str) -> ir.Table:
+        """The rows of an Arrow table, as the table `name`; nothing is copied."""
+        self.connection.register(name, table)
+        return _table(table.schema, name)
+
+    def read_json(self, lines: pa.Table, fields: Mapping[str, str]) -> ir.Table:
+        """One row for each row of `lines`, with the wanted fields of its JSON object as text.
+
+        Args:
+            lines: columns `number` (int64) and `line` (text; null where it was not UTF-8).
+            fields: name of the column in the result -> name of the key in the JSON object.
+
+        Returns:
+            Columns `number`, `reject` (null, or the reason why the line gives no fields: not_utf8, blank_line,
+            not_json, not_an_object), `nested` (true where a field holds a list or an object) and the columns of
+            `fields`. Strings come unquoted, numbers and booleans as text, lists and objects as JSON. Of a key that
+            occurs twice the first value counts.
+        """
+        self.connection.register("raw_lines", lines)
+        paths = ", ".join(_quoted(f'$."{key}"') for key in fields.values())
+        columns = ", ".join(f'f[{place}] AS "{name}"' for place, name in enumerate(fields, start=1))
+        # A field that begins with a bracket is rare, so the second look at types costs next to nothing.
+        self.connection.execute(
+            f"""
+            CREATE OR REPLACE TEMP VIEW raw_fields AS
+            SELECT number, reject,
+                   coalesce(CASE WHEN len(list_filter(f, lambda x: x[1] IN ('[', '{{'))) > 0
+                                 THEN list_has_any(json_type(line, [{paths}]), ['ARRAY', 'OBJECT']) END,
+                            false) AS nested,
+                   {columns}
+            FROM (SELECT number, line, reject,
+                         CASE WHEN reject IS NULL THEN json_extract_string(line, [{paths}]) END AS f
+                  FROM (SELECT number, line,
+                               CASE WHEN line IS NULL THEN 'not_utf8'
+                                    WHEN json_valid(line)
+                                    THEN CASE WHEN json_type(line) <> 'OBJECT' THEN 'not_an_object' END
+                                    WHEN regexp_full_match(line, '\\s*') THEN 'blank_line'
+                                    ELSE 'not_json' END AS reject
+                        FROM raw_lines))
+            """  # noqa: S608 (keys are quoted)
+        )
+        texts = [pa.field(name, pa.string()) for name in ("reject", *fields)]
+        return _table(pa.schema([("number", pa.int64()), ("nested", pa.bool_()), *texts]), "raw_fields")
+
+    def to_arrow(self, table: ir.Table) -> pa.Table:
+        """All rows of an ibis expression."""
+        return self.connection.sql(_sql(table)).to_arrow_table()
+
+    def batches(self, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows of an ibis expression in its order, `rows` at a time."""
+        yield from self.connection.sql(_sql(table)).to_arrow_reader(rows)
+
+
+def _table(schema: pa.Schema, name: str) -> ir.Table:
+    import ibis
+
+    return ibis.table(ibis.Schema.from_pyarrow(schema), name=name)
+
+
+def _sql(table: ir.Table) -> str:
+    # ibis only writes the SQL: version 12 runs it through calls that DuckDB 2 has renamed or lost.
+    import ibis
+
+    return str(ibis.to_sql(table, dialect="duckdb"))
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

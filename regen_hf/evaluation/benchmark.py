@@ -1,0 +1,206 @@
+"""The benchmark of section 5: one narrative per user and task, by the model and by its controls, then their scores."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from ..errors import InputError, missing_extra
+from ..schema import TASKS, rows, split_files
+from . import CONTROLS
+from .metrics import bleu_interval, mean_interval, rouge_lsum, similarity
+
+if TYPE_CHECKING:
+    from ..model import RegenForCausalLM, RegenProcessor
+    from ..training.collator import Histories
+    from . import EvaluationConfig
+
+PREDICTIONS = pa.schema([(name, pa.string()) for name in ("reviewer_id", "task", "model", "prediction", "reference")])
+
+
+def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[str, Any]:
+    """Write and score narratives; see `regen_hf.evaluation.build`."""
+    users = [
+        {"row": number, **row}
+        for number, row in enumerate(rows(split_files(run / "dataset", config.split), limit=config.max_users or None))
+    ]
+    if not users:
+        raise InputError(f"The {config.split} split holds no users. Give more reviews, or a larger share to the split.")
+    predictions = predict(run, users, work, config)
+    pq.write_table(predictions, out / "predictions.parquet")
+
+    encoder_name, encoder = load_encoder(run, config)
+    results = {
+        "split": config.split,
+        "n_users": len(users),
+        "models": score(predictions, encoder, config.seed),
+        "about": CONTROLS,
+        "encoder": encoder_name,
+        "bleu_signature": _signature(),
+        "decoding": {"method": "greedy", "max_new_tokens": config.max_new_tokens},
+        "seed": config.seed,
+        "narrators": sorted({str(user["narrator"]) for user in users}),
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return {"users": len(users), "narratives": predictions.num_rows}
+
+
+def predict(run: Path, users: list[dict[str, Any]], work: Path, config: EvaluationConfig) -> pa.Table:
+    """The narratives of every model, task and user that has a reference; a finished part in `work` is kept."""
+    try:
+        import torch
+
+        from ..model import RegenForCausalLM, RegenProcessor
+        from ..training.collator import Histories
+    except ImportError as error:
+        raise missing_extra(error.name or "transformers", "train") from None
+    from safetensors.numpy import load_file
+
+    from ..embeddings import VectorStore
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = RegenForCausalLM.from_pretrained(run / "model").to(device).eval()
+    processor = RegenProcessor.from_pretrained(run / "model")
+    embeddings = run / "embeddings"
+    histories = Histories(
+        VectorStore(embeddings / config.split),
+        load_file(embeddings / "cf.safetensors")["item_factors"],
+        np.load(embeddings / "content_items.npy", mmap_mode="r", allow_pickle=False),
+    )
+    others = derangement(len(users), config.seed)
+    frequent = most_frequent(run, config.tasks)
+    parts = []
+    total = sum(1 for task in config.tasks for user in users if TASKS[task].text(user)) * (len(CONTROLS) - 1)
+    with tqdm(total=total, desc="      writing", unit="narrative", leave=False) as bar:
+        for name in CONTROLS:
+            for task in config.tasks:
+                part = work / f"{name}-{task}.parquet"
+                asked = [number for number, user in enumerate(users) if TASKS[task].text(user)]
+                if not part.exists():
+                    if name == "most_frequent":
+                        texts = [frequent[task]] * len(asked)
+                    else:
+                        shown: list[dict[str, Any] | None] = [
+                            None if name == "empty_history" else users[others[n] if name == "shuffled_history" else n]
+                            for n in asked
+                        ]
+                        texts = write(model, processor, histories, shown, task, config, bar)
+                    table = pa.table(
+                        {
+                            "reviewer_id": [users[number]["reviewer_id"] for number in asked],
+                            "task": [task] * len(asked),
+                            "model": [name] * len(asked),
+                            "prediction": texts,
+                            "reference": [TASKS[task].text(users[number]) for number in asked],
+                        },
+                        schema=PREDICTIONS,
+                    )
+                    pq.write_table(table, part.with_suffix(".new"))
+                    part.with_suffix(".new").rename(part)
+                elif name != "most_frequent":
+                    bar.update(len(asked))
+                parts.append(pq.read_table(part))
+    return pa.concat_tables(parts)
+
+
+def write(
+    model: RegenForCausalLM,
+    processor: RegenProcessor,
+    histories: Histories,
+    users: list[dict[str, Any] | None],
+    task: str,
+    config: EvaluationConfig,
+    bar: tqdm,
+) -> list[str]:
+    """One narrative of `task` per user by greedy decoding; None stands for an empty history."""
+    import torch
+
+    lengths = [len(user["purchase_history"]) if user else 0 for user in users]
+    texts = [""] * len(users)
+    withheld = task in processor.metadata_only_tasks
+    # Histories of one length need no padding, so the batches are of neighbours in length.
+    order = sorted(range(len(users)), key=lambda number: lengths[number])
+    for start in range(0, len(order), config.batch_size):
+        batch = order[start : start + config.batch_size]
+        prompts = [processor.tokenize_prompt(lengths[number], task=task) for number in batch]
+        inputs = processor.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        chosen = [users[number] for number in batch]
+        vectors = histories.batch([user["row"] if user else None for user in chosen], [withheld] * len(batch))
+        inputs = {key: value.to(model.device) for key, value in {**inputs, **vectors}.items()}
+        with torch.inference_mode():
+            tokens = model.generate(**inputs, max_new_tokens=config.max_new_tokens, do_sample=False)
+        written = processor.tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        for number, text in zip(batch, written, strict=True):
+            texts[number] = text.strip()
+        bar.update(len(batch))
+    return texts
+
+
+def derangement(number: int, seed: int) -> list[int]:
+    """Another index for each of `number`; a single one has no other and keeps its own.
+
+    >>> sorted(derangement(5, 0)), any(other == own for own, other in enumerate(derangement(5, 0)))
+    ([0, 1, 2, 3, 4], False)
+    """
+    order = np.random.default_rng(seed).permutation(number)
+    others = np.empty(number, dtype=int)
+    others[order] = np.roll(order, 1)
+    return others.tolist()
+
+
+def most_frequent(run: Path, tasks: tuple[str, ...]) -> dict[str, str]:
+    """The narrative that most train users share, by task; of equals the first in the alphabet."""
+    counts: dict[str, Counter[str]] = {task: Counter() for task in tasks}
+    for row in rows(split_files(run / "dataset", "train"), ["last_purchase", "user"]):
+        for task in tasks:
+            if text := TASKS[task].text(row):
+                counts[task][text] += 1
+    return {task: min(found, key=lambda text: (-found[text], text)) if found else "" for task, found in counts.items()}
+
+
+def score(predictions: pa.Table, encoder: Any, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """The scores of each model and task, each with its 95 % bootstrap interval over the users."""
+    texts: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
+    for row in predictions.to_pylist():
+        pair = texts.setdefault((row["model"], row["task"]), ([], []))
+        pair[0].append(row["prediction"])
+        pair[1].append(row["reference"])
+    scores: dict[str, dict[str, dict[str, Any]]] = {}
+    for (model, task), (predicted, references) in tqdm(texts.items(), desc="      scoring", leave=False):
+        scores.setdefault(model, {})[task] = {
+            "n": len(predicted),
+            "bleu": bleu_interval(predicted, references, seed),
+            "rougeLsum": mean_interval(rouge_lsum(predicted, references), seed),
+            "similarity": mean_interval(similarity(predicted, references, encoder), seed),
+        }
+    return scores
+
+
+def load_encoder(run: Path, config: EvaluationConfig) -> tuple[str, Any]:
+    """The encoder behind `similarity` and the name to report."""
+    from sentence_transformers import SentenceTransformer
+
+    if config.encoder is not None:
+        return config.encoder, SentenceTransformer(config.encoder)
+    manifest = json.loads((run / "embeddings" / "manifest.json").read_text(encoding="utf-8"))
+    named = manifest["config"]["content_encoder"]
+    if named is not None:
+        return named, SentenceTransformer(named)
+    return "content_encoder of this run (static, trained on its train users)", SentenceTransformer(
+        str(run / "embeddings" / "content_encoder")
+    )
+
+
+def _signature() -> str:
+    from sacrebleu import BLEU
+
+    scorer = BLEU()
+    scorer.corpus_score(["a"], [["a"]])
+    return str(scorer.get_signature())

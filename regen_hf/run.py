@@ -1,0 +1,417 @@
+"""The run folder: which stages there are, which are fresh, and how one is redone without losing anything.
+
+A stage writes into a temporary folder that becomes `RUN/<folder>` by one rename, with a `manifest.json` in it. A stage
+is fresh while the fingerprint in its manifest equals the one computed from its settings, its raw files' content and the
+fingerprints of the stages it reads: so an edited setting redoes exactly the stages that depend on it. What a stage
+keeps for itself while it works (checkpoints) lies in `RUN/.work`, survives a kill, and is handed back to the same work
+only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import __version__
+from .config import fingerprint, read_yaml, section, unknown
+from .errors import ConfigError, InputError, RunError
+
+FORMAT = 1
+"""Layout of a run folder. A folder of another number is refused, never guessed at."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the pipeline: a module with a config dataclass and a `build` function."""
+
+    command: str
+    """Name on the command line."""
+    section: str
+    """Name of its settings, and of its module in `regen_hf`."""
+    config: str
+    """Name of its config dataclass."""
+    folder: str
+    """Where its output lies in the run."""
+    reads: tuple[str, ...]
+    """Commands of the stages whose output it reads."""
+    about: str
+    """What it does, in a line."""
+    packages: tuple[str, ...] = ()
+    """Libraries whose version matters to its output."""
+
+
+STAGES = {
+    stage.command: stage
+    for stage in (
+        Stage("sample", "sample", "SampleConfig", "sample", (), "simulate shoppers with a known truth", ("numpy",)),
+        Stage(
+            "sequences",
+            "sequences",
+            "SequencesConfig",
+            "sequences",
+            ("sample",),
+            "raw review files to one history per user, split by user",
+            ("duckdb", "ibis-framework"),
+        ),
+        Stage("narratives", "narratives", "NarrativesConfig", "narratives", ("sequences",), "write the narratives"),
+        Stage("ratings", "ratings", "RatingsConfig", "ratings", ("sequences", "narratives"), "rate the narratives"),
+        Stage(
+            "dataset",
+            "dataset",
+            "DatasetConfig",
+            "dataset",
+            ("sequences", "narratives", "ratings"),
+            "join all of it to a Hub dataset repository",
+            ("datasets", "pyarrow"),
+        ),
+        Stage(
+            "embeddings",
+            "embeddings",
+            "EmbeddingsConfig",
+            "embeddings",
+            ("dataset",),
+            "CF vectors of the items, content vectors of the purchases",
+            ("implicit", "sentence-transformers", "torch"),
+        ),
+        Stage(
+            "train",
+            "training",
+            "TrainingConfig",
+            "model",
+            ("dataset", "embeddings"),
+            "train the fused model",
+            ("torch", "transformers", "trl", "accelerate"),
+        ),
+        Stage(
+            "evaluate",
+            "evaluation",
+            "EvaluationConfig",
+            "evaluation",
+            ("dataset", "embeddings", "train"),
+            "write narratives for held-out users and score them",
+            ("torch", "transformers", "sacrebleu", "rouge-score"),
+        ),
+        Stage(
+            "figures",
+            "figures",
+            "FiguresConfig",
+            "figures",
+            ("train", "evaluate"),
+            "draw the results",
+            ("matplotlib",),
+        ),
+    )
+}
+
+Config = dict[str, Any]
+"""The settings of a run: an instance of the config dataclass of each stage, by section name."""
+
+
+def config_class(stage: Stage) -> type:
+    """The config dataclass of `stage`; imports the stage's module."""
+    cls: type = getattr(importlib.import_module(f"regen_hf.{stage.section}"), stage.config)
+    return cls
+
+
+def make_config(values: Mapping[str, Any]) -> Config:
+    """The checked settings of a run from plain nested `values`; what is not given has its default.
+
+    Raises:
+        ConfigError: a section or key does not exist, or a value is refused.
+    """
+    sections = [stage.section for stage in STAGES.values()]
+    for name, value in values.items():
+        if name not in sections:
+            raise ConfigError(unknown(name, sections))
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"Section {name!r} was given {value!r}, expected settings as 'key: value'.")
+    return {
+        stage.section: section(config_class(stage), values.get(stage.section, {}), stage.section)
+        for stage in STAGES.values()
+    }
+
+
+def plain(config: Config) -> dict[str, dict[str, Any]]:
+    """`config` as nested plain data, ready for YAML or JSON."""
+    return {name: json.loads(json.dumps(dataclasses.asdict(values))) for name, values in config.items()}
+
+
+class Run:
+    """A run folder and its settings.
+
+    Args:
+        folder: the run folder; it is made when the first stage writes.
+        overrides: settings by section and key, written over those that the folder holds.
+
+    Raises:
+        RunError: the folder belongs to something else, or to another version of its layout.
+        ConfigError: a setting does not exist or is refused.
+    """
+
+    def __init__(self, folder: str | Path, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self.folder = Path(folder)
+        self._check_folder()
+        saved = self.folder / "config.yaml"
+        values = read_yaml(saved) if saved.exists() else {}
+        for name, keys in (overrides or {}).items():
+            if not isinstance(keys, Mapping):
+                raise ConfigError(f"Section {name!r} was given {keys!r}, expected settings as 'key: value'.")
+            # A section of the folder's own file can be broken by hand: `make_config` tells it.
+            values[name] = {**(values.get(name) or {}), **keys}
+        self.config = make_config(values)
+        self._hashes: dict[str, str] = {}
+
+    def _check_folder(self) -> None:
+        if self.folder.is_file():
+            raise RunError(f"{self.folder} is a file, expected a run folder. Name a new folder.")
+        about = self.folder / "run.json"
+        if not about.exists():
+            if self.folder.is_dir() and any(
+                path.name not in (".work", "config.yaml") for path in self.folder.iterdir()
+            ):
+                raise RunError(f"{self.folder} holds files but is not a run folder. Name a new or an empty folder.")
+            return
+        try:
+            made = json.loads(about.read_text(encoding="utf-8"))
+            layout = made["format"]
+        except (ValueError, TypeError, KeyError):
+            raise RunError(f"{about} is damaged. Name a new folder, or delete this one.") from None
+        if layout != FORMAT:
+            raise RunError(
+                f"{self.folder} was made by regen-hf {made.get('version', '?')} with layout {layout}; this is regen-hf "
+                f"{__version__} with layout {FORMAT}. Name a new folder, or install the version that made it."
+            )
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of this run in order; the simulation is one only where the sample is asked for."""
+        return [stage for stage in STAGES.values() if stage.command != "sample" or self.config["sequences"].sample]
+
+    def reads(self, stage: Stage) -> list[Stage]:
+        """The stages whose output `stage` reads in this run."""
+        return [other for other in self.stages if other.command in stage.reads]
+
+    def settings(self, stage: Stage) -> dict[str, Any]:
+        """The settings of `stage` that its output depends on."""
+        config = self.config[stage.section]
+        kept = {
+            field.name: getattr(config, field.name)
+            for field in dataclasses.fields(config)
+            if field.metadata.get("affects_output", True)
+        }
+        settings: dict[str, Any] = json.loads(json.dumps(kept))
+        return settings
+
+    def raw_files(self, stage: Stage) -> dict[str, list[Path]]:
+        """The files outside the run that `stage` reads, by what they are."""
+        if stage.command != "sequences":
+            return {}
+        config = self.config["sequences"]
+        # A pattern that matches nothing is kept as it is: the error names it.
+        return {
+            kind: [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern)) or [pattern]]
+            for kind, patterns in (("reviews", config.reviews), ("items", config.items))
+        }
+
+    def inputs(self, stage: Stage) -> dict[str, Any]:
+        """What `stage` reads: fingerprints of stages, content hashes of raw files.
+
+        Raises:
+            InputError: a raw file does not exist.
+        """
+        known = self._known_hashes(stage)
+        files: dict[str, dict[str, Any]] = {}
+        for kind, paths in self.raw_files(stage).items():
+            for path in paths:
+                if not path.exists():
+                    raise InputError(f"The {kind} file {path} does not exist. Check the path given with --{kind}.")
+                if path.is_dir():
+                    raise InputError(f"{path} is a folder, expected a file of {kind}. Name the files in it: {path}/*")
+                stat = path.stat()
+                state = [stat.st_size, stat.st_mtime_ns]
+                before = known.get(str(path), {})
+                content = before.get("sha256") if before.get("state") == state else None
+                files[str(path)] = {"kind": kind, "state": state, "sha256": content or self._sha256(path)}
+        return {"stages": {other.command: self.fingerprint(other) for other in self.reads(stage)}, "files": files}
+
+    def _known_hashes(self, stage: Stage) -> dict[str, Any]:
+        manifest = self.manifest(stage)
+        files: dict[str, Any] = manifest["inputs"]["files"] if manifest else {}
+        return files
+
+    def _sha256(self, path: Path) -> str:
+        if str(path) not in self._hashes:
+            with path.open("rb") as file:
+                self._hashes[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self._hashes[str(path)]
+
+    def fingerprint(self, stage: Stage) -> str:
+        """The hash of all that the output of `stage` depends on."""
+        inputs = self.inputs(stage)
+        contents = [[file["kind"], file["sha256"]] for file in inputs["files"].values()]
+        return fingerprint([FORMAT, stage.command, self.settings(stage), inputs["stages"], contents])
+
+    def manifest(self, stage: Stage) -> dict[str, Any] | None:
+        """The manifest that `stage` left in this run, None where there is none."""
+        return _read_manifest(self.folder / stage.folder)
+
+    def is_fresh(self, stage: Stage) -> bool:
+        """Whether the output on disk is what the settings and inputs of now would give."""
+        manifest = self.manifest(stage)
+        return manifest is not None and manifest["fingerprint"] == self.fingerprint(stage)
+
+    def need(self, stage: Stage) -> None:
+        """Check that all that `stage` reads is there and fresh.
+
+        Raises:
+            RunError: a stage is missing or stale; the message names the command that makes it.
+        """
+        for other in self.reads(stage):
+            if not self.is_fresh(other):
+                state = "is out of date" if self.manifest(other) else "has not been made"
+                raise RunError(
+                    f"`{stage.command}` reads the output of `{other.command}`, which {state} in {self.folder}. "
+                    f"Run `regen {other.command} {self.folder}` first, or `regen run {self.folder}` for all stages."
+                )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process, so that two of them never write one folder; a dead process holds nothing."""
+        from filelock import FileLock, Timeout
+
+        work = self.folder / ".work"
+        try:
+            work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"The run folder {self.folder} cannot be made: {error.strerror}.") from None
+        lock = FileLock(work / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RunError(f"Another regen process is at work in {self.folder}. Wait for it, or stop it.") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def save(self) -> None:
+        """Write the settings and the layout's number into the folder, each file atomically."""
+        import yaml
+
+        header = "# Settings of this run. An edited value redoes the stages that depend on it: regen run FOLDER\n"
+        _write_text(
+            self.folder / "config.yaml", header + yaml.safe_dump(plain(self.config), sort_keys=False, width=110)
+        )
+        _write_text(self.folder / "run.json", json.dumps({"format": FORMAT, "version": __version__}) + "\n")
+
+    def keep(self, stage: Stage) -> Path:
+        """Where `stage` keeps unfinished work, for its present settings and inputs alone."""
+        return self.folder / ".work" / f"{stage.folder}.keep" / self.fingerprint(stage)
+
+    def build(self, stage: Stage) -> bool:
+        """Make the output of `stage` unless it is fresh; True if it was made.
+
+        Raises:
+            RegenError: a user's mistake, told by the stage. The folder is then as it was before.
+        """
+        self.need(stage)
+        if self.is_fresh(stage):
+            return False
+        mark = self.fingerprint(stage)
+        target, work = self.folder / stage.folder, self.folder / ".work"
+        new, keep = work / f"{stage.folder}.new", self.keep(stage)
+        finished = _read_manifest(new)
+        if finished is None or finished["fingerprint"] != mark:  # else killed between the two renames below
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir(parents=True)
+            for other in keep.parent.glob("*") if keep.parent.exists() else ():
+                if other != keep:
+                    shutil.rmtree(other)
+            keep.mkdir(parents=True, exist_ok=True)
+            started = time.monotonic()
+            module = importlib.import_module(f"regen_hf.{stage.section}")
+            counts = module.build(run=self.folder, out=new, work=keep, config=self.config[stage.section])
+            manifest = {
+                "stage": stage.command,
+                "fingerprint": mark,
+                "config": plain({stage.section: self.config[stage.section]})[stage.section],
+                "inputs": self.inputs(stage),
+                "counts": counts,
+                "seconds": round(time.monotonic() - started, 2),
+                "versions": _versions(stage),
+            }
+            _write_text(new / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+        old = work / f"{stage.folder}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if target.exists():
+            target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(keep.parent, ignore_errors=True)
+        return True
+
+    def build_all(self, until: str = "figures") -> None:
+        """Make every stage up to the command `until` that is not fresh, in order, telling each on stderr."""
+        stages = self.stages[: [stage.command for stage in self.stages].index(until) + 1]
+        for number, stage in enumerate(stages, 1):
+            self.tell(stage, f"[{number}/{len(stages)}] ")
+
+    def tell(self, stage: Stage, prefix: str = "") -> None:
+        """Build `stage`, with a line on stderr before and after."""
+        print(f"{prefix}{stage.command}: {stage.about}", file=sys.stderr, flush=True)  # noqa: T201
+        made = self.build(stage)
+        manifest = self.manifest(stage) or {}
+        counts = describe(manifest.get("counts", {}))
+        print(  # noqa: T201
+            f"      {'done in ' + str(manifest.get('seconds')) + ' s' if made else 'fresh'}: {counts}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def describe(counts: Mapping[str, Any]) -> str:
+    """The plain numbers among a stage's counts, in a line.
+
+    >>> describe({"users": 6000, "detail": {"a": 1}, "loss": 0.51234})
+    'users 6,000, loss 0.512'
+    """
+    numbers = {name: value for name, value in counts.items() if isinstance(value, int | float)}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')} {value:.3g}"
+        for name, value in numbers.items()
+    )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any] | None:
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None  # a folder without a whole manifest is no output of a finished stage
+    return manifest
+
+
+def _write_text(path: Path, text: str) -> None:
+    new = path.with_name(path.name + ".new")
+    new.write_text(text, encoding="utf-8")
+    os.replace(new, path)
+
+
+def _versions(stage: Stage) -> dict[str, str]:
+    versions = {"regen-hf": __version__, "python": sys.version.split()[0]}
+    for package in stage.packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions

@@ -1,0 +1,157 @@
+"""The row: the names and types by which the stages meet, and nothing else.
+
+One row is one user. Names and nesting are those of the official REGEN release, so that its files import without
+renaming; what the release lacks (the endorsement, its scores) stands beside it. Stages never import each other: each
+reads and writes parquet of the schemas below.
+
+    sequences   reviewer_id, purchase_history
+    items       asin, title, category, description, price
+    narratives  reviewer_id, last_purchase, user, narrator
+    ratings     reviewer_id, metadata, rater
+    row         all of it: what `load_dataset` gives
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from datasets import Features
+
+MAX_HISTORY = 50
+"""Purchases kept per user, the latest ones (section 3.2)."""
+
+SPLITS = ("train", "validation", "test")
+"""Splits hold distinct users (section 5.1)."""
+
+ITEM = pa.struct(
+    [
+        ("asin", pa.string()),
+        ("title", pa.string()),
+        ("category", pa.string()),  # one string: "Office Products - Pens - Gel Pens"
+        ("description", pa.string()),
+        ("price", pa.float64()),  # USD; null where unknown
+    ]
+)
+REVIEW = pa.struct(
+    [
+        ("summary", pa.string()),
+        ("rating", pa.int64()),  # 1..5; null where the log has none
+        ("text", pa.string()),
+        ("unix_time", pa.int64()),  # seconds
+    ]
+)
+PURCHASE_HISTORY = pa.list_(pa.struct([("item", ITEM), ("review", REVIEW)]))  # oldest first, at most MAX_HISTORY
+LAST_PURCHASE = pa.struct([("reason", pa.string()), ("explanation", pa.string()), ("endorsement", pa.string())])
+USER = pa.struct([("profile", pa.string()), ("brief_summary", pa.string()), ("long_summary", pa.string())])
+
+# The stages of the autorater (section 3.3) and the attributes of each (table 3). Scores are 1..7, null = not rated.
+RATED = {
+    "example": ("richness", "confidence"),
+    "last_purchase": ("veracity", "grounding", "foresight", "clarity", "personalization", "confidence"),
+    "user": ("veracity", "grounding", "clarity", "personalization", "confidence"),
+    "endorsement": ("veracity", "grounding", "foresight", "clarity", "personalization", "confidence"),
+}
+METADATA = pa.struct(
+    [(part, pa.struct([(attribute, pa.int64()) for attribute in attributes])) for part, attributes in RATED.items()]
+)
+
+SEQUENCES = pa.schema([("reviewer_id", pa.string()), ("purchase_history", PURCHASE_HISTORY)])
+ITEMS = pa.schema(list(ITEM))
+NARRATIVES = pa.schema(
+    [("reviewer_id", pa.string()), ("last_purchase", LAST_PURCHASE), ("user", USER), ("narrator", pa.string())]
+)
+RATINGS = pa.schema([("reviewer_id", pa.string()), ("metadata", METADATA), ("rater", pa.string())])
+ROW = pa.schema(
+    [
+        ("reviewer_id", pa.string()),
+        ("purchase_history", PURCHASE_HISTORY),
+        ("last_purchase", LAST_PURCHASE),
+        ("user", USER),
+        ("metadata", METADATA),
+        ("narrator", pa.string()),
+        ("rater", pa.string()),
+    ]
+)
+
+
+def features(schema: pa.Schema) -> Features:
+    """The same columns as `datasets.Features`."""
+    from datasets import Features
+
+    return Features.from_arrow_schema(schema)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One narrative to write: where its text stands in the row, and what the model is told to do."""
+
+    name: str
+    field: tuple[str, str]
+    """Path of the text in the row: `row["user"]["profile"]`."""
+    prompt: str
+    last_review_withheld: bool = False
+    """The text was written without the review of the last purchase, so the model must not see it either."""
+
+    def text(self, row: dict[str, Any]) -> str | None:
+        """The reference text of `row`, None where the row has none."""
+        part = row[self.field[0]]
+        return part[self.field[1]] if part else None
+
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("purchase_reason", ("last_purchase", "reason"), "Write the reason for the last purchase."),
+        Task(
+            "purchase_reason_explanation",
+            ("last_purchase", "explanation"),
+            "Explain the last purchase from the whole history.",
+        ),
+        Task(
+            "product_endorsement",
+            ("last_purchase", "endorsement"),
+            "Recommend the last product to this customer.",
+            last_review_withheld=True,
+        ),
+        Task("brief_user_summary", ("user", "brief_summary"), "Summarize this customer briefly."),
+        Task("long_user_summary", ("user", "long_summary"), "Summarize this customer in detail."),
+        Task("user_profile", ("user", "profile"), "Describe this customer in a short phrase."),
+    )
+}
+
+
+def split_files(folder: Path, split: str) -> list[Path]:
+    """The parquet files of `split` below `folder` (the output of a stage, or a dataset repository), in order."""
+    return sorted(folder.glob(f"**/{split}*.parquet"))
+
+
+def item_files(folder: Path) -> list[Path]:
+    """The parquet files of the catalogue below `folder`, in order."""
+    return sorted(folder.glob("**/items*.parquet"))
+
+
+def rows(
+    files: list[Path], columns: list[str] | None = None, batch_size: int = 512, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of parquet `files` in order, at most `limit`, holding `batch_size` of them in memory."""
+    return itertools.islice(_rows(files, columns, batch_size), limit)
+
+
+def _rows(files: list[Path], columns: list[str] | None, batch_size: int) -> Iterator[dict[str, Any]]:
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=batch_size, columns=columns):
+                yield from batch.to_pylist()
+
+
+def count(files: list[Path]) -> int:
+    """The number of rows in parquet `files`, from their footers."""
+    return sum(pq.read_metadata(path).num_rows for path in files)

@@ -1,0 +1,74 @@
+"""Training: six tasks, one fused model, through TRL's SFTTrainer (section 5.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..schema import TASKS
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of `regen train`."""
+
+    backbone: str | None = None
+    """A causal language model, by Hub name or path; with none, a small one is trained from nothing, offline."""
+    embedding_mode: str = "both"
+    """What a soft token is made of: `both`, `cf` or `content` (the columns of the paper's table 1)."""
+    adapter: str = "mlp"
+    """From the two embeddings to a soft token: `mlp`, or `linear` (for the analysis of section 6)."""
+    leak_safe: bool = False
+    """Withhold the review of the last purchase in every task, not in the endorsement alone."""
+    tasks: tuple[str, ...] = tuple(TASKS)
+    """Narratives to learn; all six by default."""
+    max_steps: int = 600
+    """Optimiser steps."""
+    batch_size: int = 32
+    """Examples per optimiser step, over all processes."""
+    learning_rate: float = 3e-3
+    """Peak learning rate; 2e-5 to 2e-4 suits a pretrained backbone, the default the small one."""
+    warmup_ratio: float = 0.05
+    """Share of the steps in which the learning rate rises."""
+    history_dropout: float = 0.05
+    """Share of the training examples shown without their history, so that an empty history is a fair control."""
+    save_steps: int = 100
+    """Steps between checkpoints: what a killed run loses at most."""
+    vocab_size: int = 2048
+    """Tokens of the small backbone's tokenizer."""
+    hidden_size: int = 128
+    """Width of the small backbone."""
+    num_layers: int = 4
+    """Layers of the small backbone."""
+    seed: int = 0
+    """Seed of the weights, of the order of the examples and of the history dropout."""
+
+    def __post_init__(self) -> None:
+        check_tasks(self.tasks)
+        for name, known in (("embedding_mode", ("both", "cf", "content")), ("adapter", ("mlp", "linear"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} was given {getattr(self, name)!r}, expected one of {', '.join(known)}")
+        for name in ("max_steps", "batch_size", "save_steps", "num_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} was given {getattr(self, name)}, expected at least 1")
+        if not 0 <= self.history_dropout < 1:
+            raise ValueError(f"history_dropout was given {self.history_dropout}, expected a share from 0 to under 1")
+
+
+def check_tasks(tasks: tuple[str, ...]) -> None:
+    """Refuse a task that does not exist.
+
+    Raises:
+        ValueError: with the tasks that do.
+    """
+    unknown = [task for task in tasks if task not in TASKS]
+    if unknown or not tasks:
+        raise ValueError(f"tasks holds {unknown or 'nothing'}, expected some of {', '.join(TASKS)}")
+
+
+def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str, Any]:
+    """Train on the train split and write a model repository into `out`; checkpoints lie in `work`."""
+    from . import sft
+
+    return sft.build(run, out, work, config)

@@ -1,0 +1,80 @@
+"""The collator: TRL's own, with the vectors of each example's history read from the store beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from ..embeddings import VectorStore
+
+
+@dataclass
+class Histories:
+    """CF and content vectors of the histories of one split.
+
+    Args:
+        store: content vectors and item indices by user, U users.
+        item_factors: raw CF vectors, shape (I, d_cf).
+        content_items: content vectors of metadata alone, shape (I, d_s).
+    """
+
+    store: VectorStore
+    item_factors: NDArray[np.float32]
+    content_items: NDArray[np.float16]
+
+    def get(self, row: int, withheld: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """CF (n, d_cf) and content (n, d_s) vectors of user `row`; `withheld` leaves out the last purchase's review."""
+        content, items = self.store.user(row)
+        content = content.astype(np.float32)  # a copy: the store is read-only
+        if withheld and len(items):
+            content[-1] = self.content_items[items[-1]]
+        return self.item_factors[items], content
+
+    def batch(self, rows: list[int | None], withheld: list[bool]) -> dict[str, torch.Tensor]:
+        """Padded tensors of several histories, None for an empty one.
+
+        Returns:
+            `history_cf` (B, N, d_cf), `history_content` (B, N, d_s), `history_mask` (B, N) bool; N is at least 1,
+            because every process of a distributed run must pass the adapter.
+        """
+        empty = (
+            np.zeros((0, self.item_factors.shape[1]), np.float32),
+            np.zeros((0, self.content_items.shape[1]), np.float32),
+        )
+        histories = [
+            empty if row is None else self.get(row, hidden) for row, hidden in zip(rows, withheld, strict=True)
+        ]
+        longest = max(1, max(len(cf) for cf, _ in histories))
+        cf = np.zeros((len(rows), longest, empty[0].shape[1]), np.float32)  # (B, N, d_cf)
+        content = np.zeros((len(rows), longest, empty[1].shape[1]), np.float32)  # (B, N, d_s)
+        mask = np.zeros((len(rows), longest), bool)  # (B, N)
+        for number, (of_cf, of_content) in enumerate(histories):
+            cf[number, : len(of_cf)] = of_cf
+            content[number, : len(of_content)] = of_content
+            mask[number, : len(of_cf)] = True
+        return {
+            "history_cf": torch.from_numpy(cf),
+            "history_content": torch.from_numpy(content),
+            "history_mask": torch.from_numpy(mask),
+        }
+
+
+@dataclass
+class RegenCollator(DataCollatorForLanguageModeling):
+    """Pads tokens as TRL does, and adds the history tensors.
+
+    Each example holds `input_ids`, `labels`, `row` (the user's row, -1 for an empty history) and `withheld`.
+    """
+
+    histories: Histories = field(kw_only=True)
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """A batch of examples as tensors."""
+        batch = super().torch_call(examples)
+        rows = [example["row"] if example["row"] >= 0 else None for example in examples]
+        return batch | self.histories.batch(rows, [example["withheld"] for example in examples])

@@ -1,0 +1,279 @@
+"""From a dataset and its vectors to a model repository, with TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ..errors import ConfigError, InputError, missing_extra
+from ..schema import MAX_HISTORY, TASKS, rows, split_files
+
+try:
+    import torch
+    from datasets import Dataset, Features, List, Value
+    from safetensors.numpy import load_file
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        LlamaConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerFast,
+        set_seed,
+    )
+    from transformers.trainer_utils import get_last_checkpoint
+    from trl import SFTConfig, SFTTrainer
+except ImportError as error:
+    raise missing_extra(error.name or "trl", "train") from None
+
+from ..embeddings import VectorStore
+from ..model import RegenForCausalLM, RegenProcessor
+from .collator import Histories, RegenCollator
+
+if TYPE_CHECKING:
+    from . import TrainingConfig
+
+ITEM_TOKEN = "<|item|>"  # noqa: S105 (a token of the vocabulary)
+EXAMPLE = Features(
+    {
+        "input_ids": List(Value("int32")),
+        "labels": List(Value("int32")),
+        "row": Value("int64"),
+        "withheld": Value("bool"),
+    }
+)
+
+
+def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str, Any]:
+    """Train the model of `config`; see `regen_hf.training.build`."""
+    set_seed(config.seed)
+    processor, causal_lm = make_parts(run, config)
+    item_factors, mean_norm = cf_vectors(run)
+    histories = Histories(
+        VectorStore(run / "embeddings" / "train"),
+        item_factors,
+        np.load(run / "embeddings" / "content_items.npy", mmap_mode="r", allow_pickle=False),
+    )
+    model = RegenForCausalLM.from_backbone(
+        causal_lm,
+        cf_dim=item_factors.shape[1],
+        content_dim=histories.content_items.shape[1],
+        cf_mean_norm=mean_norm,
+        item_token_id=processor.tokenizer.convert_tokens_to_ids(ITEM_TOKEN),
+        embedding_mode=config.embedding_mode,
+        adapter=config.adapter,
+    )
+    examples = Dataset.from_generator(
+        tokenized,
+        features=EXAMPLE,
+        gen_kwargs={
+            "files": split_files(run / "dataset", "train"),
+            "processor": processor,
+            "config": config,
+            "window": window(model),
+        },
+        cache_dir=str(work / "examples"),
+        fingerprint=f"regen{config.seed}",  # the work folder belongs to these settings alone
+    )
+    if len(examples) == 0:
+        raise InputError("The train split holds no narrative to learn from. Run the `narratives` stage on more users.")
+    trainer = make_trainer(model, processor, examples, histories, work / "checkpoints", config)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work / "checkpoints")))
+    losses = [entry for entry in trainer.state.log_history if "loss" in entry]
+    if trainer.is_world_process_zero():
+        model.save_pretrained(out)
+        processor.save_pretrained(out)
+        (out / "training_log.json").write_text(json.dumps(trainer.state.log_history, indent=1) + "\n", encoding="utf-8")
+    return {
+        "examples": len(examples),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "steps": trainer.state.global_step,
+        "first_loss": losses[0]["loss"],
+        "last_loss": losses[-1]["loss"],
+    }
+
+
+def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTrainedModel]:
+    """The processor with its CF table and encoder, and the bare language model."""
+    if config.backbone is None:
+        tokenizer = train_tokenizer(split_files(run / "dataset", "train"), config)
+        causal_lm = small_backbone(len(tokenizer), config)
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config.backbone)
+            causal_lm = AutoModelForCausalLM.from_pretrained(config.backbone)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"The backbone {config.backbone!r} could not be loaded: {error} Give the name or the path of a causal "
+                "language model, or none to train a small one offline."
+            ) from error
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.add_special_tokens({"additional_special_tokens": [ITEM_TOKEN]})
+        if len(tokenizer) > causal_lm.get_input_embeddings().num_embeddings:
+            causal_lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    causal_lm.config.pad_token_id = tokenizer.pad_token_id
+    embeddings = run / "embeddings"
+    item_factors, _ = cf_vectors(run)
+    encoder = json.loads((embeddings / "manifest.json").read_text(encoding="utf-8"))["config"]["content_encoder"]
+    processor = RegenProcessor(
+        tokenizer=tokenizer,
+        item_token=ITEM_TOKEN,
+        task_prompts={task.name: task.prompt for task in TASKS.values()},
+        metadata_only_tasks=[task.name for task in TASKS.values() if task.last_review_withheld or config.leak_safe],
+        content_encoder=encoder or str(embeddings / "content_encoder"),
+        cf_asins=pq.read_table(embeddings / "items.parquet").column("asin").to_pylist(),
+        cf_factors=item_factors,
+        max_history=MAX_HISTORY,
+    )
+    return processor, causal_lm
+
+
+def cf_vectors(run: Path) -> tuple[NDArray[np.float32], float]:
+    """The CF vectors of the catalogue, shape (I, d_cf), and the mean norm of those that are not zero."""
+    tensors = load_file(run / "embeddings" / "cf.safetensors")
+    return tensors["item_factors"], float(tensors["mean_norm"][0])
+
+
+def train_tokenizer(train: list[Path], config: TrainingConfig) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer of the train users' narratives and the task prompts."""
+
+    def texts() -> Iterator[str]:
+        yield from (task.prompt for task in TASKS.values())
+        for row in rows(train, ["last_purchase", "user"]):
+            for task in TASKS.values():
+                if text := task.text(row):
+                    yield text
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<|pad|>", "<|end|>", ITEM_TOKEN]
+    tokenizer.train_from_iterator(
+        texts(),
+        trainers.BpeTrainer(
+            vocab_size=config.vocab_size,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=special[0],
+        eos_token=special[1],
+        additional_special_tokens=[ITEM_TOKEN],
+        model_max_length=1024,
+    )
+
+
+def small_backbone(vocab_size: int, config: TrainingConfig) -> PreTrainedModel:
+    """A small Llama with random weights: enough for the sample, and for seeing that own data go through."""
+    return AutoModelForCausalLM.from_config(
+        LlamaConfig(
+            vocab_size=vocab_size,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.hidden_size * 3,
+            num_hidden_layers=config.num_layers,
+            num_attention_heads=max(1, config.hidden_size // 32),
+            num_key_value_heads=max(1, config.hidden_size // 32),
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=1,
+            pad_token_id=0,
+        )
+    )
+
+
+def window(model: RegenForCausalLM) -> int | None:
+    """The longest sequence that the language model takes, in tokens; None where its config names no limit."""
+    length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return length
+
+
+def tokenized(
+    files: list[Path], processor: RegenProcessor, config: TrainingConfig, window: int | None
+) -> Iterator[dict[str, Any]]:
+    """One tokenized example per user and task: prompt masked out of the labels, completion and end token learnt.
+
+    An example that does not fit into the window is left out and told: cut off, its placeholders and its history would
+    no longer agree.
+    """
+    chance = random.Random(config.seed)  # noqa: S311 (no secret)
+    too_long = 0
+    for number, row in enumerate(rows(files)):
+        purchases = len(row["purchase_history"])
+        for name in config.tasks:
+            text = TASKS[name].text(row)
+            if not text:
+                continue
+            dropped = chance.random() < config.history_dropout
+            prompt = processor.tokenize_prompt(0 if dropped else purchases, task=name)
+            completion = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            completion = [*completion, processor.tokenizer.eos_token_id]
+            if window is not None and len(prompt) + len(completion) > window:
+                too_long += 1
+                continue
+            yield {
+                "input_ids": prompt + completion,
+                "labels": [-100] * len(prompt) + completion,
+                "row": -1 if dropped else number,
+                "withheld": name in processor.metadata_only_tasks,
+            }
+    if too_long:
+        logging.getLogger(__name__).warning(
+            "%d examples are longer than the model's window of %s tokens and were left out.", too_long, window
+        )
+
+
+def make_trainer(
+    model: RegenForCausalLM,
+    processor: RegenProcessor,
+    examples: Dataset,
+    histories: Histories,
+    checkpoints: Path,
+    config: TrainingConfig,
+) -> SFTTrainer:
+    """TRL's trainer over tokenized `examples`."""
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if config.batch_size % processes:
+        raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {processes} processes.")
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return SFTTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(checkpoints),
+            max_steps=config.max_steps,
+            per_device_train_batch_size=config.batch_size // processes,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=int(config.max_steps * config.warmup_ratio),
+            weight_decay=0.01,
+            max_length=None,  # placeholders must never be cut off
+            bf16=bf16,
+            activation_checkpointing=False,
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},  # tokenized with the processor's own prompts
+            save_strategy="steps",
+            save_steps=config.save_steps,
+            save_total_limit=2,
+            logging_steps=10,
+            report_to="none",
+            seed=config.seed,
+            data_seed=config.seed,
+            dataloader_pin_memory=torch.cuda.is_available(),
+            disable_tqdm=False,
+        ),
+        train_dataset=examples,
+        data_collator=RegenCollator(pad_token_id=processor.tokenizer.pad_token_id, histories=histories),
+        processing_class=processor.tokenizer,
+    )

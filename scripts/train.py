@@ -1,0 +1,52 @@
+"""Train the model of a run in one or several processes.
+
+    accelerate launch scripts/train.py runs/sample
+    accelerate launch --cpu --num_processes 2 scripts/train.py runs/sample --set training.max_steps=100
+
+The first process keeps the run folder; the others only take part in the training.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import yaml
+from accelerate import PartialState
+
+from regen_hf import training
+from regen_hf.errors import RegenError
+from regen_hf.run import STAGES, Run
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="RUN")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
+    options = parser.parse_args()
+    settings = {}
+    for text in options.set:
+        key, _, value = text.partition("=")
+        settings[key.removeprefix("training.")] = yaml.safe_load(value)
+    state = PartialState()
+    try:
+        run = Run(options.folder, {"training": settings} if settings else None)
+        stage = STAGES["train"]
+        run.need(stage)
+        fresh = run.is_fresh(stage)
+        state.wait_for_everyone()  # all have looked before the first one writes
+        if state.is_main_process:
+            with run.locked():
+                run.save()
+                run.tell(stage)
+        elif not fresh:
+            work = run.keep(stage)
+            work.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory() as out:
+                training.build(run=run.folder, out=Path(out), work=work, config=run.config["training"])
+    except RegenError as error:
+        raise SystemExit(f"train.py: {error}") from None
+
+
+if __name__ == "__main__":
+    main()

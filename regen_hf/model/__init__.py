@@ -1,0 +1,46 @@
+"""The fused model of section 4.2, its configuration and its processor, as shipped to the Hub.
+
+The files of this folder travel with every saved model and run where regen_hf is not installed, so they import
+transformers, torch, numpy, safetensors and each other, and nothing of the rest of this package.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .configuration_regen import RegenConfig
+    from .interactions import interaction_text
+    from .modeling_regen import RegenForCausalLM, RegenModel
+    from .processing_regen import RegenProcessor
+
+__all__ = ["RegenConfig", "RegenForCausalLM", "RegenModel", "RegenProcessor", "interaction_text", "register"]
+
+_MODULES = {
+    "RegenConfig": "configuration_regen",
+    "RegenForCausalLM": "modeling_regen",
+    "RegenModel": "modeling_regen",
+    "RegenProcessor": "processing_regen",
+    "interaction_text": "interactions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def register() -> None:
+    """Make the Auto classes of this process load "regen" checkpoints with the local classes, without remote code."""
+    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
+
+    from .configuration_regen import RegenConfig
+    from .modeling_regen import RegenForCausalLM
+    from .processing_regen import RegenProcessor
+
+    AutoConfig.register("regen", RegenConfig, exist_ok=True)
+    AutoModel.register(RegenConfig, RegenForCausalLM, exist_ok=True)
+    AutoModelForCausalLM.register(RegenConfig, RegenForCausalLM, exist_ok=True)
+    AutoProcessor.register(RegenConfig, RegenProcessor, exist_ok=True)

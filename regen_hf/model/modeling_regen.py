@@ -1,0 +1,416 @@
+"""The fused model of section 4.2: a history of interactions as soft tokens in the prompt of a causal language model.
+
+Shapes:
+    B   rows of the batch (users)
+    T   tokens of the prompt, placeholders among them
+    N   interactions of the longest history of the batch; `history_mask` marks the real ones
+    C   width of c_i = [v'_i, has_cf_i, s_i]
+    D   width of the language model's embeddings
+    V   vocabulary
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_regen import RegenConfig
+
+HISTORY = ("history_cf", "history_content", "history_mask")
+
+
+class RegenAdapter(nn.Module):
+    """Turns each interaction into one soft token of the language model's width.
+
+    Shape:
+        - history_cf: (B, N, cf_dim), zero where the item has no vector
+        - history_content: (B, N, content_dim)
+        - output: (B, N, D)
+    """
+
+    def __init__(self, config: RegenConfig, width: int) -> None:
+        super().__init__()
+        self.reads_cf = config.embedding_mode != "content"
+        self.reads_content = config.embedding_mode != "cf"
+        self.cf_dim, self.content_dim, self.cf_mean_norm = config.cf_dim, config.content_dim, config.cf_mean_norm
+        # Columns of each half; the one beyond cf_dim is the flag "has a CF vector".
+        self.columns = (config.cf_dim + 1 if self.reads_cf else 0, config.content_dim if self.reads_content else 0)
+        if config.adapter == "linear":
+            self.projection: nn.Module = nn.Linear(sum(self.columns), width)
+        else:
+            hidden = config.adapter_hidden_size or width
+            self.projection = nn.Sequential(nn.Linear(sum(self.columns), hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def fuse(self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None) -> torch.Tensor:
+        """c_i = [v'_i, has_cf_i, s_i], without the half that `embedding_mode` drops: (B, N, C)."""
+        halves = []
+        if self.reads_cf:
+            v = self._checked("history_cf", history_cf, self.cf_dim).float()  # (B, N, cf_dim)
+            has_cf = (v != 0).any(-1, keepdim=True)  # (B, N, 1): a cold item is not the same as an average one
+            halves += [v / self.cf_mean_norm, has_cf.float()]
+        if self.reads_content:
+            s = self._checked("history_content", history_content, self.content_dim).float()  # (B, N, content_dim)
+            halves += [nn.functional.normalize(s, dim=-1)]
+        return torch.cat(halves, dim=-1).to(next(self.projection.parameters()).dtype)  # (B, N, C)
+
+    def forward(self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None) -> torch.Tensor:
+        return self.projection(self.fuse(history_cf, history_content))  # (B, N, D)
+
+    def parts(self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None) -> list[torch.Tensor | None]:
+        """What CF and content each add to the soft token of a linear adapter, (B, N, D) each, the bias in neither.
+
+        None for the half that is not read; both None for an MLP, whose output is not a sum.
+        """
+        if not isinstance(self.projection, nn.Linear):
+            return [None, None]
+        weights = self.projection.weight.split(self.columns, dim=1)  # (D, cf_dim + 1), (D, content_dim)
+        halves = self.fuse(history_cf, history_content).split(self.columns, dim=-1)
+        return [half @ weight.T if half.shape[-1] else None for half, weight in zip(halves, weights, strict=True)]
+
+    @staticmethod
+    def _checked(name: str, vectors: torch.Tensor | None, width: int) -> torch.Tensor:
+        if vectors is None:
+            raise ValueError(f"The prompt holds a history, and this model reads {name}, which is missing: pass it.")
+        if vectors.dim() != 3 or vectors.shape[-1] != width:
+            raise ValueError(f"{name} was given the shape {tuple(vectors.shape)}, expected (batch, history, {width}).")
+        return vectors
+
+
+class RegenPreTrainedModel(PreTrainedModel):
+    config_class = RegenConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (a set or list, as in the parent)
+    # The adapter is small and young: rounding its updates to bf16 would cost more than its fp32 does.
+    _keep_in_fp32_modules_strict = ["adapter"]  # noqa: RUF012
+    # What really works is up to the language model, which checks it again for itself.
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+
+class RegenModel(RegenPreTrainedModel):
+    """The language model without its head, reading soft tokens where the prompt holds placeholders."""
+
+    def __init__(self, config: RegenConfig, language_model: PreTrainedModel) -> None:
+        super().__init__(config)
+        self.language_model = language_model  # first, so that `self.dtype` is the language model's
+        self.adapter = RegenAdapter(config, _token_embeddings(language_model).embedding_dim)
+        self.post_init()
+
+    def soft_tokens(
+        self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None, history_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """The soft tokens of a history and, for a linear adapter, the share of CF and of content in them.
+
+        Returns:
+            `soft`, `cf_part`, `content_part`, each (B, N, D) and zero outside `history_mask`;
+            `soft = cf_part + content_part + bias`. A part is None where it does not exist.
+        """
+        keep = history_mask.bool().unsqueeze(-1)  # (B, N, 1)
+        parts = self.adapter.parts(history_cf, history_content)
+        cf_part, content_part = (None if part is None else part * keep for part in parts)
+        return self.adapter(history_cf, history_content) * keep, cf_part, content_part  # (B, N, D) each
+
+    def fused_embeddings(
+        self,
+        input_ids: torch.Tensor,
+        history_cf: torch.Tensor | None = None,
+        history_content: torch.Tensor | None = None,
+        history_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Embeddings of the prompt, each placeholder's replaced by the soft token of its interaction: (B, T, D).
+
+        Raises:
+            ValueError: placeholders and interactions do not match, row by row.
+        """
+        embeddings = self.get_input_embeddings()(input_ids)  # (B, T, D)
+        is_item = input_ids == self.config.item_token_id  # (B, T)
+        if history_mask is None:
+            if history_cf is not None or history_content is not None:
+                raise ValueError("A history was given without history_mask (batch, history): pass it too.")
+            if is_item.any():
+                raise ValueError(
+                    f"The prompt holds {int(is_item.sum())} placeholder tokens (id {self.config.item_token_id}) but no "
+                    "history was given: pass history_cf, history_content and history_mask, as the processor makes them."
+                )
+            return embeddings
+        history_mask = history_mask.to(embeddings.device, torch.bool)  # (B, N)
+        placeholders, purchases = is_item.sum(1), history_mask.sum(1)  # (B,)
+        if len(placeholders) != len(purchases) or not torch.equal(placeholders, purchases):
+            raise ValueError(
+                f"The prompts hold {placeholders.tolist()} placeholder tokens (id {self.config.item_token_id}) and the "
+                f"histories {purchases.tolist()} purchases, expected as many in each row: make both with the processor."
+            )
+        soft = self.adapter(*(None if x is None else x.to(embeddings.device) for x in (history_cf, history_content)))
+        soft = soft[history_mask].to(embeddings.dtype)  # (all purchases, D), in the order of the placeholders
+        return embeddings.masked_scatter(is_item.unsqueeze(-1), soft)  # (B, T, D)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        history_cf: torch.Tensor | None = None,
+        history_content: torch.Tensor | None = None,
+        history_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """As in [`RegenForCausalLM`], up to the last hidden state (B, T, D)."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass either input_ids or inputs_embeds: both or none were given.")
+        if input_ids is not None:
+            inputs_embeds = self.fused_embeddings(input_ids, history_cf, history_content, history_mask)  # (B, T, D)
+        elif history_mask is not None or history_cf is not None or history_content is not None:
+            raise ValueError("A history needs the placeholders of input_ids, but inputs_embeds was given instead.")
+        return self.language_model(
+            inputs_embeds=inputs_embeds,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            **kwargs,
+        )  # last_hidden_state: (B, T, D)
+
+
+class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
+    """The fused model with the language model's head: build with `from_backbone`, load with `from_pretrained`.
+
+    Args:
+        config ([`RegenConfig`]): architecture.
+        backbone ([`PreTrainedModel`], *optional*): a causal language model whose weights to use, not copied.
+    """
+
+    _auto_class = "AutoModelForCausalLM"  # saves this file beside the weights
+
+    def __init__(self, config: RegenConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        if config.item_token_id is None:
+            raise ValueError("item_token_id is None, expected the id of the placeholder token: set it in RegenConfig.")
+        if backbone is None:
+            backbone = AutoModelForCausalLM.from_config(config.text_config)
+        self.model = RegenModel(config, backbone.base_model)  # type: ignore[arg-type]
+        self.lm_head = backbone.get_output_embeddings()
+        self.logit_scale, self.logit_cap = _logit_scale_and_cap(config.text_config)
+        embedding = self.get_input_embeddings()
+        name = next(name for name, module in self.named_modules() if module is embedding)
+        self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
+        self.generation_config.suppress_tokens = [config.item_token_id]
+        self.post_init()
+
+    @classmethod
+    def from_backbone(
+        cls,
+        causal_lm: PreTrainedModel,
+        *,
+        cf_dim: int,
+        content_dim: int,
+        item_token_id: int,
+        embedding_mode: Literal["both", "cf", "content"] = "both",
+        adapter: Literal["linear", "mlp"] = "mlp",
+        adapter_hidden_size: int | None = None,
+        cf_mean_norm: float = 1.0,
+        max_history: int = 50,
+    ) -> RegenForCausalLM:
+        """Wrap a causal language model, keeping its weights, with a fresh adapter in front of it.
+
+        The arguments are those of [`RegenConfig`]. The wrapper shares modules and configuration with `causal_lm`.
+
+        Raises:
+            ValueError: the language model cannot be wrapped, `item_token_id` is not in its vocabulary, or the wrapper's
+                logits on plain text are not the bare model's.
+        """
+        _check_backbone(causal_lm, item_token_id)
+        attention = causal_lm.config._attn_implementation
+        config = RegenConfig(
+            text_config=causal_lm.config,
+            cf_dim=cf_dim,
+            content_dim=content_dim,
+            embedding_mode=embedding_mode,
+            adapter=adapter,
+            adapter_hidden_size=adapter_hidden_size,
+            cf_mean_norm=float(cf_mean_norm),
+            item_token_id=item_token_id,
+            max_history=max_history,
+        )
+        config._attn_implementation = attention  # the line above has unset it on the shared text_config
+        for module in causal_lm.modules():  # else `post_init` draws new weights for a resized embedding
+            module._is_hf_initialized = True  # type: ignore[assignment]
+        model = cls(config, causal_lm)
+        model.model.adapter.to(causal_lm.device)
+        model.generation_config = copy.deepcopy(causal_lm.generation_config)
+        suppressed = {*(causal_lm.generation_config.suppress_tokens or []), item_token_id}
+        model.generation_config.suppress_tokens = sorted(suppressed)
+        model._check_plain_text(causal_lm)
+        return model.train(causal_lm.training)
+
+    def soft_tokens(
+        self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None, history_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """See [`RegenModel.soft_tokens`]."""
+        return self.model.soft_tokens(history_cf, history_content, history_mask)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        history_cf: torch.Tensor | None = None,
+        history_content: torch.Tensor | None = None,
+        history_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Predict the next token at every position.
+
+        Args:
+            input_ids: (B, T), with one placeholder per interaction.
+            attention_mask: (B, T), 1 where there is a token.
+            position_ids: (B, T); defaults to what the language model makes of the rest.
+            past_key_values: keys and values of the tokens before `input_ids`.
+            inputs_embeds: (B, T, D), instead of `input_ids` and history; see [`RegenModel.fused_embeddings`].
+            history_cf: (B, N, cf_dim), raw item vectors, zero for a cold item; None if the model does not read them.
+            history_content: (B, N, content_dim); None if the model does not read them.
+            history_mask: (B, N), true for the interactions of the row, in the order of its placeholders.
+            labels: (B, T), -100 where there is no loss.
+            logits_to_keep: keep this many last positions (0: all), or the positions of this index tensor.
+            **kwargs: for the language model and the loss (`num_items_in_batch`).
+
+        Raises:
+            ValueError: placeholders and interactions do not match, row by row.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            history_cf=history_cf,
+            history_content=history_content,
+            history_mask=history_mask,
+            **kwargs,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, kept])  # (B, T, V)
+        if self.logit_scale != 1:
+            logits = logits * self.logit_scale
+        if self.logit_cap is not None:
+            logits = self.logit_cap * torch.tanh(logits / self.logit_cap)
+        loss = None
+        if labels is not None:  # a mean over the labels, or over `num_items_in_batch` where the trainer gives it
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.Tensor,
+        next_sequence_length: int | None = None,
+        past_key_values: Cache | None = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """The inputs of one step; the history goes along only while its placeholders are in the step's slice."""
+        inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
+            input_ids,  # type: ignore[arg-type]
+            next_sequence_length=next_sequence_length,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,  # type: ignore[arg-type]
+            inputs_embeds=inputs_embeds,
+            is_first_iteration=is_first_iteration,
+            **kwargs,
+        )
+        history_mask = kwargs.get("history_mask")
+        step = inputs["input_ids"]
+        if history_mask is None or step is None:
+            return inputs
+        in_cache = input_ids.shape[1] - step.shape[1]
+        consumed = (input_ids[:, :in_cache] == self.config.item_token_id).sum(1, keepdim=True)  # (B, 1)
+        rank = history_mask.long().cumsum(1)  # (B, N), 1 for the first purchase
+        remaining = history_mask.bool() & (rank > consumed.to(rank.device))
+        if remaining.any() or (step == self.config.item_token_id).any():
+            return inputs | {"history_mask": remaining.to(step.device)}
+        return {name: value for name, value in inputs.items() if name not in HISTORY}
+
+    @torch.no_grad()
+    def _check_plain_text(self, causal_lm: PreTrainedModel) -> None:
+        """Refuse a backbone whose own forward does more than base model, head, scale and cap."""
+        was_training = causal_lm.training
+        vocabulary = range(min(10, _token_embeddings(causal_lm).num_embeddings))
+        tokens = [token for token in vocabulary if token != self.config.item_token_id]
+        input_ids = torch.tensor([tokens], device=causal_lm.device)  # (1, T)
+        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "use_cache": False}
+        bare = causal_lm.eval()(**inputs).logits.float()  # (1, T, V)
+        fused = self.eval()(**inputs).logits.float()
+        causal_lm.train(was_training)
+        if not torch.allclose(bare, fused, rtol=1e-3, atol=1e-5):
+            raise ValueError(
+                f"On plain text the fused model's logits differ from those of {type(causal_lm).__name__} by up to "
+                f"{(bare - fused).abs().max():.2g}: its forward does more than this wrapper repeats. Choose another "
+                "language model."
+            )
+
+
+def _check_backbone(causal_lm: PreTrainedModel, item_token_id: int) -> None:
+    name = type(causal_lm).__name__
+    if not isinstance(causal_lm, PreTrainedModel):
+        raise ValueError(f"The language model is a {name}, expected a causal language model of transformers.")
+    if causal_lm.config.is_encoder_decoder:
+        raise ValueError(f"{name} is an encoder-decoder model, expected a decoder-only causal language model.")
+    if causal_lm.config.get_text_config() is not causal_lm.config or causal_lm.base_model is causal_lm:
+        raise ValueError(f"{name} is not a plain causal language model: pass one, with a base model and a head.")
+    if "past_key_values" not in inspect.signature(causal_lm.base_model.forward).parameters:
+        raise ValueError(f"{name} keeps no keys and values (a state space model), expected a transformer.")
+    embeddings = _token_embeddings(causal_lm)
+    if causal_lm.get_output_embeddings() is None:
+        raise ValueError(f"{name} has no head over tokens, expected a causal language model.")
+    if not 0 <= item_token_id < embeddings.num_embeddings:
+        raise ValueError(
+            f"item_token_id is {item_token_id}, but {name} has {embeddings.num_embeddings} token embeddings: call "
+            "resize_token_embeddings(len(tokenizer)) after adding the placeholder to the tokenizer."
+        )
+
+
+def _token_embeddings(language_model: PreTrainedModel) -> nn.Embedding:
+    try:
+        embeddings = language_model.get_input_embeddings()
+    except NotImplementedError:
+        embeddings = None
+    if not isinstance(embeddings, nn.Embedding):
+        name = type(language_model).__name__
+        raise ValueError(f"{name} has no table of token embeddings, so soft tokens can replace none: choose another.")
+    return embeddings
+
+
+def _logit_scale_and_cap(text_config: Any) -> tuple[float, float | None]:
+    """What the head's output is multiplied by (cohere, falcon-h1, granite), and its soft cap (gemma2)."""
+    scale = getattr(text_config, "logit_scale", None)
+    if scale is None:
+        scale = getattr(text_config, "lm_head_multiplier", None)
+    if scale is None:
+        scale = 1 / getattr(text_config, "logits_scaling", 1.0)
+    return scale, getattr(text_config, "final_logit_softcapping", None)
+
+
+__all__ = ["RegenForCausalLM", "RegenModel"]

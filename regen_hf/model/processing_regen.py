@@ -1,0 +1,411 @@
+"""Raw history in, tensors out: the processor of the fused model.
+
+It carries what turns purchases into model inputs: the tokenizer, the CF vectors of the items, the sentence encoder (its
+name, or its folder `content_encoder/` beside these files), and the prompt of each task.
+
+Shapes: B histories, T tokens, N purchases of the longest history, I items of the catalogue.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub import snapshot_download
+from safetensors.numpy import load_file, save_file
+from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
+from transformers.utils import cached_file
+
+from .interactions import interaction_text
+
+ITEM_NAMES = "cf_items.json"
+ITEM_VECTORS = "cf_items.safetensors"
+ENCODER_FOLDER = "content_encoder"
+
+EXPECTED_HISTORY = (
+    'expected a list of purchases, oldest first, each {"item": {"asin", "title", "category", "description", "price"}, '
+    '"review": {"summary", "rating", "text", "unix_time"} or None}, or a list of such lists'
+)
+
+logger = logging.getLogger(__name__)
+
+
+class RegenProcessor(ProcessorMixin):
+    """Turns purchase histories and a task into the inputs of [`RegenForCausalLM`].
+
+    Args:
+        tokenizer ([`PreTrainedTokenizerBase`]): it must know `item_token` as one token.
+        cf_asins (`list[str]`): the items that have a CF vector.
+        cf_factors (`numpy.ndarray` of shape (I, cf_dim)): their raw CF vectors, in the same order.
+        content_encoder (`str` or `SentenceTransformer`, *optional*):
+            Name on the Hub, local folder, or the model itself; a folder and a model are saved with the processor. None
+            for a model that reads CF vectors only.
+        task_prompts (`dict[str, str]`): what the model is told to do, by task.
+        metadata_only_tasks (`list[str]`): tasks whose last review is withheld (section 3.2).
+        item_token (`str`, *optional*, defaults to `"<|item|>"`): the placeholder, one per purchase.
+        max_history (`int`, *optional*, defaults to 50): purchases kept, the latest ones.
+
+    Raises:
+        ValueError: the parts do not fit together.
+    """
+
+    _auto_class = "AutoProcessor"  # saves this file and sets auto_map in processor_config.json
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        cf_asins: Sequence[str] = (),
+        cf_factors: np.ndarray | None = None,
+        content_encoder: Any = None,
+        task_prompts: Mapping[str, str] | None = None,
+        metadata_only_tasks: Sequence[str] = (),
+        item_token: str = "<|item|>",  # noqa: S107 (a token of text)
+        max_history: int = 50,
+    ) -> None:
+        super().__init__(tokenizer)
+        self.cf_asins = list(cf_asins)
+        self.cf_factors = None if cf_factors is None else np.ascontiguousarray(cf_factors, dtype=np.float32)
+        self.content_encoder = content_encoder
+        self.task_prompts = dict(task_prompts or {})
+        self.metadata_only_tasks = list(metadata_only_tasks)
+        self.item_token = item_token
+        self.max_history = max_history
+        self._check_parts()
+        self._cf_rows = {asin: row for row, asin in enumerate(self.cf_asins)}
+        self._encoder: Any = None
+        self._told_of_cold_items = False
+
+    @property
+    def item_token_id(self) -> int:
+        """Id of the placeholder token, which the model's configuration must hold too."""
+        return self.tokenizer.convert_tokens_to_ids(self.item_token)
+
+    @property
+    def encoder(self) -> Any:
+        """The `SentenceTransformer` behind the content vectors, loaded on first use.
+
+        Raises:
+            ImportError: sentence-transformers is not installed.
+        """
+        if self._encoder is None:
+            if isinstance(self.content_encoder, str):
+                try:
+                    from sentence_transformers import SentenceTransformer
+                except ImportError as error:
+                    raise ImportError(
+                        "Content vectors need sentence-transformers: pip install sentence-transformers"
+                    ) from error
+                self._encoder = SentenceTransformer(self.content_encoder)
+            else:
+                self._encoder = self.content_encoder
+        return self._encoder
+
+    def prompt_text(self, n_items: int, task: str | None = None, prompt: str | None = None) -> str:
+        """The prompt for a history of `n_items` purchases, in training and afterwards.
+
+        Args:
+            n_items: purchases, one placeholder each.
+            task: a key of `task_prompts`.
+            prompt: a prompt of the user's own, instead of a task.
+
+        Raises:
+            ValueError: the task is unknown, or the prompt holds the placeholder, or not one of the two is given.
+        """
+        if (task is None) == (prompt is None):
+            raise ValueError(f"Pass either a task or a prompt: both or none were given. Tasks: {self._tasks}.")
+        if prompt is None:
+            if task not in self.task_prompts:
+                raise ValueError(f"Unknown task {task!r}. Tasks: {self._tasks}.")
+            prompt = self.task_prompts[task]
+        if self.item_token in prompt:
+            raise ValueError(f"The prompt holds {self.item_token!r}, which stands for a purchase: take it out.")
+        content = self.item_token * n_items + prompt
+        if self.tokenizer.chat_template is None:
+            return content + "\n"
+        message = [{"role": "user", "content": content}]
+        text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+        # A template writes the token that begins a text, and a tokenizer may add it once more: keep one.
+        bos = self.tokenizer.bos_token
+        if bos and text.startswith(bos) and self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]:
+            text = text.removeprefix(bos)
+        return text
+
+    def tokenize_prompt(self, n_items: int, task: str | None = None, prompt: str | None = None) -> list[int]:
+        """The token ids of `prompt_text`, tokenized as in training."""
+        return self.tokenizer(self.prompt_text(n_items, task, prompt))["input_ids"]
+
+    def encode_history(
+        self, history: Sequence[Mapping[str, Any]], task: str | None = None
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """The vectors of one history: CF (N, cf_dim) and content (N, content_dim), None where the processor has none.
+
+        Raises:
+            ValueError: the history is malformed.
+        """
+        purchases = _checked(history)[-self.max_history :]
+        return self._cf_vectors(purchases), self._content_vectors(self._texts(purchases, task))
+
+    def __call__(
+        self,
+        history: Sequence[Any],
+        task: str | Sequence[str] | None = None,
+        prompt: str | Sequence[str] | None = None,
+        return_tensors: str | None = "pt",
+        max_length: int | None = None,
+    ) -> BatchFeature:
+        """Model inputs for one history or a batch of them, padded on the left for generation.
+
+        An item without a CF vector is cold: its vector is zero. Only the latest `max_history` purchases are kept, and
+        fewer, with a warning, where prompt and history would be longer than `max_length`.
+
+        Args:
+            history: purchases, oldest first, or a list of such histories; empty ones are fine.
+            task: a key of `task_prompts`, or one per history.
+            prompt: a prompt of the user's own instead of a task, or one per history.
+            return_tensors: "pt", "np" or None.
+            max_length: tokens at most; defaults to `tokenizer.model_max_length` where that is set.
+
+        Returns:
+            input_ids and attention_mask (B, T); history_cf (B, N, cf_dim), history_content (B, N, content_dim) and
+            history_mask (B, N), padded on the right. N is at least 1.
+
+        Raises:
+            ValueError: a history is malformed, a task unknown, or a prompt alone is too long.
+        """
+        histories = _batch(history)
+        tasks = _one_each("task", task, len(histories))
+        prompts = _one_each("prompt", prompt, len(histories))
+        purchases, token_ids = [], []
+        for row, row_task, row_prompt in zip(histories, tasks, prompts, strict=True):
+            kept, ids = self._fit(_checked(row)[-self.max_history :], row_task, row_prompt, max_length)
+            purchases.append(kept)
+            token_ids.append(ids)
+
+        tokens_mask = _mask([len(ids) for ids in token_ids])[:, ::-1]  # (B, T), true on the right
+        input_ids = np.full(tokens_mask.shape, self._pad_token_id, dtype=np.int64)  # (B, T)
+        input_ids[tokens_mask] = np.concatenate(token_ids)
+        history_mask = _mask([len(row) for row in purchases])  # (B, N)
+        data = {"input_ids": input_ids, "attention_mask": tokens_mask.astype(np.int64), "history_mask": history_mask}
+        everything = [purchase for row in purchases for purchase in row]
+        texts = [text for row, row_task in zip(purchases, tasks, strict=True) for text in self._texts(row, row_task)]
+        vectors = {"history_cf": self._cf_vectors(everything), "history_content": self._content_vectors(texts)}
+        for name, rows in vectors.items():
+            if rows is not None:
+                data[name] = np.zeros((*history_mask.shape, rows.shape[1]), dtype=np.float32)  # (B, N, dim)
+                data[name][history_mask] = rows
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What goes into processor_config.json; the item vectors and the encoder are files beside it."""
+        return {
+            "processor_class": type(self).__name__,
+            "auto_map": {"AutoProcessor": f"processing_regen.{type(self).__name__}"},
+            "content_encoder": ENCODER_FOLDER if self._encoder_is_ours else self.content_encoder,
+            "task_prompts": self.task_prompts,
+            "metadata_only_tasks": self.metadata_only_tasks,
+            "item_token": self.item_token,
+            "max_history": self.max_history,
+        }
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
+        """Save all parts and the code into one folder, the model's own if wanted; see [`ProcessorMixin`]."""
+        folder = Path(save_directory)
+        files = super().save_pretrained(str(folder))
+        if self.cf_factors is not None:
+            save_file({"factors": self.cf_factors}, folder / ITEM_VECTORS)
+            (folder / ITEM_NAMES).write_text(json.dumps(self.cf_asins), encoding="utf-8")
+            files += [str(folder / ITEM_VECTORS), str(folder / ITEM_NAMES)]
+        if self._encoder_is_ours:
+            target = folder / ENCODER_FOLDER
+            if not isinstance(self.content_encoder, str):
+                self.content_encoder.save_pretrained(str(target), create_model_card=False)
+            elif Path(self.content_encoder).resolve() != target.resolve():
+                shutil.copytree(self.content_encoder, target, dirs_exist_ok=True)
+            files.append(str(target))
+        if push_to_hub:
+            self.push_to_hub(kwargs.pop("repo_id", folder.name), **kwargs)
+        return files
+
+    @classmethod
+    def get_processor_dict(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See [`ProcessorMixin`]: the arguments of `__init__`, here with the item vectors and the encoder's folder."""
+        names = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+        hub: dict[str, Any] = {name: kwargs[name] for name in names if name in kwargs}
+        subfolder = kwargs.get("subfolder") or ""
+        source = str(pretrained_model_name_or_path)
+        arguments, kwargs = super().get_processor_dict(source, **kwargs)
+        missing_is_fine: dict[str, Any] = {"subfolder": subfolder, "_raise_exceptions_for_missing_entries": False}
+        vectors = cached_file(source, ITEM_VECTORS, **missing_is_fine, **hub)
+        names_file = cached_file(source, ITEM_NAMES, **missing_is_fine, **hub)
+        if vectors is not None and names_file is not None:
+            arguments["cf_asins"] = json.loads(Path(names_file).read_text(encoding="utf-8"))
+            arguments["cf_factors"] = load_file(vectors)["factors"]
+        if arguments.get("content_encoder") == ENCODER_FOLDER:
+            root = Path(source)
+            if not root.is_dir():
+                pattern = f"{subfolder}/{ENCODER_FOLDER}/*".removeprefix("/")
+                root = Path(snapshot_download(source, allow_patterns=[pattern], **hub))
+            arguments["content_encoder"] = str(root / subfolder / ENCODER_FOLDER)
+        return arguments, kwargs
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of the tensors that `__call__` makes."""
+        return ["input_ids", "attention_mask", "history_cf", "history_content", "history_mask"]
+
+    @property
+    def _tasks(self) -> str:
+        return ", ".join(self.task_prompts) or "none"
+
+    @property
+    def _encoder_is_ours(self) -> bool:
+        """Whether the encoder is saved with the processor, not merely named."""
+        if self.content_encoder is None:
+            return False
+        return not isinstance(self.content_encoder, str) or Path(self.content_encoder).is_dir()
+
+    @property
+    def _pad_token_id(self) -> int:
+        """The tokenizer's padding; any token does where it has none, as the attention mask hides it."""
+        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(token for token in ids if token is not None)
+
+    def _check_parts(self) -> None:
+        if self.tokenizer.tokenize(self.item_token) != [self.item_token]:
+            raise ValueError(
+                f"The tokenizer does not know {self.item_token!r} as one token: call tokenizer.add_special_tokens("
+                f"{{'additional_special_tokens': ['{self.item_token}']}}) and resize the model's embeddings."
+            )
+        if self.cf_factors is None:
+            if self.cf_asins:
+                raise ValueError(f"cf_asins names {len(self.cf_asins)} items, but cf_factors is missing.")
+        elif self.cf_factors.ndim != 2 or len(self.cf_factors) != len(self.cf_asins):
+            raise ValueError(
+                f"cf_factors has the shape {self.cf_factors.shape}, expected ({len(self.cf_asins)}, cf_dim), one "
+                "row per item of cf_asins."
+            )
+        elif not np.isfinite(self.cf_factors).all():
+            raise ValueError("cf_factors holds values that are not finite: fit the CF vectors again.")
+        if len(set(self.cf_asins)) != len(self.cf_asins):
+            raise ValueError("cf_asins names an item twice, expected each item once.")
+        unknown = sorted(set(self.metadata_only_tasks) - set(self.task_prompts))
+        if unknown:
+            raise ValueError(f"metadata_only_tasks names {', '.join(unknown)}. Known tasks: {self._tasks}.")
+
+    def _fit(
+        self, purchases: list[Any], task: str | None, prompt: str | None, max_length: int | None
+    ) -> tuple[list[Any], list[int]]:
+        """The latest purchases that fit into `max_length` tokens with the prompt, and the token ids of both."""
+        if max_length is None and self.tokenizer.model_max_length < 1_000_000:  # beyond it means "not set"
+            max_length = self.tokenizer.model_max_length
+        kept = purchases
+        while True:
+            ids = self.tokenize_prompt(len(kept), task, prompt)
+            excess = 0 if max_length is None else len(ids) - max_length
+            if excess <= 0:
+                break
+            if excess > len(kept):
+                raise ValueError(
+                    f"The prompt alone has {len(ids) - len(kept)} tokens, and the model reads {max_length}: shorten it."
+                )
+            kept = kept[excess:]
+        if len(kept) < len(purchases):
+            logger.warning(
+                "The model reads %d tokens: the oldest %d of %d purchases were left out.",
+                max_length,
+                len(purchases) - len(kept),
+                len(purchases),
+            )
+        return kept, ids
+
+    def _texts(self, purchases: Sequence[Mapping[str, Any]], task: str | None) -> list[str]:
+        """t_i of each purchase, without the last review where the task withholds it."""
+        texts = [interaction_text(purchase["item"], purchase.get("review")) for purchase in purchases]
+        if purchases and task in self.metadata_only_tasks:
+            texts[-1] = interaction_text(purchases[-1]["item"], None)
+        return texts
+
+    def _cf_vectors(self, purchases: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+        """Raw v_i of each purchase, zero for a cold item: (N, cf_dim)."""
+        if self.cf_factors is None:
+            return None
+        rows = [self._cf_rows.get(purchase["item"].get("asin"), -1) for purchase in purchases]
+        vectors = np.zeros((len(rows), self.cf_factors.shape[1]), dtype=np.float32)
+        known = np.array(rows, dtype=np.int64) >= 0
+        vectors[known] = self.cf_factors[np.array(rows, dtype=np.int64)[known]]
+        if not known.all() and not self._told_of_cold_items:
+            self._told_of_cold_items = True
+            logger.warning(
+                "%d of %d purchases are of items without a CF vector: the model sees only their text. Said once.",
+                int((~known).sum()),
+                len(rows),
+            )
+        return vectors
+
+    def _content_vectors(self, texts: list[str]) -> np.ndarray | None:
+        """s_i of each text, L2 normalised: (N, content_dim)."""
+        if self.content_encoder is None:
+            return None
+        # One text at least, so that an empty history still tells the width.
+        vectors = self.encoder.encode(texts or [""], normalize_embeddings=True, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)[: len(texts)]
+
+
+def _batch(history: Any) -> list[Any]:
+    """A list of histories, whether one was given or several."""
+    if not isinstance(history, list | tuple):
+        raise ValueError(f"The history is a {type(history).__name__}, {EXPECTED_HISTORY}.")
+    return list(history) if history and all(isinstance(row, list | tuple) for row in history) else [history]
+
+
+def _checked(history: Any) -> list[Mapping[str, Any]]:
+    """The purchases of one history, every field of the right type or missing."""
+    if not isinstance(history, list | tuple):
+        raise ValueError(f"The history is a {type(history).__name__}, {EXPECTED_HISTORY}.")
+    fields: dict[str, dict[str, Any]] = {
+        "item": {"title": str, "category": str, "description": str, "price": int | float},
+        "review": {"summary": str, "text": str, "rating": int | float},
+    }
+    for place, purchase in enumerate(history):
+        if not isinstance(purchase, Mapping) or not isinstance(purchase.get("item"), Mapping):
+            raise ValueError(f'Purchase {place} of the history has no "item" mapping, {EXPECTED_HISTORY}.')
+        for part, types in fields.items():
+            values = purchase.get(part)
+            if values is not None and not isinstance(values, Mapping):
+                raise ValueError(f'"{part}" of purchase {place} is a {type(values).__name__}, {EXPECTED_HISTORY}.')
+            for name, kind in types.items():
+                value = (values or {}).get(name)
+                if value is not None and not isinstance(value, kind):
+                    raise ValueError(
+                        f'"{part}"."{name}" of purchase {place} is {value!r}, expected '
+                        f"{'text' if kind is str else 'a number'} or None."
+                    )
+    return list(history)
+
+
+def _one_each(name: str, value: str | Sequence[str] | None, n_histories: int) -> list[str | None]:
+    if value is None or isinstance(value, str):
+        return [value] * n_histories
+    if len(value) != n_histories:
+        raise ValueError(f"{len(value)} values of {name} were given for {n_histories} histories, expected one each.")
+    return list(value)
+
+
+def _mask(lengths: list[int]) -> np.ndarray:
+    """True for the first `length` columns of each row; one column at least.
+
+    >>> _mask([2, 0]).tolist()
+    [[True, True], [False, False]]
+    """
+    return np.arange(max([1, *lengths])) < np.array(lengths)[:, None]
+
+
+__all__ = ["RegenProcessor"]

@@ -8,6 +8,7 @@ import runpy
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import RegenError, RunError, missing_extra
 from .run import Run
@@ -59,10 +60,15 @@ def dataset_card(run: Path, name: str, counts: dict[str, int]) -> str:
         splits=SPLITS,
         tasks=list(TASKS.values()),
         accounting=accounting,
-        narrator=manifests["narratives"]["config"]["backend"],
-        rater=manifests["ratings"]["config"]["backend"],
+        narrator=_writer(manifests["narratives"]["config"]),
+        rater=_writer(manifests["ratings"]["config"]),
     )
     return str(card)
+
+
+def _writer(config: dict[str, Any]) -> str | None:
+    """The model that wrote or rated, None for the fixed rules."""
+    return None if config["backend"] == "reference" else config["model"]
 
 
 def model_card(run: Path) -> str:

@@ -1,4 +1,4 @@
-"""Asking a language model on an OpenAI-compatible server: prompts, structured answers, and a store of what was paid for.
+"""Asking a language model on an OpenAI-compatible server: prompts, structured answers, a store of what was paid for.
 
     Request  ── ask ──►  server  ──►  Store (SQLite)  ── read ──►  validated answer, or Failure
 
@@ -123,7 +123,7 @@ class Store:
     """Replies by the hash of their request, in an SQLite file that survives `kill -9`.
 
     Args:
-        path: The file; it is made where it does not exist.
+        path: The file; it is made where it does not exist, and its folder too.
 
     Raises:
         RunError: the file is no store, or the disk is full.
@@ -131,6 +131,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, timeout=60, isolation_level=None)
         # With WAL a committed reply survives a kill; only a loss of power can cost the latest ones.
         self._execute("PRAGMA journal_mode=WAL")
@@ -225,8 +226,8 @@ def _client(server: Server) -> openai.AsyncOpenAI:
     key = os.environ.get("OPENAI_API_KEY", "")
     if not key and server.base_url.rstrip("/") == OPENAI:
         raise ConfigError(
-            f"The server {OPENAI} needs a key: set the environment variable OPENAI_API_KEY, or set base_url to a server "
-            "that needs none."
+            f"The server {OPENAI} needs a key: set the environment variable OPENAI_API_KEY, or set base_url to a "
+            "server that needs none."
         )
     return openai.AsyncOpenAI(
         api_key=key or "none", base_url=server.base_url, max_retries=server.retries, timeout=server.timeout
@@ -278,8 +279,8 @@ class _Asking:
             words = self.words(error)
             if error.status_code in (401, 403, 404):
                 self.stop = ConfigError(
-                    f"The server {self.server.base_url} refuses model {request.model!r}: {words}. Check OPENAI_API_KEY, "
-                    "base_url and model."
+                    f"The server {self.server.base_url} refuses model {request.model!r}: {words}. Check the key in "
+                    "OPENAI_API_KEY, base_url and model."
                 )
                 return False
             if error.status_code not in (408, 409, 429) and error.status_code < 500:
@@ -335,7 +336,9 @@ class _Asking:
 
 @functools.cache
 def _schema(answer: type[BaseModel]) -> dict[str, Any]:
-    return answer.model_json_schema()
+    schema = answer.model_json_schema()
+    schema.pop("description", None)  # the docstring, which is for programmers
+    return schema
 
 
 def prompt(name: str, **values: Any) -> tuple[dict[str, str], ...]:
@@ -383,5 +386,12 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     templates.filters["line"] = lambda text: " ".join(str(text).split())
-    templates.filters["date"] = lambda seconds: datetime.fromtimestamp(seconds, UTC).date().isoformat()
+    templates.filters["date"] = _date
     return templates
+
+
+def _date(seconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):  # a log can hold any number
+        return "unknown"

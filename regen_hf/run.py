@@ -28,6 +28,7 @@ from typing import Any
 from . import __version__
 from .config import fingerprint, read_yaml, section, unknown
 from .errors import ConfigError, InputError, RunError
+from .llm import prompt_hashes
 
 FORMAT = 1
 """Layout of a run folder. A folder of another number is refused, never guessed at."""
@@ -51,6 +52,8 @@ class Stage:
     """What it does, in a line."""
     packages: tuple[str, ...] = ()
     """Libraries whose version matters to its output."""
+    prompts: tuple[str, ...] = ()
+    """Prompt files in `regen_hf/prompts` that its output depends on, where a language model writes it."""
 
 
 STAGES = {
@@ -66,8 +69,26 @@ STAGES = {
             "raw review files to one history per user, split by user",
             ("duckdb", "ibis-framework"),
         ),
-        Stage("narratives", "narratives", "NarrativesConfig", "narratives", ("sequences",), "write the narratives"),
-        Stage("ratings", "ratings", "RatingsConfig", "ratings", ("sequences", "narratives"), "rate the narratives"),
+        Stage(
+            "narratives",
+            "narratives",
+            "NarrativesConfig",
+            "narratives",
+            ("sequences",),
+            "write the narratives",
+            ("openai",),
+            ("history", "narratives", "endorsement"),
+        ),
+        Stage(
+            "ratings",
+            "ratings",
+            "RatingsConfig",
+            "ratings",
+            ("sequences", "narratives"),
+            "rate the narratives",
+            ("openai",),
+            ("history", "ratings"),
+        ),
         Stage(
             "dataset",
             "dataset",
@@ -212,6 +233,8 @@ class Run:
             for field in dataclasses.fields(config)
             if field.metadata.get("affects_output", True)
         }
+        if stage.prompts and config.backend != "reference":
+            kept["prompts"] = prompt_hashes(*stage.prompts)
         settings: dict[str, Any] = json.loads(json.dumps(kept))
         return settings
 

@@ -70,7 +70,7 @@ def make(tmp_path):
         (folder / "out").mkdir()
         work = work or folder / "work"
         work.mkdir(exist_ok=True)
-        counts = build(folder, folder / "out", work, SequencesConfig(**paths, **settings), seed=0)
+        counts = build(folder, folder / "out", work, SequencesConfig(**paths, **settings))
         return Result(folder / "out", counts)
 
     return run
@@ -365,7 +365,7 @@ def test_a_small_sample_world_comes_back_as_its_truth_tells(tmp_path):
 
     (tmp_path / "sample").mkdir()
     (tmp_path / "out").mkdir()
-    damage = write(tmp_path / "sample", SampleConfig(shoppers=200, items=240), seed=0)
+    damage = write(tmp_path / "sample", SampleConfig(shoppers=200, items=240))
     made = Result(tmp_path / "out", build(tmp_path, tmp_path / "out", tmp_path / "work", SequencesConfig(sample=True)))
     truth = pq.read_table(tmp_path / "sample" / "truth.parquet").to_pylist()
     assert {user: made.asins(user) for user in made.users} == {row["reviewer_id"]: row["purchases"] for row in truth}

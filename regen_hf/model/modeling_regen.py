@@ -49,15 +49,19 @@ class RegenAdapter(nn.Module):
             self.projection = nn.Sequential(nn.Linear(sum(self.columns), hidden), nn.GELU(), nn.Linear(hidden, width))
 
     def fuse(self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None) -> torch.Tensor:
-        """c_i = [v'_i, has_cf_i, s_i], without the half that `embedding_mode` drops: (B, N, C)."""
+        """c_i = [v'_i, has_cf_i, s_i], without the half that `embedding_mode` drops: (B, N, C).
+
+        Both halves have a norm of about 1 (section 4.2), so their components are small: times the square root of the
+        width they have a variance of about 1, as the layers behind expect, and the adapter learns many times faster.
+        """
         halves = []
         if self.reads_cf:
             v = self._checked("history_cf", history_cf, self.cf_dim).float()  # (B, N, cf_dim)
             has_cf = (v != 0).any(-1, keepdim=True)  # (B, N, 1): a cold item is not the same as an average one
-            halves += [v / self.cf_mean_norm, has_cf.float()]
+            halves += [v / self.cf_mean_norm * self.cf_dim**0.5, has_cf.float()]
         if self.reads_content:
             s = self._checked("history_content", history_content, self.content_dim).float()  # (B, N, content_dim)
-            halves += [nn.functional.normalize(s, dim=-1)]
+            halves += [nn.functional.normalize(s, dim=-1) * self.content_dim**0.5]
         return torch.cat(halves, dim=-1).to(next(self.projection.parameters()).dtype)  # (B, N, C)
 
     def forward(self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None) -> torch.Tensor:

@@ -77,7 +77,9 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
         with gr.Column():
             shopper = gr.Number(0, label=f"Test shopper (0 to {len(shoppers) - 1})", precision=0, minimum=0)
             choose = gr.Button("Another shopper")
-            table = gr.Dataframe(shown(0), headers=["rating", "item", "review"], label="Purchases, latest first", wrap=True)
+            table = gr.Dataframe(
+                shown(0), headers=["rating", "item", "review"], label="Purchases, latest first", wrap=True
+            )
         with gr.Column():
             ask = gr.Radio(list(TASKS), value=next(iter(TASKS)), label="What do you want to hear?")
             go = gr.Button("Tell me", variant="primary")

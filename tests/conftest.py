@@ -1,0 +1,72 @@
+"""Shared worlds: a tiny run of every stage, made once, and copied by tests that change it."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+# Read when the libraries are imported: no test may reach or fill the caches of the user who runs them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+TINY = {
+    "sequences": {"sample": True},
+    "sample": {"shoppers": 160, "items": 64},
+    "embeddings": {"cf_dim": 12, "content_dim": 24, "content_steps": 20},
+    "training": {
+        "max_steps": 12,
+        "batch_size": 8,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "vocab_size": 600,
+        "save_steps": 4,
+    },
+    "evaluation": {"max_users": 6, "max_new_tokens": 24},
+    "figures": {"dpi": 50},
+}
+"""Settings of a world that every stage passes in seconds. Widths differ from each other and from all counts."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fresh_caches(tmp_path_factory):
+    """Caches of `datasets` and the Hub client in a folder of this session."""
+    import datasets
+    import huggingface_hub.constants
+
+    home = tmp_path_factory.mktemp("hf")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("HF_HOME", str(home))
+    patch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
+    patch.setattr(datasets.config, "HF_MODULES_CACHE", str(home / "modules"))
+    patch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home / "hub"))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory):
+    """A tiny run with every stage done; do not change it."""
+    from regen_hf.run import Run
+
+    run = Run(tmp_path_factory.mktemp("world") / "tiny", TINY)
+    with run.locked():
+        run.save()
+        run.build_all()
+    return run.folder
+
+
+@pytest.fixture
+def tiny_run(finished_run, tmp_path):
+    """A copy of the finished tiny run that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def shared_data():
+    """The development data beside the checkout."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("the development data are not beside this checkout (../shared/data)")
+    return SHARED_DATA

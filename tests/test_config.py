@@ -1,0 +1,62 @@
+import dataclasses
+
+import pytest
+
+from regen_hf import run
+from regen_hf.config import fingerprint, help_texts, read_yaml
+from regen_hf.errors import ConfigError
+
+
+def test_every_setting_of_every_stage_has_a_help_text():
+    for stage in run.STAGES.values():
+        cls = run.config_class(stage)
+        missing = [field.name for field in dataclasses.fields(cls) if not help_texts(cls).get(field.name)]
+        assert missing == [], f"{cls.__name__} says nothing about {missing}"
+
+
+def test_defaults_are_accepted_by_their_own_checks():
+    config = run.make_config({})
+    assert set(config) == {stage.section for stage in run.STAGES.values()}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"training": {"max_step": 5}},
+            r"training\.max_step.*Did you mean 'training\.max_steps'.*training\.batch_size",
+        ),
+        ({"trainning": {"max_steps": 5}}, r"trainning.*Did you mean 'training'.*sequences"),
+        ({"training": {"max_steps": "many"}}, r"training\.max_steps was given 'many'"),
+        ({"training": {"max_steps": 0}}, "max_steps was given 0, expected at least 1"),
+        ({"training": 5}, "Section 'training' was given 5"),
+        ({"training": {"tasks": ["haiku"]}}, "haiku.*user_profile"),
+        ({"evaluation": {"tasks": ["haiku"]}}, "haiku.*user_profile"),
+    ],
+)
+def test_a_wrong_setting_is_refused_with_what_is_known(values, message):
+    with pytest.raises(ConfigError, match=message):
+        run.make_config(values)
+
+
+def test_text_from_the_command_line_becomes_the_right_type():
+    config = run.make_config({"training": {"max_steps": "7", "learning_rate": "1e-3", "tasks": ["user_profile"]}})
+    assert (config["training"].max_steps, config["training"].learning_rate) == (7, 1e-3)
+    assert config["training"].tasks == ("user_profile",)
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.yaml"):
+        read_yaml(path)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml does not exist"):
+        read_yaml(tmp_path / "nowhere.yaml")
+
+
+def test_fingerprints_tell_values_apart():
+    assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})

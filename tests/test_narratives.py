@@ -1,0 +1,397 @@
+"""Narratives: what the rules say of a history, and what they must not say."""
+
+import copy
+import gzip
+import json
+import re
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regen_hf.errors import RunError
+from regen_hf.narratives import NarrativesConfig, build, reference
+from regen_hf.schema import NARRATIVES, SEQUENCES
+
+from .llm_server import Server, answer_to, completion, error
+
+
+def purchase(asin, title, category=None, description=None, price=None, rating=None, text=None, unix_time=None):
+    return {
+        "item": {"asin": asin, "title": title, "category": category, "description": description, "price": price},
+        "review": {"summary": None, "rating": rating, "text": text, "unix_time": unix_time},
+    }
+
+
+PENS = [
+    purchase(
+        "P1", "Blue Gel Pen", "Office - Pens", "A pen that glides.", 2.0, 5, "Smooth ink for my diary", 1_500_000_000
+    ),
+    purchase("P2", "Red Gel Pen", "Office - Pens", None, 3.0, 4, "Strong ink colour, dries fast", 1_510_000_000),
+    purchase("N1", "Dotted Notebook", "Office - Paper", None, 8.0, 2, "Thin paper, the ink bleeds", 1_520_000_000),
+    purchase(
+        "P3", "Green Gel Pen", "Office - Pens", "A pen for long letters.", 2.5, 5, "Leaks in a bag!", 1_530_000_000
+    ),
+]
+
+
+def texts(narratives):
+    return [*narratives["last_purchase"].values(), *narratives["user"].values()]
+
+
+def write_sequences(run, **splits):
+    (run / "sequences").mkdir(parents=True)
+    for split, users in splits.items():
+        rows = [{"reviewer_id": name, "purchase_history": history} for name, history in users]
+        pq.write_table(pa.Table.from_pylist(rows, schema=SEQUENCES), run / "sequences" / f"{split}.parquet")
+
+
+def run_build(run, config=None):
+    out, work = run / "out", run / "work"
+    out.mkdir()
+    work.mkdir(exist_ok=True)
+    counts = build(run, out, work, config or NarrativesConfig())
+    return counts, pq.read_table(out / "narratives.parquet")
+
+
+def test_reason_and_endorsement_know_nothing_of_the_last_review():
+    other = copy.deepcopy(PENS)
+    other[-1]["review"] = {
+        "summary": "Awful",
+        "rating": 1,
+        "text": "Paper diary colour bleeds",
+        "unix_time": 1_600_000_000,
+    }
+    first, second = reference.write("u", PENS)["last_purchase"], reference.write("u", other)["last_purchase"]
+    assert first["reason"] == second["reason"]
+    assert first["endorsement"] == second["endorsement"]
+
+
+def test_the_summaries_do_follow_the_last_review():
+    other = copy.deepcopy(PENS)
+    other[-1]["review"]["rating"] = 1
+    assert reference.write("u", PENS)["user"]["long_summary"] != reference.write("u", other)["user"]["long_summary"]
+
+
+def test_the_endorsement_follows_the_earlier_reviews():
+    other = copy.deepcopy(PENS)
+    for entry in other[:2]:
+        entry["review"]["rating"] = 1
+    written = [reference.write("u", history)["last_purchase"]["endorsement"] for history in (PENS, other)]
+    assert written[0] != written[1]
+
+
+def test_narratives_state_what_the_log_holds():
+    written = reference.write("u", PENS)
+    long_summary = written["user"]["long_summary"]
+    assert "four items" in long_summary
+    assert "$2.00 to $8.00" in long_summary
+    assert "4.0 of 5" in long_summary
+    assert "Dotted Notebook disappointed them, at 2 of 5" in long_summary
+    assert "Pens (3)" in long_summary
+    assert "Over about eleven months" in long_summary
+    assert "Green Gel Pen" in written["last_purchase"]["reason"]
+    assert "three earlier purchases, two of them from Pens" in written["last_purchase"]["explanation"]
+
+
+def test_an_item_bought_before_is_told_as_such():
+    history = [*PENS, copy.deepcopy(PENS[0])]
+    written = reference.write("u", history)["last_purchase"]
+    assert "once" in written["reason"]
+    assert "you have bought it once" in written["endorsement"]
+
+
+def test_a_disappointment_of_the_same_kind_is_a_reason_to_look_for_better():
+    history = [purchase("A", "Blue Gel Pen", "Pens", rating=1), purchase("B", "Red Gel Pen", "Pens")]
+    assert "better" in reference.write("u", history)["last_purchase"]["reason"]
+
+
+def test_the_same_call_gives_the_same_text_and_users_get_different_phrasings():
+    assert reference.write("u", PENS, seed=3) == reference.write("u", PENS, seed=3)
+    assert len({reference.write(f"u{i}", PENS)["last_purchase"]["reason"] for i in range(20)}) > 1
+
+
+def test_an_empty_history_has_no_narratives():
+    assert texts(reference.write("u", [])) == [None] * 6
+
+
+def test_long_titles_are_cut_between_words():
+    history = [*PENS, purchase("L", "Extraordinarily " + "long " * 60 + "title")]
+    for text in texts(reference.write("u", history)):
+        assert "title" not in text
+        assert not re.search(r"\blo?n?\b", text)
+
+
+TEXT = st.none() | st.text(max_size=20) | st.text("abc -.,!<>&'\n", max_size=80)
+HISTORIES = st.lists(
+    st.builds(
+        purchase,
+        TEXT,
+        TEXT,
+        TEXT,
+        TEXT,
+        st.none() | st.floats(0, 1e6),
+        st.none() | st.integers(1, 5),
+        TEXT,
+        st.none() | st.integers(0, 2**31),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(HISTORIES)
+def test_any_history_gives_six_finished_texts_and_a_profile_of_4_to_6_words(history):
+    written = reference.write("u", history)
+    for text in texts(written):
+        assert text
+        assert "None" not in text
+        assert "  " not in text
+    assert 4 <= len(written["user"]["profile"].split()) <= 6
+    assert all(text.endswith((".", "!", "?")) for text in texts(written) if text != written["user"]["profile"])
+
+
+WORDS = ["velvet", "harbour", "lantern", "copper", "meadow", "thunder", "ribbon", "walnut"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(WORDS), min_size=5))
+def test_reviews_are_never_quoted(words):
+    history = copy.deepcopy(PENS)
+    for entry in history:
+        entry["review"]["text"] = " ".join(words)
+    for text in texts(reference.write("u", history)):
+        spoken = text.lower().replace(",", " ").split()
+        for i in range(len(words) - 3):
+            assert words[i : i + 4] not in [spoken[j : j + 4] for j in range(len(spoken))]
+
+
+def test_build_writes_a_row_per_user_in_the_order_of_the_splits(tmp_path):
+    write_sequences(tmp_path, test=[("c", PENS)], validation=[("a", PENS[:1])], train=[("d", PENS), ("b", PENS[:2])])
+    counts, table = run_build(tmp_path)
+    assert table.schema.equals(NARRATIVES)
+    assert table["reviewer_id"].to_pylist() == ["d", "b", "a", "c"]
+    assert set(table["narrator"].to_pylist()) == {"reference"}
+    assert counts == {"users": 4, "from_truth": 0, "from_rules": 4}
+
+
+def test_build_over_no_users_writes_an_empty_table(tmp_path):
+    write_sequences(tmp_path, train=[])
+    counts, table = run_build(tmp_path)
+    assert table.num_rows == counts["users"] == 0
+    assert table.schema.equals(NARRATIVES)
+
+
+def test_simulated_shoppers_have_the_narratives_of_the_truth_and_others_those_of_the_rules(tmp_path):
+    write_sequences(tmp_path, train=[("simulated", PENS), ("real", PENS)])
+    (tmp_path / "sample").mkdir()
+    truth = {
+        "reviewer_id": "simulated",
+        "user": {"profile": "p", "brief_summary": "b", "long_summary": "l"},
+        "last_purchase": {"reason": "r", "explanation": "e", "endorsement": "n"},
+        "persona": "more",
+    }
+    pq.write_table(pa.Table.from_pylist([truth]), tmp_path / "sample" / "truth.parquet")
+    counts, table = run_build(tmp_path)
+    simulated, real = table.to_pylist()
+    assert simulated["user"] == truth["user"]
+    assert simulated["last_purchase"] == truth["last_purchase"]
+    assert real["user"] == reference.write("real", PENS)["user"]
+    assert counts == {"users": 2, "from_truth": 1, "from_rules": 1}
+
+
+def test_without_sequences_the_command_to_run_first_is_told(tmp_path):
+    with pytest.raises(RunError, match="Run first: regen sequences"):
+        run_build(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backend": "gpt"}, "choose one of: reference, openai"),
+        ({"backend": "openai"}, "needs the name of a model"),
+        ({"temperature": 3.0}, "from 0 to 2"),
+        ({"concurrency": 0}, "1 or more"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        NarrativesConfig(**settings)
+
+
+def test_memory_does_not_grow_with_the_number_of_users(tmp_path):
+    def peak(users, name):
+        run = tmp_path / name
+        write_sequences(run, train=[(f"u{i}", PENS[:1]) for i in range(users)])
+        tracemalloc.start()
+        run_build(run)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(10, "warm")
+    assert peak(5000, "many") < 1.2 * peak(2200, "few")
+
+
+def test_the_rules_are_quick():
+    start = time.process_time()
+    for i in range(200):
+        reference.write(f"u{i}", PENS)
+    assert time.process_time() - start < 2
+
+
+def openai(server, **settings):
+    return NarrativesConfig(backend="openai", model="some-model", base_url=server.url, **settings)
+
+
+def asks_for_endorsement(body):
+    return body["response_format"]["json_schema"]["name"] == "Endorsement"
+
+
+def test_a_model_writes_all_six_narratives_and_is_named(tmp_path):
+    write_sequences(tmp_path, train=[("b", PENS), ("a", PENS[:1])], test=[("c", [])])
+    with Server() as server:
+        counts, table = run_build(tmp_path, openai(server, temperature=0.2, seed=5))
+    assert len(server.bodies) == 4
+    assert {(body["model"], body["temperature"], body["seed"]) for body in server.bodies} == {("some-model", 0.2, 5)}
+    assert table.schema.equals(NARRATIVES)
+    first, second, nobody = table.to_pylist()
+    assert [row["reviewer_id"] for row in (first, second, nobody)] == ["b", "a", "c"]
+    assert texts(first) == texts(second) == ["Some words."] * 6
+    assert texts(nobody) == [None] * 6
+    assert first["narrator"] == "some-model"
+    assert (counts["users"], counts["failed"], counts["replies"], counts["completion_tokens"]) == (3, 0, 4, 8)
+    assert set(counts["prompts"]) == {"history", "narratives", "endorsement"}
+
+
+def test_the_model_that_endorses_never_sees_the_last_review(tmp_path):
+    history = [*PENS[:-1], purchase("L", "Last Pen", text="secretword", rating=1, unix_time=1_577_880_000)]
+    history[-1]["review"]["summary"] = "othersecret"
+    write_sequences(tmp_path, train=[("u", history)])
+    with Server() as server:
+        run_build(tmp_path, openai(server))
+    for body in server.bodies:
+        (data,) = [message["content"] for message in body["messages"] if message["role"] == "user"]
+        assert "Title: Last Pen" in data
+        assert "Strong ink colour, dries fast" in data
+        last = data[data.index("Final item: yes") :]
+        shown = [mark in last for mark in ("secretword", "othersecret", "Rating:", "2020-01-01")]
+        assert shown == [not asks_for_endorsement(body)] * 4
+
+
+def test_what_fails_for_good_is_null_and_recorded_with_the_raw_text(tmp_path):
+    def fault(number, body):
+        return (200, {}, completion("I will not sell pens.")) if asks_for_endorsement(body) else None
+
+    write_sequences(tmp_path, train=[("u", PENS)])
+    with Server(fault) as server:
+        counts, table = run_build(tmp_path, openai(server))
+    (row,) = table.to_pylist()
+    assert row["last_purchase"] == {"reason": "Some words.", "explanation": "Some words.", "endorsement": None}
+    assert counts["failed"] == 1
+    (failed,) = map(json.loads, (tmp_path / "out" / "failed.jsonl").read_text().splitlines())
+    assert (failed["reviewer_id"], failed["request"], failed["raw"]) == ("u", "Endorsement", "I will not sell pens.")
+
+
+def test_a_reason_that_cannot_be_inferred_is_null_and_an_empty_summary_is_refused(tmp_path):
+    def fault(number, body):
+        answer = answer_to(body["response_format"]["json_schema"]["schema"])
+        if number == 0:
+            return 200, {}, completion(json.dumps(answer | {"long_user_summary": "  "}))
+        return 200, {}, completion(json.dumps({k: None if k == "purchase_reason" else v for k, v in answer.items()}))
+
+    write_sequences(tmp_path, train=[("u", PENS)])
+    with Server(fault) as server:
+        _, table = run_build(tmp_path, openai(server, concurrency=1))
+    (row,) = table.to_pylist()
+    assert row["last_purchase"]["reason"] is None
+    assert row["user"]["long_summary"] == "Some words."
+    assert "long_user_summary: Value error, this field must not be empty" in server.bodies[1]["messages"][-1]["content"]
+
+
+def test_a_run_whose_server_fails_is_finished_with_the_missing_requests_alone(tmp_path):
+    write_sequences(tmp_path, train=[(f"u{i}", [purchase("P", f"Pen {i}")]) for i in range(20)])
+    out, work = tmp_path / "out", tmp_path / "work"
+    out.mkdir()
+    work.mkdir()
+    with Server(lambda number, body: error(500) if number >= 9 else None) as broken, pytest.raises(RunError):
+        build(tmp_path, out, work, openai(broken, concurrency=2))
+    assert not (out / "narratives.parquet").exists()
+    out.rmdir()
+    with Server() as mended:
+        counts, table = run_build(tmp_path, openai(mended))
+    assert len(mended.bodies) == 40 - 9
+    assert counts["replies"] == 40
+    assert all(texts(row) == ["Some words."] * 6 for row in table.to_pylist())
+
+
+def test_a_killed_run_pays_again_for_no_more_than_what_was_in_flight(tmp_path):
+    write_sequences(tmp_path, train=[(f"u{i}", [purchase("P", f"Pen {i}")]) for i in range(30)])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "work").mkdir()
+    code = (
+        "import sys; from pathlib import Path; from regen_hf.narratives import NarrativesConfig, build; "
+        "run = Path(sys.argv[1]); build(run, run / 'out', run / 'work', "
+        "NarrativesConfig(backend='openai', model='some-model', base_url=sys.argv[2], concurrency=4))"
+    )
+    with Server(delay=0.05) as server:
+        killed = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), server.url], stderr=subprocess.DEVNULL)
+        while len(server.bodies) < 25:
+            assert killed.poll() is None
+            time.sleep(0.01)
+        killed.kill()
+        killed.wait()
+        time.sleep(0.1)  # the server finishes what was in flight
+        paid = len(server.bodies)
+        assert 25 <= paid < 60
+        (tmp_path / "out").rmdir()
+        counts, _ = run_build(tmp_path, openai(server))
+        assert 60 <= len(server.bodies) <= 60 + 4
+    assert counts["replies"] == 60
+
+
+GIFT_CARDS = Path(__file__).parents[2] / "shared" / "data" / "gift_cards_2018"
+
+
+def gift_card_histories():
+    with gzip.open(GIFT_CARDS / "meta_Gift_Cards.json.gz", "rt") as lines:
+        items = {item["asin"]: item for item in map(json.loads, lines)}
+    histories = {}
+    with gzip.open(GIFT_CARDS / "Gift_Cards_5.json.gz", "rt") as lines:
+        for review in sorted(map(json.loads, lines), key=lambda review: review["unixReviewTime"]):
+            item = items[review["asin"]]
+            entry = purchase(
+                item["asin"],
+                item["title"],
+                " - ".join(item["category"]),
+                " ".join(item["description"]),
+                rating=int(review["overall"]),
+                text=review.get("reviewText"),
+                unix_time=review["unixReviewTime"],
+            )
+            histories.setdefault(review["reviewerID"], []).append(entry)
+    return histories
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not GIFT_CARDS.exists(), reason="the development data is not beside this checkout")
+def test_narratives_of_real_gift_card_buyers_are_whole_and_quote_no_review():
+    for reviewer_id, history in gift_card_histories().items():
+        written = reference.write(reviewer_id, history)
+        assert all(texts(written))
+        assert 4 <= len(written["user"]["profile"].split()) <= 6
+        products = " ".join(f"{entry['item']['title']} {entry['item']['description']}" for entry in history).lower()
+        reviews = [(entry["review"]["text"] or "").lower().split() for entry in history]
+        quotable = {" ".join(words[i : i + 6]) for words in reviews for i in range(len(words) - 5)}
+        for text in texts(written):
+            words = text.lower().split()
+            spoken = {" ".join(words[i : i + 6]) for i in range(len(words) - 5)}
+            assert [quote for quote in spoken & quotable if quote not in products] == []

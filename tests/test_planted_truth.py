@@ -1,0 +1,55 @@
+"""What the sample world plants must be found: the histories carry the narratives, and only their own."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from regen_hf.evaluation.metrics import rouge_lsum
+from regen_hf.run import Run
+from regen_hf.schema import TASKS
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """The default sample world, a third of its shoppers, and a shorter training."""
+    run = Run(
+        tmp_path_factory.mktemp("planted") / "world",
+        {
+            "sequences": {"sample": True},
+            "sample": {"shoppers": 2000, "items": 240},
+            "training": {"max_steps": 300},
+            "evaluation": {"max_users": 100},
+        },
+    )
+    with run.locked():
+        run.save()
+        run.build_all(until="evaluate")
+    return run.folder
+
+
+def rouge(run, model, task):
+    predictions = pq.read_table(run / "evaluation" / "predictions.parquet").to_pylist()
+    chosen = [row for row in predictions if (row["model"], row["task"]) == (model, task)]
+    return rouge_lsum([row["prediction"] for row in chosen], [row["reference"] for row in chosen])
+
+
+@pytest.mark.slow
+def test_the_fused_model_beats_an_empty_history_by_a_wide_margin(world):
+    results = json.loads((world / "evaluation" / "results.json").read_text())["models"]
+    for task in TASKS:
+        fused, empty = (results[model][task]["rougeLsum"] for model in ("fused", "empty_history"))
+        assert fused["low"] > empty["high"], task
+    margin = np.mean(
+        [rouge(world, "fused", task).mean() - rouge(world, "empty_history", task).mean() for task in TASKS]
+    )
+    assert margin > 8
+
+
+@pytest.mark.slow
+def test_another_shoppers_history_is_worth_no_more_than_none(world):
+    gain = np.mean(
+        [rouge(world, "shuffled_history", task).mean() - rouge(world, "empty_history", task).mean() for task in TASKS]
+    )
+    assert gain < 2

@@ -1,0 +1,243 @@
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from regen_hf.embeddings import VectorStore
+from regen_hf.errors import ConfigError
+from regen_hf.model import RegenForCausalLM, RegenProcessor
+from regen_hf.run import Run
+from regen_hf.schema import TASKS, rows, split_files
+from regen_hf.training import TrainingConfig, build
+from regen_hf.training.collator import Histories, RegenCollator
+from regen_hf.training.sft import make_parts, tokenized, train_tokenizer
+
+from .conftest import TINY
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def histories(finished_run):
+    embeddings = finished_run / "embeddings"
+    return Histories(
+        VectorStore(embeddings / "train"),
+        load_file(embeddings / "cf.safetensors")["item_factors"],
+        np.load(embeddings / "content_items.npy"),
+    )
+
+
+@pytest.fixture(scope="module")
+def processor(finished_run):
+    return RegenProcessor.from_pretrained(finished_run / "model")
+
+
+def config(**changes):
+    return TrainingConfig(**{**TINY["training"], **changes})
+
+
+def examples(finished_run, processor, **changes):
+    return list(tokenized(split_files(finished_run / "dataset", "train"), processor, config(**changes), 1024))
+
+
+def test_the_loss_goes_down(finished_run):
+    log = json.loads((finished_run / "model" / "training_log.json").read_text())
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert losses[-1] < math.log(600)  # a uniform guess over the vocabulary
+
+
+def test_every_user_gives_one_example_per_task_and_the_loss_falls_on_the_completion_alone(finished_run, processor):
+    made = examples(finished_run, processor, history_dropout=0.0)
+    users = list(rows(split_files(finished_run / "dataset", "train")))
+    assert len(made) == len(users) * len(TASKS)
+    for example in made[: len(TASKS)]:
+        tokens, labels = np.array(example["input_ids"]), np.array(example["labels"])
+        learnt = labels != -100
+        assert (tokens[learnt] == labels[learnt]).all()
+        text = processor.tokenizer.decode(tokens[learnt])
+        assert text.endswith(processor.tokenizer.eos_token)
+        assert text.removesuffix(processor.tokenizer.eos_token) in {task.text(users[0]) for task in TASKS.values()}
+        assert (tokens == processor.item_token_id).sum() == len(users[0]["purchase_history"])
+        assert not (tokens[learnt] == processor.item_token_id).any()
+
+
+def test_prompts_in_training_are_the_processors_own(finished_run, processor):
+    made = examples(finished_run, processor, history_dropout=0.0)
+    user = next(rows(split_files(finished_run / "dataset", "train")))
+    for example, task in zip(made, TASKS, strict=False):
+        prompt = np.array(example["input_ids"])[np.array(example["labels"]) == -100]
+        inputs = processor(history=user["purchase_history"], task=task)
+        assert inputs["input_ids"][0].tolist() == prompt.tolist()
+
+
+def test_a_share_of_the_examples_has_no_history(finished_run, processor):
+    made = examples(finished_run, processor, history_dropout=0.3)
+    empty = [example for example in made if example["row"] < 0]
+    assert 0.2 < len(empty) / len(made) < 0.4
+    assert not any(processor.item_token_id in example["input_ids"] for example in empty)
+
+
+def test_examples_longer_than_the_window_are_left_out_and_told(finished_run, processor, caplog):
+    files = split_files(finished_run / "dataset", "train")
+    all_of_them = list(tokenized(files, processor, config(), 1024))
+    window = sorted(len(example["input_ids"]) for example in all_of_them)[-4]
+    fit = list(tokenized(files, processor, config(), window))
+    assert 0 < len(all_of_them) - len(fit) <= 3
+    assert f"window of {window} tokens" in caplog.text
+
+
+def test_a_batch_holds_each_examples_own_history(finished_run, processor, histories):
+    made = examples(finished_run, processor)
+    collator = RegenCollator(pad_token_id=0, histories=histories)
+    picked = [next(e for e in made if e["row"] == 2), next(e for e in made if e["row"] < 0), made[-1]]
+    batch = collator(picked)
+    assert batch["history_mask"].sum(1).tolist() == [
+        (np.array(e["input_ids"]) == processor.item_token_id).sum() for e in picked
+    ]
+    cf, content = histories.get(2, withheld=False)
+    torch.testing.assert_close(batch["history_cf"][0, : len(cf)], torch.from_numpy(cf))
+    torch.testing.assert_close(batch["history_content"][0, : len(cf)], torch.from_numpy(content))
+    assert not batch["history_cf"][1].any()
+
+
+def test_a_batch_of_empty_histories_still_passes_the_adapter(histories):
+    batch = histories.batch([None, None], [False, False])
+    assert batch["history_mask"].tolist() == [[False], [False]]
+
+
+def test_the_withheld_view_holds_nothing_of_the_last_review(finished_run, processor):
+    """The last review says something else: in the withheld view no input changes, in the paper's view one does."""
+    history = next(rows(split_files(finished_run / "dataset", "test")))["purchase_history"]
+    other = json.loads(json.dumps(history))
+    other[-1]["review"] = {"summary": "Never again", "rating": 1, "text": "It broke at once.", "unix_time": 1}
+    for task in TASKS:
+        first, second = processor(history=history, task=task), processor(history=other, task=task)
+        same = all(torch.equal(first[name], second[name]) for name in first)
+        assert same == TASKS[task].last_review_withheld, task
+    assert [task.name for task in TASKS.values() if task.last_review_withheld] == ["product_endorsement"]
+
+
+def test_the_stored_vectors_of_the_withheld_view_are_the_processors(finished_run, processor, histories):
+    user = next(rows(split_files(finished_run / "dataset", "train")))
+    for task, withheld in (("product_endorsement", True), ("purchase_reason", False)):
+        inputs = processor(history=user["purchase_history"], task=task)
+        cf, content = histories.get(0, withheld)
+        torch.testing.assert_close(inputs["history_cf"][0], torch.from_numpy(cf))
+        torch.testing.assert_close(inputs["history_content"][0], torch.from_numpy(content), atol=2e-3, rtol=0)
+
+
+def test_leak_safe_withholds_the_last_review_from_every_task(finished_run):
+    safe, _ = make_parts(finished_run, config(leak_safe=True))
+    assert set(safe.metadata_only_tasks) == set(TASKS)
+    assert all(example["withheld"] for example in examples(finished_run, safe))
+
+
+def test_the_tokenizer_sees_train_users_alone(finished_run, tmp_path):
+    for split in ("validation", "test"):
+        (tmp_path / f"{split}.parquet").write_text("not even parquet")
+    (train,) = split_files(finished_run / "dataset", "train")
+    shutil.copy(train, tmp_path / "train.parquet")
+    alone = train_tokenizer(split_files(tmp_path, "train"), config())
+    whole = train_tokenizer(split_files(finished_run / "dataset", "train"), config())
+    assert alone.get_vocab() == whole.get_vocab()
+
+
+def test_the_model_folder_is_a_repository(finished_run):
+    names = {path.name for path in (finished_run / "model").iterdir()}
+    assert {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "modeling_regen.py",
+        "configuration_regen.py",
+        "processing_regen.py",
+        "processor_config.json",
+        "tokenizer.json",
+        "cf_items.safetensors",
+        "content_encoder",
+    } <= names
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+    assert model.config.cf_mean_norm == pytest.approx(
+        load_file(finished_run / "embeddings" / "cf.safetensors")["mean_norm"][0]
+    )
+
+
+def test_another_causal_lm_can_be_the_backbone(finished_run, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    _, small = make_parts(finished_run, config())
+    tokenizer = train_tokenizer(split_files(finished_run / "dataset", "train"), config())
+    plain = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=24, n_layer=1, n_head=2, n_positions=256))
+    plain.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    out, work = tmp_path / "out", tmp_path / "work"
+    out.mkdir()
+    counts = build(finished_run, out, work, config(backbone=str(tmp_path / "lm"), max_steps=2, embedding_mode="cf"))
+    assert counts["steps"] == 2
+    model = RegenForCausalLM.from_pretrained(out)
+    assert model.config.text_config.model_type == "gpt2"
+    assert model.config.embedding_mode == "cf"
+    assert small.config.model_type == "llama"
+
+
+def test_a_backbone_that_does_not_exist_is_told(finished_run, tmp_path):
+    with pytest.raises(ConfigError, match="no/such-model"):
+        build(finished_run, tmp_path, tmp_path, config(backbone="no/such-model"))
+
+
+def losses(model):
+    return [entry["loss"] for entry in json.loads((model / "training_log.json").read_text()) if "loss" in entry]
+
+
+def launch(run, *words):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--cpu",
+            *words,
+            str(ROOT / "scripts" / "train.py"),
+            str(run),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(finished_run, tmp_path):
+    found = []
+    for number, words in enumerate((["--num_processes", "1"], ["--num_processes", "2", "--multi_gpu"][:2])):
+        run = Path(shutil.copytree(finished_run, tmp_path / str(number)))
+        Run(run, {"training": {"max_steps": 20, "history_dropout": 0.3}}).save()
+        launch(run, *words)
+        found.append(losses(run / "model"))
+    assert len(found[0]) == 2
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-3)
+
+
+@pytest.mark.slow
+def test_a_resumed_training_ends_where_an_unbroken_one_does(finished_run, tmp_path):
+    work, out = tmp_path / "work", tmp_path / "out"
+    settings = config(max_steps=12, save_steps=5)
+    for folder in (out, tmp_path / "resumed"):
+        folder.mkdir()
+    build(finished_run, out, work, settings)
+    shutil.rmtree(work / "checkpoints" / "checkpoint-12")
+    assert [path.name for path in (work / "checkpoints").glob("checkpoint-*")] == ["checkpoint-10"]
+    build(finished_run, tmp_path / "resumed", work, settings)
+    first, second = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "resumed"))
+    for name in first:
+        np.testing.assert_allclose(first[name], second[name], atol=1e-6)

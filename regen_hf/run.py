@@ -284,7 +284,7 @@ class Run:
     def fingerprint(self, stage: Stage) -> str:
         """The hash of all that the output of `stage` depends on."""
         inputs = self.inputs(stage)
-        contents = [[file["kind"], file["sha256"]] for file in inputs["files"].values()]
+        contents = sorted([file["kind"], file["sha256"]] for file in inputs["files"].values())
         return fingerprint([FORMAT, stage.command, self.settings(stage), inputs["stages"], contents])
 
     def manifest(self, stage: Stage) -> dict[str, Any] | None:

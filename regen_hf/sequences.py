@@ -48,9 +48,10 @@ collected and sorted before they leave, each time as a copy."""
 class SequencesConfig:
     """Where the raw files are, and which users and purchases are kept."""
 
-    reviews: tuple[str, ...] = ()
+    # Where the files lie says nothing: their content is in the fingerprint of the stage.
+    reviews: tuple[str, ...] = field(default=(), metadata={"affects_output": False})
     """Raw review files: paths or globs of JSON lines, plain, gzip or zstd."""
-    items: tuple[str, ...] = ()
+    items: tuple[str, ...] = field(default=(), metadata={"affects_output": False})
     """Raw item metadata files: paths or globs of JSON lines, plain, gzip or zstd."""
     sample: bool = False
     """Use the simulated sample world in place of raw files."""

@@ -22,8 +22,8 @@ STAGES = {
     "evaluation",
     "figures",
 }
-# `embeddings` owns the vector store and `training` the batches made of it: files of the run, read by those who need them.
-# `evaluation` may use `ratings` and `llm` (DESIGN), and `reviews` and `engines` are parts of `sequences`.
+# `embeddings` owns the vector store and `training` the batches made of it, which others read; `evaluation` may use
+# `ratings` and `llm`. `reviews` and `engines` are parts of `sequences`.
 ALLOWED = {
     ("training", "embeddings"),
     ("evaluation", "embeddings"),

@@ -113,7 +113,8 @@ dataset = {SMALL}
 more = {{"streaming": True}}
 streamed = {SMALL}
 again = load_dataset("regen", "sample-items", shoppers=90, items=64, split="train")
-print(json.dumps([{{s: len(r) for s, r in dataset.items()}}, next(iter(streamed["test"])) == dataset["test"][0], len(again)]))
+same = next(iter(streamed["test"])) == dataset["test"][0]
+print(json.dumps([{{split: len(users) for split, users in dataset.items()}}, same, len(again)]))
 """
     sizes, same, items = ask(code, tmp_path / "empty", tmp_path / "home")
     assert sum(sizes.values()) == 90

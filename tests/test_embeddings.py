@@ -166,12 +166,12 @@ def test_an_encoder_that_does_not_exist_is_told(finished_run, tmp_path):
 
 def test_a_store_refuses_more_or_fewer_purchases_than_announced(tmp_path):
     vectors, items = np.zeros((3, 4)), np.zeros(3, dtype=int)
-    with pytest.raises(ValueError, match="3 purchases .* made for 2"):
-        with VectorWriter(tmp_path / "a", [2], 4) as writer:
-            writer.append(vectors, items)
-    with pytest.raises(ValueError, match="3 purchases .* made for 5"):
-        with VectorWriter(tmp_path / "b", [2, 3], 4) as writer:
-            writer.append(vectors, items)
+    more = pytest.raises(ValueError, match=r"3 purchases .* made for 2")
+    with more, VectorWriter(tmp_path / "a", [2], 4) as writer:
+        writer.append(vectors, items)
+    fewer = pytest.raises(ValueError, match=r"3 purchases .* made for 5")
+    with fewer, VectorWriter(tmp_path / "b", [2, 3], 4) as writer:
+        writer.append(vectors, items)
 
 
 def test_a_user_without_purchases_and_an_empty_split_have_no_vectors(tmp_path):

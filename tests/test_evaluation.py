@@ -82,8 +82,10 @@ def test_a_worse_text_scores_lower_on_every_metric(finished_run):
 
     encoder = SentenceTransformer(str(finished_run / "embeddings" / "content_encoder"))
     wrong = TEXTS[1:] + TEXTS[:1]
-    assert metrics.bleu(TEXTS, TEXTS) == pytest.approx(100) > metrics.bleu(wrong, TEXTS)
-    assert metrics.rouge_lsum(TEXTS, TEXTS).mean() == pytest.approx(100) > metrics.rouge_lsum(wrong, TEXTS).mean()
+    assert metrics.bleu(TEXTS, TEXTS) == pytest.approx(100)
+    assert metrics.bleu(wrong, TEXTS) < 50
+    assert metrics.rouge_lsum(TEXTS, TEXTS).mean() == pytest.approx(100)
+    assert metrics.rouge_lsum(wrong, TEXTS).mean() < 50
     same, other = (metrics.similarity(texts, TEXTS, encoder).mean() for texts in (TEXTS, wrong))
     assert same == pytest.approx(1, abs=1e-5)
     assert same > other

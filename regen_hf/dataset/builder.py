@@ -1,12 +1,14 @@
 """`RegenBuilder`: the dataset built on the spot by `datasets`, through the same stages as the command line.
 
-`load_dataset("regen")` finds it once regen_hf is imported; the same rows come from `RegenBuilder(config_name="sample")`.
+`load_dataset("regen")` finds it once regen_hf is imported; `RegenBuilder(config_name="sample")` gives the same rows.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,9 +74,10 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
         }
         name = self.config.name.removesuffix(ITEMS_SUFFIX)
         # Lives as long as the builder: the rows are read from it while the cache, or a stream's user, takes them.
-        self._folder = tempfile.TemporaryDirectory(prefix="regen-")
+        folder = tempfile.mkdtemp(prefix="regen-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         run = Run(
-            Path(self._folder.name) / "run",
+            Path(folder) / "run",
             {"sequences": {"sample": True}, "sample": simulation, "dataset": {"name": name}},
         )
         with run.locked():

@@ -35,7 +35,7 @@ class EmbeddingsConfig:
     """A sentence-transformers model, by name or path; with none, a small one is trained on the train users' texts."""
     content_dim: int = 256
     """Width of the trained encoder's vectors; a named encoder has its own."""
-    content_steps: int = 200
+    content_steps: int = 100
     """Training steps of the trained encoder."""
     batch_size: int = 64
     """Texts encoded at once."""

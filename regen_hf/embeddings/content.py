@@ -90,13 +90,15 @@ def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransf
             SentenceTransformer,
             SentenceTransformerTrainer,
             SentenceTransformerTrainingArguments,
-            losses,
         )
-        from sentence_transformers.models import StaticEmbedding
+        from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+        from sentence_transformers.sentence_transformer.modules import StaticEmbedding
         from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     except ImportError as error:
         raise missing_extra(error.name or "sentence-transformers", "train") from None
     import tempfile
+
+    from ..progress import show_bar
 
     def pairs() -> Iterator[dict[str, str]]:
         for row in rows(train, ["purchase_history"]):
@@ -108,12 +110,18 @@ def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransf
     table = list(itertools.islice(pairs(), 500_000))  # more teaches this small model nothing new
     if not table:
         raise InputError("No review in the train split holds any text. Name an encoder with --content-encoder.")
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 (a token of the vocabulary)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel()
     tokenizer.train_from_iterator(
         (text for pair in table for text in pair.values()),
-        trainers.WordPieceTrainer(vocab_size=8000, special_tokens=["[PAD]", "[UNK]"], show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=8000,
+            special_tokens=["[PAD]"],
+            # With an alphabet given, the same texts give the same ids; one that is learnt comes in any order.
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
     )
     torch.manual_seed(config.seed)
     encoder = SentenceTransformer(
@@ -136,8 +144,9 @@ def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransf
                 dataloader_pin_memory=False,
             ),
             train_dataset=Dataset.from_list(table),
-            loss=losses.MultipleNegativesRankingLoss(encoder),
+            loss=MultipleNegativesRankingLoss(encoder),
         )
+        show_bar(trainer, "      training the encoder")
         trainer.train()
     return encoder
 

@@ -66,7 +66,8 @@ def predict(run: Path, users: list[dict[str, Any]], work: Path, config: Evaluati
     from ..embeddings import VectorStore
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = RegenForCausalLM.from_pretrained(run / "model").to(device).eval()
+    model = RegenForCausalLM.from_pretrained(run / "model").eval()
+    model.to(torch.device(device))
     processor = RegenProcessor.from_pretrained(run / "model")
     embeddings = run / "embeddings"
     histories = Histories(
@@ -135,7 +136,9 @@ def write(
         vectors = histories.batch([user["row"] if user else None for user in chosen], [withheld] * len(batch))
         inputs = {key: value.to(model.device) for key, value in {**inputs, **vectors}.items()}
         with torch.inference_mode():
-            tokens = model.generate(**inputs, max_new_tokens=config.max_new_tokens, do_sample=False)
+            tokens = model.generate(  # type: ignore[misc]
+                **inputs, max_new_tokens=config.max_new_tokens, do_sample=False
+            )
         written = processor.tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         for number, text in zip(batch, written, strict=True):
             texts[number] = text.strip()

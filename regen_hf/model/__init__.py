@@ -29,7 +29,11 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    found = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    if name in ("RegenForCausalLM", "RegenProcessor"):
+        # Else `from_pretrained` of these very classes would ask whether to trust the same code in the model's folder.
+        register()
+    return found
 
 
 def register() -> None:

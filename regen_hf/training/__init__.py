@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..schema import TASKS
 
@@ -15,19 +15,20 @@ class TrainingConfig:
 
     backbone: str | None = None
     """A causal language model, by Hub name or path; with none, a small one is trained from nothing, offline."""
-    embedding_mode: str = "both"
+    embedding_mode: Literal["both", "cf", "content"] = "both"
     """What a soft token is made of: `both`, `cf` or `content` (the columns of the paper's table 1)."""
-    adapter: str = "mlp"
-    """From the two embeddings to a soft token: `mlp`, or `linear` (for the analysis of section 6)."""
+    adapter: Literal["linear", "mlp"] = "linear"
+    """From the two embeddings to a soft token: `linear` (section 6), or `mlp` as in the paper's tables. Within 5 % of
+    each other there; on the sample the linear one learns in half the steps."""
     leak_safe: bool = False
     """Withhold the review of the last purchase in every task, not in the endorsement alone."""
     tasks: tuple[str, ...] = tuple(TASKS)
     """Narratives to learn; all six by default."""
-    max_steps: int = 600
+    max_steps: int = 500
     """Optimiser steps."""
     batch_size: int = 32
     """Examples per optimiser step, over all processes."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 5e-3
     """Peak learning rate; 2e-5 to 2e-4 suits a pretrained backbone, the default the small one."""
     warmup_ratio: float = 0.05
     """Share of the steps in which the learning rate rises."""
@@ -39,16 +40,13 @@ class TrainingConfig:
     """Tokens of the small backbone's tokenizer."""
     hidden_size: int = 128
     """Width of the small backbone."""
-    num_layers: int = 4
+    num_layers: int = 3
     """Layers of the small backbone."""
     seed: int = 0
     """Seed of the weights, of the order of the examples and of the history dropout."""
 
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
-        for name, known in (("embedding_mode", ("both", "cf", "content")), ("adapter", ("mlp", "linear"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} was given {getattr(self, name)!r}, expected one of {', '.join(known)}")
         for name in ("max_steps", "batch_size", "save_steps", "num_layers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} was given {getattr(self, name)}, expected at least 1")

@@ -29,8 +29,8 @@ class Histories:
 
     def get(self, row: int, withheld: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """CF (n, d_cf) and content (n, d_s) vectors of user `row`; `withheld` leaves out the last purchase's review."""
-        content, items = self.store.user(row)
-        content = content.astype(np.float32)  # a copy: the store is read-only
+        stored, items = self.store.user(row)
+        content = stored.astype(np.float32)  # a copy: the store is read-only
         if withheld and len(items):
             content[-1] = self.content_items[items[-1]]
         return self.item_factors[items], content

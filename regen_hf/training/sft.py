@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,6 +27,7 @@ try:
         AutoTokenizer,
         LlamaConfig,
         PreTrainedModel,
+        PreTrainedTokenizerBase,
         PreTrainedTokenizerFast,
         set_seed,
     )
@@ -35,7 +37,9 @@ except ImportError as error:
     raise missing_extra(error.name or "trl", "train") from None
 
 from ..embeddings import VectorStore
+from ..hub import model_card
 from ..model import RegenForCausalLM, RegenProcessor
+from ..progress import show_bar
 from .collator import Histories, RegenCollator
 
 if TYPE_CHECKING:
@@ -88,21 +92,26 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     trainer = make_trainer(model, processor, examples, histories, work / "checkpoints", config)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work / "checkpoints")))
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
-    if trainer.is_world_process_zero():
-        model.save_pretrained(out)
-        processor.save_pretrained(out)
-        (out / "training_log.json").write_text(json.dumps(trainer.state.log_history, indent=1) + "\n", encoding="utf-8")
-    return {
+    counts = {
         "examples": len(examples),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": trainer.state.global_step,
         "first_loss": losses[0]["loss"],
         "last_loss": losses[-1]["loss"],
     }
+    if trainer.is_world_process_zero():
+        model.config.use_cache = True  # off while training; whoever generates wants it
+        model.save_pretrained(out)
+        processor.save_pretrained(out)
+        (out / "training_log.json").write_text(json.dumps(trainer.state.log_history, indent=1) + "\n", encoding="utf-8")
+        card = model_card(run, training={"config": dataclasses.asdict(config), "counts": counts})
+        (out / "README.md").write_text(card, encoding="utf-8")
+    return counts
 
 
 def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTrainedModel]:
     """The processor with its CF table and encoder, and the bare language model."""
+    tokenizer: PreTrainedTokenizerBase
     if config.backbone is None:
         tokenizer = train_tokenizer(split_files(run / "dataset", "train"), config)
         causal_lm = small_backbone(len(tokenizer), config)
@@ -117,8 +126,9 @@ def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTr
             ) from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        tokenizer.add_special_tokens({"additional_special_tokens": [ITEM_TOKEN]})
-        if len(tokenizer) > causal_lm.get_input_embeddings().num_embeddings:
+        # Not `add_special_tokens`, which would take the tokenizer's own additional tokens away.
+        tokenizer.add_tokens([ITEM_TOKEN], special_tokens=True)
+        if len(tokenizer) > cast(torch.nn.Embedding, causal_lm.get_input_embeddings()).num_embeddings:
             causal_lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     causal_lm.config.pad_token_id = tokenizer.pad_token_id
     embeddings = run / "embeddings"
@@ -186,6 +196,8 @@ def small_backbone(vocab_size: int, config: TrainingConfig) -> PreTrainedModel:
             num_attention_heads=max(1, config.hidden_size // 32),
             num_key_value_heads=max(1, config.hidden_size // 32),
             max_position_embeddings=1024,
+            # The default of 0.02 is meant for wide models: this narrow one learns several times slower with it.
+            initializer_range=0.06,
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=1,
@@ -248,7 +260,7 @@ def make_trainer(
     if config.batch_size % processes:
         raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {processes} processes.")
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return SFTTrainer(
+    trainer = SFTTrainer(
         model=model,
         args=SFTConfig(
             output_dir=str(checkpoints),
@@ -258,6 +270,7 @@ def make_trainer(
             lr_scheduler_type="cosine",
             warmup_steps=int(config.max_steps * config.warmup_ratio),
             weight_decay=0.01,
+            adam_beta2=0.95,
             max_length=None,  # placeholders must never be cut off
             bf16=bf16,
             activation_checkpointing=False,
@@ -266,14 +279,15 @@ def make_trainer(
             save_strategy="steps",
             save_steps=config.save_steps,
             save_total_limit=2,
-            logging_steps=10,
+            logging_steps=min(10, config.max_steps),
             report_to="none",
             seed=config.seed,
             data_seed=config.seed,
             dataloader_pin_memory=torch.cuda.is_available(),
-            disable_tqdm=False,
         ),
         train_dataset=examples,
         data_collator=RegenCollator(pad_token_id=processor.tokenizer.pad_token_id, histories=histories),
         processing_class=processor.tokenizer,
     )
+    show_bar(trainer, "      training")
+    return trainer

@@ -1,0 +1,7 @@
+"""The Hub: cards from results, the push, and the Space's app on this machine."""
+
+from .cards import dataset_card, merged_card, model_card
+from .publishing import push
+from .space import demo
+
+__all__ = ["dataset_card", "demo", "merged_card", "model_card", "push"]

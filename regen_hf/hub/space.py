@@ -1,0 +1,86 @@
+"""The Space's app: what it reads, and serving it on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import runpy
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..errors import ConfigError, RegenError, RunError, missing_extra
+from ..run import Run
+from ..schema import SPLITS
+from .cards import manifest, resource
+
+APP = "spaces/regen_demo"
+
+
+def demo(folder: Path, port: int) -> None:
+    """Serve the Space's app with the model and dataset of a run, on this machine alone.
+
+    Raises:
+        RegenError: a package is missing, the run has no model yet, or the port is taken.
+    """
+    for package, extra in (("gradio", "space"), ("torch", "train"), ("transformers", "train")):
+        if importlib.util.find_spec(package) is None:  # told before the model is loaded
+            raise missing_extra(package, extra)
+    run = finished(folder).folder.resolve()
+    if not 0 < port < 65536:
+        raise ConfigError(f"--port was given {port}, expected a number from 1 to 65535.")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RegenError(
+                f"Port {port} cannot be used ({error.strerror}). Choose another one with --port."
+            ) from None
+    with tempfile.TemporaryDirectory() as scratch:
+        config = Path(scratch) / "config.json"
+        config.write_bytes(space_config(run, str(run / "model"), str(run / "dataset")))
+        os.environ["REGEN_DEMO_CONFIG"] = str(config)
+        os.environ["GRADIO_SERVER_PORT"] = str(port)
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        runpy.run_path(str(resource(APP) / "app.py"), run_name="__main__")
+
+
+def finished(folder: Path) -> Run:
+    """The run in `folder`, whose model is there and belongs to its dataset.
+
+    Raises:
+        RunError: it is not.
+    """
+    if not (folder / "model" / "manifest.json").exists():
+        raise RunError(f"{folder} holds no trained model. Make one with `regen run {folder} …` or `regen quickstart`.")
+    run = Run(folder)
+    dataset = manifest(folder, "dataset")
+    if not dataset or dataset["fingerprint"] != manifest(folder, "model")["inputs"]["stages"]["dataset"]:
+        raise RunError(f"The model in {folder} was trained on another dataset. Run `regen run {folder}` first.")
+    return run
+
+
+def config_name(run: Path) -> str:
+    """The name under which the run's dataset is loaded."""
+    from huggingface_hub import DatasetCard
+
+    name: str = DatasetCard.load(run / "dataset" / "README.md").data.configs[0]["config_name"]
+    return name
+
+
+def space_config(run: Path, model: str, dataset: str, revisions: Mapping[str, str] | None = None) -> bytes:
+    """What the app reads: names on the Hub or folders, and the commits to take."""
+    counts = manifest(run, "dataset")["counts"]
+    config = {
+        "model": model,
+        "model_revision": (revisions or {}).get("model", "main"),
+        "dataset": dataset,
+        "dataset_revision": (revisions or {}).get("dataset", "main"),
+        "dataset_config": config_name(run),
+        "split": next((split for split in reversed(SPLITS) if counts[split]), SPLITS[0]),
+        "simulated": manifest(run, "sequences")["config"]["sample"],
+    }
+    return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"

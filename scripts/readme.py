@@ -1,0 +1,45 @@
+"""Write the scores of a quickstart run into benchmarks/results/quickstart.json and from there into README.md.
+
+python scripts/readme.py runs/sample
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from regen_hf.evaluation.report import table
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "quickstart.json"
+BEGIN, END = "<!-- scores of the quickstart: begin -->", "<!-- scores of the quickstart: end -->"
+
+
+def section(results: dict) -> str:
+    """The text between the marks."""
+    counts = results["training"]["counts"]
+    return (
+        f"{BEGIN}\n"
+        f"What `make quickstart` printed ({counts['parameters']:,} parameters, {counts['steps']:,} steps, one seed): "
+        "the model, the same model without any history and with another shopper's, and the most frequent narrative of "
+        f"the train users.\n\n{table(results)}\n{END}"
+    )
+
+
+def main() -> None:
+    """Copy the results of the run and put the table into the README."""
+    run = Path(sys.argv[1])
+    results = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
+    manifests = {
+        name: json.loads((run / folder / "manifest.json").read_text(encoding="utf-8"))
+        for name, folder in (("training", "model"), ("evaluation", "evaluation"))
+    }
+    results |= {name: {key: found[key] for key in ("counts", "versions")} for name, found in manifests.items()}
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    readme = ROOT / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    readme.write_text(before + section(results) + rest.partition(END)[2], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

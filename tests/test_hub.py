@@ -1,0 +1,400 @@
+"""Cards, and the push to a Hub on the loopback by the real client, loaded back in processes without this package."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import DatasetCard, ModelCard, SpaceCard
+
+from regen_hf.errors import RegenError, RunError
+from regen_hf.hub import dataset_card, merged_card, model_card, push
+from regen_hf.schema import SPLITS, TASKS
+
+from .hub_server import HubServer
+
+ROOT = Path(__file__).parents[1]
+KINDS = {"dataset": "regen", "model": "regen-tiny", "space": "regen-demo"}
+
+LOADED_BACK = """
+import sys
+sys.modules["regen_hf"] = None
+import json, re
+import pyarrow.parquet as pq
+import torch
+from datasets import get_dataset_config_names, load_dataset
+from huggingface_hub import hf_hub_download
+from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
+
+run = sys.argv[1]
+assert get_dataset_config_names("org/regen") == ["tiny", "tiny-items"]
+users = load_dataset("org/regen", "tiny")
+for split in ("train", "validation", "test"):
+    assert users[split].to_list() == pq.read_table(f"{run}/dataset/tiny/{split}.parquet").to_pylist(), split
+assert load_dataset("org/regen", split="test").to_list() == users["test"].to_list()
+items = load_dataset("org/regen", "tiny-items", split="train")
+assert items.to_list() == pq.read_table(f"{run}/dataset/tiny-items/items.parquet").to_pylist()
+streamed = load_dataset("org/regen", "tiny", split="test", streaming=True)
+assert list(streamed.take(3)) == users["test"].to_list()[:3]
+
+for Auto in (AutoModel, AutoModelForCausalLM, AutoProcessor):
+    try:
+        Auto.from_pretrained("org/regen-tiny", trust_remote_code=False)
+    except ValueError as error:
+        assert "trust_remote_code=True" in str(error), error
+    else:
+        raise SystemExit("code was run that was not trusted")
+told = []
+for source in ("org/regen-tiny", run + "/model"):
+    model = AutoModelForCausalLM.from_pretrained(source, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(source, trust_remote_code=True)
+    assert type(model).__module__.startswith("transformers_modules"), type(model)
+    histories = users["test"][:4]["purchase_history"]
+    inputs = processor(history=list(histories), task="long_user_summary")
+    with torch.no_grad():
+        logits = model(**inputs).logits
+    tokens = model.generate(**inputs, max_new_tokens=12, min_new_tokens=12, do_sample=False)
+    told.append((logits, processor.batch_decode(tokens[:, inputs["input_ids"].shape[1]:])))
+assert torch.equal(told[0][0], told[1][0])
+assert told[0][1] == told[1][1]
+assert all(told[0][1])
+
+config = json.load(open(hf_hub_download("org/regen-demo", "config.json", repo_type="space")))
+AutoProcessor.from_pretrained(config["model"], revision=config["model_revision"], trust_remote_code=True)
+load_dataset(config["dataset"], config["dataset_config"], split=config["split"], revision=config["dataset_revision"])
+
+for kind, repository in (("dataset", "org/regen"), ("model", "org/regen-tiny")):
+    card = open(hf_hub_download(repository, "README.md", repo_type=kind), encoding="utf-8").read()
+    blocks = re.findall(r"```python\\n(.*?)```", card, flags=re.DOTALL)
+    assert blocks, kind
+    for block in blocks:
+        print(f"what the card of the {kind} prints:")
+        exec(block, {})
+"""
+
+BOTH_RUNS = """
+import sys
+sys.modules["regen_hf"] = None
+from datasets import get_dataset_config_names, load_dataset
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub import HfApi
+
+assert get_dataset_config_names("writer/regen") == ["tiny", "tiny-items", "other", "other-items"]
+first, second = (load_dataset("writer/regen", name, split="test") for name in ("tiny", "other"))
+assert load_dataset("writer/regen", split="test").to_list() == first.to_list() == second.to_list()
+assert load_dataset("writer/regen", "other-items", split="train").num_rows > 0
+for kind, name in (("dataset", "regen"), ("model", "regen-tiny"), ("model", "regen-other"), ("space", "regen-demo")):
+    assert HfApi().repo_info(f"writer/{name}", repo_type=kind).private
+    try:
+        HfApi(token=False).repo_info(f"writer/{name}", repo_type=kind)
+    except RepositoryNotFoundError:
+        continue
+    raise SystemExit(f"{name} is open to everybody")
+"""
+
+
+def call(words, home, endpoint, token="hf_writer", **more):
+    """Run a Python program with the given words in a new process with fresh caches; the finished process."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
+        "HF_HOME": str(home / "home"),
+        "HF_ENDPOINT": endpoint,
+        "HF_HUB_DISABLE_XET": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        **({"HF_TOKEN": token} if token else {}),
+        **more,
+    }
+    return subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=300,
+    )
+
+
+def regen_push(run, namespace, home, endpoint, *options, **more):
+    return call(["-m", "regen_hf.cli", "push", run, "--namespace", namespace, *options], home, endpoint, **more)
+
+
+def edited(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    with HubServer(tmp_path_factory.mktemp("hub")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pushed(hub, finished_run, tmp_path_factory):
+    """The Hub once `regen push` has pushed the tiny run to `org`, and what the command printed."""
+    done = regen_push(finished_run, "org", tmp_path_factory.mktemp("push"), hub.url)
+    assert done.returncode == 0, done.stderr
+    return hub, done.stdout
+
+
+# The push
+
+
+def test_what_is_pushed_is_what_is_on_disk_in_one_commit_each(pushed, finished_run):
+    hub, told = pushed
+    sources = {
+        "dataset": (finished_run / "dataset", {"README.md"}),
+        "model": (finished_run / "model", {"README.md"}),
+        "space": (ROOT / "spaces" / "regen_demo", {"README.md", "config.json"}),
+    }
+    for kind, (source, made) in sources.items():
+        files = hub.files(kind, f"org/{KINDS[kind]}")
+        expected = {
+            path.relative_to(source).as_posix(): path.read_bytes()
+            for path in source.rglob("*")
+            if path.is_file() and path.name != "manifest.json" and "__pycache__" not in path.parts
+        }
+        assert set(files) == set(expected) | made | {".gitattributes"}
+        for path in set(expected) - made:
+            assert files[path] == expected[path], path
+            assert f"  {path} ({len(expected[path]):,} bytes)\n" in told
+        assert len(hub.load(kind, f"org/{KINDS[kind]}")["commits"]) == 2  # that of the new repository, and one
+        assert f"{hub.url}/{'' if kind == 'model' else kind + 's/'}org/{KINDS[kind]}\n" in told
+    shipped = {"content_encoder/model.safetensors", "modeling_regen.py", "processing_regen.py", "cf_items.json"}
+    assert shipped <= set(hub.files("model", "org/regen-tiny"))
+
+
+def test_nothing_pushed_tells_of_this_machine(pushed, finished_run):
+    hub, _ = pushed
+    private = [str(finished_run), str(finished_run.parent), str(Path.home()) + "/", str(ROOT), "hf_writer"]
+    for kind, name in KINDS.items():
+        for path, content in hub.files(kind, f"org/{name}").items():
+            assert not [needle for needle in private if needle.encode() in content], (kind, path)
+
+
+def test_a_second_push_of_the_same_run_commits_nothing(pushed, finished_run, tmp_path):
+    hub, _ = pushed
+    assert regen_push(finished_run, "org", tmp_path, hub.url).returncode == 0
+    for kind, name in KINDS.items():
+        assert len(hub.load(kind, f"org/{name}")["commits"]) == 2, kind
+
+
+def test_everything_loads_back_where_this_package_is_not_installed_and_the_cards_code_runs(
+    pushed, finished_run, tmp_path
+):
+    hub, _ = pushed
+    done = call(["-c", LOADED_BACK, finished_run], tmp_path, hub.url, token=None)
+    assert done.returncode == 0, done.stderr
+    first = pq.read_table(finished_run / "dataset" / "tiny" / "train.parquet").slice(0, 1).to_pylist()[0]
+    assert first["user"]["long_summary"] in done.stdout
+
+
+def test_the_repositories_are_linked_and_the_space_takes_the_commits_pushed_with_it(pushed):
+    hub, _ = pushed
+    model = ModelCard(hub.files("model", "org/regen-tiny")["README.md"].decode())
+    space = SpaceCard(hub.files("space", "org/regen-demo")["README.md"].decode())
+    assert model.data.datasets == space.data.datasets == ["org/regen"]
+    assert space.data.models == ["org/regen-tiny"]
+    assert (space.data.sdk, space.data.app_file) == ("gradio", "app.py")
+    assert json.loads(hub.files("space", "org/regen-demo")["config.json"]) == {
+        "model": "org/regen-tiny",
+        "model_revision": hub.load("model", "org/regen-tiny")["branches"]["main"],
+        "dataset": "org/regen",
+        "dataset_revision": hub.load("dataset", "org/regen")["branches"]["main"],
+        "dataset_config": "tiny",
+        "split": "test",
+        "simulated": True,
+    }
+
+
+def test_a_private_push_is_private_and_a_second_run_stands_beside_the_first(hub, finished_run, tiny_run, tmp_path):
+    (tiny_run / "dataset" / "tiny").rename(tiny_run / "dataset" / "other")
+    (tiny_run / "dataset" / "tiny-items").rename(tiny_run / "dataset" / "other-items")
+    card = tiny_run / "dataset" / "README.md"
+    card.write_text(re.sub(r"\btiny\b", "other", card.read_text()))
+    for run in (finished_run, tiny_run):
+        done = regen_push(run, "writer", tmp_path, hub.url, "--private")
+        assert done.returncode == 0, done.stderr
+    done = call(["-c", BOTH_RUNS], tmp_path, hub.url)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_dry_run_lists_files_and_sizes_and_asks_nobody(hub, finished_run, tmp_path):
+    before = len(hub.requests)
+    done = regen_push(finished_run, "nobody", tmp_path, hub.url, "--dry-run", token=None)
+    assert done.returncode == 0, done.stderr
+    assert f"  model.safetensors ({(finished_run / 'model/model.safetensors').stat().st_size:,} bytes)" in done.stdout
+    assert "dataset nobody/regen: " in done.stdout
+    assert "dry run" in done.stdout.splitlines()[-1]
+    assert "manifest.json" not in done.stdout
+    assert len(hub.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("case", "namespace", "token", "told"),
+    [
+        ("wrong token", "org", "hf_nonsense", "the Hub does not accept the token. Log in with `hf auth login`"),
+        ("no token", "org", None, "there is no token. Log in with `hf auth login`"),
+        ("token that may only read", "org", "hf_reader", "the token may only read"),
+        ("someone else's namespace", "org", "hf_stranger", "belongs to stranger, who can push to stranger alone"),
+        ("no network", "org", "hf_writer", "cannot be reached. Check the network"),
+        ("offline on purpose", "org", "hf_writer", "HF_HUB_OFFLINE is set"),
+        ("no name", "my org", "hf_writer", "The Hub takes no repository named my org/regen"),
+        ("public already", "org", "hf_writer", "it exists and is public"),
+    ],
+)
+def test_what_keeps_a_push_from_starting_is_told_in_a_sentence(
+    pushed, finished_run, tmp_path, case, namespace, token, told
+):
+    hub, _ = pushed
+    options = ["--private"] if case == "public already" else []
+    endpoint = "http://127.0.0.1:9" if case == "no network" else hub.url
+    more = {"HF_HUB_OFFLINE": "1"} if case == "offline on purpose" else {}
+    done = regen_push(finished_run, namespace, tmp_path, endpoint, *options, token=token, **more)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("regen: ")
+    assert told in message
+    assert len(hub.load("dataset", "org/regen")["commits"]) == 2
+
+
+@pytest.mark.parametrize(("status", "told"), [(507, "scripted"), (412, "someone else has pushed")])
+def test_a_push_broken_off_tells_what_is_there_and_the_next_one_completes_it(finished_run, tmp_path, status, told):
+    with HubServer(tmp_path / "hub") as hub:
+        hub.fault = lambda method, path: status if path.endswith("/models/org/regen-tiny/commit/main") else None
+        done = regen_push(finished_run, "org", tmp_path, hub.url)
+        assert done.returncode == 1
+        message = done.stderr.strip().splitlines()[-1]
+        assert message.startswith("regen: The model org/regen-tiny was not pushed: ")
+        assert told in message
+        assert message.endswith("Pushed before it: org/regen.")
+        assert not hub.place("space", "org/regen-demo").exists()
+        hub.fault = lambda method, path: None
+        uploads = len([path for method, path in hub.requests if method == "PUT"])
+        assert regen_push(finished_run, "org", tmp_path, hub.url).returncode == 0
+        assert len([path for method, path in hub.requests if method == "PUT"]) == uploads  # nothing is sent twice
+        assert "app.py" in hub.files("space", "org/regen-demo")
+
+
+@pytest.mark.parametrize("secret", ["hf_" + "x" * 34, "sk-" + "y" * 40, "the run folder"])
+def test_a_file_with_something_private_stops_the_push(tiny_run, secret):
+    private = str(tiny_run) if secret == "the run folder" else secret
+    edited(tiny_run / "model" / "processor_config.json", note=private)
+    with pytest.raises(RegenError, match=r"processor_config\.json of the model holds"):
+        list(push(tiny_run, "org", dry_run=True))
+
+
+def test_a_model_of_another_dataset_is_not_pushed(tiny_run):
+    edited(tiny_run / "dataset" / "manifest.json", fingerprint="other")
+    with pytest.raises(RunError, match="trained on another dataset"):
+        list(push(tiny_run, "org", dry_run=True))
+
+
+# The cards
+
+
+def test_the_dataset_card_says_what_the_accounting_says(finished_run):
+    card = DatasetCard.load(finished_run / "dataset" / "README.md")
+    counts = json.loads((finished_run / "dataset" / "manifest.json").read_text())["counts"]
+    reviews = json.loads((finished_run / "sequences" / "accounting.json").read_text())["reviews"]
+    for split in SPLITS:
+        assert f"| {split} | {counts[split]:,} |" in card.text
+    assert f"Of {reviews['read']:,} reviews read, {reviews['kept']:,} were kept." in card.text
+    for reason, number in reviews["dropped"].items():
+        assert (f"| {reason.replace('_', ' ')} | {number:,} |" in card.text) == (number > 0)
+    for task in TASKS.values():
+        assert f"`{'.'.join(task.field)}`" in card.text
+    assert "**The people in this dataset are simulated.**" in card.text
+    assert "fixed rules (`reference`), not by a language model" in card.text
+    assert "simulated" in card.data.tags
+    assert card.data.configs[0]["config_name"] == "tiny"
+    assert card.data.configs[0]["default"] is True
+
+
+def test_a_card_of_real_reviews_calls_nobody_simulated_and_names_who_wrote(tiny_run):
+    manifest = tiny_run / "sequences" / "manifest.json"
+    edited(manifest, config=json.loads(manifest.read_text())["config"] | {"sample": False})
+    edited(tiny_run / "narratives" / "manifest.json", config={"backend": "openai", "model": "/data/models/writer-9b"})
+    edited(tiny_run / "ratings" / "manifest.json", config={"backend": "openai", "model": "org/rater-9b"})
+    counts = json.loads((tiny_run / "dataset" / "manifest.json").read_text())["counts"]
+    card = dataset_card(tiny_run, "office", counts)
+    assert "simulated" not in card
+    assert "/data/models" not in card
+    assert re.search(r"written by the language\s+model `writer-9b`", card)
+    assert "given by the language model `org/rater-9b`" in card
+    assert DatasetCard(card).data.license is None
+    assert "simulated" not in model_card(tiny_run)
+
+
+def test_the_model_card_holds_every_score_of_the_results_file_and_the_facts_of_the_training(finished_run):
+    card = model_card(finished_run)
+    results = json.loads((finished_run / "evaluation" / "results.json").read_text())
+    training = json.loads((finished_run / "model" / "manifest.json").read_text())
+    rows = [line for line in card.splitlines() if line.startswith("| ") and "|---" not in line][1:]
+    assert len(rows) == 3 * len(TASKS)
+    for row in rows:
+        task, metric, *cells = [cell.strip() for cell in row.strip("|").split("|")]
+        key, digits = {"BLEU": ("bleu", 1), "ROUGE-Lsum": ("rougeLsum", 1), "Similarity": ("similarity", 3)}[metric]
+        for model, cell in zip(results["models"], cells, strict=True):
+            assert cell.startswith(f"{results['models'][model][task][key]['mean']:.{digits}f} [")
+    assert f"{training['counts']['examples']:,} examples, 12 optimiser steps of 8 examples" in card
+    assert "**It was trained on simulated shoppers**" in card
+    assert "a small backbone trained from nothing" in card
+    assert "empty_history" in card.split("## Scores")[1]
+
+
+@pytest.mark.parametrize("case", ["not evaluated", "another model evaluated"])
+def test_without_results_of_this_very_model_the_card_has_no_scores(tiny_run, case):
+    if case == "not evaluated":
+        shutil.rmtree(tiny_run / "evaluation")
+    else:
+        edited(tiny_run / "model" / "manifest.json", fingerprint="retrained")
+    card = model_card(tiny_run)
+    assert "Scores" not in card
+    assert "BLEU" not in card
+    assert "## Limits" in card
+
+
+def test_a_backbones_folder_does_not_reach_the_card(tiny_run):
+    manifest = tiny_run / "model" / "manifest.json"
+    before = json.loads(manifest.read_text())["config"]
+    edited(manifest, config=before | {"backbone": "/data/models/backbone-1b"})
+    card = model_card(tiny_run)
+    assert "/data" not in card
+    assert "backbone `backbone-1b`" in card
+    assert ModelCard(card).data.base_model is None
+    edited(manifest, config=before | {"backbone": "some/backbone-1b"})
+    assert ModelCard(model_card(tiny_run)).data.base_model == "some/backbone-1b"
+
+
+def test_merging_cards_keeps_the_configs_sections_and_default_that_were_there():
+    def card(name, *, default=True, license="apache-2.0", text=""):
+        flag = "  default: true\n" if default else ""
+        return (
+            f"---\nlicense: {license}\ntags:\n- of-{name}\n"
+            f"configs:\n- config_name: {name}\n{flag}  data_files: {name}/*\n"
+            f"---\n\n# REGEN: {name}\n\nAbout {name}{text}.\n"
+        )
+
+    both = merged_card(card("b"), card("a"))
+    assert merged_card(card("b"), both) == both
+    assert merged_card(card("a"), both) == both
+    configs = DatasetCard(both).data.configs
+    assert [(config["config_name"], config.get("default")) for config in configs] == [("a", True), ("b", None)]
+    assert DatasetCard(both).data.tags == ["of-a", "of-b"]
+    assert both.index("About a.") < both.index("About b.")
+    again = merged_card(card("a", text=", anew"), both)
+    assert "About a, anew." in again
+    assert "About a." not in again
+    assert "About b." in again
+    assert DatasetCard(merged_card(card("b", license="other"), card("a"))).data.license is None
+    foreign = merged_card(card("a"), "---\nlicense: mit\n---\nOur own words.\n")
+    assert "Our own words." in foreign
+    assert DatasetCard(foreign).data.configs[0]["default"] is True
+    assert DatasetCard(foreign).data.license == "apache-2.0"

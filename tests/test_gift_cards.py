@@ -37,7 +37,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def raw_reviews(run):
     """The raw reviews, read with nothing of this package."""
-    (path,) = [file for file in Run(run).config["sequences"].reviews]
+    (path,) = Run(run).config["sequences"].reviews
     with gzip.open(path, "rt", encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 

@@ -35,9 +35,9 @@ class EmbeddingsConfig:
     """A sentence-transformers model, by name or path; with none, a small one is trained on the train users' texts."""
     content_dim: int = 256
     """Width of the trained encoder's vectors; a named encoder has its own."""
-    content_steps: int = 100
+    content_steps: int = 200
     """Training steps of the trained encoder."""
-    batch_size: int = 64
+    batch_size: int = 256
     """Texts encoded at once."""
     seed: int = 0
     """Seed of ALS and of the trained encoder."""

@@ -24,7 +24,7 @@ class TrainingConfig:
     """Withhold the review of the last purchase in every task, not in the endorsement alone."""
     tasks: tuple[str, ...] = tuple(TASKS)
     """Narratives to learn; all six by default."""
-    max_steps: int = 450
+    max_steps: int = 400
     """Optimiser steps."""
     batch_size: int = 32
     """Examples per optimiser step, over all processes."""

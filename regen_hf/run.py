@@ -201,7 +201,8 @@ class Run:
         about = self.folder / "run.json"
         if not about.exists():
             if self.folder.is_dir() and any(
-                path.name not in (".work", "config.yaml") for path in self.folder.iterdir()
+                path.name not in (".work", "config.yaml", "config.yaml.new", "run.json.new")
+                for path in self.folder.iterdir()
             ):
                 raise RunError(f"{self.folder} holds files but is not a run folder. Name a new or an empty folder.")
             return

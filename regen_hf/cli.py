@@ -79,7 +79,7 @@ For several processes: accelerate launch scripts/train.py RUN
 Writes narratives for users whom training has not seen, scores them, and does the same with controls.
 
   regen evaluate runs/sample --max-users 100
-  regen evaluate runs/sample --tasks user_profile --tasks long_user_summary
+  regen evaluate runs/sample --tasks user_profile long_user_summary
 """,
     ),
     "figures": (

@@ -8,6 +8,7 @@ dataset/
 
 from __future__ import annotations
 
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +72,12 @@ def _join(run: Path, split: str, target: Path) -> int:
 
     target.parent.mkdir(parents=True, exist_ok=True)
     schema = features(ROW).arrow_schema
-    sequences = [str(path) for path in split_files(run / "sequences", split)]
-    connection = duckdb.connect()
+    # DuckDB takes every path for a pattern: unescaped, a run named "a[1]" would read its neighbours.
+    sequences = [glob.escape(str(path)) for path in split_files(run / "sequences", split)]
+    connection = duckdb.connect(config={"temp_directory": str(target.parent / ".duckdb")})
     connection.execute(
         "SET memory_limit = '2GB'; SET preserve_insertion_order = false; SET enable_progress_bar = false"
     )
-    connection.execute(f"SET temp_directory = '{target.parent}/.duckdb'")
     reader = connection.sql(
         """
         SELECT s.reviewer_id, s.purchase_history, n.last_purchase, n.user, r.metadata, n.narrator, r.rater
@@ -87,8 +88,8 @@ def _join(run: Path, split: str, target: Path) -> int:
         """,
         params={
             "sequences": sequences,
-            "narratives": str(run / "narratives" / "narratives.parquet"),
-            "ratings": str(run / "ratings" / "ratings.parquet"),
+            "narratives": glob.escape(str(run / "narratives" / "narratives.parquet")),
+            "ratings": glob.escape(str(run / "ratings" / "ratings.parquet")),
         },
     ).to_arrow_reader(2048)
     written = 0

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -90,7 +91,13 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     if len(examples) == 0:
         raise InputError("The train split holds no narrative to learn from. Run the `narratives` stage on more users.")
     trainer = make_trainer(model, processor, examples, histories, work / "checkpoints", config)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(work / "checkpoints")))
+    checkpoints = work / "checkpoints"
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    if trainer.is_world_process_zero():
+        for checkpoint in checkpoints.glob("checkpoint-*"):
+            if not (checkpoint / "trainer_state.json").exists():  # written last: killed in the middle of the others
+                shutil.rmtree(checkpoint)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
     losses = [entry for entry in trainer.state.log_history if "loss" in entry]
     counts = {
         "examples": len(examples),

@@ -7,6 +7,7 @@ accounted for.
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ class DuckDB:
 
     def read_parquet(self, paths: Sequence[Path], schema: pa.Schema, name: str) -> ir.Table:
         """The rows of parquet files of one schema, as the table `name`."""
-        files = ", ".join(_quoted(str(path)) for path in paths)
+        files = ", ".join(_quoted(glob.escape(str(path))) for path in paths)
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{files}])")  # noqa: S608
         return _table(schema, name)
 

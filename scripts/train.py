@@ -1,7 +1,7 @@
 """Train the model of a run in one or several processes.
 
     accelerate launch scripts/train.py runs/sample
-    accelerate launch --cpu --num_processes 2 scripts/train.py runs/sample --set training.max_steps=100
+    accelerate launch --multi_gpu --num_processes 2 scripts/train.py runs/sample --set training.max_steps=100
 
 The first process keeps the run folder; the others only take part in the training.
 """
@@ -10,6 +10,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import torch
 import yaml
 from accelerate import PartialState
 
@@ -28,7 +29,7 @@ def main() -> None:
     for text in options.set:
         key, _, value = text.partition("=")
         settings[key.removeprefix("training.")] = yaml.safe_load(value)
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     try:
         run = Run(options.folder, {"training": settings} if settings else None)
         stage = STAGES["train"]

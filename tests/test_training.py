@@ -203,7 +203,6 @@ def launch(run, *words):
             sys.executable,
             "-m",
             "accelerate.commands.launch",
-            "--cpu",
             *words,
             str(ROOT / "scripts" / "train.py"),
             str(run),
@@ -219,10 +218,12 @@ def launch(run, *words):
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(finished_run, tmp_path):
     found = []
-    for number, words in enumerate((["--num_processes", "1"], ["--num_processes", "2", "--multi_gpu"][:2])):
+    for number, words in enumerate((["--num_processes", "1"], ["--multi_gpu", "--num_processes", "2"])):
         run = Path(shutil.copytree(finished_run, tmp_path / str(number)))
         Run(run, {"training": {"max_steps": 20, "history_dropout": 0.3}}).save()
         launch(run, *words)
+        manifest = json.loads((run / "model" / "manifest.json").read_text())
+        assert manifest["counts"]["processes"] == number + 1
         found.append(losses(run / "model"))
     assert len(found[0]) == 2
     np.testing.assert_allclose(found[0], found[1], rtol=2e-3)

@@ -103,6 +103,7 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         "examples": len(examples),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": trainer.state.global_step,
+        "processes": trainer.args.world_size,
         "first_loss": losses[0]["loss"],
         "last_loss": losses[-1]["loss"],
     }
@@ -280,6 +281,7 @@ def make_trainer(
             adam_beta2=0.95,
             max_length=None,  # placeholders must never be cut off
             bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
             activation_checkpointing=False,
             remove_unused_columns=False,
             dataset_kwargs={"skip_prepare_dataset": True},  # tokenized with the processor's own prompts

@@ -25,10 +25,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__
+from . import __version__, prompts
 from .config import fingerprint, read_yaml, section, unknown
 from .errors import ConfigError, InputError, RunError
-from .llm import prompt_hashes
 
 FORMAT = 1
 """Layout of a run folder. A folder of another number is refused, never guessed at."""
@@ -235,7 +234,7 @@ class Run:
             if field.metadata.get("affects_output", True)
         }
         if stage.prompts and config.backend != "reference":
-            kept["prompts"] = prompt_hashes(*stage.prompts)
+            kept["prompts"] = prompts.hashes(*stage.prompts)
         settings: dict[str, Any] = json.loads(json.dumps(kept))
         return settings
 

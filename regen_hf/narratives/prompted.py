@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from .. import llm
+from .. import llm, prompts
 from . import NarrativesConfig, write
 
 
@@ -52,7 +52,7 @@ def requests(history: Sequence[dict[str, Any]], config: NarrativesConfig) -> tup
     withheld = [*history[:-1], {"item": history[-1]["item"], "review": None}]
 
     def request(name: str, shown: Sequence[dict[str, Any]], answer: type[BaseModel]) -> llm.Request:
-        messages = llm.prompt(name, **llm.fence(llm.history_lines(shown)))
+        messages = prompts.messages(name, **prompts.fence(prompts.history_lines(shown)))
         return llm.Request(config.model, messages, answer, config.temperature, config.seed)
 
     return request("narratives", history, Narratives), request("endorsement", withheld, Endorsement)
@@ -95,4 +95,4 @@ def narrate(users: Users, total: int, out: Path, paid: Path, config: NarrativesC
         server = llm.Server(config.base_url, config.concurrency)
         llm.ask(missing, server, store, total=2 * total, desc="narratives")
         write(rows(store), out / "narratives.parquet")
-        return {**counts, **store.totals(), "prompts": llm.prompt_hashes("history", "narratives", "endorsement")}
+        return {**counts, **store.totals(), "prompts": prompts.hashes("history", "narratives", "endorsement")}

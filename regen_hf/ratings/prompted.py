@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from .. import llm
+from .. import llm, prompts
 from ..schema import RATED
 from . import RatingsConfig, User, Votes, aggregate
 
@@ -64,18 +64,18 @@ def requests(user: User, vote: int, config: RatingsConfig) -> Iterator[tuple[str
     if not history:
         return
     written = {**(narratives["last_purchase"] or {}), **(narratives["user"] or {})}
-    lines = llm.history_lines(history)
+    lines = prompts.history_lines(history)
     for stage, texts in TEXTS.items():
         to_rate = [f"{title}: {' '.join(written[name].split())}" for title, name in texts.items() if written.get(name)]
         if texts and not to_rate:
             continue
-        messages = llm.prompt(
+        messages = prompts.messages(
             "ratings",
             stage=stage,
             attributes=scored(stage),
             labels={attribute: labels(attribute) for attribute in scored(stage)},
             confidence_labels=LABELS,
-            **llm.fence("\n".join([lines, "", "Text to rate", *to_rate] if to_rate else [lines])),
+            **prompts.fence("\n".join([lines, "", "Text to rate", *to_rate] if to_rate else [lines])),
         )
         yield stage, llm.Request(config.model, messages, answer_of(stage), config.temperature, config.seed + vote)
 
@@ -121,4 +121,4 @@ def rate(
         server = llm.Server(config.base_url, config.concurrency)
         llm.ask(missing, server, store, total=len(TEXTS) * config.votes * total, desc="ratings")
         counts = aggregate(users(), vote, total, out, config.model)
-        return {**counts, "failed": failed, **store.totals(), "prompts": llm.prompt_hashes("history", "ratings")}
+        return {**counts, "failed": failed, **store.totals(), "prompts": prompts.hashes("history", "ratings")}

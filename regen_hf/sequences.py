@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from .engines import DuckDB, memory_bytes
 from .errors import ConfigError, InputError
-from .reviews import REJECTS, REVIEWS, Log, read_items, read_reviews
+from .reviews.reading import REJECTS, REVIEWS, Log, read_items, read_reviews
 from .schema import ITEMS, MAX_HISTORY, PURCHASE_HISTORY, SEQUENCES, SPLITS
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import pytest
 
 from regen_hf.engines import DuckDB
 from regen_hf.errors import InputError
-from regen_hf.reviews import cleaning, read_items, read_reviews
+from regen_hf.reviews import cleaning
+from regen_hf.reviews.reading import read_items, read_reviews
 
 CHUNK = 2**20
 
@@ -278,7 +279,7 @@ def test_a_path_that_names_no_file_is_refused(read, tmp_path, path, message):
 
 
 def test_a_file_that_grows_while_it_is_read_is_refused(tmp_path, engine):
-    from regen_hf.reviews.files import chunks
+    from regen_hf.reviews.lines import chunks
 
     path = tmp_path / "r.json"
     path.write_bytes(lines_of([review()] * 100))

@@ -1,0 +1,118 @@
+"""Text files: decompressed, checked and cut into chunks of whole lines, each line with its number."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import InputError
+
+GZIP = b"\x1f\x8b"
+ZSTD = b"\x28\xb5\x2f\xfd"
+UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+LONGEST_LINE = 2**30
+"""Bytes. A line past this is no record: the file has other line ends, or is no text."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive whole lines of one file."""
+
+    path: Path
+    lines: pa.Table
+    """Columns `number` (int64, from 1) and `line` (large_string; null where the bytes are not UTF-8)."""
+    raw: pa.LargeBinaryArray
+    """The bytes of each line, line end included."""
+    position: int
+    """Bytes of the file on disk read so far."""
+
+
+def chunks(path: Path, size: int) -> Iterator[Chunk]:
+    """The lines of the file at `path` (plain, gzip or zstd, told by its first bytes) in chunks of about `size` bytes.
+
+    A file is cut at the same places every time. Reading to the end checks the checksums of a compressed file.
+
+    Raises:
+        InputError: the file cannot be read, is damaged, is no text, or changed while it was read.
+    """
+    number, rest = 1, b""
+    try:
+        before = path.stat()
+        with path.open("rb") as file:
+            start = file.read(4)
+            file.seek(0)
+            stream = _decompressed(path, file, start)
+            while True:
+                block = stream.read(size)
+                if number == 1 and not rest:
+                    if block.startswith(UTF16):
+                        raise InputError(f"{path} is UTF-16, expected UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
+                    block = block.removeprefix(codecs.BOM_UTF8)
+                data = rest + block
+                end = data.rfind(b"\n") + 1 if block else len(data)
+                if end:
+                    chunk = _chunk(path, data, end, number, file.tell())
+                    number += len(chunk.raw)
+                    yield chunk
+                rest = data[end:]
+                if len(rest) > LONGEST_LINE:
+                    raise InputError(f"{path}: line {number} is longer than 1 GiB, expected one JSON object per line.")
+                if not block:
+                    break
+        after = path.stat()
+    except (EOFError, zlib.error, OSError) as error:
+        raise InputError(_damage(path, number, error)) from None
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise InputError(f"{path} changed while it was read. Run again when nothing writes to it any more.")
+
+
+def _decompressed(path: Path, file: IO[bytes], start: bytes) -> IO[bytes]:
+    if start.startswith(GZIP):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=file))
+    if path.suffix == ".gz":
+        raise InputError(f"{path} is named .gz but is not gzip: it begins with {start!r}. Is it a saved error page?")
+    if start == ZSTD:
+        return pa.CompressedInputStream(file, "zstd")
+    if path.suffix in (".zst", ".zstd"):
+        raise InputError(f"{path} is named {path.suffix} but is not zstd: it begins with {start!r}. Download it again.")
+    return file
+
+
+def _damage(path: Path, number: int, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        return f"{path} cannot be read: {error.strerror}."
+    if isinstance(error, EOFError) or "Truncated" in str(error):
+        problem = "it ends in the middle of the compressed data (a download that was cut off?)"
+    else:
+        problem = f"its compressed data is damaged ({error})"
+    return f"{path} cannot be used: after line {number - 1}, {problem}. Download it again."
+
+
+def _chunk(path: Path, data: bytes, end: int, number: int, position: int) -> Chunk:
+    """The whole lines in `data[:end]`, the first of which is line `number`; no byte is copied."""
+    ends = np.flatnonzero(np.frombuffer(data, np.uint8, count=end) == ord("\n")) + 1
+    offsets = np.concatenate([[0], ends, [end] if not len(ends) or ends[-1] != end else []]).astype(np.int64)
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
+    raw = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)
+    text = pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)
+    try:
+        text.validate(full=True)
+    except pa.ArrowInvalid:
+        text = pa.array([_utf8(line) for line in raw.to_pylist()], pa.large_string())
+    numbers = pa.array(np.arange(number, number + len(raw)))
+    return Chunk(path, pa.table({"number": numbers, "line": text}), raw, position)
+
+
+def _utf8(line: bytes) -> str | None:
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        return None

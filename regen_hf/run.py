@@ -53,6 +53,8 @@ class Stage:
     """Libraries whose version matters to its output."""
     prompts: tuple[str, ...] = ()
     """Prompt files in `regen_hf/prompts` that its output depends on, where a language model writes it."""
+    reads_what_is_there: bool = False
+    """It works with those of `reads` that the run has, rather than needing them all."""
 
 
 STAGES = {
@@ -129,9 +131,10 @@ STAGES = {
             "figures",
             "FiguresConfig",
             "figures",
-            ("train", "evaluate"),
-            "draw the results",
+            ("sequences", "narratives", "ratings", "dataset", "train", "evaluate"),
+            "draw the data and the results",
             ("matplotlib",),
+            reads_what_is_there=True,
         ),
     )
 }
@@ -223,7 +226,8 @@ class Run:
 
     def reads(self, stage: Stage) -> list[Stage]:
         """The stages whose output `stage` reads in this run."""
-        return [other for other in self.stages if other.command in stage.reads]
+        known = [other for other in self.stages if other.command in stage.reads]
+        return [other for other in known if self.manifest(other)] if stage.reads_what_is_there else known
 
     def settings(self, stage: Stage) -> dict[str, Any]:
         """The settings of `stage` that its output depends on."""

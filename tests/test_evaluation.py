@@ -138,19 +138,3 @@ def test_the_report_shows_scores_and_both_narratives(finished_run, results):
     assert user["reviewer_id"] in told
     assert user["user"]["profile"] in told
     assert told.count("generated") == 2 * len(TASKS)
-
-
-def test_figures_show_every_metric_model_and_task(results, finished_run):
-    from regen_hf import figures
-
-    figure = figures.scores(results)
-    assert [panel.get_xlabel() for panel in figure.axes] == list(figures.METRICS.values())
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
-        task.replace("_", " ") for task in TASKS
-    ]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == [model.replace("_", " ") for model in CONTROLS]
-    dots = [line.get_xdata()[0] for line in figure.axes[0].containers[0].get_children()[:1]]
-    assert dots == [results["models"]["fused"]["purchase_reason"]["bleu"]["mean"]]
-    for name in ("scores", "loss"):
-        assert (finished_run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

@@ -85,6 +85,21 @@ def test_a_stage_without_its_input_names_the_command(tmp_path, capsys):
     assert not (tmp_path / "new" / "narratives").exists()
 
 
+def test_figures_are_drawn_of_what_there_is_and_again_once_there_is_more(tiny_run, tmp_path, capsys):
+    for stage in ("evaluation", "figures"):
+        (tiny_run / stage).rename(tmp_path / stage)
+    assert regen("figures", tiny_run) == 0
+    assert "loss.png" in {path.name for path in (tiny_run / "figures").iterdir()}
+    assert "scores.png" not in {path.name for path in (tiny_run / "figures").iterdir()}
+    assert Run(tiny_run).is_fresh(STAGES["figures"])
+    (tmp_path / "evaluation").rename(tiny_run / "evaluation")
+    assert not Run(tiny_run).is_fresh(STAGES["figures"])
+    assert regen("figures", tiny_run) == 0
+    assert "scores.png" in {path.name for path in (tiny_run / "figures").iterdir()}
+    assert regen("figures", tmp_path / "new") == 1
+    assert "nothing to draw" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [

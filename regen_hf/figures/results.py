@@ -1,42 +1,31 @@
-"""Pictures of a run, drawn from its results files alone; nothing is computed again."""
+"""What evaluation and training left: scores with their intervals, and the loss."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import missing_extra
+from .style import caption
 
 METRICS = {"bleu": "BLEU (%)", "rougeLsum": "ROUGE-Lsum (%)", "similarity": "Similarity (cosine)"}
 
 
-@dataclass(frozen=True)
-class FiguresConfig:
-    """Settings of `regen figures`."""
-
-    dpi: int = 150
-    """Dots per inch."""
-
-    def __post_init__(self) -> None:
-        if self.dpi < 1:
-            raise ValueError(f"dpi was given {self.dpi}, expected at least 1")
-
-
-def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, Any]:
-    """Draw `scores.png` and `loss.png` into `out`."""
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise missing_extra("matplotlib", "eval") from None
-
-    with mpl.rc_context({"figure.dpi": config.dpi, "axes.spines.top": False, "axes.spines.right": False}):
-        results = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
-        scores(results).savefig(out / "scores.png", bbox_inches="tight")
-        log = json.loads((run / "model" / "training_log.json").read_text(encoding="utf-8"))
-        loss(log).savefig(out / "loss.png", bbox_inches="tight")
-    return {"figures": 2}
+def draw(run: Path) -> Iterator[tuple[str, Any]]:
+    """The figures of this topic that the run has the data for, by name."""
+    results, log = run / "evaluation" / "results.json", run / "model" / "training_log.json"
+    if results.exists():
+        scored = json.loads(results.read_text(encoding="utf-8"))
+        figure = scores(scored)
+        users = f"{scored['n_users']:,} {scored['split']} users"
+        caption(figure, run, f"narratives of {users} against their references; lines are 95 % intervals")
+        yield "scores", figure
+    if log.exists():
+        figure = loss(json.loads(log.read_text(encoding="utf-8")))
+        counts = json.loads((run / "model" / "manifest.json").read_text(encoding="utf-8"))["counts"]
+        caption(figure, run, f"{counts['examples']:,} examples, {counts['parameters']:,} parameters")
+        yield "loss", figure
 
 
 def scores(results: dict[str, Any]) -> Any:
@@ -64,7 +53,7 @@ def scores(results: dict[str, Any]) -> Any:
                     [max(0.0, interval["mean"] - interval["low"]) for _, interval in drawn],
                     [max(0.0, interval["high"] - interval["mean"]) for _, interval in drawn],
                 ],
-                fmt="o",
+                linestyle="none",
                 markersize=5,
                 label=model.replace("_", " "),
             )
@@ -73,8 +62,7 @@ def scores(results: dict[str, Any]) -> Any:
         panel.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(tasks)), [task.replace("_", " ") for task in tasks])
     panels[0].invert_yaxis()
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(models), frameon=False)
-    figure.suptitle(f"Narratives of {results['n_users']} {results['split']} users against the references")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(models), frameon=False)
     return figure
 
 
@@ -85,10 +73,10 @@ def loss(log: list[dict[str, Any]]) -> Any:
     entries = [entry for entry in log if "loss" in entry]
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     panel = figure.subplots()
-    panel.plot([entry["step"] for entry in entries], [entry["loss"] for entry in entries])
+    panel.plot([entry["step"] for entry in entries], [entry["loss"] for entry in entries], marker="none")
     panel.set_xlabel("Optimiser step")
     panel.set_ylabel("Loss (nats per token)")
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
-    figure.suptitle("Training loss on the narratives")
+    panel.set_title("Training loss on the narratives")
     return figure

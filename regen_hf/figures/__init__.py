@@ -1,0 +1,50 @@
+"""Pictures of a run, drawn from the files that its stages left; a stage that is not there has none.
+
+    results.py   scores.png, loss.png   evaluation and training
+
+A topic is a module with `draw(run)`, which yields (file name without suffix, figure) for all that the run has of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import RunError, missing_extra
+
+
+@dataclass(frozen=True)
+class FiguresConfig:
+    """Settings of `regen figures`."""
+
+    dpi: int = 150
+    """Dots per inch."""
+
+    def __post_init__(self) -> None:
+        if self.dpi < 1:
+            raise ValueError(f"dpi was given {self.dpi}, expected at least 1")
+
+
+def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, Any]:
+    """Draw every figure that the run has the data for into `out`.
+
+    Raises:
+        RunError: the run holds nothing to draw yet.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise missing_extra("matplotlib", "eval") from None
+    from . import results
+    from .style import STYLE
+
+    drawn = 0
+    with mpl.rc_context({**STYLE, "figure.dpi": config.dpi}):
+        for topic in (results,):
+            for name, figure in topic.draw(run):
+                figure.savefig(out / f"{name}.png", bbox_inches="tight")
+                drawn += 1
+    if not drawn:
+        raise RunError(f"There is nothing to draw in {run} yet. Run first: regen run {run}")
+    return {"figures": drawn}

@@ -74,32 +74,37 @@ class DuckDB:
         self.connection.register(name, table)
         return _table(table.schema, name)
 
-    def read_json(self, lines: pa.Table, fields: Mapping[str, str]) -> ir.Table:
+    def read_json(self, lines: pa.Table, fields: Mapping[str, str], flat: Sequence[str]) -> ir.Table:
         """One row for each row of `lines`, with the wanted fields of its JSON object as text.
 
         Args:
             lines: columns `number` (int64) and `line` (text; null where it was not UTF-8).
             fields: name of the column in the result -> name of the key in the JSON object.
+            flat: columns of the result that may hold no list or object.
 
         Returns:
             Columns `number`, `reject` (null, or the reason why the line gives no fields: not_utf8, blank_line,
-            not_json, not_an_object), `nested` (true where a field holds a list or an object) and the columns of
-            `fields`. Strings come unquoted, numbers and booleans as text, lists and objects as JSON. Of a key that
-            occurs twice the first value counts.
+            not_json, not_an_object), `nested` (true where a flat column holds a list or an object), `layout` (a hash of
+            all keys of the object in their order) and the columns of `fields`. Strings come unquoted, numbers and
+            booleans as text, lists and objects as JSON. Of a key that occurs twice the first value counts.
         """
         self.connection.register("raw_lines", lines)
-        paths = ", ".join(_quoted(f'$."{key}"') for key in fields.values())
+        paths = ", ".join(map(_path, fields.values()))
+        # A flat field that begins with a bracket is rare, so the second look at types costs next to nothing.
+        places = [place for place, name in enumerate(fields, start=1) if name in flat]
+        bracket = " OR ".join(f"f[{place}][1] IN ('[', '{{')" for place in places) or "false"
+        flat_paths = ", ".join(_path(key) for name, key in fields.items() if name in flat)
         columns = ", ".join(f'f[{place}] AS "{name}"' for place, name in enumerate(fields, start=1))
-        # A field that begins with a bracket is rare, so the second look at types costs next to nothing.
         self.connection.execute(
             f"""
             CREATE OR REPLACE TEMP VIEW raw_fields AS
-            SELECT number, reject,
-                   coalesce(CASE WHEN len(list_filter(f, lambda x: x[1] IN ('[', '{{'))) > 0
-                                 THEN list_has_any(json_type(line, [{paths}]), ['ARRAY', 'OBJECT']) END,
+            SELECT number, reject, layout,
+                   coalesce(CASE WHEN {bracket}
+                                 THEN list_has_any(json_type(line, [{flat_paths}]), ['ARRAY', 'OBJECT']) END,
                             false) AS nested,
                    {columns}
             FROM (SELECT number, line, reject,
+                         CASE WHEN reject IS NULL THEN hash(json_keys(line)) END AS layout,
                          CASE WHEN reject IS NULL THEN json_extract_string(line, [{paths}]) END AS f
                   FROM (SELECT number, line,
                                CASE WHEN line IS NULL THEN 'not_utf8'
@@ -111,7 +116,16 @@ class DuckDB:
             """  # noqa: S608 (keys are quoted)
         )
         texts = [pa.field(name, pa.string()) for name in ("reject", *fields)]
-        return _table(pa.schema([("number", pa.int64()), ("nested", pa.bool_()), *texts]), "raw_fields")
+        others = [("number", pa.int64()), ("layout", pa.uint64()), ("nested", pa.bool_())]
+        return _table(pa.schema([*others, *texts]), "raw_fields")
+
+    def json_keys(self, numbers: pa.Array) -> list[list[str]]:
+        """The keys of the objects on the lines of `read_json` that have these numbers, in the order of `numbers`."""
+        self.connection.register("wanted_numbers", pa.table({"number": numbers, "place": range(len(numbers))}))
+        found = self.connection.sql(
+            "SELECT json_keys(line) FROM raw_lines JOIN wanted_numbers USING (number) ORDER BY place"
+        )
+        return [keys for (keys,) in found.fetchall()]
 
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """All rows of an ibis expression."""
@@ -133,6 +147,11 @@ def _sql(table: ir.Table) -> str:
     import ibis
 
     return str(ibis.to_sql(table, dialect="duckdb"))
+
+
+def _path(key: str) -> str:
+    """A key at the top of a JSON object, whatever characters are in it, as SQL."""
+    return _quoted("/" + key.replace("~", "~0").replace("/", "~1"))
 
 
 def _quoted(text: str) -> str:

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 
 from .engines import DuckDB, memory_bytes
 from .errors import ConfigError, InputError
-from .reviews.reading import REJECTS, REVIEWS, Log, read_items, read_reviews
+from .reviews.reading import REJECTS, REVIEWS, Log, Reading, read_items, read_reviews
 from .schema import ITEMS, MAX_HISTORY, PURCHASE_HISTORY, SEQUENCES, SPLITS
 
 if TYPE_CHECKING:
@@ -103,10 +103,10 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
         ConfigError: the settings contradict each other.
     """
     reviews, items = _sources(run, config)
-    chunk_size = max(memory_bytes(config.memory) // 32, 2**20)
+    reading = Reading(chunk_size=max(memory_bytes(config.memory) // 32, 2**20))
     with DuckDB(config.memory, work / "spill") as engine:
-        item_log = read_items(engine, items, work / "items", chunk_size)
-        review_log = read_reviews(engine, reviews, work / "reviews", chunk_size)
+        item_log = read_items(engine, items, work / "items", reading)
+        review_log = read_reviews(engine, reviews, work / "reviews", reading)
         catalogue = engine.to_arrow(best_items(engine.read_parquet(item_log.tables, ITEMS, "items")))
         done = _histories(engine, review_log, item_log, catalogue, work, config)
     accounting = _account(item_log, review_log, catalogue, done)

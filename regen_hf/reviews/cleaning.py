@@ -6,6 +6,7 @@ import contextlib
 import html
 import json
 import re
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,85 +28,126 @@ AMOUNT = r"\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 PRICE = re.compile(rf"(?:from\s+)?{AMOUNT}(?:\s*(?:-|–|to)\s*{AMOUNT})?")
 
 
-def plain(text: str) -> str:
+def plain(text: str, counts: Counter[str]) -> str:
     r"""Text as a reader sees it: no markup, line breaks and entities as characters.
 
-    >>> plain("Tom &amp; I<br />love it &#34;a lot&#34; <3 <b>really</b>")
-    'Tom & I\nlove it "a lot" <3 really'
+    Args:
+        text: the text.
+        counts: each rule that changed the text is counted here by its name.
+
+    >>> counts = Counter()
+    >>> plain("Tom &amp; I<br />love it &#34;a lot&#34; <3 <b>really</b>", counts), dict(counts)
+    ('Tom & I\nlove it "a lot" <3 really', {'markup': 1, 'entities': 1})
     """
     if "<" in text:
-        text = TAG.sub("", BREAK.sub("\n", HIDDEN.sub(" ", text)))
-    return html.unescape(text).replace("\x00", "").replace("\xa0", " ").strip()
+        text = _counted(text, TAG.sub("", BREAK.sub("\n", HIDDEN.sub(" ", text))), "markup", counts)
+    text = _counted(text, html.unescape(text), "entities", counts)
+    return _counted(text, text.replace("\x00", ""), "nul_characters", counts).replace("\xa0", " ").strip()
 
 
-def plain_column(column: pa.ChunkedArray) -> pa.Array:
+def plain_column(column: pa.ChunkedArray, counts: Counter[str]) -> pa.Array:
     """`plain` over a column of text; blank text becomes null. Values that need no cleaning never become Python."""
     column = pc.utf8_trim_whitespace(column.combine_chunks())
     suspect = pc.fill_null(pc.match_substring_regex(column, SUSPECT), False)
     if pc.any(suspect).as_py():
-        cleaned = pa.array([plain(text) for text in column.filter(suspect).to_pylist()], column.type)
+        cleaned = pa.array([plain(text, counts) for text in column.filter(suspect).to_pylist()], column.type)
         column = pc.replace_with_mask(column, suspect, cleaned)
     return pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
 
 
-def title(text: str | None) -> str | None:
+def title(text: str | None, counts: Counter[str]) -> str | None:
     r"""A title on one line, None where it is missing, blank or a piece of a web page.
 
-    >>> title("  Maggiano&#39;s\n Gift Card "), title('<span id="productTitle" class="a-size'), title(" ")
-    ("Maggiano's Gift Card", None, None)
+    >>> title("  Maggiano&#39;s\n Gift Card ", Counter()), title(" ", Counter())
+    ("Maggiano's Gift Card", None)
+    >>> counts = Counter()
+    >>> title('<span id="productTitle" class="a-size', counts), dict(counts)
+    (None, {'markup_title': 1})
     """
-    if not text or MARKUP.search(text):
+    if not text:
         return None
-    return " ".join(plain(text).split()) or None
+    if MARKUP.search(text):
+        counts["markup_title"] += 1
+        return None
+    return " ".join(plain(text, counts).split()) or None
 
 
-def price(text: str | None) -> float | None:
+def price(text: str | None, counts: Counter[str]) -> float | None:
     """USD. Of a range the lower end; None where the text is no price.
 
-    >>> price("$9.99"), price("$1,250.00 - $2,000.00"), price("19.5"), price(".a-box-inner{color:#fff}")
-    (9.99, 1250.0, 19.5, None)
+    >>> counts = Counter()
+    >>> [price(text, counts) for text in ("$9.99", "$1,250.00 - $2,000.00", "19.5", ".a-box-inner{color:#fff}")]
+    [9.99, 1250.0, 19.5, None]
+    >>> dict(counts)
+    {'price_range': 1, 'unreadable_price': 1}
     """
-    match = PRICE.fullmatch(text.strip()) if text and len(text) < 100 else None
-    return min(float(amount.replace(",", "")) for amount in match.groups() if amount) if match else None
+    if not text or not text.strip():
+        return None
+    match = PRICE.fullmatch(text.strip()) if len(text) < 100 else None
+    if not match:
+        counts["unreadable_price"] += 1
+        return None
+    amounts = [float(amount.replace(",", "")) for amount in match.groups() if amount]
+    if len(amounts) > 1:
+        counts["price_range"] += 1
+    return min(amounts)
 
 
-def category(text: str | None) -> str | None:
+def category(text: str | None, counts: Counter[str]) -> str | None:
     """The path of categories as the official release writes it: one string, joined by " - ".
 
     Names that repeat their neighbour and pieces of markup are left out; of several paths (2014) the first counts.
 
-    >>> category('["Gift Cards", "Gift Cards", "Restaurants &amp; Food", "</span></span>"]')
+    >>> category('["Gift Cards", "Gift Cards", "Restaurants &amp; Food", "</span></span>"]', Counter())
     'Gift Cards - Restaurants & Food'
-    >>> category('[["Office", "Pens"], ["School"]]')
-    'Office - Pens'
+    >>> counts = Counter()
+    >>> category('[["Office", "Pens"], ["School"]]', counts), dict(counts)
+    ('Office - Pens', {'further_categories': 1, 'category_list': 1})
     """
     names: list[str] = []
-    for name in _path(text):
-        clean = title(name)
+    for name in _path(text, counts):
+        if MARKUP.search(name):
+            counts["markup_category"] += 1
+            continue
+        clean = " ".join(plain(name, counts).split())
         if clean and clean not in names[-1:]:
             names.append(clean)
     return " - ".join(names) or None
 
 
-def description(text: str | None) -> str | None:
+def description(text: str | None, counts: Counter[str]) -> str | None:
     """The paragraphs of a description as one text, joined by a space.
 
-    >>> description('["<p>Fine pens.</p>", "", "Set of 3."]')
-    'Fine pens. Set of 3.'
+    >>> counts = Counter()
+    >>> description('["<p>Fine pens.</p>", "", "Set of 3."]', counts), dict(counts)
+    ('Fine pens. Set of 3.', {'description_list': 1, 'markup': 1})
     """
-    return " ".join(part for part in map(plain, _texts(text)) if part) or None
+    parts = _texts(text, "description_list", counts)
+    return " ".join(part for part in (plain(part, counts) for part in parts) if part) or None
 
 
-def _texts(text: str | None) -> list[str]:
+def _texts(text: str | None, rule: str, counts: Counter[str]) -> list[str]:
     """The strings in a JSON list, or the text itself where it is none."""
     if text and text.startswith("["):
         with contextlib.suppress(ValueError, RecursionError):
-            return [part for part in json.loads(text) if isinstance(part, str)]
+            parts = [part for part in json.loads(text) if isinstance(part, str)]
+            if parts:
+                counts[rule] += 1
+            return parts
     return [text] if text else []
 
 
-def _path(text: str | None) -> list[str]:
+def _path(text: str | None, counts: Counter[str]) -> list[str]:
     if text and text.startswith("[["):
         with contextlib.suppress(ValueError, RecursionError):
-            text = json.dumps(json.loads(text)[0])
-    return _texts(text)
+            paths = json.loads(text)
+            if len(paths) > 1:
+                counts["further_categories"] += 1
+            text = json.dumps(paths[0])
+    return _texts(text, "category_list", counts)
+
+
+def _counted(before: str, after: str, rule: str, counts: Counter[str]) -> str:
+    if before != after:
+        counts[rule] += 1
+    return after

@@ -1,14 +1,13 @@
-"""The releases whose raw files are understood: which key holds what, and how a file tells which one it is."""
+"""The files that are understood: which column holds what, and how a file tells which release it is of."""
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 
 SAMPLED = 1000
 """Lines of a file's beginning whose keys are looked at."""
@@ -16,126 +15,147 @@ SAMPLED = 1000
 
 @dataclass(frozen=True)
 class Format:
-    """Where a release keeps the canonical columns."""
+    """Where a kind of file keeps the canonical columns."""
 
     name: str
     fields: Mapping[str, str]
-    """Canonical column -> key in the release's JSON objects."""
+    """Canonical column -> column of the file, or key of its JSON objects."""
     required: tuple[str, ...]
-    """Canonical columns by whose keys the format is recognised."""
+    """Canonical columns without which a file is not of this format."""
+    flat: tuple[str, ...]
+    """Canonical columns that hold one value each: a record that has a list or an object there is refused."""
 
-    def fits(self, keys: set[str]) -> bool:
-        """Whether objects with these keys can be of this format."""
-        return all(self.fields[column] in keys for column in self.required)
+    def missing(self, columns: Collection[str]) -> list[str]:
+        """The canonical columns that a file with these columns lacks."""
+        return [name for name in self.required if self.fields[name] not in columns]
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(self.fields[column] for column in self.required)})"
 
 
-REVIEW_COLUMNS = ("reviewer_id", "asin", "unix_time", "rating", "summary", "text")
-REVIEWS = (
-    Format(
-        "Amazon reviews of 2014 and 2018",
-        dict(
-            zip(
-                REVIEW_COLUMNS,
-                ("reviewerID", "asin", "unixReviewTime", "overall", "summary", "reviewText"),
-                strict=True,
-            )
-        ),
-        required=("reviewer_id", "asin", "unix_time"),
-    ),
-    Format(
-        "Amazon reviews of 2023",  # `asin` is the variant bought; items are described by their `parent_asin`
-        dict(zip(REVIEW_COLUMNS, ("user_id", "parent_asin", "timestamp", "rating", "title", "text"), strict=True)),
-        required=("reviewer_id", "asin", "unix_time"),
-    ),
-)
-ITEMS = (
-    Format(
-        "Amazon items of 2018",
-        {"asin": "asin", "title": "title", "category": "category", "description": "description", "price": "price"},
-        required=("asin", "title", "category"),
-    ),
-    Format(
-        "Amazon items of 2014",
-        {"asin": "asin", "title": "title", "category": "categories", "description": "description", "price": "price"},
-        required=("asin", "category"),
-    ),
-    Format(
-        "Amazon items of 2023",
-        {
-            "asin": "parent_asin",
-            "title": "title",
-            "category": "categories",
-            "description": "description",
-            "price": "price",
-        },
-        required=("asin", "title"),
-    ),
-    Format(
-        "items with a title",
-        {"asin": "asin", "title": "title", "category": "category", "description": "description", "price": "price"},
-        required=("asin", "title"),
-    ),
-)
+USER_COLUMNS = {"user": "reviewer_id", "item": "asin", "time": "unix_time"}
+"""What an own mapping must name, and the canonical column of each."""
+REVIEW_COLUMNS = {**USER_COLUMNS, "rating": "rating", "summary": "summary", "text": "text"}
+ITEM_COLUMNS = {name: name for name in ("title", "category", "description", "price")}
+FLAT_ITEM = ("asin", "title", "price")
 
 
-def from_python_literal(line: str) -> str | None:
-    r"""A line of the 2014 item files, which hold Python literals, as JSON; None where it is no dict.
-
-    >>> from_python_literal("{'asin': 'B1', 'title': \"Owner's pen\"}")
-    '{"asin": "B1", "title": "Owner\'s pen"}'
-    """
-    try:
-        record = ast.literal_eval(line.strip())
-        return json.dumps(record, ensure_ascii=False) if isinstance(record, dict) else None
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return None
+def _reviews(name: str, *keys: str) -> Format:
+    columns = tuple(REVIEW_COLUMNS.values())
+    return Format(name, dict(zip(columns, keys, strict=True)), tuple(USER_COLUMNS.values()), columns)
 
 
-def recognise(path: Path, lines: Iterable[str | None], option: str) -> tuple[Format, bool]:
-    """The format of the file at `path`, given as `option` (`--reviews` or `--items`), from its first lines.
+def _items(name: str, asin: str, category: str, required: tuple[str, ...]) -> Format:
+    fields = {"asin": asin, "title": "title", "category": category, "description": "description", "price": "price"}
+    return Format(name, fields, required, FLAT_ITEM)
 
-    Returns:
-        The format, and whether the lines are Python literals rather than JSON.
+
+OLD_REVIEWS = ("reviewerID", "asin", "unixReviewTime", "overall", "summary", "reviewText")
+# Of 2023 `asin` is the variant that was bought; items are described by their `parent_asin`.
+REVIEWS_2023 = _reviews("Amazon reviews of 2023", "user_id", "parent_asin", "timestamp", "rating", "title", "text")
+ITEMS_2018 = _items("Amazon items of 2018", "asin", "category", ("asin", "title", "category"))
+ITEMS_2014 = _items("Amazon items of 2014", "asin", "categories", ("asin", "category"))
+ITEMS_2023 = _items("Amazon items of 2023", "parent_asin", "categories", ("asin", "title"))
+REVIEWS = (_reviews("Amazon reviews of 2014 and 2018", *OLD_REVIEWS), REVIEWS_2023)
+ITEMS = (ITEMS_2018, ITEMS_2014, ITEMS_2023, _items("items with a title", "asin", "category", ("asin", "title")))
+"""Formats in the order in which a file is compared with them."""
+
+RELEASES = {
+    "amazon-2014": {"reviews": _reviews("Amazon reviews of 2014", *OLD_REVIEWS), "items": ITEMS_2014},
+    "amazon-2018": {"reviews": _reviews("Amazon reviews of 2018", *OLD_REVIEWS), "items": ITEMS_2018},
+    "amazon-2023": {"reviews": REVIEWS_2023, "items": ITEMS_2023},
+}
+FORMATS = ("auto", *RELEASES, "own")
+
+
+def chosen(kind: str, name: str, columns: Mapping[str, str], item_columns: Mapping[str, str]) -> Format | None:
+    """The format that the settings say files are of; None where each file is to be recognised.
+
+    Args:
+        kind: `reviews`; `items`; or `both`: the items that the review files tell of.
+        name: one of `FORMATS`.
+        columns: own names in review files: user, item, time, … -> column.
+        item_columns: own names in item files: item, title, … -> column.
 
     Raises:
-        InputError: no line is an object, the keys fit no format, or reviews were given as items or the reverse.
+        ConfigError: the settings contradict each other, or a mapping names what does not exist or lacks what it must.
     """
-    keys: set[str] = set()
-    literals = False
-    first = None
-    for line in (line for line in lines if line and line.strip()):
-        first = first or line
-        try:
-            record = json.loads(line)
-        except ValueError:
-            converted = from_python_literal(line) if line.startswith("{'") else None
-            literals = literals or converted is not None
-            record = json.loads(converted) if converted else None
-        except RecursionError:
-            record = None
-        if isinstance(record, dict):
-            keys.update(record)
-    if first is None:
-        raise InputError(f"{path}, given as {option}, holds no line of text, expected one JSON object per line.")
-    if not keys:
-        raise InputError(
-            f"{path}, given as {option}, is not JSON lines: of its first lines none is a JSON object. "
-            f"It begins with {first.strip()[:60]!r}. Expected one JSON object per line."
+    if name not in FORMATS:
+        raise ConfigError(f"format is {name!r}, expected one of {', '.join(FORMATS)}.")
+    if name == "own" and not columns:
+        raise ConfigError("format is own, but columns is empty. Say which column holds what: --columns FILE.yaml.")
+    if name in RELEASES and (columns or item_columns):
+        raise ConfigError(f"format is {name}, and columns of one's own were given too. Give one of the two.")
+    if name in RELEASES:
+        return RELEASES[name]["reviews" if kind == "reviews" else "items"]
+    if kind == "reviews":
+        return _own("columns", columns, REVIEW_COLUMNS, tuple(USER_COLUMNS), ITEM_COLUMNS) if columns else None
+    if kind == "items":
+        known = {"item": "asin", **ITEM_COLUMNS}
+        return _own("item_columns", item_columns, known, ("item", "title"), {}) if item_columns else None
+    known = {"item": "asin", **ITEM_COLUMNS}
+    return _own("columns", columns, known, ("item", "title"), REVIEW_COLUMNS)
+
+
+def _own(
+    setting: str,
+    columns: Mapping[str, str],
+    known: Mapping[str, str],
+    required: tuple[str, ...],
+    other: Mapping[str, str],
+) -> Format:
+    names = [*known, *(name for name in other if name not in known)]
+    for name in columns:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ConfigError(f"{setting} maps {name!r}, which is nothing known.{hint} Known: {', '.join(names)}.")
+    lacking = [name for name in required if not columns.get(name)]
+    if lacking:
+        raise ConfigError(
+            f"{setting} does not say which column holds {', '.join(lacking)}. "
+            f"Expected at least: {', '.join(f'{name}: COLUMN' for name in required)}."
         )
-    as_reviews = next((form for form in REVIEWS if form.fits(keys)), None)
-    as_items = next((form for form in ITEMS if form.fits(keys)), None) if not as_reviews else None
+    mapped = {canonical: columns[name] for name, canonical in known.items() if columns.get(name)}
+    flat = tuple(name for name in mapped if name not in ("category", "description"))
+    # A column that was named by hand is wanted: without it the mapping is wrong.
+    return Format(f"own columns ({setting})", mapped, tuple(mapped), flat)
+
+
+def recognise(path: Path, columns: Collection[str], option: str, form: Format | None) -> Format:
+    """The format of the file at `path`, given as `option` (`--reviews` or `--items`), from its columns.
+
+    Args:
+        path: the file.
+        columns: its columns, or the keys of its JSON objects.
+        option: how it was given.
+        form: the format that it must have; None to find out.
+
+    Raises:
+        InputError: the columns fit no format or not `form`, or reviews were given as items or the reverse.
+    """
+    there = f"Its columns: {', '.join(sorted(columns))}."
+    if form:
+        lacking = [form.fields[name] for name in form.missing(columns)]
+        if not lacking:
+            return form
+        close = [match for name in lacking for match in difflib.get_close_matches(name, columns, n=1)]
+        hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
+        raise InputError(
+            f"{path}, given as {option}, has no column {', '.join(map(repr, lacking))}, expected by {form.name}. "
+            f"{there}{hint}"
+        )
+    as_reviews = next((form for form in REVIEWS if not form.missing(columns)), None)
+    as_items = next((form for form in ITEMS if not form.missing(columns)), None) if not as_reviews else None
     wanted, other = (as_reviews, as_items) if option == "--reviews" else (as_items, as_reviews)
     if wanted:
-        return wanted, literals
+        return wanted
     if other:
         raise InputError(
-            f"{path}, given as {option}, looks like {other.name}; did you swap --reviews and --items? "
-            f"Its columns: {', '.join(sorted(keys))}."
+            f"{path}, given as {option}, looks like {other.name}; did you swap --reviews and --items? {there}"
         )
     forms = "; ".join(map(str, REVIEWS if option == "--reviews" else ITEMS))
     raise InputError(
-        f"{path}, given as {option}, has columns that are not recognised: {', '.join(sorted(keys))}. Expected: {forms}."
+        f"{path}, given as {option}, has columns that are not recognised. {there} Expected: {forms}. "
+        "Columns of other names: say which holds what with --columns FILE.yaml."
     )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import codecs
 import gzip
+import json
+import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -18,6 +21,8 @@ from ..errors import InputError
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+OTHER = {b"PK\x03\x04": "a zip archive", b"BZh": "bzip2", b"\xfd7zX": "xz", b"PAR1": "compressed parquet"}
+"""First bytes of files that hold no text as they are."""
 LONGEST_LINE = 2**30
 """Bytes. A line past this is no record: the file has other line ends, or is no text."""
 
@@ -29,10 +34,20 @@ class Chunk:
     path: Path
     lines: pa.Table
     """Columns `number` (int64, from 1) and `line` (large_string; null where the bytes are not UTF-8)."""
-    raw: pa.LargeBinaryArray
-    """The bytes of each line, line end included."""
+    content: pa.LargeBinaryArray
+    """Each line as it stands in the file, line end included."""
     position: int
     """Bytes of the file on disk read so far."""
+
+    @property
+    def numbers(self) -> pa.ChunkedArray:
+        """The number of each record."""
+        return self.lines["number"]
+
+    def raw(self, places: pa.Array) -> list[str]:
+        """The lines at `places` (from 0) as text."""
+        lines = self.content.take(places).to_pylist()
+        return [line.rstrip(b"\r\n").decode(errors="backslashreplace") for line in lines]
 
 
 def chunks(path: Path, size: int) -> Iterator[Chunk]:
@@ -53,25 +68,60 @@ def chunks(path: Path, size: int) -> Iterator[Chunk]:
             while True:
                 block = stream.read(size)
                 if number == 1 and not rest:
-                    if block.startswith(UTF16):
-                        raise InputError(f"{path} is UTF-16, expected UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
+                    _check_text(path, block)
                     block = block.removeprefix(codecs.BOM_UTF8)
                 data = rest + block
                 end = data.rfind(b"\n") + 1 if block else len(data)
                 if end:
                     chunk = _chunk(path, data, end, number, file.tell())
-                    number += len(chunk.raw)
+                    number += len(chunk.content)
                     yield chunk
                 rest = data[end:]
                 if len(rest) > LONGEST_LINE:
-                    raise InputError(f"{path}: line {number} is longer than 1 GiB, expected one JSON object per line.")
+                    raise InputError(f"{path}: line {number} is longer than 1 GiB, expected one record per line.")
                 if not block:
                     break
         after = path.stat()
     except (EOFError, zlib.error, OSError) as error:
         raise InputError(_damage(path, number, error)) from None
+    check_unchanged(path, before, after)
+
+
+def check_unchanged(path: Path, before: os.stat_result, after: os.stat_result) -> None:
+    """Raises `InputError` if the file at `path` was written to between two looks at it."""
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise InputError(f"{path} changed while it was read. Run again when nothing writes to it any more.")
+
+
+def json_keys(lines: Iterable[str | None]) -> tuple[set[str], bool]:
+    """The keys of the objects on some lines, and whether some of the lines are Python literals rather than JSON."""
+    keys: set[str] = set()
+    literals = False
+    for line in lines:
+        try:
+            record = json.loads(line or "")
+        except ValueError:
+            converted = from_python_literal(line) if line and line.startswith("{'") else None
+            literals = literals or converted is not None
+            record = json.loads(converted) if converted else None
+        except RecursionError:
+            record = None
+        if isinstance(record, dict):
+            keys.update(record)
+    return keys, literals
+
+
+def from_python_literal(line: str) -> str | None:
+    r"""A line of the 2014 item files, which hold Python literals, as JSON; None where it is no dict.
+
+    >>> from_python_literal("{'asin': 'B1', 'title': \"Owner's pen\"}")
+    '{"asin": "B1", "title": "Owner\'s pen"}'
+    """
+    try:
+        record = ast.literal_eval(line.strip())
+        return json.dumps(record, ensure_ascii=False) if isinstance(record, dict) else None
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
 
 
 def _decompressed(path: Path, file: IO[bytes], start: bytes) -> IO[bytes]:
@@ -84,6 +134,18 @@ def _decompressed(path: Path, file: IO[bytes], start: bytes) -> IO[bytes]:
     if path.suffix in (".zst", ".zstd"):
         raise InputError(f"{path} is named {path.suffix} but is not zstd: it begins with {start!r}. Download it again.")
     return file
+
+
+def _check_text(path: Path, block: bytes) -> None:
+    if block.startswith(UTF16):
+        raise InputError(f"{path} is UTF-16, expected UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
+    for start, what in OTHER.items():
+        if block.startswith(start):
+            raise InputError(
+                f"{path} is {what}, expected JSON lines, CSV or TSV (plain, gzip or zstd) or parquet. Unpack it first."
+            )
+    if b"\n" not in block and b"\r" in block.rstrip(b"\r"):
+        raise InputError(f"{path} has the line ends of old Macs (CR alone). Convert it: tr '\\r' '\\n'.")
 
 
 def _damage(path: Path, number: int, error: Exception) -> str:

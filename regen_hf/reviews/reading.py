@@ -1,13 +1,16 @@
-"""Raw files of reviews and items -> canonical tables, every line of them accounted for.
+"""Raw files of reviews and items -> canonical tables, every record of them accounted for.
 
-Each file is recognised by its keys and cut into chunks of whole lines. Each chunk becomes one parquet file of canonical
-rows, sorted by the hash of the user so that a range of hashes is cheap to read back. A line that gives no canonical row
-is kept, with its file, its number and the reason, as a reject. Chunks that an interrupted run finished are not made
-again.
+Each file is recognised by what is in it (JSON lines, CSV, TSV, parquet; a release or own columns) and cut into chunks
+of whole records. Each chunk becomes one parquet file of canonical rows, sorted by the hash of the user so that a range
+of hashes is cheap to read back. A record that gives no canonical row is kept, with its file, its number and the reason,
+as a reject. Chunks that an interrupted run finished are not made again.
 
     reviews   user_hash, reviewer_id, asin, unix_time, rating, summary, text
     items     asin, title, category, description, price
     rejects   file, line, reason, raw
+
+`line` is the number of the line in a text file, of the first line where a record of CSV has several, and of the row in
+parquet; `raw` is the line, the record, or the row's mapped columns as JSON.
 """
 
 from __future__ import annotations
@@ -16,8 +19,8 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,230 +30,254 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..engines import DuckDB
-from ..schema import ITEMS
-from . import cleaning
+from ..errors import InputError
+from . import canonical, tables
 from .files import find
-from .formats import SAMPLED, Format, from_python_literal, recognise
-from .lines import Chunk, chunks
+from .formats import SAMPLED, Format, recognise
+from .lines import Chunk, chunks, from_python_literal, json_keys
+from .scrubbing import scrub
+from .tables import Records
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
-REVIEWS = pa.schema(
-    [
-        ("user_hash", pa.string()),  # first 8 hex digits of md5(reviewer_id)
-        ("reviewer_id", pa.string()),
-        ("asin", pa.string()),
-        ("unix_time", pa.int64()),  # seconds
-        ("rating", pa.int64()),
-        ("summary", pa.string()),
-        ("text", pa.string()),
-    ]
-)
+REVIEWS = canonical.REVIEWS
 REJECTS = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
-MILLISECONDS = 10**11
-"""Times from here on are milliseconds: as seconds this is the year 5138, as milliseconds the year 1973."""
-LATEST = 1000.0 * MILLISECONDS
 ROW_GROUP = 8192
 """Reviews in a row group: small, so that one range of hashes reads few rows of its neighbours."""
 
 
 @dataclass(frozen=True)
 class Log:
-    """What became of the lines of some files."""
+    """What became of the records of some files."""
 
     tables: list[Path]
     """Parquet files of canonical rows."""
     rejects: list[Path]
-    """Parquet files of rejects, in the order of the lines."""
+    """Parquet files of rejects, in the order of the records."""
     read: int
     dropped: dict[str, int]
-    """Rejected lines by reason; `read` = rows in `tables` + the sum of these."""
+    """Rejected records by reason; `read` = rows in `tables` + the sum of these."""
+    cleaned: dict[str, int]
+    """Values of the rows in `tables` that a rule changed, by the rule."""
     size: int
     """Bytes that the canonical rows take up in memory."""
 
 
-def read_reviews(engine: DuckDB, patterns: Sequence[str], work: Path, chunk_size: int) -> Log:
+@dataclass(frozen=True)
+class Reading:
+    """How files are read."""
+
+    chunk_size: int = 2**26
+    """Bytes of text taken apart at a time."""
+    form: Format | None = None
+    """The format of every file; None to recognise each."""
+    scrub: bool = False
+    """Put markers in the place of e-mail addresses, phone numbers, URLs and card numbers."""
+    strict: bool = False
+    """A reject is an error."""
+
+
+def read_reviews(engine: DuckDB, patterns: Sequence[str], work: Path, reading: Reading) -> Log:
     """Reviews in the files that `patterns` name, as tables of the schema `REVIEWS` in the folder `work`.
 
     Args:
-        engine: takes the JSON apart and runs the cleaning.
+        engine: takes JSON apart and runs the cleaning.
         patterns: paths or globs.
         work: a folder that outlives an interrupted run; finished chunks in it are reused.
-        chunk_size: bytes of text taken apart at a time.
+        reading: how.
 
     Raises:
-        InputError: a file is missing, damaged, or no file of reviews.
+        InputError: a file is missing, damaged, or no file of reviews; or `reading.strict` and a record is refused.
     """
-
-    def rows(fields: ir.Table) -> pa.Table:
-        table = engine.to_arrow(canonical_reviews(fields))
-        for name in ("summary", "text"):
-            place = table.schema.get_field_index(name)
-            table = table.set_column(place, name, cleaning.plain_column(table[name]))
-        return table
-
-    return _read(engine, patterns, "--reviews", work, chunk_size, rows, REVIEWS)
+    return _read(engine, patterns, "reviews", "--reviews", work, reading)
 
 
-def read_items(engine: DuckDB, patterns: Sequence[str], work: Path, chunk_size: int) -> Log:
+def read_items(engine: DuckDB, patterns: Sequence[str], work: Path, reading: Reading) -> Log:
     """Items in the files that `patterns` name, as tables of `schema.ITEMS`: one row a record, titles null if missing.
 
     Arguments and errors as in `read_reviews`.
     """
-
-    def rows(fields: ir.Table) -> pa.Table:
-        table = engine.to_arrow(canonical_items(fields))
-        rules: dict[str, Callable[[str | None], object]] = {
-            "title": cleaning.title,
-            "category": cleaning.category,
-            "description": cleaning.description,
-            "price": cleaning.price,
-        }
-        for name, rule in rules.items():
-            place = table.schema.get_field_index(name)
-            values = pa.array(map(rule, table[name].to_pylist()), ITEMS.field(name).type)
-            table = table.set_column(place, name, values)
-        return table
-
-    return _read(engine, patterns, "--items", work, chunk_size, rows, ITEMS)
+    return _read(engine, patterns, "items", "--items", work, reading)
 
 
-def canonical_reviews(fields: ir.Table) -> ir.Table:
-    """The columns of `REVIEWS`, with `number` and `reject`, from fields that are still text."""
-    import ibis
+def read_items_of_reviews(engine: DuckDB, patterns: Sequence[str], work: Path, reading: Reading) -> Log:
+    """Items that the review files themselves tell of, by the columns that `reading.form` names.
 
-    time = fields.unix_time.try_cast("float64")
-    rating = fields.rating.nullif("").try_cast("float64")
-    table = fields.mutate(
-        reviewer_id=fields.reviewer_id.strip(),
-        asin=fields.asin.strip(),
-        time=time,
-        stars=ibis.ifelse(rating.isnan(), ibis.null("float64"), rating),  # pandas writes a missing number as NaN
-        has_rating=fields.rating.nullif("").notnull(),
-    )
-    reject = ibis.cases(
-        (table.reject.notnull(), table.reject),
-        (table.nested, "wrong_type"),
-        (table.reviewer_id.fill_null("") == "", "missing_user"),
-        (table.asin.fill_null("") == "", "missing_item"),
-        (table.unix_time.fill_null("") == "", "missing_time"),
-        (~table.time.between(0, LATEST).fill_null(False), "invalid_time"),
-        (table.has_rating & rating.isnull(), "invalid_rating"),
-        (~table.stars.between(1, 5).fill_null(True), "rating_out_of_scale"),
-        else_=ibis.null("string"),
-    )
-    seconds = ibis.ifelse(table.time >= MILLISECONDS, table.time / 1000, table.time).floor()
-    return table.select(
-        "number",
-        reject=reject,
-        user_hash=table.reviewer_id.hexdigest("md5")[:8],
-        reviewer_id=table.reviewer_id,
-        asin=table.asin,
-        unix_time=ibis.ifelse(reject.isnull(), seconds, ibis.null("float64")).cast("int64"),
-        rating=ibis.ifelse(reject.isnull(), (table.stars + 0.5).floor(), ibis.null("float64")).cast("int64"),
-        summary=table.summary,
-        text=table.text,
-    )
-
-
-def canonical_items(fields: ir.Table) -> ir.Table:
-    """The columns of `schema.ITEMS`, with `number` and `reject`, all still text."""
-    import ibis
-
-    asin = fields.asin.strip()
-    reject = ibis.cases(
-        (fields.reject.notnull(), fields.reject),
-        (asin.fill_null("") == "", "missing_asin"),
-        (asin[0].isin(["[", "{"]), "wrong_type"),
-        else_=ibis.null("string"),
-    )
-    return fields.select(
-        "number",
-        reject=reject,
-        asin=asin,
-        title=fields.title,
-        category=fields.category,
-        description=fields.description,
-        price=fields.price,
-    )
+    Arguments and errors as in `read_reviews`. What recurs is taken once from each chunk; the rest counts as duplicate.
+    """
+    return _read(engine, patterns, "items", "--reviews", work, reading, distinct=True)
 
 
 def _read(
     engine: DuckDB,
     patterns: Sequence[str],
+    kind: str,
     option: str,
     work: Path,
-    chunk_size: int,
-    rows: Callable[[ir.Table], pa.Table],
-    schema: pa.Schema,
+    reading: Reading,
+    distinct: bool = False,
 ) -> Log:
     from tqdm import tqdm
 
     paths = find(patterns, option)
-    _keep_if_same(work, {"files": [_state(path) for path in paths], "chunk_size": chunk_size})
-    read, size, dropped = 0, 0, Counter[str]()
-    tables: list[Path] = []
+    _keep_if_same(work, {"files": [_state(path) for path in paths], "reading": asdict(reading), "distinct": distinct})
+    read, size, dropped, cleaned = 0, 0, Counter[str](), Counter[str]()
+    made: list[Path] = []
     rejects: list[Path] = []
-    bar = tqdm(total=sum(path.stat().st_size for path in paths), unit="B", unit_scale=True, desc=f"read {option[2:]}")
+    bar = tqdm(total=sum(path.stat().st_size for path in paths), unit="B", unit_scale=True, desc=f"read {kind}")
     with bar:
         done = 0
         for path in paths:
-            for chunk, form, literals in _recognised(path, option, chunk_size):
-                name = f"{len(tables):06d}.parquet"
+            for chunk, form, literals in _chunks(path, option, reading):
+                name = f"{len(made):06d}.parquet"
                 table, reject = work / name, work / f"rejects-{name}"
                 if not table.exists():
-                    kept, refused = _canonical(engine, chunk, form, literals, rows)
-                    counts = {
-                        "read": len(chunk.raw),
-                        "size": kept.nbytes,
-                        "dropped": dict(Counter(refused["reason"].to_pylist())),
-                    }
-                    _write(refused, REJECTS, reject)
-                    _write(kept, schema.with_metadata({"counts": json.dumps(counts)}), table)
+                    _convert(engine, chunk, form, literals, kind, reading, distinct, table, reject)
                 counts = json.loads(pq.read_schema(table).metadata[b"counts"])
+                if reading.strict and counts["rejects"]:
+                    raise InputError(_strict(pq.read_table(reject).slice(0, 1).to_pylist()[0]))
                 read, size = read + counts["read"], size + counts["size"]
                 dropped.update(counts["dropped"])
-                tables.append(table)
+                cleaned.update(counts["cleaned"])
+                made.append(table)
                 rejects.append(reject)
                 bar.update(done + chunk.position - bar.n)
             done += path.stat().st_size
-    return Log(tables, rejects, read, dict(dropped), size)
+    return Log(made, rejects, read, dict(dropped), dict(cleaned), size)
 
 
-def _recognised(path: Path, option: str, chunk_size: int) -> Iterable[tuple[Chunk, Format, bool]]:
-    """The chunks of a file with the format that its first chunk tells."""
-    stream = iter(chunks(path, chunk_size))
+def _chunks(path: Path, option: str, reading: Reading) -> Iterator[tuple[Chunk | Records, Format, bool]]:
+    """The chunks of a file, with the format that its beginning tells and whether it holds Python literals."""
+    with path.open("rb") as file:
+        start = file.read(len(tables.PARQUET))
+    if start == tables.PARQUET:
+        names = tables.parquet_columns(path)
+        form = recognise(path, names, option, reading.form)
+        tables.check_names(path, names, form.fields.values())
+        for records in tables.parquet(path, reading.chunk_size, form.fields, form.flat):
+            yield records, form, False
+        return
+    stream = iter(chunks(path, reading.chunk_size))
     first = next(stream, None)
-    lines = first.lines["line"].slice(0, SAMPLED).to_pylist() if first else []
-    form, literals = recognise(path, lines, option)
-    return ((chunk, form, literals) for chunk in chain([first] if first else [], stream))
+    sample = (
+        [line for line in first.lines["line"].slice(0, SAMPLED).to_pylist() if line and line.strip()] if first else []
+    )
+    if first is None or not sample:
+        raise InputError(
+            f"{path}, given as {option}, holds no line of text, expected JSON lines, CSV or TSV, or parquet."
+        )
+    keys, literals = json_keys(sample)
+    whole = chain([first], stream)
+    if keys:
+        form = recognise(path, keys, option, reading.form)
+        yield from ((chunk, form, literals) for chunk in whole)
+        return
+    found = tables.header(first.lines["line"][0].as_py() or "")
+    if not found:
+        raise InputError(_no_records(path, option, sample[0]))
+    names, delimiter = found
+    form = recognise(path, names, option, reading.form)
+    tables.check_names(path, names, form.fields.values())
+    for records in tables.delimited(whole, names, delimiter, form.fields):
+        yield records, form, False
 
 
-def _canonical(
+def _no_records(path: Path, option: str, line: str) -> str:
+    start = line.strip()[:60]
+    if start.startswith("["):
+        hint = "A whole JSON array becomes JSON lines with: jq -c '.[]'."
+    elif start.startswith("<"):
+        hint = "Is it a saved error page?"
+    else:
+        hint = "Expected one JSON object per line, or a first line that names the columns."
+    return (
+        f"{path}, given as {option}, is neither JSON lines nor CSV or TSV: of its first lines none is a JSON object, "
+        f"and the first names no columns. It begins with {start!r}. {hint}"
+    )
+
+
+def _convert(
     engine: DuckDB,
-    chunk: Chunk,
+    chunk: Chunk | Records,
     form: Format,
     literals: bool,
-    rows: Callable[[ir.Table], pa.Table],
-) -> tuple[pa.Table, pa.Table]:
-    """The canonical rows of a chunk, and its rejects."""
+    kind: str,
+    reading: Reading,
+    distinct: bool,
+    table: Path,
+    reject: Path,
+) -> None:
+    """Write the canonical rows of a chunk to `table`, and its rejects to `reject`."""
+    cleaned = Counter[str]()
+    fields = _fields(engine, chunk, form, literals)
+    rows = engine.to_arrow(canonical.typed_reviews(fields) if kind == "reviews" else canonical.typed_items(fields))
+    if len(rows) != len(chunk.numbers):
+        raise RuntimeError(f"{chunk.path}: {len(chunk.numbers)} records came back as {len(rows)} rows.")
+    if isinstance(chunk, Chunk):
+        rows = _refuse_repeated_keys(engine, rows, form)
+    if kind == "reviews":
+        rows = canonical.clean_reviews(rows, cleaned, scrub=reading.scrub)
+    else:
+        rows = canonical.clean_items(rows, cleaned)
+    good = pc.is_null(rows["reject"])
+    kept = rows.filter(good)
+    cleaned.update(canonical.flagged(kept))
+    schema = canonical.SCHEMAS[kind]
+    kept = kept.select(schema.names)
+    if kind == "reviews":
+        kept = kept.sort_by("user_hash")
+    bad = rows.filter(pc.invert(good)).sort_by("number")
+    dropped = Counter(bad["reject"].to_pylist())
+    if distinct:
+        whole, kept = len(kept), kept.group_by(schema.names, use_threads=False).aggregate([])
+        dropped.update({"duplicate": whole - len(kept)} if whole > len(kept) else {})
+    raw = chunk.raw(pc.index_in(bad["number"], chunk.numbers).combine_chunks())
+    if reading.scrub:
+        raw = [scrub(text, Counter()) for text in raw]
+    refused = {"file": [str(chunk.path)] * len(bad), "line": bad["number"], "reason": bad["reject"], "raw": raw}
+    counts = {
+        "read": len(rows),
+        "size": kept.nbytes,
+        "rejects": len(bad),
+        "dropped": dropped,
+        "cleaned": {rule: count for rule, count in cleaned.items() if count},
+    }
+    _write(pa.table(refused, schema=REJECTS), REJECTS, reject)
+    _write(kept, schema.with_metadata({"counts": json.dumps(counts)}), table)
+
+
+def _fields(engine: DuckDB, chunk: Chunk | Records, form: Format, literals: bool) -> ir.Table:
+    """The fields of the records of a chunk as text, by canonical column."""
+    if isinstance(chunk, Records):
+        return engine.read_arrow(chunk.fields, "raw_fields")
     lines = chunk.lines
     if literals:
         texts = [(line and from_python_literal(line)) or line for line in lines["line"].to_pylist()]
         lines = lines.set_column(1, "line", pa.array(texts, pa.large_string()))
-    table = rows(engine.read_json(lines, form.fields))
-    if len(table) != len(lines):
-        raise RuntimeError(f"{chunk.path}: {len(lines)} lines came back as {len(table)} rows.")
-    good = pc.is_null(table["reject"])
-    kept = table.filter(good).drop_columns(["number", "reject"])
-    if "user_hash" in kept.column_names:
-        kept = kept.sort_by("user_hash")
-    bad = table.filter(pc.invert(good)).sort_by("number")
-    places = pc.subtract(bad["number"], lines["number"][0])
-    raw = [line.rstrip(b"\r\n").decode(errors="backslashreplace") for line in chunk.raw.take(places).to_pylist()]
-    refused = {"file": [str(chunk.path)] * len(bad), "line": bad["number"], "reason": bad["reject"], "raw": raw}
-    return kept, pa.table(refused, schema=REJECTS)
+    return engine.read_json(lines, form.fields, form.flat)
+
+
+def _refuse_repeated_keys(engine: DuckDB, rows: pa.Table, form: Format) -> pa.Table:
+    """Reject the records that give one of the wanted keys twice: nothing says which value is meant."""
+    wanted = list(form.fields.values())
+    layouts = rows["layout"].combine_chunks().unique().drop_null()
+    samples = rows["number"].take(pc.index_in(layouts, rows["layout"].combine_chunks()))
+    repeated = [
+        layout
+        for layout, keys in zip(layouts.to_pylist(), engine.json_keys(samples), strict=True)
+        if any(keys.count(key) > 1 for key in wanted)
+    ]
+    if not repeated:
+        return rows
+    return canonical.refused(rows, pc.is_in(rows["layout"], pa.array(repeated, layouts.type)), "repeated_key")
+
+
+def _strict(reject: dict[str, str]) -> str:
+    return (
+        f"{reject['file']}, line {reject['line']}: {reject['reason']}. It begins with {reject['raw'][:80]!r}. "
+        "Mend it, or leave out --strict to count such records and go on."
+    )
 
 
 def _state(path: Path) -> list[str | int]:

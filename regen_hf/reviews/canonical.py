@@ -1,0 +1,165 @@
+"""Fields that are still text -> canonical rows: types, the reasons to refuse a record, and the cleaning, counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..schema import ITEMS
+from . import cleaning
+from .scrubbing import EMAIL, scrub_column
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+REVIEWS = pa.schema(
+    [
+        ("user_hash", pa.string()),  # first 8 hex digits of md5(reviewer_id)
+        ("reviewer_id", pa.string()),
+        ("asin", pa.string()),
+        ("unix_time", pa.int64()),  # seconds
+        ("rating", pa.int64()),
+        ("summary", pa.string()),
+        ("text", pa.string()),
+    ]
+)
+SCHEMAS = {"reviews": REVIEWS, "items": ITEMS}
+FLAGS = ("milliseconds", "iso_date", "rounded_rating", "empty_review")
+"""Rules of which a column of the same name says where they applied."""
+MILLISECONDS = 10**11
+"""Times from here on are milliseconds: as seconds this is the year 5138, as milliseconds the year 1973."""
+LATEST = 1000.0 * MILLISECONDS
+DATE = (
+    r"^\s*([0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?)?)"
+    r"(?: ?(?:Z|UTC|([+-])([0-9]{2}):?([0-9]{2})?))?\s*$"
+)
+"""ISO 8601: a day, or a moment with or without an offset; without one it is UTC."""
+
+
+def clean_reviews(rows: pa.Table, counts: Counter[str], *, scrub: bool) -> pa.Table:
+    """Clean the texts of `typed_reviews`, add `empty_review`, and refuse what must not be kept.
+
+    Args:
+        rows: typed reviews; what is refused is not cleaned, so that it is not counted.
+        counts: the values that a rule of cleaning changed are added here, by the rule.
+        scrub: put markers in the place of e-mail addresses, phone numbers, URLs and card numbers.
+    """
+    if scrub:
+        # A user cannot become a marker, or all users would be one.
+        suspect = pc.fill_null(pc.match_substring(rows["reviewer_id"], "@"), False)
+        emails = [text for text in rows["reviewer_id"].filter(suspect).to_pylist() if EMAIL.search(text)]
+        rows = refused(rows, pc.is_in(rows["reviewer_id"], pa.array(emails, pa.string())), "email_as_user")
+    good = pc.is_null(rows["reject"])
+    for name in ("summary", "text"):
+        column = cleaning.plain_column(pc.if_else(good, rows[name], None), counts)
+        rows = _replaced(rows, name, scrub_column(column, counts) if scrub else column)
+    return rows.append_column("empty_review", pc.and_(pc.is_null(rows["summary"]), pc.is_null(rows["text"])))
+
+
+def clean_items(rows: pa.Table, counts: Counter[str]) -> pa.Table:
+    """Clean `typed_items`; arguments as in `clean_reviews`. Nothing is scrubbed: no customer wrote these texts."""
+    good = pc.is_null(rows["reject"])
+    rules: dict[str, Callable[[str | None, Counter[str]], object]] = {
+        "title": cleaning.title,
+        "category": cleaning.category,
+        "description": cleaning.description,
+        "price": cleaning.price,
+    }
+    for name, rule in rules.items():
+        texts = pc.if_else(good, rows[name], None).to_pylist()
+        rows = _replaced(rows, name, pa.array([rule(text, counts) for text in texts], ITEMS.field(name).type))
+    return rows
+
+
+def refused(rows: pa.Table, where: pa.ChunkedArray, reason: str) -> pa.Table:
+    """`rows` with this reason to refuse those `where` it is true and no other reason is given."""
+    return _replaced(rows, "reject", pc.if_else(pc.and_(where, pc.is_null(rows["reject"])), reason, rows["reject"]))
+
+
+def flagged(rows: pa.Table) -> dict[str, int]:
+    """How many of the rows each rule of `FLAGS` applied to."""
+    return {name: pc.sum(rows[name]).as_py() or 0 for name in FLAGS if name in rows.column_names}
+
+
+def typed_reviews(fields: ir.Table) -> ir.Table:
+    """Reviews with types and the reasons to refuse them; the texts not yet clean."""
+    import ibis
+
+    number = fields.unix_time.try_cast("float64")
+    date = ibis.ifelse(number.isnull(), _seconds(fields.unix_time), ibis.null("float64"))
+    rating = fields.rating.nullif("").try_cast("float64")
+    table = fields.mutate(
+        reviewer_id=fields.reviewer_id.strip(),
+        asin=fields.asin.strip(),
+        time=ibis.coalesce(number, date),
+        stars=ibis.ifelse(rating.isnan(), ibis.null("float64"), rating),  # pandas writes a missing number as NaN
+        has_rating=fields.rating.nullif("").notnull(),
+        milliseconds=(number >= MILLISECONDS).fill_null(False),
+        iso_date=date.notnull(),
+    )
+    reject = ibis.cases(
+        (table.reject.notnull(), table.reject),
+        (table.nested, "wrong_type"),
+        (table.reviewer_id.fill_null("") == "", "missing_user"),
+        (table.asin.fill_null("") == "", "missing_item"),
+        (table.unix_time.fill_null("").strip() == "", "missing_time"),
+        (~table.time.between(0, LATEST).fill_null(False), "invalid_time"),
+        (table.has_rating & rating.isnull(), "invalid_rating"),
+        (~table.stars.between(1, 5).fill_null(True), "rating_out_of_scale"),
+        else_=ibis.null("string"),
+    )
+    seconds = ibis.ifelse(table.milliseconds, table.time / 1000, table.time).floor()
+    return table.select(
+        "number",
+        *_layout(fields),
+        reject=reject,
+        user_hash=table.reviewer_id.hexdigest("md5")[:8],
+        reviewer_id=table.reviewer_id,
+        asin=table.asin,
+        unix_time=ibis.ifelse(reject.isnull(), seconds, ibis.null("float64")).cast("int64"),
+        rating=ibis.ifelse(reject.isnull(), (table.stars + 0.5).floor(), ibis.null("float64")).cast("int64"),
+        summary=table.summary,
+        text=table.text,
+        milliseconds=table.milliseconds,
+        iso_date=table.iso_date,
+        rounded_rating=(table.stars != table.stars.floor()).fill_null(False),
+    )
+
+
+def typed_items(fields: ir.Table) -> ir.Table:
+    """Items with the reasons to refuse them, all still text."""
+    import ibis
+
+    asin = fields.asin.strip()
+    reject = ibis.cases(
+        (fields.reject.notnull(), fields.reject),
+        (fields.nested, "wrong_type"),
+        (asin.fill_null("") == "", "missing_asin"),
+        else_=ibis.null("string"),
+    )
+    texts = (name for name in ITEMS.names if name != "asin")
+    return fields.select("number", *_layout(fields), reject=reject, asin=asin, **{name: fields[name] for name in texts})
+
+
+def _seconds(text: ir.StringValue) -> ir.FloatingValue:
+    """Unix seconds of an ISO date, null where the text is none."""
+    import ibis
+
+    # A cast alone takes "infinity" and named zones, and leaves out the offset.
+    is_date = text.re_search(DATE)
+    moment = ibis.ifelse(is_date, text.re_extract(DATE, 1), ibis.null("string")).try_cast("timestamp")
+    hours, minutes = (text.re_extract(DATE, group).nullif("").try_cast("int64").fill_null(0) for group in (3, 4))
+    sign = ibis.ifelse(text.re_extract(DATE, 2) == "-", -1, 1)
+    return moment.epoch_seconds().cast("float64") - sign * (hours * 3600 + minutes * 60)
+
+
+def _layout(fields: ir.Table) -> list[str]:
+    return ["layout"] if "layout" in fields.columns else []
+
+
+def _replaced(rows: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    return rows.set_column(rows.schema.get_field_index(name), name, column)

@@ -1,0 +1,312 @@
+"""Tables: CSV and TSV cut into records, parquet into batches of rows, every value as text, every bad record by name.
+
+A record of CSV may go over several lines; it has the number of its first one. The header is no record. A row of parquet
+has its place in the file, from 1.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import InputError
+from .lines import Chunk, check_unchanged
+
+PARQUET = b"PAR1"
+DELIMITERS = ",\t;"
+MOST_LINES = 1000
+"""Lines of one CSV record. Past this a quote was opened by mistake, and its first line alone is refused."""
+BATCH = 20_000
+"""Records that are Python objects at a time."""
+
+
+@dataclass(frozen=True)
+class Records:
+    """Consecutive records of one file."""
+
+    path: Path
+    fields: pa.Table
+    """Columns `number` (int64), `reject` (the reason why the record gives no fields, or null), `nested` (true where a
+    flat column holds a list or an object), and the wanted columns as text."""
+    source: Sequence[str] | pa.Table
+    """What the records were made from: lines of text, or rows."""
+    bounds: list[tuple[int, int]]
+    """Of lines, the first of each record and the one after its last."""
+    position: int
+    """Bytes of the file on disk read so far."""
+
+    @property
+    def numbers(self) -> pa.ChunkedArray:
+        """The number of each record."""
+        return self.fields["number"]
+
+    def raw(self, places: pa.Array) -> list[str]:
+        """The records at `places` (from 0) as text: as they stand in the file, or a row as a JSON object."""
+        if isinstance(self.source, pa.Table):
+            return [json.dumps(row, default=str, ensure_ascii=False) for row in self.source.take(places).to_pylist()]
+        bounds = (self.bounds[place] for place in places.to_pylist())
+        records = ("".join(self.source[start:end]).rstrip("\r\n") for start, end in bounds)
+        return [record.encode(errors="surrogateescape").decode(errors="backslashreplace") for record in records]
+
+
+def header(line: str) -> tuple[list[str], str] | None:
+    r"""The names in the first line of a CSV or TSV file, and what stands between them; None where it is no such line.
+
+    >>> header('user,"item",time\n'), header('{"user": 1}'), header("<html>, a, b")
+    ((['user', 'item', 'time'], ','), None, None)
+    """
+    if line.lstrip()[:1] in ("{", "[", "<", ""):
+        return None
+    delimiter = max(DELIMITERS, key=line.count)
+    try:
+        names = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter, strict=True))
+    except csv.Error:
+        return None
+    return ([name.strip() for name in names], delimiter) if len(names) > 1 else None
+
+
+def check_names(path: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
+    """Raises `InputError` if a wanted column occurs twice among `names`."""
+    twice = [name for name in wanted if list(names).count(name) > 1]
+    if twice:
+        raise InputError(f"{path} has the column {twice[0]!r} twice, and nothing says which is meant. Rename one.")
+
+
+def delimited(
+    chunks: Iterable[Chunk], names: Sequence[str], delimiter: str, fields: Mapping[str, str]
+) -> Iterator[Records]:
+    """The records of a CSV or TSV file, quoted as in RFC 4180.
+
+    Args:
+        chunks: the lines of the file, the header first.
+        names: the columns of the file.
+        delimiter: what stands between them.
+        fields: name of the column in the result -> column of the file; null where the file has no such column.
+    """
+    lines: list[str] = []
+    number = 1
+    chunk = None
+    for chunk in chunks:
+        lines += _decoded(chunk)
+        if number == 1:
+            lines, number = lines[1:], 2
+        made, used = _records(lines, number, delimiter, last=False, names=names, fields=fields)
+        if used:
+            yield Records(chunk.path, *made, chunk.position)
+        lines, number = lines[used:], number + used
+    if chunk and lines:
+        made, _ = _records(lines, number, delimiter, last=True, names=names, fields=fields)
+        yield Records(chunk.path, *made, chunk.position)
+
+
+def _decoded(chunk: Chunk) -> list[str]:
+    """The lines of a chunk; bytes that are not UTF-8 come as lone surrogates."""
+    return [line.decode(errors="surrogateescape") for line in chunk.content.to_pylist()]
+
+
+@dataclass
+class _Feed:
+    """Hands lines to a CSV reader, and stops it where one record takes too many of them."""
+
+    lines: list[str]
+    place: int = 0
+    start: int = 0
+    ended: bool = False
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> str:
+        if self.place == len(self.lines):
+            self.ended = True
+            raise StopIteration
+        if self.place - self.start == MOST_LINES:
+            raise csv.Error
+        self.place += 1
+        return self.lines[self.place - 1]
+
+
+@dataclass
+class _Columns:
+    """Wanted values of records, as Arrow from time to time so that few of them are Python objects."""
+
+    names: Sequence[str]
+    fields: Mapping[str, str]
+    tables: list[pa.Table] = field(default_factory=list)
+    rows: list[Sequence[str | None]] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    rejects: list[str | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.empty: Sequence[None] = [None] * len(self.names)
+
+    def add(self, number: int, row: Sequence[str] | None, reject: str | None) -> None:
+        self.rows.append(row if row is not None and not reject else self.empty)
+        self.numbers.append(number)
+        self.rejects.append(reject)
+        if len(self.rows) == BATCH:
+            self.flush()
+
+    def flush(self) -> None:
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.names)
+        table = {
+            "number": pa.array(self.numbers, pa.int64()),
+            "reject": pa.array(self.rejects, pa.string()),
+            "nested": pa.repeat(pa.scalar(False), len(self.numbers)),
+        }
+        for name, column in self.fields.items():
+            values = columns[self.names.index(column)] if column in self.names else [None] * len(self.numbers)
+            table[name] = pa.array(values, pa.string())
+        self.tables.append(pa.table(table))
+        self.rows, self.numbers, self.rejects = [], [], []
+
+
+def _records(
+    lines: list[str], number: int, delimiter: str, *, last: bool, names: Sequence[str], fields: Mapping[str, str]
+) -> tuple[tuple[pa.Table, list[str], list[tuple[int, int]]], int]:
+    """Records from `lines`, the first of which is line `number` of the file; and how many lines they took.
+
+    A record that is not closed is left for the next lines, unless these are the `last`.
+    """
+    limit = csv.field_size_limit(2**31 - 1)  # of the whole process, so it is put back
+    columns, bounds = _Columns(names, fields), []
+    feed = _Feed(lines)
+    try:
+        reader = csv.reader(feed, delimiter=delimiter, strict=True)
+        while True:
+            row = None
+            try:
+                row = next(reader)
+            except StopIteration:
+                break
+            except csv.Error:
+                if feed.ended and not last and len(lines) - feed.start < MOST_LINES:
+                    break
+            reject = None
+            if row is None or (len(row) != len(names) and feed.place - feed.start > 1):
+                # The quotes do not match: one line is looked at alone, and the next one begins a record.
+                line = lines[feed.start]
+                feed.place, feed.ended = feed.start + 1, False
+                reader = csv.reader(feed, delimiter=delimiter, strict=True)
+                # Many TSV files know no quotes: there they are text.
+                row = line.rstrip("\r\n").split(delimiter) if delimiter == "\t" else [line]
+                if len(row) != len(names):
+                    reject = "unbalanced_quotes"
+            columns.add(number + feed.start, row, _problem(row, len(names), reject))
+            bounds.append((feed.start, feed.place))
+            feed.start = feed.place
+    finally:
+        csv.field_size_limit(limit)
+    columns.flush()
+    return (pa.concat_tables(columns.tables), lines, bounds), feed.start
+
+
+def _problem(row: Sequence[str], width: int, known: str | None) -> str | None:
+    """The reason why the values of a record cannot be used, None where they can; `known` is one seen before."""
+    text = "".join(row)
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "not_utf8"
+    if "\x00" in text:
+        return "nul_byte"
+    if known or len(row) == width:
+        return known
+    return "blank_line" if not text.strip() and len(row) < 2 else "wrong_field_count"
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of the columns of the parquet file at `path`.
+
+    Raises:
+        InputError: the file is damaged or cut off.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            return list(file.schema_arrow.names)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"{path} is no whole parquet file: {_first_line(error)}. Download it again.") from None
+
+
+def parquet(path: Path, size: int, fields: Mapping[str, str], flat: Sequence[str]) -> Iterator[Records]:
+    """The rows of the parquet file at `path`, about `size` bytes at a time.
+
+    Args:
+        path: the file.
+        size: bytes of the file's rows, as its footer tells them.
+        fields: name of the column in the result -> column of the file; null where the file has no such column.
+        flat: names of the result's columns that may not be nested.
+
+    Raises:
+        InputError: the file is damaged, or changed while it was read.
+    """
+    before = path.stat()
+    done = 0
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
+            count = file.metadata.num_rows
+            groups = (file.metadata.row_group(place).total_byte_size for place in range(file.metadata.num_row_groups))
+            rows = max(1, int(size * count / max(1, sum(groups))))
+            names = file.schema_arrow.names
+            columns = sorted({column for column in fields.values() if column in names})
+            for batch in file.iter_batches(batch_size=rows, columns=columns):
+                table = pa.Table.from_batches([batch])
+                text = {"number": pa.array(range(done + 1, done + len(table) + 1), pa.int64())}
+                reject = pa.nulls(len(table), pa.string())
+                nested = pa.repeat(pa.scalar(False), len(table))
+                for name, column in fields.items():
+                    values, broken = _text(table[column]) if column in columns else (pa.nulls(len(table)), None)
+                    text[name] = values.cast(pa.string())
+                    if broken is not None:
+                        reject = pc.if_else(broken, "not_utf8", reject)
+                    if name in flat and column in columns and pa.types.is_nested(table.schema.field(column).type):
+                        nested = pc.or_(nested, pc.is_valid(table[column].combine_chunks()))
+                done += len(table)
+                position = before.st_size * done // count
+                yield Records(path, pa.table({**text, "reject": reject, "nested": nested}), table, [], position)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(
+            f"{path} cannot be used: after row {done}, its data is damaged ({_first_line(error)}). Download it again."
+        ) from None
+    check_unchanged(path, before, path.stat())
+
+
+def _text(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array | None]:
+    """The values of a column as text: times as unix seconds, lists and structs as JSON; and which are not UTF-8."""
+    values = column.combine_chunks()
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    kind = values.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        moments = values.cast(pa.timestamp("us", getattr(kind, "tz", None)), safe=False).cast(pa.int64())
+        seconds = pc.floor(pc.divide(moments.cast(pa.float64()), 1e6)).cast(pa.int64())
+        return seconds.cast(pa.string()), None
+    if pa.types.is_floating(kind):
+        return pc.if_else(pc.is_nan(values), None, values).cast(pa.string()), None
+    if pa.types.is_nested(kind):
+        texts = [None if v is None else json.dumps(v, default=str, ensure_ascii=False) for v in values.to_pylist()]
+        return pa.array(texts, pa.string()), None
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        texts = [_utf8(value) for value in values.to_pylist()]
+        text = pa.array(texts, pa.string())
+        return text, pc.and_(pc.is_valid(values), pc.is_null(text))
+    return values.cast(pa.string()), None
+
+
+def _utf8(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

@@ -57,8 +57,6 @@ def test_content_vectors_are_the_encoded_text_of_each_interaction():
     texts = [interaction_text(each["item"], each["review"]) for each in purchases]
     expected = encoder().encode(texts, normalize_embeddings=True)
     np.testing.assert_allclose(processor()(purchases, TASK)["history_content"][0], expected, rtol=1e-5)
-    _, content = processor().encode_history(purchases, TASK)
-    np.testing.assert_allclose(content, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("task", "withheld"), [("product_endorsement", True), (TASK, False)])

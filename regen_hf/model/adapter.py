@@ -3,7 +3,9 @@
 Shapes:
     B   rows of the batch (users)
     N   interactions of the longest history of the batch
-    C   width of c_i = [v'_i, has_cf_i, s_i]
+    C   width of c_i = [v'_i, has_cf_i, s_i], and two columns for each further feature
+    F   further features of an interaction
+    H   width of the transformer
     D   width of the language model's embeddings
 """
 
@@ -21,6 +23,8 @@ class RegenAdapter(nn.Module):
     Shape:
         - history_cf: (B, N, cf_dim), zero where the item has no vector
         - history_content: (B, N, content_dim)
+        - history_mask: (B, N), true for the real interactions; only the transformer needs it
+        - history_features: (B, N, F), NaN where unknown
         - output: (B, N, D)
     """
 
@@ -28,45 +32,85 @@ class RegenAdapter(nn.Module):
         super().__init__()
         self.reads_cf = config.embedding_mode != "content"
         self.reads_content = config.embedding_mode != "cf"
+        self.features = config.interaction_features
+        self.cf_dropout = config.cf_dropout if config.embedding_mode == "both" else 0.0
         self.cf_dim, self.content_dim, self.cf_mean_norm = config.cf_dim, config.content_dim, config.cf_mean_norm
-        # Columns of each half; the one beyond cf_dim is the flag "has a CF vector".
-        self.columns = (config.cf_dim + 1 if self.reads_cf else 0, config.content_dim if self.reads_content else 0)
+        # Columns of each part of c_i; the one beyond cf_dim is the flag "has a CF vector".
+        self.columns = (
+            config.cf_dim + 1 if self.reads_cf else 0,
+            config.content_dim if self.reads_content else 0,
+            2 * len(self.features),
+        )
+        hidden = config.adapter_hidden_size or width
         if config.adapter == "linear":
             self.projection: nn.Module = nn.Linear(sum(self.columns), width)
-        else:
-            hidden = config.adapter_hidden_size or width
+        elif config.adapter == "mlp":
             self.projection = nn.Sequential(nn.Linear(sum(self.columns), hidden), nn.GELU(), nn.Linear(hidden, width))
+        else:
+            self.projection = HistoryTransformer(config, sum(self.columns), hidden, width)
 
-    def fuse(self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None) -> torch.Tensor:
-        """c_i = [v'_i, has_cf_i, s_i], without the half that `embedding_mode` drops: (B, N, C).
+    def fuse(
+        self,
+        history_cf: torch.Tensor | None,
+        history_content: torch.Tensor | None,
+        history_features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """c_i = [v'_i, has_cf_i, s_i, features], without the half that `embedding_mode` drops: (B, N, C).
 
         Both halves have a norm of about 1 (section 4.2), so their components are small: times the square root of the
         width they have a variance of about 1, as the layers behind expect, and the adapter learns many times faster.
         """
-        halves = []
+        parts = []
         if self.reads_cf:
             v = self._checked("history_cf", history_cf, self.cf_dim).float()  # (B, N, cf_dim)
             has_cf = (v != 0).any(-1, keepdim=True)  # (B, N, 1): a cold item is not the same as an average one
-            halves += [v / self.cf_mean_norm * self.cf_dim**0.5, has_cf.float()]
+            parts += [v / self.cf_mean_norm * self.cf_dim**0.5, has_cf.float()]
         if self.reads_content:
             s = self._checked("history_content", history_content, self.content_dim).float()  # (B, N, content_dim)
-            halves += [nn.functional.normalize(s, dim=-1) * self.content_dim**0.5]
-        return torch.cat(halves, dim=-1).to(next(self.projection.parameters()).dtype)  # (B, N, C)
+            parts += [nn.functional.normalize(s, dim=-1) * self.content_dim**0.5]
+        if self.features:
+            given = self._checked("history_features", history_features, len(self.features)).float()  # (B, N, F)
+            for feature, values in zip(self.features, given.split(1, dim=-1), strict=True):
+                known = ~values.isnan()  # (B, N, 1)
+                values = values.nan_to_num()
+                scaled = (values - 3) / 2 if feature == "rating" else torch.log1p(values.clamp(min=0)) / 5
+                parts += [scaled * known, known.float()]  # an age of five months is 1
+        return torch.cat(parts, dim=-1).to(next(self.projection.parameters()).dtype)  # (B, N, C)
 
-    def forward(self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None) -> torch.Tensor:
+    def forward(
+        self,
+        history_cf: torch.Tensor | None,
+        history_content: torch.Tensor | None,
+        history_mask: torch.Tensor,
+        history_features: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """The soft tokens of the interactions: (B, N, D)."""
-        return self.projection(self.fuse(history_cf, history_content))  # (B, N, D)
+        if self.training and self.cf_dropout and history_cf is not None:
+            chance = torch.rand(*history_cf.shape[:2], 1, device=history_cf.device)  # (B, N, 1)
+            whole = torch.rand(len(history_cf), 1, 1, device=history_cf.device)  # (B, 1, 1)
+            history_cf = history_cf.masked_fill((chance < self.cf_dropout) | (whole < self.cf_dropout), 0.0)
+        fused = self.fuse(history_cf, history_content, history_features)  # (B, N, C)
+        if isinstance(self.projection, HistoryTransformer):
+            return self.projection(fused, history_mask)  # (B, N, D)
+        return self.projection(fused)  # (B, N, D)
 
-    def parts(self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None) -> list[torch.Tensor | None]:
+    def parts(
+        self,
+        history_cf: torch.Tensor | None,
+        history_content: torch.Tensor | None,
+        history_features: torch.Tensor | None = None,
+    ) -> list[torch.Tensor | None]:
         """What CF and content each add to the soft token of a linear adapter, (B, N, D) each, the bias in neither.
 
-        None for the half that is not read; both None for an MLP, whose output is not a sum.
+        None for the half that is not read; both None for the other adapters, whose output is not a sum.
         """
         if not isinstance(self.projection, nn.Linear):
             return [None, None]
-        weights = self.projection.weight.split(self.columns, dim=1)  # (D, cf_dim + 1), (D, content_dim)
-        halves = self.fuse(history_cf, history_content).split(self.columns, dim=-1)
-        return [half @ weight.T if half.shape[-1] else None for half, weight in zip(halves, weights, strict=True)]
+        weights = self.projection.weight.split(self.columns, dim=1)  # (D, cf_dim + 1), (D, content_dim), (D, 2F)
+        fused = self.fuse(history_cf, history_content, history_features).split(self.columns, dim=-1)
+        return [
+            part @ weight.T if part.shape[-1] else None for part, weight in zip(fused[:2], weights[:2], strict=True)
+        ]
 
     @staticmethod
     def _checked(name: str, vectors: torch.Tensor | None, width: int) -> torch.Tensor:
@@ -77,4 +121,47 @@ class RegenAdapter(nn.Module):
         return vectors
 
 
-__all__ = ["RegenAdapter"]
+class HistoryTransformer(nn.Module):
+    """A small transformer over the interactions of a history, each with its place counted from the latest.
+
+    Shape:
+        - fused: (B, N, C)
+        - history_mask: (B, N)
+        - output: (B, N, D), finite for every row, also one without interactions
+    """
+
+    def __init__(self, config: RegenConfig, columns: int, hidden: int, width: int) -> None:
+        super().__init__()
+        self.inputs = nn.Linear(columns, hidden)
+        self.positions = nn.Embedding(config.max_history, hidden)
+        layer = nn.TransformerEncoderLayer(
+            hidden,
+            nhead=hidden // 64 if hidden % 64 == 0 else 1,
+            dim_feedforward=4 * hidden,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.layers = nn.TransformerEncoder(
+            layer, config.adapter_layers, norm=nn.LayerNorm(hidden), enable_nested_tensor=False
+        )
+        self.outputs = nn.Linear(hidden, width)
+
+    def forward(self, fused: torch.Tensor, history_mask: torch.Tensor) -> torch.Tensor:
+        """See the class."""
+        mask = history_mask.to(fused.device, torch.bool)  # (B, N)
+        limit = self.positions.num_embeddings
+        if mask.shape[1] > limit:
+            raise ValueError(
+                f"The histories hold up to {mask.shape[1]} purchases, and this model reads {limit} (max_history): pass "
+                "the latest ones."
+            )
+        place = mask.sum(1, keepdim=True) - mask.cumsum(1)  # (B, N): 0 for the latest interaction
+        hidden = self.inputs(fused) + self.positions(place.clamp(min=0))  # (B, N, H)
+        # A row that may attend to nothing would be NaN, and with it every gradient: let an empty one see its padding.
+        padding = ~mask & mask.any(1, keepdim=True)  # (B, N)
+        return self.outputs(self.layers(hidden, src_key_padding_mask=padding))  # (B, N, D)
+
+
+__all__ = ["HistoryTransformer", "RegenAdapter"]

@@ -2,6 +2,8 @@
 
 # No `from __future__ import annotations` here: `@strict` checks the real types of the fields.
 import math
+import os
+from dataclasses import field
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -22,10 +24,19 @@ class RegenConfig(PreTrainedConfig):
             Width of a content vector s_i.
         embedding_mode (`"both"`, `"cf"` or `"content"`, *optional*, defaults to `"both"`):
             Which of the two halves of c_i the adapter reads.
-        adapter (`"linear"` or `"mlp"`, *optional*, defaults to `"mlp"`):
-            What turns c_i into a soft token. The MLP has one hidden layer, the paper's choice (section 5).
+        adapter (`"linear"`, `"mlp"` or `"transformer"`, *optional*, defaults to `"mlp"`):
+            What turns c_i into a soft token. The MLP has one hidden layer, the paper's choice (section 5); the
+            transformer also reads the other interactions of the history and the place of each.
         adapter_hidden_size (`int`, *optional*):
-            Width of the MLP's hidden layer. Defaults to the width of the language model's embeddings.
+            Width of the MLP's hidden layer and of the transformer. Defaults to the width of the language model's
+            embeddings.
+        adapter_layers (`int`, *optional*, defaults to 2):
+            Layers of the transformer.
+        interaction_features (`list` of `"rating"` and `"age"`, *optional*, defaults to none):
+            What c_i holds beside the two embeddings: the rating of 1 to 5, and the days before the latest purchase.
+        cf_dropout (`float`, *optional*, defaults to 0.0):
+            Chance in training that one interaction, and once more that a whole history, is shown as if its items had no
+            CF vector, so that cold items work. Only with `embedding_mode="both"`.
         cf_mean_norm (`float`, *optional*, defaults to 1.0):
             Mean L2 norm of all item vectors, by which the model divides v_i (section 4.2).
         item_token_id (`int`, *optional*):
@@ -34,7 +45,7 @@ class RegenConfig(PreTrainedConfig):
             Interactions per user the model was made for, the latest ones.
 
     Raises:
-        ValueError: a width is below 1, or `cf_mean_norm` is not a positive number.
+        ValueError: a width is below 1, `cf_mean_norm` is not a positive number, or `cf_dropout` is not a share.
     """
 
     model_type = "regen"
@@ -45,8 +56,11 @@ class RegenConfig(PreTrainedConfig):
     cf_dim: int = 128
     content_dim: int = 768
     embedding_mode: Literal["both", "cf", "content"] = "both"
-    adapter: Literal["linear", "mlp"] = "mlp"
+    adapter: Literal["linear", "mlp", "transformer"] = "mlp"
     adapter_hidden_size: int | None = None
+    adapter_layers: int = 2
+    interaction_features: list[Literal["rating", "age"]] = field(default_factory=list)
+    cf_dropout: float = 0.0
     cf_mean_norm: float = 1.0
     item_token_id: int | None = None
     max_history: int = 50
@@ -64,7 +78,7 @@ class RegenConfig(PreTrainedConfig):
 
     def validate_widths(self) -> None:
         """Part of `@strict`: called on creation."""
-        for name in ("cf_dim", "content_dim", "adapter_hidden_size", "max_history"):
+        for name in ("cf_dim", "content_dim", "adapter_hidden_size", "adapter_layers", "max_history"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} was given {value}, expected an integer of at least 1.")
@@ -72,6 +86,25 @@ class RegenConfig(PreTrainedConfig):
             raise ValueError(
                 f"cf_mean_norm was given {self.cf_mean_norm}, expected the mean L2 norm of the item vectors, above 0."
             )
+        if not 0 <= self.cf_dropout < 1:
+            raise ValueError(f"cf_dropout was given {self.cf_dropout}, expected a share from 0 to under 1.")
+        if len(set(self.interaction_features)) != len(self.interaction_features):
+            raise ValueError(f"interaction_features was given {self.interaction_features}, expected each once.")
+
+    @property
+    def window(self) -> int | None:
+        """The longest sequence that the language model reads, in tokens; None where its config names no limit."""
+        length: int | None = getattr(self.get_text_config(), "max_position_embeddings", None)
+        return length
+
+    def to_dict(self) -> dict[str, Any]:
+        """What goes into config.json: nothing of the machine, such as the folder that the backbone came from."""
+        values = super().to_dict()
+        for part in (values, values.get("text_config") or {}):
+            name = str(part.get("_name_or_path") or "")
+            if os.path.isabs(name) or name.startswith(("~", ".")) or os.path.exists(name):
+                del part["_name_or_path"]
+        return values
 
 
 __all__ = ["RegenConfig"]

@@ -1,12 +1,12 @@
-"""The text of one interaction, t_i of section 4.2: item metadata, then the customer's review of it.
+"""What one interaction is to the model: t_i of section 4.2, item metadata and the customer's review, and its features.
 
-Its sentence embedding is the content vector s_i. The embedding stage and the processor both call this function, so what
-the model saw in training is what it sees afterwards.
+The sentence embedding of the text is the content vector s_i. The embedding stage, the collator and the processor call
+these functions, so what the model saw in training is what it sees afterwards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 MAX_DESCRIPTION = 500
@@ -45,6 +45,38 @@ def interaction_text(item: Mapping[str, Any], review: Mapping[str, Any] | None) 
         _cut(review.get("text"), MAX_REVIEW),
     ]
     return "\n".join(line.strip() for line in lines if line and line.strip())
+
+
+def interaction_features(
+    history: Sequence[Mapping[str, Any]], names: Sequence[str], withheld: bool = False
+) -> list[list[float]]:
+    """The features `names` of each purchase, NaN where unknown.
+
+    `rating` is the customer's, 1 to 5; `age` counts the days from the purchase to the latest one of the history.
+
+    Args:
+        history: purchases, oldest first.
+        names: some of "rating", "age".
+        withheld: leave out the last review (section 3.2), and with it its rating.
+
+    >>> day = 24 * 3600
+    >>> history = [{"review": {"rating": 5, "unix_time": day}}, {"review": {"rating": 2, "unix_time": 8 * day}}]
+    >>> interaction_features(history, ["rating", "age"], withheld=True)
+    [[5.0, 7.0], [nan, 0.0]]
+    """
+    reviews = [purchase.get("review") or {} for purchase in history]
+    times = [review["unix_time"] for review in reviews if review.get("unix_time") is not None]
+    latest = max(times, default=0)
+    table = []
+    for place, review in enumerate(reviews):
+        hidden = withheld and place == len(reviews) - 1
+        rating, time = (None if hidden else review.get("rating")), review.get("unix_time")
+        values = {
+            "rating": float("nan") if rating is None else float(rating),
+            "age": float("nan") if time is None else (latest - time) / 86_400,
+        }
+        table.append([values[name] for name in names])
+    return table
 
 
 def _cut(text: str | None, limit: int) -> str | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -23,7 +24,7 @@ from transformers.utils.generic import can_return_tuple
 from .adapter import RegenAdapter
 from .configuration_regen import RegenConfig
 
-HISTORY = ("history_cf", "history_content", "history_mask")
+HISTORY = ("history_cf", "history_content", "history_mask", "history_features")
 
 
 class RegenPreTrainedModel(PreTrainedModel):
@@ -40,28 +41,39 @@ class RegenPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
 
 
-class RegenModel(RegenPreTrainedModel):
-    """The language model without its head, reading soft tokens where the prompt holds placeholders."""
+class FusedPrompt(RegenPreTrainedModel):
+    """What embeds a prompt with its history: a table of token embeddings and an adapter."""
 
-    def __init__(self, config: RegenConfig, language_model: PreTrainedModel) -> None:
-        super().__init__(config)
-        self.language_model = language_model  # first, so that `self.dtype` is the language model's
-        self.adapter = RegenAdapter(config, _token_embeddings(language_model).embedding_dim)
-        self.post_init()
+    adapter: RegenAdapter
 
     def soft_tokens(
-        self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None, history_mask: torch.Tensor
+        self,
+        history_cf: torch.Tensor | None = None,
+        history_content: torch.Tensor | None = None,
+        history_mask: torch.Tensor | None = None,
+        history_features: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """The soft tokens of a history and, for a linear adapter, the share of CF and of content in them.
+        """The soft tokens of a history and, for a linear adapter, the share of CF and of content in them (section 6).
+
+        Takes all that the processor makes, `model.soft_tokens(**processor(history, task))`; the prompt is not read.
 
         Returns:
-            `soft`, `cf_part`, `content_part`, each (B, N, D) and zero outside `history_mask`;
-            `soft = cf_part + content_part + bias`. A part is None where it does not exist.
+            `soft`, `cf_part`, `content_part`, each (B, N, D) and zero outside `history_mask`. For a linear adapter in
+            evaluation mode `soft = W1 e_i + W2 e_s + bias`, plus what further features add where the model reads them.
+            A part is None where it does not exist.
+
+        Raises:
+            ValueError: there is no history, or not one as the model reads it.
         """
+        if history_mask is None:
+            raise ValueError("history_mask (batch, history) is missing: pass what the processor makes of a history.")
         keep = history_mask.bool().unsqueeze(-1)  # (B, N, 1)
-        parts = self.adapter.parts(history_cf, history_content)
+        parts = self.adapter.parts(history_cf, history_content, history_features)
         cf_part, content_part = (None if part is None else part * keep for part in parts)
-        return self.adapter(history_cf, history_content) * keep, cf_part, content_part  # (B, N, D) each
+        soft = self.adapter(history_cf, history_content, history_mask, history_features) * keep
+        return soft, cf_part, content_part  # (B, N, D) each
 
     def fused_embeddings(
         self,
@@ -69,14 +81,18 @@ class RegenModel(RegenPreTrainedModel):
         history_cf: torch.Tensor | None = None,
         history_content: torch.Tensor | None = None,
         history_mask: torch.Tensor | None = None,
+        history_features: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Embeddings of the prompt, each placeholder's replaced by the soft token of its interaction: (B, T, D).
+
+        Takes all that the processor makes; the attention mask is not read.
 
         Raises:
             ValueError: placeholders and interactions do not match, row by row.
         """
         embeddings = self.get_input_embeddings()(input_ids)  # (B, T, D)
-        is_item = input_ids == self.config.item_token_id  # (B, T)
+        is_item = input_ids.eq(self.config.item_token_id)  # (B, T)
         if history_mask is None:
             if history_cf is not None or history_content is not None:
                 raise ValueError("A history was given without history_mask (batch, history): pass it too.")
@@ -93,9 +109,22 @@ class RegenModel(RegenPreTrainedModel):
                 f"The prompts hold {placeholders.tolist()} placeholder tokens (id {self.config.item_token_id}) and the "
                 f"histories {purchases.tolist()} purchases, expected as many in each row: make both with the processor."
             )
-        soft = self.adapter(*(None if x is None else x.to(embeddings.device) for x in (history_cf, history_content)))
+        history_cf, history_content, history_features = (
+            None if x is None else x.to(embeddings.device) for x in (history_cf, history_content, history_features)
+        )
+        soft = self.adapter(history_cf, history_content, history_mask, history_features)  # (B, N, D)
         soft = soft[history_mask].to(embeddings.dtype)  # (all purchases, D), in the order of the placeholders
         return embeddings.masked_scatter(is_item.unsqueeze(-1), soft)  # (B, T, D)
+
+
+class RegenModel(FusedPrompt):
+    """The language model without its head, reading soft tokens where the prompt holds placeholders."""
+
+    def __init__(self, config: RegenConfig, language_model: PreTrainedModel) -> None:
+        super().__init__(config)
+        self.language_model = language_model  # first, so that `self.dtype` is the language model's
+        self.adapter = RegenAdapter(config, _token_embeddings(language_model).embedding_dim)
+        self.post_init()
 
     @can_return_tuple
     def forward(
@@ -108,13 +137,15 @@ class RegenModel(RegenPreTrainedModel):
         history_cf: torch.Tensor | None = None,
         history_content: torch.Tensor | None = None,
         history_mask: torch.Tensor | None = None,
+        history_features: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> BaseModelOutputWithPast:
         """As in [`RegenForCausalLM`], up to the last hidden state (B, T, D)."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass either input_ids or inputs_embeds: both or none were given.")
         if input_ids is not None:
-            inputs_embeds = self.fused_embeddings(input_ids, history_cf, history_content, history_mask)  # (B, T, D)
+            history = (history_cf, history_content, history_mask, history_features)
+            inputs_embeds = self.fused_embeddings(input_ids, *history)  # (B, T, D)
         elif history_mask is not None or history_cf is not None or history_content is not None:
             raise ValueError("A history needs the placeholders of input_ids, but inputs_embeds was given instead.")
         return self.language_model(
@@ -160,8 +191,11 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         content_dim: int,
         item_token_id: int,
         embedding_mode: Literal["both", "cf", "content"] = "both",
-        adapter: Literal["linear", "mlp"] = "mlp",
+        adapter: Literal["linear", "mlp", "transformer"] = "mlp",
         adapter_hidden_size: int | None = None,
+        adapter_layers: int = 2,
+        interaction_features: Sequence[Literal["rating", "age"]] = (),
+        cf_dropout: float = 0.0,
         cf_mean_norm: float = 1.0,
         max_history: int = 50,
     ) -> RegenForCausalLM:
@@ -182,6 +216,9 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             embedding_mode=embedding_mode,
             adapter=adapter,
             adapter_hidden_size=adapter_hidden_size,
+            adapter_layers=adapter_layers,
+            interaction_features=list(interaction_features),
+            cf_dropout=cf_dropout,
             cf_mean_norm=float(cf_mean_norm),
             item_token_id=item_token_id,
             max_history=max_history,
@@ -198,10 +235,10 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         return model.train(causal_lm.training)
 
     def soft_tokens(
-        self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None, history_mask: torch.Tensor
+        self, *history: Any, **inputs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """See [`RegenModel.soft_tokens`]."""
-        return self.model.soft_tokens(history_cf, history_content, history_mask)
+        """See [`FusedPrompt.soft_tokens`]."""
+        return self.model.soft_tokens(*history, **inputs)
 
     @can_return_tuple
     def forward(
@@ -214,6 +251,7 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         history_cf: torch.Tensor | None = None,
         history_content: torch.Tensor | None = None,
         history_mask: torch.Tensor | None = None,
+        history_features: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         **kwargs: Any,
@@ -229,6 +267,8 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             history_cf: (B, N, cf_dim), raw item vectors, zero for a cold item; None if the model does not read them.
             history_content: (B, N, content_dim); None if the model does not read them.
             history_mask: (B, N), true for the interactions of the row, in the order of its placeholders.
+            history_features: (B, N, F), as `config.interaction_features` names them, NaN where unknown: the rating of 1
+                to 5, the age in days before the latest purchase.
             labels: (B, T), -100 where there is no loss.
             logits_to_keep: keep this many last positions (0: all), or the positions of this index tensor.
             **kwargs: for the language model and the loss (`num_items_in_batch`).
@@ -245,6 +285,7 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             history_cf=history_cf,
             history_content=history_content,
             history_mask=history_mask,
+            history_features=history_features,
             **kwargs,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -292,9 +333,37 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         consumed = (input_ids[:, :in_cache] == self.config.item_token_id).sum(1, keepdim=True)  # (B, 1)
         rank = history_mask.long().cumsum(1)  # (B, N), 1 for the first purchase
         remaining = history_mask.bool() & (rank > consumed.to(rank.device))
+        if (
+            self.config.adapter == "transformer"
+            and (remaining.any(1) & (consumed > 0).to(rank.device).squeeze(1)).any()
+        ):
+            raise ValueError(
+                "The cache ends in the middle of a history, whose soft tokens a transformer adapter makes together: "
+                "end the cache before the history or after it."
+            )
         if remaining.any() or (step == self.config.item_token_id).any():
             return inputs | {"history_mask": remaining.to(step.device)}
         return {name: value for name, value in inputs.items() if name not in HISTORY}
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        """See [`PreTrainedModel.from_pretrained`]; here a weight that the files lack is an error, never a random one.
+
+        Raises:
+            ValueError: a weight is missing or has another shape than the configuration says.
+        """
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        wrong = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
+        if wrong:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} lacks {len(wrong)} of the model's weights, or holds them in another "
+                f"shape than config.json says: {', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}. They would be "
+                "random numbers. Download the model again, or mend its config.json."
+            )
+        return (model, info) if output_loading_info else model
 
     @torch.no_grad()
     def _check_plain_text(self, causal_lm: PreTrainedModel) -> None:

@@ -22,16 +22,13 @@ from safetensors.numpy import load_file, save_file
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import cached_file
 
-from .interactions import interaction_text
+from .fold_in import fold_in_items
+from .histories import first_columns, one_each, read_histories
+from .interactions import interaction_features, interaction_text
 
 ITEM_NAMES = "cf_items.json"
 ITEM_VECTORS = "cf_items.safetensors"
 ENCODER_FOLDER = "content_encoder"
-
-EXPECTED_HISTORY = (
-    'expected a list of purchases, oldest first, each {"item": {"asin", "title", "category", "description", "price"}, '
-    '"review": {"summary", "rating", "text", "unix_time"} or None}, or a list of such lists'
-)
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +47,12 @@ class RegenProcessor(ProcessorMixin):
         metadata_only_tasks (`list[str]`): tasks whose last review is withheld (section 3.2).
         item_token (`str`, *optional*, defaults to `"<|item|>"`): the placeholder, one per purchase.
         max_history (`int`, *optional*, defaults to 50): purchases kept, the latest ones.
+        features (`list` of `"rating"` and `"age"`, *optional*):
+            What the model reads of a purchase beside its vectors: `interaction_features` of its configuration.
+        cf_user_gram (`numpy.ndarray` of shape (cf_dim, cf_dim), *optional*):
+            Sum of x x' over the user vectors of ALS; with it `fold_in` gives new items a CF vector.
+        cf_alpha (`float`, *optional*, defaults to 1.0): a purchase rated r had the confidence 1 + cf_alpha * r in ALS.
+        cf_regularization (`float`, *optional*, defaults to 0.05): weight of the L2 penalty of ALS.
 
     Raises:
         ValueError: the parts do not fit together.
@@ -67,6 +70,10 @@ class RegenProcessor(ProcessorMixin):
         metadata_only_tasks: Sequence[str] = (),
         item_token: str = "<|item|>",  # noqa: S107 (a token of text)
         max_history: int = 50,
+        features: Sequence[str] = (),
+        cf_user_gram: np.ndarray | None = None,
+        cf_alpha: float = 1.0,
+        cf_regularization: float = 0.05,
     ) -> None:
         super().__init__(tokenizer)
         self.cf_asins = list(cf_asins)
@@ -76,8 +83,12 @@ class RegenProcessor(ProcessorMixin):
         self.metadata_only_tasks = list(metadata_only_tasks)
         self.item_token = item_token
         self.max_history = max_history
+        self.features = list(features)
+        self.cf_user_gram = None if cf_user_gram is None else np.ascontiguousarray(cf_user_gram, dtype=np.float32)
+        self.cf_alpha, self.cf_regularization = cf_alpha, cf_regularization
         self._check_parts()
-        self._cf_rows = {asin: row for row, asin in enumerate(self.cf_asins)}
+        # An item of the catalogue that training never saw has a row of zeros: no vector.
+        self._cf_rows = {asin: row for row, asin in enumerate(self.cf_asins) if self.cf_factors[row].any()}  # type: ignore[index]
         self._encoder: Any = None
         self._told_of_cold_items = False
 
@@ -140,20 +151,92 @@ class RegenProcessor(ProcessorMixin):
         """The token ids of `prompt_text`, tokenized as in training."""
         return self.tokenizer(self.prompt_text(n_items, task, prompt))["input_ids"]
 
-    def encode_history(
-        self, history: Sequence[Mapping[str, Any]], task: str | None = None
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """The vectors of one history: CF (N, cf_dim) and content (N, content_dim), None where the processor has none.
+    def fit(
+        self, n_items: int, task: str | None = None, prompt: str | None = None, max_length: int | None = None
+    ) -> tuple[int, list[int]]:
+        """How many of the latest of `n_items` purchases the model reads with this prompt, and the token ids of both.
+
+        Args:
+            n_items: purchases of the history.
+            task: a key of `task_prompts`.
+            prompt: a prompt of the user's own, instead of a task.
+            max_length: tokens at most; defaults to `tokenizer.model_max_length` where that is set.
 
         Raises:
-            ValueError: the history is malformed.
+            ValueError: the prompt alone is longer than `max_length`.
         """
-        purchases = _checked(history)[-self.max_history :]
-        return self._cf_vectors(purchases), self._content_vectors(self._texts(purchases, task))
+        if max_length is None and self.tokenizer.model_max_length < 1_000_000:  # beyond it means "not set"
+            max_length = self.tokenizer.model_max_length
+        kept = wanted = min(n_items, self.max_history)
+        while True:
+            ids = self.tokenize_prompt(kept, task, prompt)
+            excess = 0 if max_length is None else len(ids) - max_length
+            if excess <= 0:
+                break
+            if excess > kept:
+                raise ValueError(
+                    f"The prompt alone has {len(ids) - kept} tokens, and the model reads {max_length}: shorten it."
+                )
+            kept -= excess
+        if kept < wanted:
+            logger.warning(
+                "The model reads %d tokens: the oldest %d of %d purchases were left out.",
+                max_length,
+                wanted - kept,
+                wanted,
+            )
+        return kept, ids
+
+    def unknown_items(self, history: Any) -> list[str | None]:
+        """The items of one history or several that have no CF vector, once per purchase; `fold_in` gives them one."""
+        if self.cf_factors is None:
+            return []
+        asins = [purchase["item"].get("asin") for row in read_histories(history)[0] for purchase in row]
+        return [asin for asin in asins if asin not in self._cf_rows]
+
+    def fold_in(self, histories: Any) -> list[str]:
+        """Give CF vectors to the new items of `histories`, with no training: one closed step of ALS for each.
+
+        The histories are of customers who bought the new items among others that have a vector, the more the better.
+        Items that have a vector keep it, and so do all customers: to the model they are their histories. Save the
+        processor to keep the new vectors.
+
+        Args:
+            histories: as in `__call__`; every purchase counts, not the latest `max_history` alone.
+
+        Returns:
+            The items that have a vector now and had none before. An item that was bought with unknown items alone is
+            not among them.
+
+        Raises:
+            ValueError: a history is malformed, or this processor has no CF vectors to start from.
+        """
+        if self.cf_factors is None or self.cf_user_gram is None:
+            raise ValueError(
+                "This processor holds no cf_user_gram, which new items need: run `regen embeddings` and `regen train` "
+                "with this version, or give RegenProcessor the sum of x x' over the user vectors of ALS."
+            )
+        found = fold_in_items(
+            read_histories(histories)[0],
+            self._cf_rows,
+            self.cf_factors,
+            self.cf_user_gram,
+            self.cf_alpha,
+            self.cf_regularization,
+        )
+        places = {asin: row for row, asin in enumerate(self.cf_asins)}
+        added = [asin for asin in found if asin not in places]
+        self.cf_asins += added
+        self.cf_factors = np.vstack([self.cf_factors, np.zeros((len(added), self.cf_factors.shape[1]), np.float32)])
+        places |= {asin: row for row, asin in enumerate(added, len(places))}
+        for asin, vector in found.items():
+            self.cf_factors[places[asin]] = vector
+            self._cf_rows[asin] = places[asin]
+        return list(found)
 
     def __call__(
         self,
-        history: Sequence[Any],
+        history: Any,
         task: str | Sequence[str] | None = None,
         prompt: str | Sequence[str] | None = None,
         return_tensors: str | None = "pt",
@@ -165,7 +248,7 @@ class RegenProcessor(ProcessorMixin):
         fewer, with a warning, where prompt and history would be longer than `max_length`.
 
         Args:
-            history: purchases, oldest first, or a list of such histories; empty ones are fine.
+            history: purchases, oldest first, or a row of the dataset, or a list of either; empty histories are fine.
             task: a key of `task_prompts`, or one per history.
             prompt: a prompt of the user's own instead of a task, or one per history.
             return_tensors: "pt", "np" or None.
@@ -173,28 +256,38 @@ class RegenProcessor(ProcessorMixin):
 
         Returns:
             input_ids and attention_mask (B, T); history_cf (B, N, cf_dim), history_content (B, N, content_dim) and
-            history_mask (B, N), padded on the right. N is at least 1.
+            history_mask (B, N), padded on the right, and history_features (B, N, F) where the model reads any. N is at
+            least 1.
 
         Raises:
             ValueError: a history is malformed, a task unknown, or a prompt alone is too long.
         """
-        histories = _batch(history)
-        tasks = _one_each("task", task, len(histories))
-        prompts = _one_each("prompt", prompt, len(histories))
+        histories, _ = read_histories(history)
+        tasks = one_each("task", task, len(histories))
+        prompts = one_each("prompt", prompt, len(histories))
         purchases, token_ids = [], []
         for row, row_task, row_prompt in zip(histories, tasks, prompts, strict=True):
-            kept, ids = self._fit(_checked(row)[-self.max_history :], row_task, row_prompt, max_length)
-            purchases.append(kept)
+            kept, ids = self.fit(len(row), row_task, row_prompt, max_length)
+            purchases.append(row[len(row) - kept :])
             token_ids.append(ids)
 
-        tokens_mask = _mask([len(ids) for ids in token_ids])[:, ::-1]  # (B, T), true on the right
+        tokens_mask = first_columns([len(ids) for ids in token_ids])[:, ::-1]  # (B, T), true on the right
         input_ids = np.full(tokens_mask.shape, self._pad_token_id, dtype=np.int64)  # (B, T)
         input_ids[tokens_mask] = np.concatenate(token_ids)
-        history_mask = _mask([len(row) for row in purchases])  # (B, N)
+        history_mask = first_columns([len(row) for row in purchases])  # (B, N)
         data = {"input_ids": input_ids, "attention_mask": tokens_mask.astype(np.int64), "history_mask": history_mask}
         everything = [purchase for row in purchases for purchase in row]
         texts = [text for row, row_task in zip(purchases, tasks, strict=True) for text in self._texts(row, row_task)]
         vectors = {"history_cf": self._cf_vectors(everything), "history_content": self._content_vectors(texts)}
+        if self.features:
+            vectors["history_features"] = np.array(
+                [
+                    values
+                    for row, row_task in zip(purchases, tasks, strict=True)
+                    for values in interaction_features(row, self.features, row_task in self.metadata_only_tasks)
+                ],
+                dtype=np.float32,
+            ).reshape(-1, len(self.features))
         for name, rows in vectors.items():
             if rows is not None:
                 data[name] = np.zeros((*history_mask.shape, rows.shape[1]), dtype=np.float32)  # (B, N, dim)
@@ -211,6 +304,9 @@ class RegenProcessor(ProcessorMixin):
             "metadata_only_tasks": self.metadata_only_tasks,
             "item_token": self.item_token,
             "max_history": self.max_history,
+            "features": self.features,
+            "cf_alpha": self.cf_alpha,
+            "cf_regularization": self.cf_regularization,
         }
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
@@ -218,7 +314,10 @@ class RegenProcessor(ProcessorMixin):
         folder = Path(save_directory)
         files = super().save_pretrained(str(folder))
         if self.cf_factors is not None:
-            save_file({"factors": self.cf_factors}, folder / ITEM_VECTORS)
+            tensors = {"factors": self.cf_factors}
+            if self.cf_user_gram is not None:
+                tensors["user_gram"] = self.cf_user_gram
+            save_file(tensors, folder / ITEM_VECTORS)
             (folder / ITEM_NAMES).write_text(json.dumps(self.cf_asins), encoding="utf-8")
             files += [str(folder / ITEM_VECTORS), str(folder / ITEM_NAMES)]
         if self._encoder_is_ours:
@@ -247,7 +346,8 @@ class RegenProcessor(ProcessorMixin):
         names_file = cached_file(source, ITEM_NAMES, **missing_is_fine, **hub)
         if vectors is not None and names_file is not None:
             arguments["cf_asins"] = json.loads(Path(names_file).read_text(encoding="utf-8"))
-            arguments["cf_factors"] = load_file(vectors)["factors"]
+            tensors = load_file(vectors)
+            arguments["cf_factors"], arguments["cf_user_gram"] = tensors["factors"], tensors.get("user_gram")
         if arguments.get("content_encoder") == ENCODER_FOLDER:
             root = Path(source)
             if not root.is_dir():
@@ -259,7 +359,7 @@ class RegenProcessor(ProcessorMixin):
     @property
     def model_input_names(self) -> list[str]:
         """Names of the tensors that `__call__` makes."""
-        return ["input_ids", "attention_mask", "history_cf", "history_content", "history_mask"]
+        return ["input_ids", "attention_mask", "history_cf", "history_content", "history_mask", "history_features"]
 
     @property
     def _tasks(self) -> str:
@@ -292,6 +392,11 @@ class RegenProcessor(ProcessorMixin):
                 f"cf_factors has the shape {self.cf_factors.shape}, expected ({len(self.cf_asins)}, cf_dim), one "
                 "row per item of cf_asins."
             )
+        elif self.cf_user_gram is not None and self.cf_user_gram.shape != (self.cf_factors.shape[1],) * 2:
+            raise ValueError(
+                f"cf_user_gram has the shape {self.cf_user_gram.shape}, expected (cf_dim, cf_dim) as in cf_factors "
+                f"{self.cf_factors.shape}."
+            )
         elif not np.isfinite(self.cf_factors).all():
             raise ValueError("cf_factors holds values that are not finite: fit the CF vectors again.")
         if len(set(self.cf_asins)) != len(self.cf_asins):
@@ -299,32 +404,6 @@ class RegenProcessor(ProcessorMixin):
         unknown = sorted(set(self.metadata_only_tasks) - set(self.task_prompts))
         if unknown:
             raise ValueError(f"metadata_only_tasks names {', '.join(unknown)}. Known tasks: {self._tasks}.")
-
-    def _fit(
-        self, purchases: list[Any], task: str | None, prompt: str | None, max_length: int | None
-    ) -> tuple[list[Any], list[int]]:
-        """The latest purchases that fit into `max_length` tokens with the prompt, and the token ids of both."""
-        if max_length is None and self.tokenizer.model_max_length < 1_000_000:  # beyond it means "not set"
-            max_length = self.tokenizer.model_max_length
-        kept = purchases
-        while True:
-            ids = self.tokenize_prompt(len(kept), task, prompt)
-            excess = 0 if max_length is None else len(ids) - max_length
-            if excess <= 0:
-                break
-            if excess > len(kept):
-                raise ValueError(
-                    f"The prompt alone has {len(ids) - len(kept)} tokens, and the model reads {max_length}: shorten it."
-                )
-            kept = kept[excess:]
-        if len(kept) < len(purchases):
-            logger.warning(
-                "The model reads %d tokens: the oldest %d of %d purchases were left out.",
-                max_length,
-                len(purchases) - len(kept),
-                len(purchases),
-            )
-        return kept, ids
 
     def _texts(self, purchases: Sequence[Mapping[str, Any]], task: str | None) -> list[str]:
         """t_i of each purchase, without the last review where the task withholds it."""
@@ -357,55 +436,6 @@ class RegenProcessor(ProcessorMixin):
         # One text at least, so that an empty history still tells the width.
         vectors = self.encoder.encode(texts or [""], normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)[: len(texts)]
-
-
-def _batch(history: Any) -> list[Any]:
-    """A list of histories, whether one was given or several."""
-    if not isinstance(history, list | tuple):
-        raise ValueError(f"The history is a {type(history).__name__}, {EXPECTED_HISTORY}.")
-    return list(history) if history and all(isinstance(row, list | tuple) for row in history) else [history]
-
-
-def _checked(history: Any) -> list[Mapping[str, Any]]:
-    """The purchases of one history, every field of the right type or missing."""
-    if not isinstance(history, list | tuple):
-        raise ValueError(f"The history is a {type(history).__name__}, {EXPECTED_HISTORY}.")
-    fields: dict[str, dict[str, Any]] = {
-        "item": {"title": str, "category": str, "description": str, "price": int | float},
-        "review": {"summary": str, "text": str, "rating": int | float},
-    }
-    for place, purchase in enumerate(history):
-        if not isinstance(purchase, Mapping) or not isinstance(purchase.get("item"), Mapping):
-            raise ValueError(f'Purchase {place} of the history has no "item" mapping, {EXPECTED_HISTORY}.')
-        for part, types in fields.items():
-            values = purchase.get(part)
-            if values is not None and not isinstance(values, Mapping):
-                raise ValueError(f'"{part}" of purchase {place} is a {type(values).__name__}, {EXPECTED_HISTORY}.')
-            for name, kind in types.items():
-                value = (values or {}).get(name)
-                if value is not None and not isinstance(value, kind):
-                    raise ValueError(
-                        f'"{part}"."{name}" of purchase {place} is {value!r}, expected '
-                        f"{'text' if kind is str else 'a number'} or None."
-                    )
-    return list(history)
-
-
-def _one_each(name: str, value: str | Sequence[str] | None, n_histories: int) -> list[str | None]:
-    if value is None or isinstance(value, str):
-        return [value] * n_histories
-    if len(value) != n_histories:
-        raise ValueError(f"{len(value)} values of {name} were given for {n_histories} histories, expected one each.")
-    return list(value)
-
-
-def _mask(lengths: list[int]) -> np.ndarray:
-    """True for the first `length` columns of each row; one column at least.
-
-    >>> _mask([2, 0]).tolist()
-    [[True, True], [False, False]]
-    """
-    return np.arange(max([1, *lengths])) < np.array(lengths)[:, None]
 
 
 __all__ = ["RegenProcessor"]

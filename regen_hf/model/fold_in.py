@@ -1,0 +1,77 @@
+"""CF vectors for items that came after training: one closed step of weighted ALS, without fitting again.
+
+Shapes: K vectors, d the width of the CF vectors.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def solve(gram: np.ndarray, vectors: np.ndarray, confidence: np.ndarray, regularization: float) -> np.ndarray:
+    """The vector that fits its `vectors` best: argmin of sum c (1 - x'v)^2 + sum over the others (x'v)^2 + λ|x|^2.
+
+    Hu, Koren and Volinsky (2008), equations 4 and 5: (G + V' (C - I) V + λI) x = V' C 1.
+
+    Args:
+        gram: G, the sum of v v' over all users (or items), shape (d, d).
+        vectors: V, those that go with a purchase, shape (K, d).
+        confidence: c of each, shape (K,).
+        regularization: λ of ALS.
+    """
+    normal = gram + vectors.T @ ((confidence - 1)[:, None] * vectors) + regularization * np.eye(len(gram))  # (d, d)
+    return np.linalg.solve(normal, vectors.T @ confidence)  # (d,)
+
+
+def fold_in_items(
+    histories: Sequence[Sequence[Mapping[str, Any]]],
+    rows: Mapping[str, int],
+    item_factors: np.ndarray,
+    user_gram: np.ndarray,
+    alpha: float,
+    regularization: float,
+) -> dict[str, np.ndarray]:
+    """The vectors of the items of `histories` that have none yet, by asin.
+
+    A user's vector is solved from the items that have one; an item's from the users who bought it.
+
+    Args:
+        histories: purchases of each user, with the new items among those that have a vector.
+        rows: the row of `item_factors` of each item that has a vector.
+        item_factors: shape (I, d).
+        user_gram: the sum of x x' over the users whom ALS was fitted on, shape (d, d).
+        alpha: a purchase rated r has the confidence 1 + alpha * r; without a rating, of three stars.
+        regularization: λ of ALS.
+    """
+    item_factors = item_factors.astype(np.float64)
+    item_gram = item_factors.T @ item_factors  # (d, d)
+    buyers: dict[str, list[tuple[np.ndarray, float]]] = defaultdict(list)
+    for history in histories:
+        weight: dict[str, float] = {}  # several purchases of one item count as their highest
+        for purchase in history:
+            asin, rating = purchase["item"].get("asin"), (purchase.get("review") or {}).get("rating")
+            if asin is not None:
+                weight[asin] = max(weight.get(asin, 0.0), 1.0 + alpha * (3 if rating is None else rating))
+        known = [asin for asin in weight if asin in rows]
+        if not known:
+            continue
+        confidence = np.array([weight[asin] for asin in known])
+        user = solve(item_gram, item_factors[[rows[asin] for asin in known]], confidence, regularization)  # (d,)
+        for asin in weight.keys() - rows.keys():
+            buyers[asin].append((user, weight[asin]))
+    return {
+        asin: solve(
+            user_gram.astype(np.float64),
+            np.stack([user for user, _ in found]),
+            np.array([confidence for _, confidence in found]),
+            regularization,
+        ).astype(np.float32)
+        for asin, found in sorted(buyers.items())
+    }
+
+
+__all__ = ["fold_in_items", "solve"]

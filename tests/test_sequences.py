@@ -15,7 +15,8 @@ import pytest
 from regen_hf import schema
 from regen_hf.config import section
 from regen_hf.errors import ConfigError, InputError
-from regen_hf.sequences import DROPS, SequencesConfig, build
+from regen_hf.sequences import SequencesConfig, build
+from regen_hf.sequences.histories import DROPS
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DAY = 86400
@@ -216,7 +217,7 @@ def test_the_same_rows_in_any_order_give_the_same_bytes(make):
 def test_any_number_of_ranges_gives_the_same_rows_in_the_same_order(make, monkeypatch):
     reviews = crowd(200) + [review("U1", text="x" * 1000, time=n) for n in range(100)]
     whole = make(reviews)
-    monkeypatch.setattr("regen_hf.sequences.REVIEW_COPIES", 80_000)
+    monkeypatch.setattr("regen_hf.sequences.ranges.REVIEW_COPIES", 80_000)
     cut = make(reviews)
     assert len(schema.split_files(cut.out, "train")) > 3
     assert cut.split == whole.split
@@ -224,12 +225,12 @@ def test_any_number_of_ranges_gives_the_same_rows_in_the_same_order(make, monkey
 
 
 def test_a_build_that_was_interrupted_goes_on_with_the_ranges_that_are_left(make, tmp_path, monkeypatch):
-    monkeypatch.setattr("regen_hf.sequences.REVIEW_COPIES", 80_000)
+    monkeypatch.setattr("regen_hf.sequences.ranges.REVIEW_COPIES", 80_000)
     reviews, work = crowd(200), tmp_path / "kept"
     expected = make(reviews)
-    from regen_hf import sequences
+    from regen_hf.sequences import ranges
 
-    whole, calls = sequences._write_range, []
+    whole, calls = ranges._write_range, []
 
     def dying(users, titled, part):
         calls.append(part)
@@ -239,13 +240,13 @@ def test_a_build_that_was_interrupted_goes_on_with_the_ranges_that_are_left(make
 
     folder = tmp_path / "run1"
     with monkeypatch.context() as patch:
-        patch.setattr(sequences, "_write_range", dying)
+        patch.setattr(ranges, "_write_range", dying)
         with pytest.raises(KeyboardInterrupt):
             make(reviews, work=work)
     assert not list((folder / "out").iterdir())
     config = SequencesConfig(reviews=(str(folder / "reviews.json.gz"),), items=(str(folder / "items.json.gz"),))
     calls.clear()
-    monkeypatch.setattr(sequences, "_write_range", lambda *given: calls.append(given[2]) or whole(*given))
+    monkeypatch.setattr(ranges, "_write_range", lambda *given: calls.append(given[2]) or whole(*given))
     made = Result(folder / "out", build(folder, folder / "out", work, config))
     assert calls[0].stem == "00002"
     assert made.split == expected.split

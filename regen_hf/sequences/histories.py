@@ -1,0 +1,109 @@
+"""THE expression: what one ibis expression says, any engine runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..reviews.canonical import REVIEWS
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from . import SequencesConfig
+
+DROPS = ("duplicate", "unknown_item", "untitled_item", "beyond_max_history", "short_history")
+"""Reasons for which a good review is dropped, in the order in which they are looked at."""
+
+
+def best_items(items: ir.Table) -> ir.Table:
+    """One record for each asin, in the order of asin, with `records`, how many there were of it.
+
+    A record with a title is kept before one without, then that with most fields, then that with most text; ties are
+    decided by the text itself.
+    """
+    import ibis
+
+    columns = [items[name] for name in ("title", "category", "description", "price")]
+    texts = columns[:3]
+    place = ibis.row_number().over(
+        group_by=items.asin,
+        order_by=[
+            items.title.isnull(),
+            ibis.desc(sum(column.notnull().cast("int64") for column in columns)),
+            ibis.desc(sum(column.length().fill_null(0) for column in texts)),
+            *(column.fill_null("") for column in texts),
+            items.price.fill_null(-1),
+        ],
+    )
+    numbered = items.mutate(place=place, records=items.count().over(group_by=items.asin))
+    return numbered.filter(numbered.place == 0).drop("place").order_by("asin")
+
+
+def histories(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
+    """THE expression: canonical reviews -> one row for each user who wrote any.
+
+    Args:
+        reviews: columns of `reviews.REVIEWS`.
+        items: `asin` of every known item, unique, and `place`, its row in the catalogue, null if it has no title.
+        config: gives `max_history` and `min_history` and the shares of the splits.
+
+    Returns:
+        `user_hash`, `reviewer_id`, `split`; `history`, a list of (unix_time, asin, rating, summary, text, place),
+        oldest first, null if the user is dropped; `read` and a column for each of `DROPS`: that many reviews of this
+        user. In the order of `user_hash`, then `reviewer_id`.
+    """
+    import ibis
+
+    distinct = reviews.group_by(list(REVIEWS.names)).agg(copies=reviews.count())
+    known = items.mutate(known=True)
+    joined = distinct.left_join(known, "asin").drop("asin_right")
+    purchase = ibis.struct(
+        # Sorted by the first field, then by the next: some releases know only the day, so ties are common, and every
+        # field takes part so that no two purchases compare as equal.
+        {name: joined[name] for name in ("unix_time", "asin", "rating", "summary", "text", "place")}
+    )
+    users = joined.group_by("user_hash", "reviewer_id").agg(
+        read=joined.copies.sum(),
+        duplicate=(joined.copies - 1).sum(),
+        unknown_item=joined.known.isnull().sum(),
+        untitled_item=(joined.known.notnull() & joined.place.isnull()).sum(),
+        titled=joined.place.notnull().sum(),
+        history=purchase.collect(where=joined.place.notnull()),
+    )
+    kept = ibis.least(users.titled, config.max_history)
+    long_enough = users.titled >= config.min_history
+    return users.select(
+        "user_hash",
+        "reviewer_id",
+        "read",
+        "duplicate",
+        "unknown_item",
+        "untitled_item",
+        split=split(users.user_hash, config),
+        beyond_max_history=users.titled - kept,
+        short_history=ibis.ifelse(long_enough, 0, kept),
+        history=ibis.ifelse(long_enough, users.history.sort()[-config.max_history :], ibis.null(users.history.type())),
+    ).order_by("user_hash", "reviewer_id")
+
+
+def split(user_hash: ir.StringValue, config: SequencesConfig) -> ir.StringValue:
+    """The split of a user: the range into which the first 8 hex digits of md5(reviewer_id) fall, compared as text.
+
+    Text of one length compares like the number, and alike on every engine.
+    """
+    import ibis
+
+    return ibis.cases(
+        (user_hash < _hex(config.test), "test"),
+        (user_hash < _hex(config.test + config.validation), "validation"),
+        else_="train",
+    )
+
+
+def _hex(share: float) -> str:
+    """The hash below which a share of the users lies.
+
+    >>> _hex(0.0), _hex(0.5)
+    ('00000000', '80000000')
+    """
+    return f"{min(int(share * 2**32), 2**32 - 1):08x}"

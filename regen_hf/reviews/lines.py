@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import ast
 import codecs
-import gzip
 import json
 import os
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import IO, cast
 
 import numpy as np
 import pyarrow as pa
+from isal import igzip, igzip_lib
 
 from ..errors import InputError
 
@@ -82,7 +81,7 @@ def chunks(path: Path, size: int) -> Iterator[Chunk]:
                 if not block:
                     break
         after = path.stat()
-    except (EOFError, zlib.error, OSError) as error:
+    except (EOFError, igzip_lib.IsalError, OSError) as error:  # type: ignore[misc]  # its stub has no class
         raise InputError(_damage(path, number, error)) from None
     check_unchanged(path, before, after)
 
@@ -126,7 +125,7 @@ def from_python_literal(line: str) -> str | None:
 
 def _decompressed(path: Path, file: IO[bytes], start: bytes) -> IO[bytes]:
     if start.startswith(GZIP):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=file))
+        return cast(IO[bytes], igzip.IGzipFile(fileobj=file))
     if path.suffix == ".gz":
         raise InputError(f"{path} is named .gz but is not gzip: it begins with {start!r}. Is it a saved error page?")
     if start == ZSTD:

@@ -43,6 +43,8 @@ def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section
         problem = error.errors()[0]
         key = ".".join([name, *map(str, problem["loc"])])
         message = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:  # from __post_init__, whose input is the whole section
+            raise ConfigError(f"Settings of {name}: {message}.") from None
         raise ConfigError(f"Setting {key} was given {problem['input']!r}: {message}.") from None
 
 
@@ -72,9 +74,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 @functools.cache
 def help_texts(cls: type) -> dict[str, str]:
-    """The string under each field of the dataclass `cls`, by field name."""
+    """The string under each field of the dataclass `cls`, by field name; a parent's where `cls` gives none."""
+    texts: dict[str, str] = {}
+    for parent in cls.__bases__:
+        texts |= help_texts(parent) if dataclasses.is_dataclass(parent) else {}
     body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    texts = {}
     for statement, after in itertools.pairwise(typing.cast(ast.ClassDef, body).body):
         match statement, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):

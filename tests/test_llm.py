@@ -25,9 +25,8 @@ class Colour(BaseModel):
 
 def request(number, **changes):
     message = {"role": "user", "content": f"question {number}"}
-    return llm.Request(
-        **{"model": "m", "messages": (message,), "answer": Colour, "temperature": 0.5, "seed": 1} | changes
-    )
+    fields = {"model": "m", "messages": (message,), "answer": Colour, "temperature": 0.5, "seed": 1, "max_tokens": 50}
+    return llm.Request(**fields | changes)
 
 
 def requests(count):
@@ -40,8 +39,13 @@ def store(tmp_path):
         yield store
 
 
-def ask(asked, fake, store, concurrency=4, **server):
-    llm.ask(asked, llm.Server(fake.url, concurrency, **{"retries": 2, **server}), store, len(asked), "test")
+def settings(url, **changes):
+    return llm.LLMConfig(**{"backend": "openai", "model": "m", "base_url": url, "retries": 2} | changes)
+
+
+def ask(asked, fake, store, concurrency=4, **changes):
+    config = settings(fake.url, concurrency=concurrency, **changes)
+    llm.ask(lambda: iter(asked), config, store, len(asked), "test")
 
 
 def answers(asked, store):
@@ -72,9 +76,9 @@ def test_the_request_carries_model_sampling_and_schema(store):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"model": "other"}, {"temperature": 0.6}, {"seed": 2}, {"messages": ()}, {"answer": Size}]
+    "changes", [{"model": "other"}, {"temperature": 0.6}, {"seed": 2}, {"vote": 1}, {"max_tokens": 9}, {"messages": ()}]
 )
-def test_another_model_sampling_vote_prompt_or_schema_is_another_request(changes):
+def test_another_model_sampling_vote_or_prompt_is_another_request(changes):
     assert request(0).key == request(0).key
     assert request(0, **changes).key != request(0).key
 
@@ -95,7 +99,7 @@ def test_requests_are_drawn_only_as_they_are_sent(store):
 
     seen = []
     with FakeServer(lambda number, body: seen.append(len(drawn) - number)) as fake:
-        llm.ask(lazily(), llm.Server(fake.url, 2), store, 40, "test")
+        llm.ask(lazily, settings(fake.url, concurrency=2), store, 40, "test")
     assert len(seen) == 40
     assert max(seen) <= 3
 
@@ -139,9 +143,9 @@ def test_a_run_that_fails_is_resumed_with_the_missing_requests_alone(store):
 
 
 def test_no_server_at_all_is_told_in_a_sentence(store):
-    server = llm.Server("http://127.0.0.1:9/v1", concurrency=1, retries=0)
-    with pytest.raises(RunError, match=r"127\.0\.0\.1:9/v1 left .* without an answer: APIConnectionError"):
-        llm.ask(requests(3), server, store, 3, "test")
+    server = settings("http://127.0.0.1:9/v1", concurrency=1, retries=0)
+    with pytest.raises(RunError, match=r"127\.0\.0\.1:9/v1 left .* without an answer: .*Cannot connect"):
+        llm.ask(lambda: requests(3), server, store, 3, "test")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +220,7 @@ def test_a_server_that_rejects_everything_stops_the_run_and_nothing_is_held_agai
     stopped = pytest.raises(RunError, match="no seed here")
     with FakeServer(lambda number, body: error(400, "no seed here")) as fake, stopped:
         ask(asked, fake, store, concurrency=1)
-    assert len(fake.bodies) == 8
+    assert len(fake.bodies) == 8 * 3  # each in every form
     assert store.totals()["replies"] == 0
 
 
@@ -246,13 +250,13 @@ def test_the_key_goes_to_the_server_and_nowhere_else(store, tmp_path, monkeypatc
 def test_the_official_server_is_not_asked_without_a_key(store, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
-        llm.ask([request(0)], llm.Server(llm.OPENAI), store, 1, "test")
+        llm.ask(lambda: [request(0)], settings(llm.OPENAI), store, 1, "test")
 
 
 def test_without_the_client_the_extra_to_install_is_named(store, monkeypatch):
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(RegenError, match=r"pip install \"regen-hf\[llm\]\""):
-        llm.ask([request(0)], llm.Server("http://127.0.0.1:9/v1"), store, 1, "test")
+        llm.ask(lambda: [request(0)], settings("http://127.0.0.1:9/v1"), store, 1, "test")
 
 
 def test_a_damaged_store_is_told_and_not_overwritten(tmp_path):
@@ -266,11 +270,11 @@ def test_a_damaged_store_is_told_and_not_overwritten(tmp_path):
 def test_a_full_disk_is_told_and_what_was_stored_stays(tmp_path):
     path = tmp_path / "requests.sqlite"
     with llm.Store(path) as store:
-        store.put("first", llm.Reply("kept"))
-        pages = store._execute("PRAGMA page_count")[0][0]
-        store._execute(f"PRAGMA max_page_count={pages}")
+        store.put(request(1), llm.Reply("kept"))
+        pages = store.execute("PRAGMA page_count")[0][0]
+        store.execute(f"PRAGMA max_page_count={pages}")
         with pytest.raises(RunError, match="full"):
-            store.put("second", llm.Reply("x" * 100_000))
+            store.put(request(2), llm.Reply("x" * 100_000))
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT text FROM replies").fetchall() == [("kept",)]
     connection.close()

@@ -10,7 +10,7 @@ written with the last review withheld. Who wrote them stands in the column `narr
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,37 +20,13 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ..errors import RunError
+from ..llm import LLMConfig
 from ..schema import LAST_PURCHASE, NARRATIVES, SPLITS, USER
-
-BACKENDS = ("reference", "openai")
 
 
 @dataclass(frozen=True)
-class NarrativesConfig:
+class NarrativesConfig(LLMConfig):
     """Who writes the narratives, and how."""
-
-    backend: str = "reference"
-    """Who writes: reference (deterministic rules, no LLM) or openai (any OpenAI-compatible server)."""
-    model: str = ""
-    """Name of the model on the server; needed by the openai backend."""
-    base_url: str = field(default="https://api.openai.com/v1", metadata={"affects_output": False})
-    """Address of the OpenAI-compatible server. Its key is read from the environment variable OPENAI_API_KEY."""
-    temperature: float = 0.7
-    """Sampling temperature, 0 to 2."""
-    concurrency: int = field(default=16, metadata={"affects_output": False})
-    """Requests in flight at once."""
-    seed: int = 0
-    """Chooses among phrasings (reference), or is sent with each request (openai)."""
-
-    def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise ValueError(f"backend {self.backend!r} does not exist; choose one of: {', '.join(BACKENDS)}")
-        if self.backend == "openai" and not self.model:
-            raise ValueError("the openai backend needs the name of a model; set model to one that the server has")
-        if not 0 <= self.temperature <= 2:
-            raise ValueError(f"temperature is {self.temperature}, expected a number from 0 to 2")
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency is {self.concurrency}, expected 1 or more requests in flight")
 
 
 def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[str, Any]:

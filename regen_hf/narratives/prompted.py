@@ -53,9 +53,14 @@ def requests(history: Sequence[dict[str, Any]], config: NarrativesConfig) -> tup
 
     def request(name: str, shown: Sequence[dict[str, Any]], answer: type[BaseModel]) -> llm.Request:
         messages = prompts.messages(name, **prompts.fence(prompts.history_lines(shown)))
-        return llm.Request(config.model, messages, answer, config.temperature, config.seed)
+        return llm.Request.of(config, messages, answer)
 
     return request("narratives", history, Narratives), request("endorsement", withheld, Endorsement)
+
+
+def all_requests(users: Users, config: NarrativesConfig) -> Iterator[llm.Request]:
+    """The requests for all users."""
+    return (request for _, history in users() for request in requests(history, config) or ())
 
 
 def narrate(users: Users, total: int, out: Path, paid: Path, config: NarrativesConfig) -> dict[str, Any]:
@@ -91,8 +96,6 @@ def narrate(users: Users, total: int, out: Path, paid: Path, config: NarrativesC
             }
 
     with llm.Store(paid) as store:
-        missing = (request for _, history in users() for request in requests(history, config) or ())
-        server = llm.Server(config.base_url, config.concurrency)
-        llm.ask(missing, server, store, total=2 * total, desc="narratives")
+        llm.ask(lambda: all_requests(users, config), config, store, total=2 * total, desc="narratives")
         write(rows(store), out / "narratives.parquet")
         return {**counts, **store.totals(), "prompts": prompts.hashes("history", "narratives", "endorsement")}

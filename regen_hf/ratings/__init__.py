@@ -11,7 +11,7 @@ for the deterministic rules, which are no LLM.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ..errors import RunError
+from ..llm import LLMConfig
 from ..schema import RATED, RATINGS, SPLITS
 from . import aggregation
-
-BACKENDS = ("reference", "openai")
 
 VOTES = pa.schema(
     [
@@ -42,35 +41,18 @@ Votes = list[dict[str, dict[str, tuple[int, int]]]]
 
 
 @dataclass(frozen=True)
-class RatingsConfig:
+class RatingsConfig(LLMConfig):
     """Who rates the narratives, and how often."""
 
-    backend: str = "reference"
-    """Who rates: reference (deterministic rules, no LLM) or openai (any OpenAI-compatible server)."""
-    votes: int = 1
-    """Votes on each user; the paper uses 10 to 15."""
-    model: str = ""
-    """Name of the model on the server; needed by the openai backend."""
-    base_url: str = field(default="https://api.openai.com/v1", metadata={"affects_output": False})
-    """Address of the OpenAI-compatible server. Its key is read from the environment variable OPENAI_API_KEY."""
     temperature: float = 1.0
     """Sampling temperature, 0 to 2; above 0 the votes differ."""
-    concurrency: int = field(default=16, metadata={"affects_output": False})
-    """Requests in flight at once."""
-    seed: int = 0
-    """Shifts the votes (reference), or is sent with each request (openai)."""
+    votes: int = 1
+    """Votes on each user; the paper uses 10 to 15."""
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise ValueError(f"backend {self.backend!r} does not exist; choose one of: {', '.join(BACKENDS)}")
+        super().__post_init__()
         if self.votes < 1:
             raise ValueError(f"votes is {self.votes}, expected 1 or more")
-        if self.backend == "openai" and not self.model:
-            raise ValueError("the openai backend needs the name of a model; set model to one that the server has")
-        if not 0 <= self.temperature <= 2:
-            raise ValueError(f"temperature is {self.temperature}, expected a number from 0 to 2")
-        if self.concurrency < 1:
-            raise ValueError(f"concurrency is {self.concurrency}, expected 1 or more requests in flight")
 
 
 def build(run: Path, out: Path, work: Path, config: RatingsConfig) -> dict[str, Any]:

@@ -77,7 +77,14 @@ def requests(user: User, vote: int, config: RatingsConfig) -> Iterator[tuple[str
             confidence_labels=LABELS,
             **prompts.fence("\n".join([lines, "", "Text to rate", *to_rate] if to_rate else [lines])),
         )
-        yield stage, llm.Request(config.model, messages, answer_of(stage), config.temperature, config.seed + vote)
+        yield stage, llm.Request.of(config, messages, answer_of(stage), vote)
+
+
+def all_requests(users: Callable[[], Iterator[User]], config: RatingsConfig) -> Iterator[llm.Request]:
+    """The requests for all votes on all users."""
+    for user in users():
+        for number in range(config.votes):
+            yield from (request for _, request in requests(user, number, config))
 
 
 def rate(
@@ -112,13 +119,7 @@ def rate(
         return votes
 
     with llm.Store(paid) as store:
-        missing = (
-            request
-            for user in users()
-            for number in range(config.votes)
-            for _, request in requests(user, number, config)
-        )
-        server = llm.Server(config.base_url, config.concurrency)
-        llm.ask(missing, server, store, total=len(TEXTS) * config.votes * total, desc="ratings")
+        total_requests = len(TEXTS) * config.votes * total
+        llm.ask(lambda: all_requests(users, config), config, store, total=total_requests, desc="ratings")
         counts = aggregate(users(), vote, total, out, config.model)
         return {**counts, "failed": failed, **store.totals(), "prompts": prompts.hashes("history", "ratings")}

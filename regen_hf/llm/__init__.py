@@ -1,0 +1,96 @@
+"""Asking a language model: structured answers, each paid for once.
+
+    Request  ── ask ──►  backend  ──►  Store (SQLite)  ── read ──►  validated answer, or Failure
+
+A stage inherits its settings from `LLMConfig`, makes requests of them, and reads their answers back:
+
+    @dataclass(frozen=True)
+    class NarrativesConfig(LLMConfig):
+        fix: int = 0
+
+    def requests():                                     # called anew for each round, so any size fits in memory
+        for user in users():
+            yield llm.Request.of(config, prompts.messages("narratives", **values), Narratives, vote=0)
+
+    with llm.Store(run / "requests" / "narratives.sqlite") as store:
+        print(llm.estimate(requests, config, store))    # --dry-run: calls, tokens, USD
+        llm.ask(requests, config, store, total=10, desc="narratives")
+        for request in requests():
+            answer = llm.read(request, store)           # a Narratives, or an llm.Failure with reason and raw text
+
+The store holds the raw replies by the hash of model, messages, sampling and vote. `ask` sends what the store lacks and
+`read` validates what it holds, so a crash, a stricter check or another order of users never pays for a reply twice. To
+ask once more for another reason than a bad shape, send `request.again(text, reason)`: a request of its own. The key
+comes from the environment variable OPENAI_API_KEY; it is never stored and never printed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from tqdm import tqdm
+
+from .request import Failure, Reply, Request, read
+from .settings import BACKENDS, OPENAI, LLMConfig
+from .spending import Estimate, estimate, spent
+from .store import Store
+
+__all__ = [
+    "BACKENDS",
+    "OPENAI",
+    "Estimate",
+    "Failure",
+    "LLMConfig",
+    "Reply",
+    "Request",
+    "Store",
+    "ask",
+    "estimate",
+    "read",
+    "spent",
+]
+
+
+def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, total: int, desc: str) -> None:
+    """Get a reply to every request that the store has none to; a bad answer is asked again once, with the reason.
+
+    Requests are drawn as they are sent, so memory does not grow with their number. When this returns, `read` gives an
+    answer or a failure for each.
+
+    Args:
+        requests: Gives the requests, the same ones in each call.
+        config: The backend (any but `reference`), its settings, and the budget.
+        store: Where the replies go, each as it comes. Two processes never ask for one store at once.
+        total: The number of requests, for the progress bar.
+        desc: What the progress bar is called.
+
+    Raises:
+        ConfigError: the server refuses the key, does not know the model, or no price is known for a budget; told in
+            the server's own words.
+        RunError: the server does not answer, the budget is spent, the disk is full, or another process is at it. What
+            was answered is stored; the next call asks for the rest.
+    """
+    from .server import Asking
+
+    with store.alone(), tqdm(total=total, desc=desc, unit=" requests") as bar:
+        if config.backend == "openai":
+
+            async def run() -> None:
+                await Asking(config, store, bar).run(iter(requests()))
+
+            _finish(run)
+        else:
+            raise NotImplementedError(config.backend)
+
+
+def _finish(run: Callable[[], object]) -> None:
+    """Run a coroutine to its end; in a notebook, where a loop runs already, in a thread of its own."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(run())  # type: ignore[arg-type]
+    else:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(lambda: asyncio.run(run())).result()  # type: ignore[arg-type]

@@ -1,0 +1,305 @@
+"""Asking an OpenAI-compatible server, many requests at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from ..errors import ConfigError, RegenError, RunError, missing_extra
+from .pace import Pace, backoff, retry_after
+from .request import Dialect, Reply, Request, unsent
+from .settings import OPENAI, LLMConfig
+from .spending import Spending
+from .store import Store
+
+if TYPE_CHECKING:
+    import openai
+
+TOO_MUCH = (429, 503, 529)
+"""Statuses by which a server says that it has too many requests, not that this one is bad."""
+NO_SUCH_MODEL = re.compile(
+    r"model.*(not (exist|found|supported|available|a valid)|invalid|unknown)|(unknown|invalid|no such) model",
+    re.I | re.S,
+)
+
+
+class Trouble(Exception):
+    """One try of a request that gave no reply."""
+
+    def __init__(self, words: str, status: int = 0, wait: float | None = None, code: str | None = None) -> None:
+        super().__init__(words)
+        self.words, self.status, self.wait, self.code = words, status, wait, code
+
+    @property
+    def too_much(self) -> bool:
+        """The server has too many requests."""
+        return self.status in TOO_MUCH
+
+    @property
+    def refused(self) -> bool:
+        """The server does not take this request as it is."""
+        return 400 <= self.status < 500 and self.status not in (408, 409, 425, 429)
+
+
+def client_of(config: LLMConfig) -> openai.AsyncOpenAI:
+    """The official client for the server of `config`; it tries nothing twice.
+
+    Raises:
+        ConfigError: the official server is asked without a key.
+        RegenError: the client is not installed.
+    """
+    try:
+        import openai
+    except ImportError:
+        raise missing_extra("openai", "llm") from None
+    key = os.environ.get("OPENAI_API_KEY", "")
+    if not key and config.base_url.rstrip("/") == OPENAI:
+        raise ConfigError(
+            f"The server {OPENAI} needs a key: set the environment variable OPENAI_API_KEY, or set base_url to a "
+            "server that needs none."
+        )
+    try:
+        transport = openai.DefaultAioHttpClient()  # half the CPU of the default one
+    except RuntimeError:
+        raise missing_extra("aiohttp", "llm") from None
+    return openai.AsyncOpenAI(
+        api_key=key or "none",
+        base_url=config.base_url,
+        max_retries=0,
+        timeout=openai.Timeout(config.timeout, connect=min(30.0, config.timeout)),
+        http_client=transport,
+    )
+
+
+def without_key(words: str) -> str:
+    """`words` of a server or a library, with the key blotted out."""
+    key = os.environ.get("OPENAI_API_KEY", "")
+    return words.replace(key, "***") if len(key) > 4 else words
+
+
+def reply_in(payload: Any, form: str, batched: bool = False) -> Reply | None:
+    """The reply in a parsed chat completion, None where it is none."""
+    if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
+        return None
+    choice = (payload["choices"] or [{}])[0]
+    usage = payload.get("usage") or {}
+    try:
+        message = choice.get("message") or {}
+        text = message.get("content") or message.get("refusal") or ""
+        return Reply(
+            text if isinstance(text, str) else json.dumps(text),
+            finish_reason=choice.get("finish_reason"),
+            prompt_tokens=int(usage.get("prompt_tokens") or 0),
+            completion_tokens=int(usage.get("completion_tokens") or 0),
+            form=form,
+            batched=batched,
+        )
+    except (AttributeError, TypeError, ValueError):
+        return None
+
+
+class Asking:
+    """One call of `ask`: workers that share the requests, and what they have seen of the server.
+
+    A request that fails may be at fault itself, or the server may be. A later success tells the first, a run of
+    failures without any success the second: then all stop, after the requests in flight have come back.
+    """
+
+    def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
+        self.config, self.store, self.bar = config, store, bar
+        self.client = client_of(config)
+        self.pace = Pace(config.concurrency)
+        self.spending = Spending(config, store)
+        self.stop: RegenError | None = None
+        self.answered = self.failed = self.streak = 0
+        self.last_words = ""
+        self.dialects = store.dialects(config.base_url)
+        # Failures that no later success has told apart from a failing server; at most as many as make a streak.
+        self.doubtful: list[tuple[Request, Reply]] = []
+        self.opened = asyncio.Event()
+
+    async def run(self, requests: Iterator[Request]) -> None:
+        """Ask for all of `requests`."""
+        async with self.client:
+            await asyncio.gather(*(self._work(requests, number) for number in range(self.config.concurrency)))
+        if self.stop is None and self.doubtful:
+            self.stop = self._verdict()
+        if self.stop:
+            raise self.stop
+
+    async def _work(self, requests: Iterator[Request], number: int) -> None:
+        """Take requests and see each through. The first worker goes alone until the server has said something."""
+        if number:
+            await self.opened.wait()
+        try:
+            for request in requests:
+                missing = unsent(request, self.store)
+                if missing is None:
+                    self.bar.initial += 1  # not part of the rate
+                while self.stop is None and missing is not None and await self._send(missing):
+                    missing = unsent(missing, self.store)
+                if self.stop:
+                    return
+                self.bar.update()
+                self.bar.set_postfix_str(f"{self.failed} failed, {self.spending}", refresh=False)
+                await asyncio.sleep(0)  # a long row of stored answers must not starve the requests in flight
+        finally:
+            self.opened.set()
+
+    async def _send(self, request: Request) -> bool:
+        """Try a request until there is a reply, and store it; False where there is none."""
+        tries = answered = 0
+        while self.stop is None and await self._afford(request):
+            started = await self.pace.enter()
+            if self.stop:
+                self.pace.leave()
+                return False
+            worst = self.spending.worst(request)
+            self.spending.reserved += worst
+            try:
+                reply = await self._adapt(request)
+            except Trouble as trouble:
+                self.pace.leave()
+                if trouble.status:  # an answer without tokens; else it may have been paid for
+                    self.spending.reserved -= worst
+                if trouble.too_much:
+                    self.pace.slow_down(started, trouble.wait)
+                self.opened.set()
+                if self._hopeless(request, trouble):
+                    return False
+                if trouble.refused:
+                    return self._fail(request, Reply(trouble.words, "rejected"))
+                # A busy server that answers others in the meantime is no reason to give up.
+                tries = 1 if trouble.too_much and self.answered > answered else tries + 1
+                answered = self.answered
+                if tries > self.config.retries:
+                    return self._fail(request, Reply(trouble.words, "unanswered"))
+                await asyncio.sleep(backoff(tries) if trouble.wait is None else trouble.wait)
+            else:
+                self.pace.leave()
+                self.spending.reserved -= worst
+                self.pace.speed_up()
+                return self._keep(request, reply)
+        return False
+
+    async def _adapt(self, request: Request) -> Reply:
+        """One try, in the dialect that the server takes; it is found out with the first request."""
+        known = self.dialects.get(request.model)
+        dialect = known or Dialect()
+        first: Trouble | None = None
+        while True:
+            try:
+                reply = await self._try_once(request, dialect)
+            except Trouble as trouble:
+                further = dialect.after(trouble.words) if known is None and trouble.status in (400, 422) else None
+                if further is None:
+                    # Refused in every form: it is not the form, and the first words tell the reason best.
+                    raise first if first and trouble.refused else trouble from None
+                first, dialect = first or trouble, further
+            else:
+                if known is None and request.model not in self.dialects:
+                    self.dialects[request.model] = dialect
+                    self.store.remember(self.config.base_url, request.model, dialect)
+                return reply
+
+    async def _try_once(self, request: Request, dialect: Dialect) -> Reply:
+        import openai
+
+        try:
+            async with asyncio.timeout(self.config.timeout):
+                text = await self.client.post("/chat/completions", cast_to=str, body=dialect.body(request))
+        except openai.APIStatusError as error:
+            headers = error.response.headers
+            raise Trouble(without_key(str(error)), error.status_code, retry_after(headers), error.code) from None
+        except TimeoutError:
+            raise Trouble(f"no answer within {self.config.timeout} seconds") from None
+        except openai.APIError as error:
+            cause = error.__cause__ or error  # the client says no more than "Connection error."
+            raise Trouble(without_key(f"{type(cause).__name__}: {cause}")) from None
+        try:
+            payload = json.loads(text)
+        except ValueError:
+            raise Trouble(without_key(f"the reply is no JSON but {text[:200]!r}; base_url should end in /v1")) from None
+        reply = reply_in(payload, dialect.form)
+        if reply is None:
+            words = payload.get("error") if isinstance(payload, dict) else None
+            raise Trouble(without_key(f"the reply is no chat completion but {str(words or payload)[:500]}"))
+        return reply
+
+    async def _afford(self, request: Request) -> bool:
+        """Wait until the budget surely holds one more try; False, and all stop, where it never will."""
+        while not self.spending.fits(self.spending.worst(request)):
+            if self.pace.flying == 0:
+                budget = self.config.budget
+                self.stop = self.stop or RunError(
+                    f"The next request could pass the budget of {budget} USD: {self.spending} are spent. What was "
+                    "answered is kept; give a higher budget to go on."
+                )
+            if self.stop:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    def _keep(self, request: Request, reply: Reply) -> bool:
+        try:
+            self.store.put(request, reply)
+            self.spending.pay(request, reply)
+            self.answered += 1
+            self.streak = 0
+            for doubtful in self.doubtful:
+                self.store.put(*doubtful)
+            self.doubtful.clear()
+        except RunError as error:  # the disk is full: those in flight try to be kept, no other is sent
+            self.stop = self.stop or error
+            return False
+        finally:
+            self.opened.set()
+        return True
+
+    def _fail(self, request: Request, reply: Reply) -> bool:
+        self.failed += 1
+        self.last_words = reply.text
+        self.doubtful.append((request, reply))
+        self.streak += 1
+        if self.streak >= max(8, self.config.concurrency):
+            self.stop = self.stop or self._gives_up()
+        return False
+
+    def _hopeless(self, request: Request, trouble: Trouble) -> bool:
+        """Stop everything where no request can succeed: a wrong key, no credit, an unknown model."""
+        known = request.model in self.dialects
+        if not (
+            trouble.status in (401, 402, 404)
+            or (trouble.status == 403 and not known)
+            or trouble.code == "insufficient_quota"
+            or (trouble.status in (400, 422) and not known and NO_SUCH_MODEL.search(trouble.words))
+        ):
+            return False
+        self.stop = self.stop or ConfigError(
+            f"The server {self.config.base_url} refuses model {request.model!r}: {trouble.words}. Check the key in "
+            "OPENAI_API_KEY, base_url and model."
+        )
+        return True
+
+    def _verdict(self) -> RegenError | None:
+        """At the end: are the last failures the requests' own, or the server's?
+
+        The server has worked in this run, or it failed the same requests in an earlier one: then they are recorded.
+        """
+        again = all(self.store.get(request.key) for request, _ in self.doubtful)
+        for doubtful in self.doubtful:
+            self.store.put(*doubtful)
+        return None if self.answered or again else self._gives_up()
+
+    def _gives_up(self) -> RunError:
+        return RunError(
+            f"The server {self.config.base_url} left {len(self.doubtful)} requests without an "
+            f"answer: {self.last_words}. The {self.answered} answers of this run are kept; the same command asks only "
+            "for the rest."
+        )

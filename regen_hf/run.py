@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import glob
 import hashlib
 import importlib
@@ -378,6 +379,7 @@ class Run:
                 "inputs": self.inputs(stage),
                 "counts": counts,
                 "seconds": round(time.monotonic() - started, 2),
+                "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
                 "versions": _versions(stage),
             }
             _write_text(new / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")

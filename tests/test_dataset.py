@@ -1,15 +1,22 @@
+import contextlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import load_dataset
+from datasets import Features, load_dataset
+from huggingface_hub import DatasetCard
 
-from regen_hf import RegenBuilder
-from regen_hf.schema import ROW, SPLITS, features, rows, split_files
+from regen_hf import RegenBuilder, __version__
+from regen_hf.cli import main
+from regen_hf.schema import NARRATIVES, RATED, ROW, SPLITS, TASKS, features, rows, split_files
 
 
 def ask(code, cwd, home):
@@ -77,7 +84,7 @@ def test_rows_join_by_user_whatever_their_order(finished_run, tmp_path):
     pq.write_table(table.take(list(reversed(range(1, len(table))))), path)  # the first user's are lost
     out = tmp_path / "out"
     out.mkdir()
-    build(run, out, tmp_path, DatasetConfig(name="x"))
+    build(run, out, tmp_path, DatasetConfig(name="x", partial=True))
     lost = table.column("reviewer_id")[0].as_py()
     truth = {row["reviewer_id"]: row["last_purchase"] for row in table.to_pylist()}
     for split in SPLITS:
@@ -148,16 +155,146 @@ def test_the_builder_gives_what_the_command_line_gives(finished_run, tmp_path):
     assert list(built) == list(rows(split_files(finished_run / "dataset", "test")))
 
 
-def test_the_card_counts_what_the_files_hold(finished_run):
-    from huggingface_hub import DatasetCard
+def without_narratives(run, users, field=("user", "long_summary")):
+    """Take a narrative of the first `users` users out of the run's file."""
+    path = run / "narratives" / "narratives.parquet"
+    table = pq.read_table(path).to_pylist()
+    for row in table[:users]:
+        row[field[0]][field[1]] = None
+    pq.write_table(pa.Table.from_pylist(table, NARRATIVES), path)
 
-    card = DatasetCard.load(finished_run / "dataset" / "README.md")
+
+def test_missing_narratives_are_counted_and_need_partial(tiny_run, tmp_path, capsys):
+    without_narratives(tiny_run, 3)
+    without_narratives(tiny_run, 2, ("last_purchase", "endorsement"))
+    without_narratives(tiny_run, 9, ("last_purchase", "reason"))  # which may be null: not every history tells it
+    shutil.rmtree(tiny_run / "dataset")
+    assert main(["dataset", str(tiny_run)]) == 1
+    told = capsys.readouterr().err
+    assert "3 users" in told
+    assert "2 without product_endorsement, 3 without long_user_summary" in told
+    assert f"regen dataset {tiny_run} --partial" in told
+    assert not (tiny_run / "dataset").exists()
+    assert main(["dataset", str(tiny_run), "--partial"]) == 0
+    card = DatasetCard.load(tiny_run / "dataset" / "README.md").text
+    assert "3 users lack narratives that should be there" in card
+    assert "| long_user_summary | `user.long_summary` | 157 | 3 |" in card
+    rows = load_dataset(str(tiny_run / "dataset"))
+    assert sum(row["user"]["long_summary"] is None for split in rows.values() for row in split) == 3
+    main(["run", str(tiny_run)])  # the settings remember it, and nothing is made again for it
+    assert "dataset: join all of it to a Hub dataset repository\n      fresh" in capsys.readouterr().err
+
+
+def test_large_splits_are_cut_into_shards_of_bounded_size_in_row_groups_for_the_viewer(
+    finished_run, tmp_path, monkeypatch
+):
+    from regen_hf.dataset import DatasetConfig, build, shards
+
+    whole = list(rows(split_files(finished_run / "dataset", "train")))
+    monkeypatch.setattr(shards, "SHARD", 60_000)
+    monkeypatch.setattr(shards, "ROW_GROUP", 10)
+    build(finished_run, tmp_path, tmp_path / "work", DatasetConfig(name="x"))
+    files = split_files(tmp_path, "train")
+    assert len(files) > 2
+    assert files[-1].name == f"train-{len(files) - 1:05d}-of-{len(files):05d}.parquet"
+    for path in files:
+        metadata = pq.read_metadata(path)
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        sizes = [sum(group.column(c).total_compressed_size for c in range(group.num_columns)) for group in groups]
+        assert sum(sizes[:-1]) < 60_000  # closed with the row group that passes the limit
+    assert {pq.read_metadata(path).row_group(0).num_rows for path in files} == {10}
+    assert list(rows(files)) == whole
+    assert list(load_dataset(str(tmp_path), split="train")) == whole
+    configs = DatasetCard.load(tmp_path / "README.md").data.configs
+    assert configs[0]["data_files"][0] == {"split": "train", "path": [f"x/{path.name}" for path in files]}
+
+
+def test_a_row_group_never_holds_many_wide_rows(tmp_path):
+    from regen_hf.dataset import shards
+
+    wide = pa.table({"text": ["x" * 10**6] * 100})
+    assert shards.write(wide.to_batches(), wide.schema, tmp_path, "wide")[0] == 100
+    metadata = pq.read_metadata(tmp_path / "wide-00000-of-00001.parquet")
+    groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    assert sum(groups) == 100
+    assert max(groups) < 70  # of 1 MB each
+
+
+def test_the_lines_that_the_card_shows_run_as_printed(finished_run, tmp_path, monkeypatch):
+    (tmp_path / "path" / "to" / "this").mkdir(parents=True)
+    (tmp_path / "path" / "to" / "this" / "repository").symlink_to(finished_run / "dataset")
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", (finished_run / "dataset" / "README.md").read_text(), re.DOTALL)
+    told = io.StringIO()
+    names = {}
+    with contextlib.redirect_stdout(told):
+        exec(first, names)
+    assert names["user"]["user"]["long_summary"] in told.getvalue()
+    *imports, pandas_line, polars_line, duckdb_line = second.strip().splitlines()
+    exec("\n".join(imports), names)
+    truth = [row["reviewer_id"] for row in rows(split_files(finished_run / "dataset", "test"))]
+    assert eval(pandas_line, names)["reviewer_id"].to_list() == truth
+    assert eval(polars_line, names)["reviewer_id"].to_list() == truth
+    assert [row[0] for row in eval(duckdb_line, names).fetchall()] == truth
+
+
+def test_the_card_tells_the_hub_all_it_asks_for(finished_run):
+    from huggingface_hub import metadata_load
+
+    card = metadata_load(finished_run / "dataset" / "README.md")
+    assert card["license"] == "apache-2.0"
+    assert card["task_categories"] == ["text-generation"]
+    assert card["size_categories"] == ["n<1K"]
+    assert card["language"] == "en"
+    assert [config["config_name"] for config in card["configs"]] == ["tiny", "tiny-items"]
+    info = {entry["config_name"]: entry for entry in card["dataset_info"]}
+    assert Features._from_yaml_list(info["tiny"]["features"]) == features(ROW)
+    files = sum(path.stat().st_size for path in (finished_run / "dataset" / "tiny").iterdir())
+    assert info["tiny"]["download_size"] == files
+    for split in info["tiny"]["splits"]:
+        loaded = load_dataset(str(finished_run / "dataset"), split=split["name"])
+        assert len(loaded) == split["num_examples"]
+
+
+def test_every_number_of_the_card_is_that_of_the_rows(finished_run):
+    """Counted again here, row by row, with nothing of the package's own counting."""
+    card = DatasetCard.load(finished_run / "dataset" / "README.md").text
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in card.splitlines() if line[:2] == "| "]
+    table = {row[0]: row[1:] for row in cells}
+    dataset = load_dataset(str(finished_run / "dataset"))
+    everybody = [row for split in dataset.values() for row in split]
+    for name, users in {**dataset, "all": everybody}.items():
+        lengths = sorted(len(row["purchase_history"]) for row in users)
+        median = lengths[(len(lengths) - 1) // 2]
+        assert table[name] == [f"{n:,}" for n in (len(lengths), sum(lengths), lengths[0], median, lengths[-1])]
+    bought = Counter(purchase["item"]["asin"] for row in everybody for purchase in row["purchase_history"])
+    assert f"of which {len(bought)} were bought" in card
+    assert f"the most popular one {max(bought.values()):,} times" in card
+    ratings = Counter(purchase["review"]["rating"] for row in everybody for purchase in row["purchase_history"])
+    for rating, number in ratings.items():
+        assert table[str(rating)] == [f"{number:,}"]
+    for task in TASKS.values():
+        words = sorted(len(task.text(row).split()) for row in everybody)
+        assert table[task.name][1:3] == ["160", "0"]
+        assert table[task.name][4] == str(words[(len(words) - 1) // 2])
+    for part, attributes in RATED.items():
+        for attribute in attributes:
+            scores = Counter(row["metadata"][part][attribute] for row in everybody)
+            found = table[f"`{part}.{attribute}`"]
+            assert found[:8] == [str(scores[score]) for score in (*range(1, 8), None)]
+            if scores[None] < 160:
+                mean = sum(score * n for score, n in scores.items() if score) / (160 - scores[None])
+                assert float(found[8]) == pytest.approx(mean, abs=0.006)
+
+
+def test_the_card_tells_where_the_narratives_come_from_and_when(finished_run):
+    card = DatasetCard.load(finished_run / "dataset" / "README.md").text
+    assert "simulated" in card
+    assert "not by a language model" in card
+    assert "Those of 160 simulated shoppers put the planted truth of the simulation into words" in card
+    made = json.loads((finished_run / "narratives" / "manifest.json").read_text())["made"]
+    assert f"| narratives | {made[:10]} | {__version__} |" in card
     accounting = json.loads((finished_run / "sequences" / "accounting.json").read_text())
-    assert (
-        f"Of {accounting['reviews']['read']:,} reviews read, {accounting['reviews']['kept']:,} were kept" in card.text
-    )
-    for split, users in accounting["splits"].items():
-        assert f"| {split} | {users} |" in card.text
-    assert "simulated" in card.text
-    assert "not by a language model" in card.text
-    assert [config["config_name"] for config in card.data.to_dict()["configs"]] == ["tiny", "tiny-items"]
+    assert f"Of {accounting['reviews']['read']:,} reviews read, {accounting['reviews']['kept']:,} were kept" in card
+    assert "@article{sayana2024beyond" in card
+    assert "## Limits" in card

@@ -35,7 +35,7 @@ def redone(before: dict[str, float], after: dict[str, float]) -> set[str]:
 def test_every_stage_leaves_a_manifest_with_counts_seconds_and_versions(finished_run):
     for stage in STAGES.values():
         manifest = json.loads((finished_run / stage.folder / "manifest.json").read_text())
-        assert set(manifest) == {"stage", "fingerprint", "config", "inputs", "counts", "seconds", "versions"}
+        assert set(manifest) == {"stage", "fingerprint", "config", "inputs", "counts", "seconds", "made", "versions"}
         assert manifest["stage"] == stage.command
         assert manifest["counts"]
         assert manifest["versions"]["regen-hf"]

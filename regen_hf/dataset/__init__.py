@@ -1,22 +1,26 @@
 """The dataset repository: histories, narratives and scores joined to what `load_dataset` reads.
 
 dataset/
-  README.md                 the card, with the YAML that tells `load_dataset` which file is which split
-  <name>/<split>.parquet    one row per user (schema.ROW)
-  <name>-items/items.parquet    the catalogue (schema.ITEMS)
+  README.md                                the card, with the YAML that tells `load_dataset` which file is which split
+  <name>/<split>-00000-of-00001.parquet    one row per user (schema.ROW), in shards below 500 MB
+  <name>-items/items-00000-of-00001.parquet    the catalogue (schema.ITEMS)
 """
 
 from __future__ import annotations
 
 import glob
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..schema import ITEMS, ROW, SPLITS, features, item_files, split_files
+from ..errors import RunError
+from ..schema import ITEMS, ROW, SPLITS, TASKS, Task, features, item_files, split_files
+from . import shards
 
 if TYPE_CHECKING:
     from .builder import RegenBuilder as RegenBuilder
@@ -31,12 +35,19 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+MAY_BE_NULL = ("purchase_reason", "purchase_reason_explanation")
+"""A history may not tell why the last purchase was made (table 2): these are no sign of a missing narrative."""
+
+
 @dataclass(frozen=True)
 class DatasetConfig:
     """Settings of `regen dataset`."""
 
     name: str = ""
     """Name of the dataset's config, as in load_dataset(…, "office"); the run folder's name if not given."""
+    # The same rows with or without it: it is no reason to make them again.
+    partial: bool = field(default=False, metadata={"affects_output": False})
+    """Go on where narratives are missing, and leave them null."""
 
     def __post_init__(self) -> None:
         if self.name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
@@ -44,58 +55,105 @@ class DatasetConfig:
 
 
 def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, Any]:
-    """Join the stages before to a dataset repository in `out`."""
+    """Join the stages before to a dataset repository in `out`.
+
+    Returns:
+        Counts: users of each split, items, users without all of their narratives, bytes of the rows in memory.
+
+    Raises:
+        RunError: narratives are missing, and `partial` was not asked for.
+    """
     from ..hub import dataset_card
 
     # A folder may be called anything; a config's name may not.
     name = config.name or re.sub(r"[^A-Za-z0-9_.-]", "_", run.resolve().name).lstrip(".-") or "regen"
+    incomplete = _missing(run, work)
+    if incomplete["users"] and not config.partial:
+        lost = ", ".join(f"{count:,} without {task}" for task, count in incomplete.items() if task != "users" and count)
+        raise RunError(
+            f"{incomplete['users']:,} users of {run} lack narratives: {lost}. Run `regen narratives {run}` again to "
+            f"ask for them once more, or leave them null: regen dataset {run} --partial"
+        )
     counts: dict[str, Any] = {}
+    sizes = {}
     for split in SPLITS:
-        counts[split] = _join(run, split, out / name / f"{split}.parquet")
-    catalogue = item_files(run / "sequences")
-    target = out / f"{name}-items" / "items.parquet"
-    target.parent.mkdir(parents=True)
-    counts["items"] = 0
-    with pq.ParquetWriter(target, features(ITEMS).arrow_schema) as writer:
-        for path in catalogue:
-            with pq.ParquetFile(path) as file:
-                for batch in file.iter_batches():
-                    writer.write_batch(batch.cast(writer.schema))
-                    counts["items"] += batch.num_rows
-    (out / "README.md").write_text(dataset_card(run, name, counts), encoding="utf-8")
+        counts[split], sizes[split] = shards.write(_joined(run, split, work), _schema(ROW), out / name, split)
+    counts["items"], sizes["items"] = shards.write(
+        _batches(item_files(run / "sequences")), _schema(ITEMS), out / f"{name}-items", "items"
+    )
+    counts["users_without_narratives"] = incomplete["users"]
+    counts["bytes"] = sizes
+    (out / "README.md").write_text(dataset_card(run, out, name, counts), encoding="utf-8")
     return counts
 
 
-def _join(run: Path, split: str, target: Path) -> int:
-    """Write the rows of one split; a user whose narratives or scores are missing has nulls there."""
+def _schema(schema: pa.Schema) -> pa.Schema:
+    return features(schema).arrow_schema
+
+
+def _batches(files: list[Path]) -> Iterator[pa.RecordBatch]:
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(shards.ROW_GROUP)
+
+
+def _connect(work: Path) -> Any:
     import duckdb
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    schema = features(ROW).arrow_schema
-    # DuckDB takes every path for a pattern: unescaped, a run named "a[1]" would read its neighbours.
-    sequences = [glob.escape(str(path)) for path in split_files(run / "sequences", split)]
-    connection = duckdb.connect(config={"temp_directory": str(target.parent / ".duckdb")})
-    connection.execute(
-        "SET memory_limit = '2GB'; SET preserve_insertion_order = false; SET enable_progress_bar = false"
-    )
-    reader = connection.sql(
-        """
-        SELECT s.reviewer_id, s.purchase_history, n.last_purchase, n.user, r.metadata, n.narrator, r.rater
-        FROM read_parquet($sequences) s
-        LEFT JOIN read_parquet($narratives) n USING (reviewer_id)
-        LEFT JOIN read_parquet($ratings) r USING (reviewer_id)
-        ORDER BY md5(s.reviewer_id)
-        """,
-        params={
-            "sequences": sequences,
-            "narratives": glob.escape(str(run / "narratives" / "narratives.parquet")),
-            "ratings": glob.escape(str(run / "ratings" / "ratings.parquet")),
-        },
-    ).to_arrow_reader(2048)
-    written = 0
-    with pq.ParquetWriter(target, schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch.cast(schema))
-            written += batch.num_rows
-    connection.close()
-    return written
+    connection = duckdb.connect(config={"temp_directory": str(work / "spill")})
+    connection.execute("SET memory_limit = '2GB'; SET enable_progress_bar = false")
+    return connection
+
+
+# DuckDB takes every path for a pattern: unescaped, a run named "a[1]" would read its neighbours.
+def _files(*paths: Path) -> list[str]:
+    return [glob.escape(str(path)) for path in paths]
+
+
+def _missing(run: Path, work: Path) -> dict[str, int]:
+    """How many users lack a narrative that every user should have, in all (`users`) and by task."""
+    tasks = [task for task in TASKS.values() if task.name not in MAY_BE_NULL]
+
+    def null(task: Task) -> str:
+        return f"n.{task.field[0]}.{task.field[1]} IS NULL"
+
+    columns = [
+        f"count(*) FILTER ({' OR '.join(map(null, tasks))}) AS users",
+        *(f"count(*) FILTER ({null(task)}) AS {task.name}" for task in tasks),
+    ]
+    with _connect(work) as connection:
+        found = connection.sql(
+            f"""
+            SELECT {", ".join(columns)} FROM read_parquet($sequences) s
+            LEFT JOIN read_parquet($narratives) n USING (reviewer_id)
+            """,  # noqa: S608 (names of schema.TASKS)
+            params={
+                "sequences": _files(*(path for split in SPLITS for path in split_files(run / "sequences", split))),
+                "narratives": _files(run / "narratives" / "narratives.parquet"),
+            },
+        )
+        return dict(zip(found.columns, found.fetchall()[0], strict=True))
+
+
+def _joined(run: Path, split: str, work: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of one split; a user whose narratives or scores are missing has nulls there.
+
+    The files of the sequences are ranges of the users' hashes, one after the other, and each fits into memory: joined
+    and sorted one by one, they come in the order of the hash.
+    """
+    for path in split_files(run / "sequences", split):
+        with _connect(work) as connection:
+            yield from connection.sql(
+                """
+                SELECT s.reviewer_id, s.purchase_history, n.last_purchase, n.user, r.metadata, n.narrator, r.rater
+                FROM read_parquet($sequences) s
+                LEFT JOIN read_parquet($narratives) n USING (reviewer_id)
+                LEFT JOIN read_parquet($ratings) r USING (reviewer_id)
+                ORDER BY md5(s.reviewer_id)
+                """,
+                params={
+                    "sequences": _files(path),
+                    "narratives": _files(run / "narratives" / "narratives.parquet"),
+                    "ratings": _files(run / "ratings" / "ratings.parquet"),
+                },
+            ).to_arrow_reader(shards.ROW_GROUP)

@@ -1,6 +1,7 @@
 """The Hub: cards from results, the push, and the Space's app on this machine."""
 
-from .cards import dataset_card, merged_card, model_card
+from .cards import model_card
+from .dataset_card import dataset_card, merged_card
 from .publishing import push
 from .space import demo
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, RegenError
-from .cards import PLACEHOLDER, merged_card, model_card, resource, space_card
+from .cards import model_card, resource, space_card
+from .dataset_card import merged_card, on_the_hub
 from .space import APP, config_name, finished, space_config
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def push(folder: Path, namespace: str, private: bool = False, dry_run: bool = Fa
             validate_repo_id(repository)
     except HFValidationError as error:
         raise ConfigError(f"The Hub takes no repository named {repository}: {error}") from None
-    card = (run / "dataset" / "README.md").read_text(encoding="utf-8").replace(PLACEHOLDER, dataset)
+    card = on_the_hub((run / "dataset" / "README.md").read_text(encoding="utf-8"), dataset)
     card = merged_card(card, card)  # in the form that a later merge keeps, so that an equal push commits nothing
     app = resource(APP)
     files: dict[str, Files] = {

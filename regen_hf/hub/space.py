@@ -14,7 +14,7 @@ from pathlib import Path
 from ..errors import ConfigError, RegenError, RunError, missing_extra
 from ..run import Run
 from ..schema import SPLITS
-from .cards import manifest, resource
+from .cards import manifest, resource, simulated
 
 APP = "spaces/regen_demo"
 
@@ -81,6 +81,6 @@ def space_config(run: Path, model: str, dataset: str, revisions: Mapping[str, st
         "dataset_revision": (revisions or {}).get("dataset", "main"),
         "dataset_config": config_name(run),
         "split": next((split for split in reversed(SPLITS) if counts[split]), SPLITS[0]),
-        "simulated": manifest(run, "sequences")["config"]["sample"],
+        "simulated": simulated(run),
     }
     return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"

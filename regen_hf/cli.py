@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import os
 import sys
 import typing
@@ -124,6 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:  # `regen status RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        place = f": {error.filename}" if error.filename else ""
+        print(f"regen: {error.strerror}{place}. Once that is mended, the same command goes on.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("regen: stopped. The same command goes on from here.", file=sys.stderr)
@@ -250,9 +257,7 @@ def _metavar(name: str) -> str:
 
 def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """The settings that the command line gives: the file's, then single ones, then the command's own options."""
-    import yaml
-
-    from .config import read_yaml
+    from .config import parse_yaml, read_yaml
 
     values: dict[str, dict[str, Any]] = {}
     for name, keys in (read_yaml(Path(options.config)) if options.config else {}).items():
@@ -265,8 +270,8 @@ def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if not (equals and dot):
             raise ConfigError(f"--set was given {text!r}, expected SECTION.KEY=VALUE, as training.max_steps=200.")
         try:
-            values.setdefault(name, {})[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            values.setdefault(name, {})[key] = parse_yaml(value)
+        except ValueError:
             raise ConfigError(f"--set was given {text!r}: the value is not readable as YAML.") from None
     given = vars(options)
     for path, value in given.items():
@@ -276,12 +281,6 @@ def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     for key in ("reviews", "items", "sample"):
         if given.get(key) is not None:
             values.setdefault("sequences", {})[key] = given[key]
-    # The run remembers where its raw files are, wherever it is called from.
-    for key in ("reviews", "items"):
-        files = values.get("sequences", {}).get(key)
-        if files is not None:
-            files = [files] if isinstance(files, str) else files
-            values["sequences"][key] = [os.path.abspath(os.path.expanduser(str(file))) for file in files]
     return values
 
 
@@ -299,6 +298,7 @@ def _run(options: argparse.Namespace) -> None:
     known = [stage.command for stage in run.stages]
     if options.until not in known:
         raise ConfigError(f"--until was given {options.until!r}, expected one of: {', '.join(known)}.")
+    run.check(options.until)
     with run.locked():
         run.save()
         run.build_all(options.until)
@@ -309,6 +309,7 @@ def _stage(options: argparse.Namespace) -> None:
 
     run = _open(options)
     stage = STAGES[options.command]
+    run.check(options.command)
     with run.locked():
         # The simulation has no command of its own: it is the raw files of `regen sequences --sample`.
         if options.command == "sequences" and run.config["sequences"].sample:

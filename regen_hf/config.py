@@ -14,6 +14,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import math
 import textwrap
 import typing
 from collections.abc import Mapping
@@ -37,33 +38,80 @@ def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section
     for key in values:
         if key not in known:
             raise ConfigError(unknown(f"{name}.{key}", [f"{name}.{field}" for field in known]))
+    types = typing.get_type_hints(cls)
+    given = {
+        # One value where several may stand is a list of one.
+        key: [value] if isinstance(value, str) and typing.get_origin(types[key]) is tuple else value
+        for key, value in values.items()
+    }
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        return TypeAdapter(cls).validate_python(given)
     except ValidationError as error:
         problem = error.errors()[0]
+        message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
+        if not problem["loc"]:  # refused by `__post_init__`, which names the setting itself
+            raise ConfigError(f"Settings of {name!r}: {message}.") from None
         key = ".".join([name, *map(str, problem["loc"])])
-        message = problem["msg"].removeprefix("Value error, ")
-        if not problem["loc"]:  # from __post_init__, whose input is the whole section
-            raise ConfigError(f"Settings of {name}: {message}.") from None
         raise ConfigError(f"Setting {key} was given {problem['input']!r}: {message}.") from None
 
 
-def unknown(given: str, known: list[str]) -> str:
+def at_least(settings: Any, bound: float, *names: str) -> None:
+    """Refuse a number among the settings `names` of a config dataclass that is below `bound`; None is no number.
+
+    Raises:
+        ValueError: names the setting, what it was given, and the bound.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not bound <= value < math.inf:  # NaN is refused too
+            raise ValueError(f"{name} was given {value}, expected at least {bound}")
+
+
+def check_seed(settings: Any) -> None:
+    """Refuse a `seed` that numpy and torch do not both take.
+
+    Raises:
+        ValueError: it is below 0 or past 32 bits.
+    """
+    if not 0 <= settings.seed < 2**32:
+        raise ValueError(f"seed was given {settings.seed}, expected an integer from 0 to {2**32 - 1}")
+
+
+def unknown(given: Any, known: list[str]) -> str:
     """The message for a key that does not exist: what was given, the closest key, and all keys."""
+    given = str(given)  # YAML has keys that are numbers
     close = difflib.get_close_matches(given, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"Unknown setting {given!r}.{hint} Known settings: {', '.join(known)}."
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in the YAML file at `path`; an empty file is an empty mapping."""
+def parse_yaml(text: str) -> Any:
+    """Plain data from YAML; a date stays the text that it is, as every setting that holds one expects.
+
+    Raises:
+        ValueError: the text is no YAML.
+    """
     import yaml
 
+    # A type of its own, so that nobody else's YAML changes.
+    loader = type("Loader", (yaml.SafeLoader,), {})
+    loader.yaml_implicit_resolvers = {  # type: ignore[attr-defined]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(text, loader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in the YAML file at `path`; an empty file is an empty mapping."""
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"The configuration file {path} does not exist.") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"The configuration file {path} is not readable YAML: {error}") from None
     if values is None:
         return {}

@@ -34,7 +34,7 @@ def memory_bytes(memory: str) -> int:
         ConfigError: the text is not a number with one of the units KB, MB, GB, TB.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]B)", memory.strip().upper())
-    if not match:
+    if not match or float(match[1]) == 0:
         raise ConfigError(f"memory is {memory!r}, expected a number with a unit (KB, MB, GB or TB), such as 2GB.")
     return int(float(match[1]) * UNITS[match[2]])
 

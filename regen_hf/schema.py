@@ -128,6 +128,17 @@ TASKS = {
 }
 
 
+def check_tasks(names: tuple[str, ...]) -> None:
+    """Refuse tasks that do not exist, that are named twice, or none at all.
+
+    Raises:
+        ValueError: with the tasks that there are.
+    """
+    wrong = [name for place, name in enumerate(names) if name not in TASKS or name in names[:place]]
+    if wrong or not names:
+        raise ValueError(f"tasks holds {wrong or 'nothing'}, expected some of {', '.join(TASKS)}, each once")
+
+
 def split_files(folder: Path, split: str) -> list[Path]:
     """The parquet files of `split` below `folder` (the output of a stage, or a dataset repository), in order."""
     return sorted(folder.glob(f"**/{split}*.parquet"))

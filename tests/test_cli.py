@@ -101,6 +101,17 @@ def damage(raw, case):
         words, told = ["run", run, "--sample", "--until", "lunch"], "evaluate"
     elif case == "malformed --set":
         words, told = ["run", run, "--set", "training"], "SECTION.KEY=VALUE"
+    elif case == "a number for files":
+        words, told = ["sequences", run, "--set", "sequences.reviews=5"], "sequences.reviews was given 5"
+    elif case == "yaml with a number as key":
+        (raw / "mine.yaml").write_text("5: 6\n")
+        words, told = [*words, "--config", raw / "mine.yaml"], "Section 5"
+    elif case == "a section that is a number":
+        run.mkdir()
+        (run / "config.yaml").write_text("training: 5\n")
+        words, told = [*words, "--set", "training.max_steps=5"], "Section 'training'"
+    elif case == "training users evaluated":
+        words, told = ["evaluate", run, "--split", "train"], "expected test or validation"
     elif case == "status of nothing":
         words, told = ["status", run], "not a run folder"
     elif case == "push of nothing":
@@ -128,6 +139,10 @@ def damage(raw, case):
         "unknown task",
         "unknown stage",
         "malformed --set",
+        "a number for files",
+        "yaml with a number as key",
+        "a section that is a number",
+        "training users evaluated",
         "status of nothing",
         "push of nothing",
         "demo of nothing",

@@ -32,11 +32,40 @@ def test_defaults_are_accepted_by_their_own_checks():
         ({"training": 5}, "Section 'training' was given 5"),
         ({"training": {"tasks": ["haiku"]}}, "haiku.*user_profile"),
         ({"evaluation": {"tasks": ["haiku"]}}, "haiku.*user_profile"),
+        ({"evaluation": {"tasks": ["user_profile", "user_profile"]}}, "user_profile.*each once"),
+        ({"evaluation": {"split": "train"}}, "split was given 'train', expected test or validation"),
+        ({"training": {"learning_rate": "nan"}}, "learning_rate was given nan"),
+        ({"training": {"hidden_size": 100}}, "hidden_size was given 100, expected a multiple of 32"),
+        ({"training": {"warmup_ratio": 2}}, "warmup_ratio was given 2"),
+        ({"training": {"seed": -1}}, "seed was given -1"),
+        ({"embeddings": {"seed": 2**32}}, "seed was given 4294967296"),
+        ({"sequences": {"memory": "0GB"}}, "memory is '0GB'"),
+        ({"sequences": {"reviews": 5}}, r"sequences\.reviews was given 5"),
+        ({"sequences": {"reviews": [5]}}, r"sequences\.reviews\.0 was given 5"),
+        ({"sequences": {5: 1}}, r"Unknown setting 'sequences\.5'"),
+        ({5: {"a": 1}}, "Unknown setting '5'"),
+        ({"figures": {"dpi": 10**6}}, "dpi was given 1000000"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_what_is_known(values, message):
     with pytest.raises(ConfigError, match=message):
         run.make_config(values)
+
+
+def test_a_refusal_names_the_setting_and_not_all_the_others():
+    with pytest.raises(ConfigError) as error:
+        run.make_config({"training": {"max_steps": 0, "batch_size": 16}})
+    assert "batch_size" not in str(error.value)
+
+
+def test_one_value_stands_for_a_list_of_one(tmp_path):
+    config = run.make_config({"sequences": {"reviews": "a.gz", "items": "b.gz"}})["sequences"]
+    assert (config.reviews, config.items) == (("a.gz",), ("b.gz",))
+
+
+def test_dates_in_yaml_stay_text(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: 2018-01-31\nb: 2018-13-45\nc: 1")
+    assert read_yaml(tmp_path / "config.yaml") == {"a": "2018-01-31", "b": "2018-13-45", "c": 1}
 
 
 def test_text_from_the_command_line_becomes_the_right_type():

@@ -34,6 +34,19 @@ def test_results_tell_how_they_were_made(results):
     assert results["decoding"] == {"method": "greedy", "max_new_tokens": 24}
     assert "version:" in results["bleu_signature"]
     assert results["narrators"] == ["reference"]
+    assert results["seeds"] == {"training": 0, "evaluation": 0}
+    assert {"regen-hf", "python", "torch", "transformers", "sacrebleu", "rouge-score"} <= results["versions"].keys()
+
+
+def test_an_encoder_that_does_not_exist_is_told(finished_run, tmp_path):
+    from regen_hf.errors import ConfigError
+
+    work, out = tmp_path / "work", tmp_path / "out"
+    for folder in (work, out):
+        folder.mkdir()
+    config = EvaluationConfig(max_users=1, max_new_tokens=2, tasks=("user_profile",), encoder="nobody/no-such-encoder")
+    with pytest.raises(ConfigError, match="nobody/no-such-encoder"):
+        build(finished_run, out, work, config)
 
 
 def test_predictions_are_one_per_user_task_and_model_beside_their_references(finished_run):

@@ -179,6 +179,73 @@ def test_the_run_remembers_its_raw_files_from_any_folder(tmp_path, finished_run,
     assert regen("run", tmp_path / "run", "--until", "narratives") == 0
 
 
+def test_a_run_stays_fresh_when_its_raw_files_are_gone(tmp_path, finished_run, capsys):
+    raw = tmp_path / "raw"
+    shutil.copytree(finished_run / "sample", raw)
+    assert regen("sequences", tmp_path / "run", "--reviews", raw / "rev*.gz", "--items", raw / "items.jsonl.gz") == 0
+    before = made(tmp_path / "run")
+    shutil.rmtree(raw)
+    assert regen("run", tmp_path / "run", "--until", "narratives") == 0
+    assert redone(before, made(tmp_path / "run")) == {"narratives"}
+    # What would have to read them again says which file it misses.
+    assert regen("sequences", tmp_path / "run", "--max-history", 3) == 1
+    assert "items.jsonl.gz" in capsys.readouterr().err
+    assert redone(before, made(tmp_path / "run")) == {"narratives"}
+
+
+def test_a_folder_of_files_below_folders_counts_as_the_stage_reads_it(tmp_path, finished_run):
+    deep = tmp_path / "raw" / "a" / "b"
+    shutil.copytree(finished_run / "sample", deep)
+    words = ["sequences", tmp_path / "run", "--items", deep / "items.jsonl.gz"]
+    assert regen(*words, "--reviews", tmp_path / "raw" / "**" / "reviews.jsonl.gz") == 0
+    manifest = json.loads((tmp_path / "run" / "sequences" / "manifest.json").read_text())
+    assert str(deep / "reviews.jsonl.gz") in manifest["inputs"]["files"]
+
+
+def test_missing_files_are_told_before_anything_is_written(tmp_path, capsys):
+    assert regen("run", tmp_path / "new", "--reviews", tmp_path / "no.gz", "--items", tmp_path / "no.gz") == 1
+    assert "no.gz" in capsys.readouterr().err
+    assert regen("run", tmp_path / "new", "--sample", "--set", "embeddings.content_encoder=./none") == 1
+    assert "There is no model at" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_local_model_counts_by_what_is_in_it(tiny_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_run / "embeddings" / "content_encoder", "encoder")
+    settings = ["--set", "evaluation.encoder=encoder"]
+    assert regen("evaluate", tiny_run, *settings) == 0
+    assert json.loads((tiny_run / "evaluation" / "results.json").read_text())["encoder"] == "encoder"
+    before = made(tiny_run)
+    monkeypatch.chdir("/")
+    assert regen("evaluate", tiny_run) == 0
+    shutil.move(tmp_path / "encoder", tmp_path / "moved")
+    assert regen("evaluate", tiny_run, "--encoder", tmp_path / "moved") == 0
+    assert redone(before, made(tiny_run)) == set()
+    config = tmp_path / "moved" / "config_sentence_transformers.json"
+    config.write_text(config.read_text() + "\n")
+    assert regen("evaluate", tiny_run) == 0
+    assert redone(before, made(tiny_run)) == {"evaluate"}
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", '{"fingerprint": 1, "inputs": []}', "{"])
+def test_a_damaged_manifest_is_no_finished_stage(tiny_run, capsys, content):
+    (tiny_run / "figures" / "manifest.json").write_text(content)
+    assert regen("status", tiny_run) == 0
+    assert "figures     missing" in capsys.readouterr().out
+    assert regen("figures", tiny_run) == 0
+    assert Run(tiny_run).is_fresh(STAGES["figures"])
+
+
+def test_a_folder_that_cannot_be_written_is_told(tiny_run, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", str(tiny_run / "config.yaml.new"))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    assert regen("run", tiny_run) == 1
+    assert "Permission denied: " in capsys.readouterr().err
+
+
 def wait_for(process: subprocess.Popen, seen, seconds: float = 120) -> None:
     """Wait until `seen()`; the process must still be at work then."""
     end = time.monotonic() + seconds
@@ -193,9 +260,9 @@ def wait_for(process: subprocess.Popen, seen, seconds: float = 120) -> None:
     ("stage", "settings", "sign"),
     [
         # Enough work that the kill lands in the middle of it.
-        ("sequences", {"sample": {"shoppers": 6000, "items": 64}}, "sequences.new"),
-        ("embeddings", {"embeddings": {**TINY["embeddings"], "content_steps": 2000}}, "embeddings.new/cf.safetensors"),
-        ("train", {"training": {**TINY["training"], "max_steps": 400}}, "model.keep/*/checkpoints/checkpoint-8"),
+        ("sequences", {"sample": {"shoppers": 2500, "items": 64}}, "sequences.new"),
+        ("embeddings", {"embeddings": {**TINY["embeddings"], "content_steps": 400}}, "embeddings.new/cf.safetensors"),
+        ("train", {"training": {**TINY["training"], "max_steps": 80}}, "model.keep/*/checkpoints/checkpoint-8"),
         (
             "evaluate",
             {"evaluation": {"max_users": 0, "max_new_tokens": 60}},
@@ -224,7 +291,7 @@ def test_the_same_command_finishes_after_kill_9(finished_run, tmp_path, stage, s
     assert not list((run / ".work").glob("*.new"))
     if stage == "train":
         log = json.loads((run / "model" / "training_log.json").read_text())
-        assert [entry["step"] for entry in log if "loss" in entry] == list(range(10, 401, 10))
+        assert [entry["step"] for entry in log if "loss" in entry] == list(range(10, 81, 10))
 
 
 def test_counts_read_well():

@@ -12,10 +12,11 @@ The vector of a purchase without its review, which the withheld view needs, is t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..config import at_least, check_seed
 from .store import VectorStore as VectorStore
 
 
@@ -31,7 +32,7 @@ class EmbeddingsConfig:
     """Weight of the L2 penalty of ALS."""
     cf_alpha: float = 1.0
     """Confidence per rating star: a purchase rated r counts as 1 + cf_alpha * r against 1 for none (Hu et al. 2008)."""
-    content_encoder: str | None = None
+    content_encoder: str | None = field(default=None, metadata={"reads": "model"})
     """A sentence-transformers model, by name or path; with none, a small one is trained on the train users' texts."""
     content_dim: int = 256
     """Width of the trained encoder's vectors; a named encoder has its own."""
@@ -43,9 +44,9 @@ class EmbeddingsConfig:
     """Seed of ALS and of the trained encoder."""
 
     def __post_init__(self) -> None:
-        for name in ("cf_dim", "cf_iterations", "content_dim", "content_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} was given {getattr(self, name)}, expected at least 1")
+        at_least(self, 1, "cf_dim", "cf_iterations", "content_dim", "content_steps", "batch_size")
+        at_least(self, 0, "cf_regularization", "cf_alpha")
+        check_seed(self)
 
 
 def build(run: Path, out: Path, work: Path, config: EmbeddingsConfig) -> dict[str, Any]:

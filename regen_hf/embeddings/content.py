@@ -72,8 +72,8 @@ def load_encoder(name: str) -> SentenceTransformer:
         return SentenceTransformer(name)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"The content encoder {name!r} could not be loaded: {error} Give the name or the path of a "
-            "sentence-transformers model, or none to train a small one offline."
+            f"The encoder {name!r} could not be loaded: {error} Give the name or the path of a sentence-transformers "
+            "model, or none for a small one trained offline."
         ) from error
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..schema import SPLITS, TASKS
+from ..config import at_least, check_seed
+from ..schema import TASKS, check_tasks
+
+HELD_OUT = ("test", "validation")
 
 CONTROLS = {
     "fused": "the model",
@@ -30,22 +33,20 @@ class EvaluationConfig:
     """Longest narrative, in tokens."""
     batch_size: int = 64
     """Narratives written at once."""
-    encoder: str | None = None
+    encoder: str | None = field(default=None, metadata={"reads": "model"})
     """The sentence-transformers model behind `similarity`; that of the run's own content vectors if not given."""
     seed: int = 0
     """Seed of the bootstrap and of the shuffled histories."""
 
     def __post_init__(self) -> None:
-        unknown = [task for task in self.tasks if task not in TASKS]
-        if unknown or not self.tasks:
-            raise ValueError(f"tasks holds {unknown or 'nothing'}, expected some of {', '.join(TASKS)}")
-        if self.split not in SPLITS:
-            raise ValueError(f"split was given {self.split!r}, expected one of {', '.join(SPLITS)}")
-        if self.max_users < 0:
-            raise ValueError(f"max_users was given {self.max_users}, expected 0 for all or a number of users")
-        for name in ("max_new_tokens", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} was given {getattr(self, name)}, expected at least 1")
+        check_tasks(self.tasks)
+        if self.split not in HELD_OUT:
+            raise ValueError(
+                f"split was given {self.split!r}, expected {' or '.join(HELD_OUT)}, which training has not seen"
+            )
+        at_least(self, 0, "max_users")
+        at_least(self, 1, "max_new_tokens", "batch_size")
+        check_seed(self)
 
 
 def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ..errors import InputError, missing_extra
+from ..run.stages import STAGES, versions
 from ..schema import TASKS, rows, split_files
 from . import CONTROLS
 from .metrics import bleu_interval, mean_interval, rouge_lsum, similarity
@@ -36,7 +37,8 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     predictions = predict(run, users, work, config)
     pq.write_table(predictions, out / "predictions.parquet")
 
-    encoder_name, encoder = load_encoder(run, config)
+    encoder_name, encoder = similarity_encoder(run, config)
+    trained = json.loads((run / "model" / "manifest.json").read_text(encoding="utf-8"))["config"]
     results = {
         "split": config.split,
         "n_users": len(users),
@@ -45,7 +47,8 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
         "encoder": encoder_name,
         "bleu_signature": _signature(),
         "decoding": {"method": "greedy", "max_new_tokens": config.max_new_tokens},
-        "seed": config.seed,
+        "seeds": {"training": trained["seed"], "evaluation": config.seed},
+        "versions": versions(STAGES["evaluate"]),
         "narrators": sorted({str(user["narrator"]) for user in users}),
     }
     (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -186,19 +189,16 @@ def score(predictions: pa.Table, encoder: Any, seed: int) -> dict[str, dict[str,
     return scores
 
 
-def load_encoder(run: Path, config: EvaluationConfig) -> tuple[str, Any]:
-    """The encoder behind `similarity` and the name to report."""
-    from sentence_transformers import SentenceTransformer
+def similarity_encoder(run: Path, config: EvaluationConfig) -> tuple[str, Any]:
+    """The name to report of the encoder behind `similarity`, and the encoder."""
+    from ..embeddings.content import load_encoder
 
-    if config.encoder is not None:
-        return config.encoder, SentenceTransformer(config.encoder)
     manifest = json.loads((run / "embeddings" / "manifest.json").read_text(encoding="utf-8"))
-    named = manifest["config"]["content_encoder"]
+    named = config.encoder or manifest["config"]["content_encoder"]
     if named is not None:
-        return named, SentenceTransformer(named)
-    return "content_encoder of this run (static, trained on its train users)", SentenceTransformer(
-        str(run / "embeddings" / "content_encoder")
-    )
+        return Path(named).name if Path(named).is_absolute() else named, load_encoder(named)
+    own = "content_encoder of this run (static, trained on its train users)"
+    return own, load_encoder(str(run / "embeddings" / "content_encoder"))
 
 
 def _signature() -> str:

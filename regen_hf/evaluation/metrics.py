@@ -59,7 +59,14 @@ def rouge_lsum(predictions: Sequence[str], references: Sequence[str]) -> NDArray
 def similarity(
     predictions: Sequence[str], references: Sequence[str], encoder: SentenceTransformer
 ) -> NDArray[np.float64]:
-    """Cosine of the embeddings of each pair, shape (pairs,)."""
+    """Cosine of the embeddings of each pair, shape (pairs,).
+
+    >>> from sentence_transformers import SentenceTransformer
+    >>> from sentence_transformers.sentence_transformer.modules import BoW
+    >>> words = SentenceTransformer(modules=[BoW(["red", "blue", "pen", "notebook"])], device="cpu")
+    >>> similarity(["red pen", "red pen"], ["pen red", "blue pen"], words).round(2).tolist()
+    [1.0, 0.5]
+    """
     if not _paired(predictions, references):
         return np.zeros(0)
     left, right = (

@@ -22,8 +22,8 @@ class FiguresConfig:
     """Dots per inch."""
 
     def __post_init__(self) -> None:
-        if self.dpi < 1:
-            raise ValueError(f"dpi was given {self.dpi}, expected at least 1")
+        if not 10 <= self.dpi <= 1200:
+            raise ValueError(f"dpi was given {self.dpi}, expected 10 to 1200")
 
 
 def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, Any]:

@@ -31,10 +31,9 @@ from .ranges import build_ranges
 class SequencesConfig:
     """Where the raw files are, and which users and purchases are kept."""
 
-    # Where the files lie says nothing: their content is in the fingerprint of the stage.
-    reviews: tuple[str, ...] = field(default=(), metadata={"affects_output": False})
+    reviews: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
     """Raw review files: paths or globs of JSON lines, plain, gzip or zstd."""
-    items: tuple[str, ...] = field(default=(), metadata={"affects_output": False})
+    items: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
     """Raw item metadata files: paths or globs of JSON lines, plain, gzip or zstd."""
     sample: bool = False
     """Use the simulated sample world in place of raw files."""

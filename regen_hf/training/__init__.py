@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..schema import TASKS
+from ..config import at_least, check_seed
+from ..schema import TASKS, check_tasks
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """Settings of `regen train`."""
 
-    backbone: str | None = None
+    backbone: str | None = field(default=None, metadata={"reads": "model"})
     """A causal language model, by Hub name or path; with none, a small one is trained from nothing, offline."""
     embedding_mode: Literal["both", "cf", "content"] = "both"
     """What a soft token is made of: `both`, `cf` or `content` (the columns of the paper's table 1)."""
@@ -47,22 +48,16 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
-        for name in ("max_steps", "batch_size", "save_steps", "num_layers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} was given {getattr(self, name)}, expected at least 1")
+        at_least(self, 1, "max_steps", "batch_size", "save_steps", "num_layers")
+        at_least(self, 0, "learning_rate")
+        at_least(self, 300, "vocab_size")  # 256 bytes, the special tokens, and something to learn
+        check_seed(self)
+        if self.hidden_size < 1 or self.hidden_size % 32:
+            raise ValueError(f"hidden_size was given {self.hidden_size}, expected a multiple of 32 (one head)")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"warmup_ratio was given {self.warmup_ratio}, expected a share from 0 to 1")
         if not 0 <= self.history_dropout < 1:
             raise ValueError(f"history_dropout was given {self.history_dropout}, expected a share from 0 to under 1")
-
-
-def check_tasks(tasks: tuple[str, ...]) -> None:
-    """Refuse a task that does not exist.
-
-    Raises:
-        ValueError: with the tasks that do.
-    """
-    unknown = [task for task in tasks if task not in TASKS]
-    if unknown or not tasks:
-        raise ValueError(f"tasks holds {unknown or 'nothing'}, expected some of {', '.join(TASKS)}")
 
 
 def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str, Any]:

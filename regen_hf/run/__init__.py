@@ -12,165 +12,26 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import glob
-import hashlib
 import importlib
-import importlib.metadata
 import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import __version__, prompts
-from .config import fingerprint, read_yaml, section, unknown
-from .errors import ConfigError, InputError, RunError
+from .. import __version__, prompts
+from ..config import fingerprint, read_yaml
+from ..errors import ConfigError, RunError
+from . import files
+from .stages import STAGES, Config, Stage, config_class, make_config, plain, versions
+
+__all__ = ["FORMAT", "STAGES", "Config", "Run", "Stage", "config_class", "describe", "make_config", "plain", "versions"]
 
 FORMAT = 1
 """Layout of a run folder. A folder of another number is refused, never guessed at."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One step of the pipeline: a module with a config dataclass and a `build` function."""
-
-    command: str
-    """Name on the command line."""
-    section: str
-    """Name of its settings, and of its module in `regen_hf`."""
-    config: str
-    """Name of its config dataclass."""
-    folder: str
-    """Where its output lies in the run."""
-    reads: tuple[str, ...]
-    """Commands of the stages whose output it reads."""
-    about: str
-    """What it does, in a line."""
-    packages: tuple[str, ...] = ()
-    """Libraries whose version matters to its output."""
-    prompts: tuple[str, ...] = ()
-    """Prompt files in `regen_hf/prompts` that its output depends on, where a language model writes it."""
-    reads_what_is_there: bool = False
-    """It works with those of `reads` that the run has, rather than needing them all."""
-
-
-STAGES = {
-    stage.command: stage
-    for stage in (
-        Stage("sample", "sample", "SampleConfig", "sample", (), "simulate shoppers with a known truth", ("numpy",)),
-        Stage(
-            "sequences",
-            "sequences",
-            "SequencesConfig",
-            "sequences",
-            ("sample",),
-            "raw review files to one history per user, split by user",
-            ("duckdb", "ibis-framework"),
-        ),
-        Stage(
-            "narratives",
-            "narratives",
-            "NarrativesConfig",
-            "narratives",
-            ("sequences",),
-            "write the narratives",
-            ("openai",),
-            ("history", "narratives", "endorsement"),
-        ),
-        Stage(
-            "ratings",
-            "ratings",
-            "RatingsConfig",
-            "ratings",
-            ("sequences", "narratives"),
-            "rate the narratives",
-            ("openai",),
-            ("history", "ratings"),
-        ),
-        Stage(
-            "dataset",
-            "dataset",
-            "DatasetConfig",
-            "dataset",
-            ("sequences", "narratives", "ratings"),
-            "join all of it to a Hub dataset repository",
-            ("datasets", "pyarrow"),
-        ),
-        Stage(
-            "embeddings",
-            "embeddings",
-            "EmbeddingsConfig",
-            "embeddings",
-            ("dataset",),
-            "CF vectors of the items, content vectors of the purchases",
-            ("implicit", "sentence-transformers", "torch"),
-        ),
-        Stage(
-            "train",
-            "training",
-            "TrainingConfig",
-            "model",
-            ("dataset", "embeddings"),
-            "train the fused model",
-            ("torch", "transformers", "trl", "accelerate"),
-        ),
-        Stage(
-            "evaluate",
-            "evaluation",
-            "EvaluationConfig",
-            "evaluation",
-            ("dataset", "embeddings", "train"),
-            "write narratives for held-out users and score them",
-            ("torch", "transformers", "sacrebleu", "rouge-score"),
-        ),
-        Stage(
-            "figures",
-            "figures",
-            "FiguresConfig",
-            "figures",
-            ("sequences", "narratives", "ratings", "dataset", "train", "evaluate"),
-            "draw the data and the results",
-            ("matplotlib",),
-            reads_what_is_there=True,
-        ),
-    )
-}
-
-Config = dict[str, Any]
-"""The settings of a run: an instance of the config dataclass of each stage, by section name."""
-
-
-def config_class(stage: Stage) -> type:
-    """The config dataclass of `stage`; imports the stage's module."""
-    cls: type = getattr(importlib.import_module(f"regen_hf.{stage.section}"), stage.config)
-    return cls
-
-
-def make_config(values: Mapping[str, Any]) -> Config:
-    """The checked settings of a run from plain nested `values`; what is not given has its default.
-
-    Raises:
-        ConfigError: a section or key does not exist, or a value is refused.
-    """
-    sections = [stage.section for stage in STAGES.values()]
-    for name, value in values.items():
-        if name not in sections:
-            raise ConfigError(unknown(name, sections))
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"Section {name!r} was given {value!r}, expected settings as 'key: value'.")
-    return {
-        stage.section: section(config_class(stage), values.get(stage.section, {}), stage.section)
-        for stage in STAGES.values()
-    }
-
-
-def plain(config: Config) -> dict[str, dict[str, Any]]:
-    """`config` as nested plain data, ready for YAML or JSON."""
-    return {name: json.loads(json.dumps(dataclasses.asdict(values))) for name, values in config.items()}
 
 
 class Run:
@@ -191,11 +52,13 @@ class Run:
         saved = self.folder / "config.yaml"
         values = read_yaml(saved) if saved.exists() else {}
         for name, keys in (overrides or {}).items():
+            before = values.get(name) or {}
+            if not isinstance(before, Mapping):
+                raise ConfigError(f"Section {name!r} of {saved} holds {before!r}, expected 'key: value' under it.")
             if not isinstance(keys, Mapping):
                 raise ConfigError(f"Section {name!r} was given {keys!r}, expected settings as 'key: value'.")
-            # A section of the folder's own file can be broken by hand: `make_config` tells it.
-            values[name] = {**(values.get(name) or {}), **keys}
-        self.config = make_config(values)
+            values[name] = {**before, **keys}
+        self.config = files.absolute(make_config(values))
         self._hashes: dict[str, str] = {}
 
     def _check_folder(self) -> None:
@@ -231,10 +94,10 @@ class Run:
         return [other for other in known if self.manifest(other)] if stage.reads_what_is_there else known
 
     def settings(self, stage: Stage) -> dict[str, Any]:
-        """The settings of `stage` that its output depends on."""
+        """The settings of `stage` that its output depends on; of files outside the run only their content counts."""
         config = self.config[stage.section]
         kept = {
-            field.name: getattr(config, field.name)
+            field.name: files.setting(field, getattr(config, field.name))
             for field in dataclasses.fields(config)
             if field.metadata.get("affects_output", True)
         }
@@ -243,48 +106,20 @@ class Run:
         settings: dict[str, Any] = json.loads(json.dumps(kept))
         return settings
 
-    def raw_files(self, stage: Stage) -> dict[str, list[Path]]:
-        """The files outside the run that `stage` reads, by what they are."""
-        if stage.command != "sequences":
-            return {}
-        config = self.config["sequences"]
-        # A pattern that matches nothing is kept as it is: the error names it.
-        return {
-            kind: [Path(path) for pattern in patterns for path in sorted(glob.glob(pattern)) or [pattern]]
-            for kind, patterns in (("reviews", config.reviews), ("items", config.items))
-        }
-
     def inputs(self, stage: Stage) -> dict[str, Any]:
-        """What `stage` reads: fingerprints of stages, content hashes of raw files.
+        """What `stage` reads: fingerprints of stages, content hashes of files outside the run.
+
+        Files that are gone count as they were when the stage read them: a run stays of use without its raw files.
 
         Raises:
-            InputError: a raw file does not exist.
+            InputError: a file does not exist, and the stage has not read it before.
         """
-        known = self._known_hashes(stage)
-        files: dict[str, dict[str, Any]] = {}
-        for kind, paths in self.raw_files(stage).items():
-            for path in paths:
-                if not path.exists():
-                    raise InputError(f"The {kind} file {path} does not exist. Check the path given with --{kind}.")
-                if path.is_dir():
-                    raise InputError(f"{path} is a folder, expected a file of {kind}. Name the files in it: {path}/*")
-                stat = path.stat()
-                state = [stat.st_size, stat.st_mtime_ns]
-                before = known.get(str(path), {})
-                content = before.get("sha256") if before.get("state") == state else None
-                files[str(path)] = {"kind": kind, "state": state, "sha256": content or self._sha256(path)}
-        return {"stages": {other.command: self.fingerprint(other) for other in self.reads(stage)}, "files": files}
-
-    def _known_hashes(self, stage: Stage) -> dict[str, Any]:
         manifest = self.manifest(stage)
-        files: dict[str, Any] = manifest["inputs"]["files"] if manifest else {}
-        return files
-
-    def _sha256(self, path: Path) -> str:
-        if str(path) not in self._hashes:
-            with path.open("rb") as file:
-                self._hashes[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-        return self._hashes[str(path)]
+        known = manifest["inputs"]["files"] if manifest else {}
+        return {
+            "stages": {other.command: self.fingerprint(other) for other in self.reads(stage)},
+            "files": files.read(self.config[stage.section], known, self._hashes),
+        }
 
     def fingerprint(self, stage: Stage) -> str:
         """The hash of all that the output of `stage` depends on."""
@@ -300,6 +135,15 @@ class Run:
         """Whether the output on disk is what the settings and inputs of now would give."""
         manifest = self.manifest(stage)
         return manifest is not None and manifest["fingerprint"] == self.fingerprint(stage)
+
+    def check(self, until: str = "figures") -> None:
+        """Check that the files outside the run that the stages up to the command `until` read are there.
+
+        Raises:
+            InputError: one is not.
+        """
+        for stage in self._until(until):
+            self.inputs(stage)
 
     def need(self, stage: Stage) -> None:
         """Check that all that `stage` reads is there and fresh.
@@ -380,7 +224,7 @@ class Run:
                 "counts": counts,
                 "seconds": round(time.monotonic() - started, 2),
                 "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "versions": _versions(stage),
+                "versions": versions(stage),
             }
             _write_text(new / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
         old = work / f"{stage.folder}.old"
@@ -394,9 +238,12 @@ class Run:
 
     def build_all(self, until: str = "figures") -> None:
         """Make every stage up to the command `until` that is not fresh, in order, telling each on stderr."""
-        stages = self.stages[: [stage.command for stage in self.stages].index(until) + 1]
+        stages = self._until(until)
         for number, stage in enumerate(stages, 1):
             self.tell(stage, f"[{number}/{len(stages)}] ")
+
+    def _until(self, command: str) -> list[Stage]:
+        return self.stages[: [stage.command for stage in self.stages].index(command) + 1]
 
     def tell(self, stage: Stage, prefix: str = "") -> None:
         """Build `stage`, with a line on stderr before and after."""
@@ -427,20 +274,13 @@ def describe(counts: Mapping[str, Any]) -> str:
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        whole = {"fingerprint", "inputs", "counts", "seconds"} <= manifest.keys() and "files" in manifest["inputs"]
+    except (OSError, ValueError, TypeError, AttributeError):
         return None  # a folder without a whole manifest is no output of a finished stage
-    return manifest
+    return manifest if whole else None
 
 
 def _write_text(path: Path, text: str) -> None:
     new = path.with_name(path.name + ".new")
     new.write_text(text, encoding="utf-8")
     os.replace(new, path)
-
-
-def _versions(stage: Stage) -> dict[str, str]:
-    versions = {"regen-hf": __version__, "python": sys.version.split()[0]}
-    for package in stage.packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions

@@ -1,0 +1,121 @@
+"""Files outside a run that its stages read: where they are, and what is in them.
+
+A setting names such files where its field carries `metadata={"reads": "files"}` (paths or globs) or
+`metadata={"reads": "model"}` (a model by its name on the Hub, or by the path of its folder).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .stages import Config
+
+
+def absolute(config: Config) -> Config:
+    """`config` with every path made absolute: a run finds its files wherever it is called from."""
+    return {
+        name: dataclasses.replace(
+            values,
+            **{
+                field.name: _absolute(getattr(values, field.name), field.metadata["reads"])
+                for field in dataclasses.fields(values)
+                if "reads" in field.metadata
+            },
+        )
+        for name, values in config.items()
+    }
+
+
+def setting(field: dataclasses.Field[Any], value: Any) -> Any:
+    """What counts of the `value` of a setting: for files outside the run not where they lie."""
+    if field.metadata.get("reads") == "files" or (field.metadata.get("reads") == "model" and _is_path(value)):
+        return "files"
+    return value
+
+
+def read(settings: Any, known: Mapping[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
+    """The files that the `settings` of a stage name, by path: kind, pattern, state (size, time) and SHA-256.
+
+    Args:
+        settings: the config dataclass of a stage.
+        known: what this function said when the stage was last made. A file of the same size and time is not hashed
+            again, and files that are gone count as they were.
+        hashes: hashes already computed in this process, by path.
+
+    Raises:
+        InputError: a file does not exist, is empty, or is not a regular file.
+    """
+    found: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        kind = field.metadata.get("reads")
+        if kind is None:
+            continue
+        for pattern in _patterns(getattr(settings, field.name)):
+            if kind == "model" and not _is_path(pattern):
+                continue  # a name on the Hub
+            if not Path(pattern).exists() and not glob.glob(pattern, recursive=True):
+                gone = {
+                    path: entry
+                    for path, entry in known.items()
+                    if (entry["kind"], entry.get("pattern")) == (field.name, pattern)
+                }
+                if gone:
+                    found |= gone
+                    continue
+            for path in _find(pattern, kind, "--" + field.name.replace("_", "-")):
+                stat = path.stat()
+                state = [stat.st_size, stat.st_mtime_ns]
+                before = known.get(str(path), {})
+                content = before.get("sha256") if before.get("state") == state else None
+                found[str(path)] = {
+                    "kind": field.name,
+                    "pattern": pattern,
+                    "state": state,
+                    "sha256": content or _sha256(path, hashes),
+                }
+    return found
+
+
+def _find(pattern: str, kind: str, option: str) -> list[Path]:
+    if kind == "files":
+        from ..reviews.files import find
+
+        return find([pattern], option)
+    folder = Path(pattern)
+    if not folder.exists():
+        raise InputError(
+            f"There is no model at {pattern}, given as {option}. Give the folder of a model, or its name on the Hub."
+        )
+    return sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else [folder]
+
+
+def _sha256(path: Path, hashes: dict[str, str]) -> str:
+    if str(path) not in hashes:
+        with path.open("rb") as file:
+            hashes[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return hashes[str(path)]
+
+
+def _patterns(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif value is not None:
+        yield from value
+
+
+def _absolute(value: Any, kind: str) -> Any:
+    if isinstance(value, str):
+        return os.path.abspath(os.path.expanduser(value)) if value and (kind == "files" or _is_path(value)) else value
+    return value if value is None else tuple(_absolute(part, kind) for part in value)
+
+
+def _is_path(value: Any) -> bool:
+    """Whether a model is named by its path: as transformers does, a folder goes before a name on the Hub."""
+    return isinstance(value, str) and (value.startswith((os.sep, ".", "~")) or Path(value).exists())

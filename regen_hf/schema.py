@@ -6,8 +6,8 @@ reads and writes parquet of the schemas below.
 
     sequences   reviewer_id, purchase_history
     items       asin, title, category, description, price
-    narratives  reviewer_id, last_purchase, user, narrator
-    ratings     reviewer_id, metadata, rater
+    narratives  reviewer_id, last_purchase, user, narrator and how it was asked, checks
+    ratings     reviewer_id, metadata, rater and how it was asked
     row         all of it: what `load_dataset` gives
 """
 
@@ -52,7 +52,24 @@ PURCHASE_HISTORY = pa.list_(pa.struct([("item", ITEM), ("review", REVIEW)]))  # 
 LAST_PURCHASE = pa.struct([("reason", pa.string()), ("explanation", pa.string()), ("endorsement", pa.string())])
 USER = pa.struct([("profile", pa.string()), ("brief_summary", pa.string()), ("long_summary", pa.string())])
 
+# What was found in each narrative after it was written; null where there is none.
+CHECK = pa.struct(
+    [
+        ("words", pa.int64()),
+        ("verbatim", pa.int64()),  # longest run of words that it shares with one review, names of products aside
+        ("language", pa.string()),  # ISO 639-1, as a classifier takes it
+        ("refusal", pa.bool_()),  # it reads as the refusal of a language model
+    ]
+)
+CHECKS = pa.struct(
+    [
+        *((name, CHECK) for part in (LAST_PURCHASE, USER) for name in (field.name for field in part)),
+        ("failed", pa.list_(pa.string())),  # such as "profile.words"; empty = all is well
+    ]
+)
+
 # The stages of the autorater (section 3.3) and the attributes of each (table 3). Scores are 1..7, null = not rated.
+# High is good but for foresight: the higher it is, the more of the text became known only after the purchase.
 RATED = {
     "example": ("richness", "confidence"),
     "last_purchase": ("veracity", "grounding", "foresight", "clarity", "personalization", "confidence"),
@@ -65,10 +82,15 @@ METADATA = pa.struct(
 
 SEQUENCES = pa.schema([("reviewer_id", pa.string()), ("purchase_history", PURCHASE_HISTORY)])
 ITEMS = pa.schema(list(ITEM))
+# Who wrote or rated: a language model's name, or `reference` for the fixed rules, which are no language model. Beside
+# it the prompts, as "narratives 2 (1f0c94ab), …" with a hash of all that they hold, null for the rules; and the number
+# of reviews that were not shown because the history would not have fitted the model's window.
+NARRATOR = [("narrator", pa.string()), ("narrator_prompt", pa.string()), ("narrator_left_out", pa.int64())]
+RATER = [("rater", pa.string()), ("rater_prompt", pa.string()), ("rater_left_out", pa.int64())]
 NARRATIVES = pa.schema(
-    [("reviewer_id", pa.string()), ("last_purchase", LAST_PURCHASE), ("user", USER), ("narrator", pa.string())]
+    [("reviewer_id", pa.string()), ("last_purchase", LAST_PURCHASE), ("user", USER), *NARRATOR, ("checks", CHECKS)]
 )
-RATINGS = pa.schema([("reviewer_id", pa.string()), ("metadata", METADATA), ("rater", pa.string())])
+RATINGS = pa.schema([("reviewer_id", pa.string()), ("metadata", METADATA), *RATER])
 ROW = pa.schema(
     [
         ("reviewer_id", pa.string()),
@@ -76,8 +98,9 @@ ROW = pa.schema(
         ("last_purchase", LAST_PURCHASE),
         ("user", USER),
         ("metadata", METADATA),
-        ("narrator", pa.string()),
-        ("rater", pa.string()),
+        *NARRATOR,
+        *RATER,
+        ("checks", CHECKS),
     ]
 )
 

@@ -145,7 +145,9 @@ def _joined(run: Path, split: str, work: Path) -> Iterator[pa.RecordBatch]:
         with _connect(work) as connection:
             yield from connection.sql(
                 """
-                SELECT s.reviewer_id, s.purchase_history, n.last_purchase, n.user, r.metadata, n.narrator, r.rater
+                SELECT s.reviewer_id, s.purchase_history, n.last_purchase, n.user, r.metadata,
+                       n.narrator, n.narrator_prompt, n.narrator_left_out,
+                       r.rater, r.rater_prompt, r.rater_left_out, n.checks
                 FROM read_parquet($sequences) s
                 LEFT JOIN read_parquet($narratives) n USING (reviewer_id)
                 LEFT JOIN read_parquet($ratings) r USING (reviewer_id)

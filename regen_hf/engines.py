@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -54,6 +54,7 @@ class DuckDB:
         limit = f"{max(memory_bytes(memory) // 2, 10**8) // 10**6}MB"
         self.connection = duckdb.connect(config={"memory_limit": limit, "temp_directory": str(spill)})
         self.connection.execute("SET enable_progress_bar = false")
+        self.queries: dict[Any, str] = {}
 
     def __enter__(self) -> DuckDB:
         return self
@@ -127,24 +128,27 @@ class DuckDB:
 
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """All rows of an ibis expression."""
-        return self.connection.sql(_sql(table)).to_arrow_table()
+        return self.connection.sql(self._sql(table)).to_arrow_table()
 
     def batches(self, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
         """The rows of an ibis expression in its order, `rows` at a time."""
-        yield from self.connection.sql(_sql(table)).to_arrow_reader(rows)
+        yield from self.connection.sql(self._sql(table)).to_arrow_reader(rows)
+
+    def _sql(self, table: ir.Table) -> str:
+        # ibis only writes the SQL: version 12 runs it through calls that DuckDB 2 has renamed or lost.
+        # What is asked of each chunk of a file is written once.
+        import ibis
+
+        query = table.op()
+        if query not in self.queries:
+            self.queries[query] = str(ibis.to_sql(table, dialect="duckdb"))
+        return self.queries[query]
 
 
 def _table(schema: pa.Schema, name: str) -> ir.Table:
     import ibis
 
     return ibis.table(ibis.Schema.from_pyarrow(schema), name=name)
-
-
-def _sql(table: ir.Table) -> str:
-    # ibis only writes the SQL: version 12 runs it through calls that DuckDB 2 has renamed or lost.
-    import ibis
-
-    return str(ibis.to_sql(table, dialect="duckdb"))
 
 
 def _path(key: str) -> str:

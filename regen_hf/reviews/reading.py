@@ -298,5 +298,12 @@ def _keep_if_same(work: Path, made_from: dict[str, object]) -> None:
 def _write(table: pa.Table, schema: pa.Schema, path: Path) -> None:
     """Parquet that is either there completely or not at all."""
     part = path.with_suffix(".part")
-    pq.write_table(table.select(schema.names).cast(schema), part, row_group_size=ROW_GROUP, compression="zstd")
+    pq.write_table(
+        table.select(schema.names).cast(schema),
+        part,
+        row_group_size=ROW_GROUP,
+        compression="lz4",  # read once and then deleted: worth no more time than this
+        use_dictionary=False,
+        write_statistics=schema.names[:1],  # the user hash of reviews, by which they are read
+    )
     os.replace(part, path)

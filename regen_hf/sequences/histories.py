@@ -48,9 +48,9 @@ def histories(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
         config: gives `max_history` and `min_history` and the shares of the splits.
 
     Returns:
-        `user_hash`, `reviewer_id`, `split`; `history`, a list of (unix_time, asin, rating, summary, text, place),
-        oldest first, null if the user is dropped; `read` and a column for each of `DROPS`: that many reviews of this
-        user. In the order of `user_hash`, then `reviewer_id`.
+        `user_hash`, `reviewer_id`, `split`; `history`, a list of (unix_time, place, rating, summary, text), oldest
+        first, null if the user is dropped, in which no rating is 0 and no text is ""; `read` and a column for each of
+        `DROPS`: that many reviews of this user. In the order of `user_hash`, then `reviewer_id`.
     """
     import ibis
 
@@ -59,8 +59,15 @@ def histories(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
     joined = distinct.left_join(known, "asin").drop("asin_right")
     purchase = ibis.struct(
         # Sorted by the first field, then by the next: some releases know only the day, so ties are common, and every
-        # field takes part so that no two purchases compare as equal.
-        {name: joined[name] for name in ("unix_time", "asin", "rating", "summary", "text", "place")}
+        # field takes part so that no two purchases compare as equal. Places are in the order of asin. Engines differ
+        # in where they sort a null, so there is none.
+        {
+            "unix_time": joined.unix_time,
+            "place": joined.place,
+            "rating": joined.rating.fill_null(0),
+            "summary": joined.summary.fill_null(""),
+            "text": joined.text.fill_null(""),
+        }
     )
     users = joined.group_by("user_hash", "reviewer_id").agg(
         read=joined.copies.sum(),

@@ -107,7 +107,11 @@ def _rows(users: pa.Table, titled: pa.Table) -> pa.Table:
         return pa.StructArray.from_arrays([columns[f.name].cast(f.type) for f in kind], fields=list(kind))
 
     item = struct({f.name: _flat(item_table[f.name]) for f in item_kind}, item_kind)
-    review = struct({f.name: purchase.field(f.name) for f in review_kind}, review_kind)
+    # `histories` has no null in a purchase: 0 and "" stand for it.
+    given = {f.name: purchase.field(f.name) for f in review_kind}
+    blank = {"rating": 0, "summary": "", "text": ""}
+    given |= {name: pc.if_else(pc.equal(given[name], nothing), None, given[name]) for name, nothing in blank.items()}
+    review = struct(given, review_kind)
     offsets = pc.subtract(lists.offsets, lists.offsets[0])
     pairs = pa.StructArray.from_arrays([item, review], fields=list(PURCHASE_HISTORY.value_type))
     history = pa.ListArray.from_arrays(offsets.cast(pa.int32()), pairs, type=PURCHASE_HISTORY)

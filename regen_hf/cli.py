@@ -20,10 +20,19 @@ STAGE_COMMANDS = {
         "raw review files -> one purchase history per user",
         """\
 Reads review files and item files, joins them, sorts each user's purchases by time, and splits the users.
-Every line read is kept or dropped for a reason that accounting.json names.
+Files are JSON lines, CSV, TSV (plain, gzip or zstd) or parquet, of the Amazon releases of 2014, 2018 and 2023 or with
+columns of your own. Every line read is kept or dropped for a reason that accounting.json counts; rejects.parquet holds
+the lines that gave nothing.
 
   regen sequences runs/office --reviews Office_Products_5.json.gz --items meta_Office_Products.json.gz
+  regen sequences runs/mine --reviews 'log/*.csv.gz' --items products.parquet --columns columns.yaml
+  regen sequences runs/mine --reviews orders.csv --columns columns.yaml --k-core 5 --since 2020-01-01 --scrub
   regen sequences runs/sample --sample
+
+columns.yaml says which column holds what; user, item and time are needed, and a title here or in the item files:
+
+  columns: {user: customer_id, item: sku, time: created_at, rating: stars, text: body}
+  item_columns: {item: sku, title: name, price: price}
 """,
     ),
     "narratives": (
@@ -92,6 +101,8 @@ Draws the scores and the training loss from the files of a run; computes nothing
 """,
     ),
 }
+
+COLUMNS = "YAML that maps columns of one's own: columns: {user: …, item: …, time: …}, item_columns: {…}"
 
 EXAMPLES = """\
 start here:
@@ -184,6 +195,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     _add_common(everything)
     everything.add_argument("--reviews", nargs="+", metavar="FILE", help="raw review files")
     everything.add_argument("--items", nargs="+", metavar="FILE", help="raw item files")
+    everything.add_argument("--columns", metavar="FILE", help=COLUMNS)
     everything.add_argument("--sample", action="store_true", default=None, help="simulated shoppers in place of files")
     everything.add_argument("--until", metavar="STAGE", default="figures", help="the last stage to run (%(default)s)")
 
@@ -195,6 +207,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             from .run import STAGES, config_class
 
             _add_settings(command, STAGES[name].section, config_class(STAGES[name]))
+        if name == "sequences":
+            command.add_argument("--columns", metavar="FILE", help=COLUMNS)
 
     add(
         "status",
@@ -245,6 +259,8 @@ def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> Non
         destination = f"{name}.{field.name}"
         if types[field.name] is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, dest=destination, help=about)
+        elif typing.get_origin(types[field.name]) is dict:
+            continue  # a mapping comes from a file
         elif typing.get_origin(types[field.name]) is tuple:
             group.add_argument(flag, nargs="+", metavar=_metavar(field.name), dest=destination, help=about)
         else:
@@ -278,6 +294,10 @@ def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if value is not None and "." in path:
             name, key = path.split(".")
             values.setdefault(name, {})[key] = value
+    if given.get("columns") is not None:
+        from .reviews.formats import read_mapping
+
+        values.setdefault("sequences", {}).update(read_mapping(Path(given["columns"])))
     for key in ("reviews", "items", "sample"):
         if given.get(key) is not None:
             values.setdefault("sequences", {})[key] = given[key]

@@ -30,7 +30,8 @@ def test_every_setting_of_a_stage_is_an_option_with_help(command, capsys):
         main([command, "--help"])
     told = capsys.readouterr().out
     for field in dataclasses.fields(config_class(STAGES[command])):
-        assert field.name.replace("_", "-") in told
+        # A mapping comes from a file, in which it has its own name.
+        assert field.name.replace("_", "-") in told or f"{field.name}: {{" in told
 
 
 def test_no_command_prints_the_list_of_commands(capsys):

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config import read_yaml
 from ..errors import ConfigError, InputError
 
 SAMPLED = 1000
@@ -68,11 +69,28 @@ RELEASES = {
 FORMATS = ("auto", *RELEASES, "own")
 
 
+def read_mapping(path: Path) -> dict[str, dict[str, str]]:
+    """The settings `columns` and `item_columns` from a YAML file that holds one or both.
+
+    Raises:
+        ConfigError: the file is missing, is no YAML, or holds something else.
+    """
+    mapping = read_yaml(path)
+    known = ("columns", "item_columns")
+    for name, value in mapping.items():
+        if name not in known or not isinstance(value, dict):
+            raise ConfigError(
+                f"{path} holds {name!r}: {value!r}, expected 'columns: {{user: COLUMN, item: COLUMN, time: COLUMN}}' "
+                "for the reviews, and the same with item and title under 'item_columns' for the items."
+            )
+    return {name: mapping.get(name, {}) for name in known}
+
+
 def chosen(kind: str, name: str, columns: Mapping[str, str], item_columns: Mapping[str, str]) -> Format | None:
     """The format that the settings say files are of; None where each file is to be recognised.
 
     Args:
-        kind: `reviews`; `items`; or `both`: the items that the review files tell of.
+        kind: `reviews`; `items`; or `items of reviews`: the items that the review files tell of.
         name: one of `FORMATS`.
         columns: own names in review files: user, item, time, … -> column.
         item_columns: own names in item files: item, title, … -> column.

@@ -250,7 +250,7 @@ def _convert(
 def _fields(engine: DuckDB, chunk: Chunk | Records, form: Format, literals: bool) -> ir.Table:
     """The fields of the records of a chunk as text, by canonical column."""
     if isinstance(chunk, Records):
-        return engine.read_arrow(chunk.fields, "raw_fields")
+        return engine.read_arrow(chunk.fields, "records")
     lines = chunk.lines
     if literals:
         texts = [(line and from_python_literal(line)) or line for line in lines["line"].to_pylist()]

@@ -13,18 +13,26 @@ that memory stays under a set limit at any size, and a finished range is not don
 
 from __future__ import annotations
 
+import calendar
+import datetime
 import shutil
+import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..engines import DuckDB, memory_bytes
 from ..errors import ConfigError, InputError
-from ..reviews.reading import Reading, read_items, read_reviews
+from ..reviews.formats import ITEM_COLUMNS, chosen
+from ..reviews.reading import Log, Reading, read_items, read_items_of_reviews, read_reviews
 from ..schema import ITEMS, MAX_HISTORY
 from .accounting import account, write
 from .histories import best_items
 from .ranges import build_ranges
+
+DAY = 86400
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +40,24 @@ class SequencesConfig:
     """Where the raw files are, and which users and purchases are kept."""
 
     reviews: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
-    """Raw review files: paths or globs of JSON lines, plain, gzip or zstd."""
+    """Raw review files: paths or globs of JSON lines, CSV, TSV (plain, gzip or zstd) or parquet."""
     items: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
-    """Raw item metadata files: paths or globs of JSON lines, plain, gzip or zstd."""
+    """Raw item files, in the same forms; not needed where a column of the reviews holds the title."""
+    format: str = "auto"
+    """What all files are: amazon-2014, amazon-2018, amazon-2023 or own (with columns); auto looks at each."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Own columns of review files, as {user: COLUMN}: user, item, time, and if there are any rating, summary, text,
+    title, category, description, price."""
+    item_columns: dict[str, str] = field(default_factory=dict)
+    """Own columns of item files, as {item: COLUMN}: item, title, and if there are any category, description, price."""
     sample: bool = False
     """Use the simulated sample world in place of raw files."""
+    since: str | datetime.date = ""
+    """First day (UTC) of which reviews are kept, such as 2015-01-31."""
+    until: str | datetime.date = ""
+    """Last day (UTC) of which reviews are kept."""
+    k_core: int = 0
+    """Keep the users and the items that have at least this many purchases of each other (0: all)."""
     max_history: int = MAX_HISTORY
     """Purchases kept per user, the latest ones."""
     min_history: int = 1
@@ -45,12 +66,34 @@ class SequencesConfig:
     """Share of the users in the validation split."""
     test: float = 0.1
     """Share of the users in the test split."""
+    scrub: bool = False
+    """Put markers in the place of e-mail addresses, phone numbers, URLs and card numbers in reviews."""
+    strict: bool = False
+    """Stop at the first line that gives no review or item, in place of counting it."""
     memory: str = field(default="2GB", metadata={"affects_output": False})
     """Memory to stay under, such as 2GB; the result is the same with any."""
 
     def __post_init__(self) -> None:
         if self.sample and (self.reviews or self.items):
             raise ConfigError("sample was given together with reviews or items: choose the sample world or raw files.")
+        if self.sample and (self.columns or self.item_columns or self.format != "auto"):
+            raise ConfigError("sample was given together with format or columns: those are for raw files.")
+        for kind in ("reviews", "items"):
+            chosen(kind, self.format, self.columns, self.item_columns)
+        told = ", ".join(name for name in ITEM_COLUMNS if name in self.columns)
+        if told and self.items:
+            raise ConfigError(
+                f"columns says which column of the reviews holds {told}, and items were given: choose one."
+            )
+        if not self.items and self.item_columns and self.reviews:
+            raise ConfigError("item_columns was given, but no items. Give the item files, or leave it out.")
+        for name in ("since", "until"):
+            # The text of a day, so that settings are plain data; YAML reads it as a date.
+            object.__setattr__(self, name, _day(name, getattr(self, name)))
+        if self.since and self.until and self.since > self.until:  # type: ignore[operator]
+            raise ConfigError(f"since is {self.since}, which is after until, {self.until}.")
+        if self.k_core < 0:
+            raise ConfigError(f"k_core is {self.k_core}, expected at least 0.")
         if self.min_history < 1:
             raise ConfigError(f"min_history is {self.min_history}, expected at least 1.")
         if self.max_history < self.min_history:
@@ -66,6 +109,12 @@ class SequencesConfig:
                 "nothing would be left to train on."
             )
         memory_bytes(self.memory)
+
+    @property
+    def seconds(self) -> tuple[int, int]:
+        """The first second of which reviews are kept, and the first after them, in unix time."""
+        first = _midnight(self.since) if self.since else 0
+        return first, _midnight(self.until) + DAY if self.until else sys.maxsize
 
 
 def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str, Any]:
@@ -84,15 +133,12 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
         InputError: no files were given, or one is missing, damaged or not what it should be, or no user is left.
         ConfigError: the settings contradict each other.
     """
-    reviews, items = _sources(run, config)
-    reading = Reading(chunk_size=max(memory_bytes(config.memory) // 32, 2**20))
     with DuckDB(config.memory, work / "spill") as engine:
-        item_log = read_items(engine, items, work / "items", reading)
-        review_log = read_reviews(engine, reviews, work / "reviews", reading)
+        item_log, review_log = _read(run, work, engine, config)
         catalogue = engine.to_arrow(best_items(engine.read_parquet(item_log.tables, ITEMS, "items")))
-        done = build_ranges(engine, review_log, item_log, catalogue, work, config)
-    accounting = account(item_log, review_log, catalogue, done)
-    write(out, item_log, review_log, catalogue, done, accounting)
+        done, core = build_ranges(engine, review_log, item_log, catalogue, work, config)
+    accounting = account(item_log, review_log, catalogue, core, done)
+    write(out, item_log, review_log, catalogue, core, done, accounting)
     shutil.rmtree(work / "spill", ignore_errors=True)
     return {
         "reviews_read": accounting["reviews"]["read"],
@@ -103,13 +149,44 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
     }
 
 
-def _sources(run: Path, config: SequencesConfig) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _read(run: Path, work: Path, engine: DuckDB, config: SequencesConfig) -> tuple[Log, Log]:
+    """The logs of the items and of the reviews."""
+    reviews, items = config.reviews, config.items
     if config.sample:
-        return (str(run / "sample" / "reviews.jsonl.gz"),), (str(run / "sample" / "items.jsonl.gz"),)
-    for name in ("reviews", "items"):
-        if not getattr(config, name):
-            raise InputError(
-                f"No {name} were given. Give the raw files (--reviews FILE… --items FILE…), "
-                "or --sample for the simulated sample world."
-            )
-    return config.reviews, config.items
+        reviews, items = (str(run / "sample" / "reviews.jsonl.gz"),), (str(run / "sample" / "items.jsonl.gz"),)
+    inside = not items and "title" in config.columns
+    if not reviews or not (items or inside):
+        raise InputError(
+            f"No {'items' if reviews else 'reviews'} were given. Give the raw files (--reviews FILE… --items FILE…), "
+            "or --sample for the simulated sample world. Reviews alone are enough where columns names their title."
+        )
+    chunk_size = max(memory_bytes(config.memory) // 32, 2**20)
+
+    def reading(kind: str) -> Reading:
+        form = chosen(kind, config.format, config.columns, config.item_columns)
+        return Reading(chunk_size, form, config.scrub, config.strict)
+
+    if inside:
+        item_log = read_items_of_reviews(engine, reviews, work / "items", reading("items of reviews"))
+    else:
+        item_log = read_items(engine, items, work / "items", reading("items"))
+    return item_log, read_reviews(engine, reviews, work / "reviews", reading("reviews"))
+
+
+def _day(name: str, given: str | datetime.date) -> str:
+    """The day `given` as YYYY-MM-DD, empty where there is none.
+
+    >>> _day("since", datetime.date(2015, 1, 31)), _day("since", "2015-01-31"), _day("since", "")
+    ('2015-01-31', '2015-01-31', '')
+    """
+    text = given.strftime("%Y-%m-%d") if isinstance(given, datetime.date) else given.strip()
+    if text:
+        try:
+            datetime.datetime.strptime(text, "%Y-%m-%d")
+        except ValueError:
+            raise ConfigError(f"{name} is {given!r}, expected a day such as 2015-01-31.") from None
+    return text
+
+
+def _midnight(day: str | datetime.date) -> int:
+    return calendar.timegm(time.strptime(str(day), "%Y-%m-%d"))

@@ -20,7 +20,7 @@ from ..schema import ITEMS, SEQUENCES, SPLITS
 from .histories import DROPS
 
 
-def account(items: Log, reviews: Log, catalogue: pa.Table, done: list[Path]) -> dict[str, Any]:
+def account(items: Log, reviews: Log, catalogue: pa.Table, core: pa.Array, done: list[Path]) -> dict[str, Any]:
     """The numbers of `accounting.json`.
 
     Raises:
@@ -33,16 +33,19 @@ def account(items: Log, reviews: Log, catalogue: pa.Table, done: list[Path]) -> 
     item_drops = Counter(items.dropped)
     item_drops["duplicate"] += (pc.sum(catalogue["records"]).as_py() or 0) - len(catalogue)
     item_drops["untitled"] += len(catalogue) - titled
+    item_drops["k_core"] += titled - core.true_count
     review_drops = Counter(reviews.dropped)
     for name in DROPS:
         review_drops[name] += counts[name]
     splits = {name: counts[name] for name in SPLITS}
-    short = {"short_history": counts["short_users"]} if counts["short_users"] else {}
+    lost_users = {name: counts[f"users_{name}"] for name in ("k_core", "short_history") if counts[f"users_{name}"]}
     accounting = {
         "reviews": _entry(reviews.read, counts["read"] - sum(counts[name] for name in DROPS), review_drops),
-        "items": _entry(items.read, titled, item_drops),
-        "users": {"kept": sum(splits.values()), "dropped": short},
+        "items": _entry(items.read, core.true_count, item_drops),
+        "users": {"kept": sum(splits.values()), "dropped": lost_users},
         "splits": splits,
+        # Values that a rule changed in records that were read and not refused; some of those were dropped later.
+        "cleaned": {"reviews": dict(sorted(reviews.cleaned.items())), "items": dict(sorted(items.cleaned.items()))},
     }
     if not accounting["users"]["kept"]:
         lost = ", ".join(f"{count} {reason}" for reason, count in accounting["reviews"]["dropped"].items())
@@ -61,7 +64,13 @@ def _entry(read: int, kept: int, dropped: Counter[str]) -> dict[str, Any]:
 
 
 def write(
-    out: Path, items: Log, reviews: Log, catalogue: pa.Table, done: list[Path], accounting: dict[str, Any]
+    out: Path,
+    items: Log,
+    reviews: Log,
+    catalogue: pa.Table,
+    core: pa.Array,
+    done: list[Path],
+    accounting: dict[str, Any],
 ) -> None:
     """Write the output of the stage from what its parts left, and tell the counts on standard error."""
     for name in SPLITS:
@@ -71,7 +80,7 @@ def write(
         if not shards:
             pq.write_table(SEQUENCES.empty_table(), out / f"{name}-00000-of-00001.parquet")
     (out / "items").mkdir()
-    titled = catalogue.filter(pc.is_valid(catalogue["title"]))
+    titled = catalogue.filter(pc.is_valid(catalogue["title"])).filter(core)
     pq.write_table(titled.select(ITEMS.names).cast(ITEMS), out / "items" / "items.parquet", compression="zstd")
     with pq.ParquetWriter(out / "rejects.parquet", REJECTS, compression="zstd") as writer:
         for path in (*reviews.rejects, *items.rejects):

@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
     from . import SequencesConfig
 
-DROPS = ("duplicate", "unknown_item", "untitled_item", "beyond_max_history", "short_history")
+DROPS = (
+    "duplicate",
+    "before_since",
+    "after_until",
+    "unknown_item",
+    "untitled_item",
+    "k_core",
+    "beyond_max_history",
+    "short_history",
+)
 """Reasons for which a good review is dropped, in the order in which they are looked at."""
 
 
@@ -43,9 +52,10 @@ def histories(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
     """THE expression: canonical reviews -> one row for each user who wrote any.
 
     Args:
-        reviews: columns of `reviews.REVIEWS`.
-        items: `asin` of every known item, unique, and `place`, its row in the catalogue, null if it has no title.
-        config: gives `max_history` and `min_history` and the shares of the splits.
+        reviews: columns of `reviews.canonical.REVIEWS`.
+        items: `asin` of every known item, unique; `place`, its row in the catalogue, null if it has no title; and
+            `core`, whether it is in the k-core.
+        config: gives the dates, `k_core`, `max_history`, `min_history` and the shares of the splits.
 
     Returns:
         `user_hash`, `reviewer_id`, `split`; `history`, a list of (unix_time, place, rating, summary, text), oldest
@@ -54,9 +64,7 @@ def histories(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
     """
     import ibis
 
-    distinct = reviews.group_by(list(REVIEWS.names)).agg(copies=reviews.count())
-    known = items.mutate(known=True)
-    joined = distinct.left_join(known, "asin").drop("asin_right")
+    joined = _joined(reviews, items, config)
     purchase = ibis.struct(
         # Sorted by the first field, then by the next: some releases know only the day, so ties are common, and every
         # field takes part so that no two purchases compare as equal. Places are in the order of asin. Engines differ
@@ -72,25 +80,52 @@ def histories(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
     users = joined.group_by("user_hash", "reviewer_id").agg(
         read=joined.copies.sum(),
         duplicate=(joined.copies - 1).sum(),
-        unknown_item=joined.known.isnull().sum(),
-        untitled_item=(joined.known.notnull() & joined.place.isnull()).sum(),
-        titled=joined.place.notnull().sum(),
-        history=purchase.collect(where=joined.place.notnull()),
+        before_since=joined.early.sum(),
+        after_until=joined.late.sum(),
+        unknown_item=(joined.dated & joined.known.isnull()).sum(),
+        untitled_item=(joined.dated & joined.known.notnull() & joined.place.isnull()).sum(),
+        titled=joined.titled.sum(),
+        in_core=joined.in_core.sum(),
+        history=purchase.collect(where=joined.in_core),
     )
-    kept = ibis.least(users.titled, config.max_history)
-    long_enough = users.titled >= config.min_history
+    # A user with k purchases of items of the core is in the core.
+    usable = ibis.ifelse(users.in_core >= config.k_core, users.in_core, 0)
+    kept = ibis.least(usable, config.max_history)
+    long_enough = usable >= config.min_history
     return users.select(
         "user_hash",
         "reviewer_id",
         "read",
         "duplicate",
+        "before_since",
+        "after_until",
         "unknown_item",
         "untitled_item",
         split=split(users.user_hash, config),
-        beyond_max_history=users.titled - kept,
+        k_core=users.titled - usable,
+        beyond_max_history=usable - kept,
         short_history=ibis.ifelse(long_enough, 0, kept),
         history=ibis.ifelse(long_enough, users.history.sort()[-config.max_history :], ibis.null(users.history.type())),
     ).order_by("user_hash", "reviewer_id")
+
+
+def baskets(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
+    """The purchases from which the k-core is taken: for each user `places`, a row of the catalogue for each of them."""
+    joined = _joined(reviews, items, config)
+    bought = joined.filter(joined.titled)
+    return bought.group_by("user_hash", "reviewer_id").agg(places=bought.place.collect()).select("places")
+
+
+def _joined(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
+    """Each distinct review once, with what is known of its item and whether it counts."""
+    distinct = reviews.group_by(list(REVIEWS.names)).agg(copies=reviews.count())
+    joined = distinct.left_join(items.mutate(known=True), "asin").drop("asin_right")
+    first, after = config.seconds
+    early, late = joined.unix_time < first, joined.unix_time >= after
+    dated = ~(early | late)
+    titled = dated & joined.place.notnull()
+    in_core = titled & joined.core.fill_null(False)
+    return joined.mutate(early=early, late=late, dated=dated, titled=titled, in_core=in_core)
 
 
 def split(user_hash: ir.StringValue, config: SequencesConfig) -> ir.StringValue:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -14,13 +15,18 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from ..engines import DuckDB, memory_bytes
 from ..reviews.reading import REVIEWS, Log
 from ..schema import PURCHASE_HISTORY, SEQUENCES, SPLITS
-from .histories import DROPS, histories
+from .core import core_items, save_baskets
+from .histories import DROPS, baskets, histories
 
 if TYPE_CHECKING:
+    import ibis.expr.types as ir
+    import numpy as np
+
     from . import SequencesConfig
 
 ROW_GROUP = 1000
@@ -37,10 +43,11 @@ def build_ranges(
     catalogue: pa.Table,
     work: Path,
     config: SequencesConfig,
-) -> list[Path]:
-    """A folder of finished parquet and counts for each range of hashes, in the order of the ranges."""
-    from tqdm import tqdm
+) -> tuple[list[Path], pa.Array]:
+    """A folder of finished parquet and counts for each range of hashes, in their order; and which titled items count.
 
+    An item counts unless it is outside of the k-core, where one is asked for.
+    """
     ranges = max(1, -(-REVIEW_COPIES * reviews.size // memory_bytes(config.memory)))
     bounds = [f"{place * 2**32 // ranges:08x}" for place in range(ranges)] + ["g"]  # "g" is after every hex digit
     settings = {name: value for name, value in asdict(config).items() if name != "memory"}
@@ -54,8 +61,14 @@ def build_ranges(
         stamp.write_text(made_from, encoding="utf-8")
     titled = catalogue.filter(pc.is_valid(catalogue["title"]))
     place = pc.index_in(catalogue["asin"], titled["asin"]).combine_chunks().cast(pa.int64())
-    known = engine.read_arrow(pa.table({"asin": catalogue["asin"], "place": place}), "known")
     log = engine.read_parquet(reviews.tables, REVIEWS, "reviews")
+    parts = [log.filter(log.user_hash >= low, log.user_hash < high) for low, high in itertools.pairwise(bounds)]
+    table = pa.table({"asin": catalogue["asin"], "place": place, "core": pc.is_valid(place)})
+    known = engine.read_arrow(table, "known")
+    core = pa.repeat(pa.scalar(True), len(titled))
+    if config.k_core:
+        core = pa.array(_core(engine, parts, known, len(titled), folder, config))
+        known = engine.read_arrow(table.set_column(2, "core", pc.fill_null(core.take(place), False)), "known")
     done = []
     for number in tqdm(range(ranges), desc="histories", unit="range"):
         path = folder / f"{number:05d}"
@@ -63,12 +76,26 @@ def build_ranges(
             part = path.with_suffix(".part")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
-            inside = log.filter(log.user_hash >= bounds[number], log.user_hash < bounds[number + 1])
-            table = histories(inside, known, config)
-            _write_range(engine.batches(table, ROW_GROUP), titled, part)
+            users = histories(parts[number], known, config)
+            _write_range(engine.batches(users, ROW_GROUP), titled, part)
             os.replace(part, path)
         done.append(path)
-    return done
+    return done, core
+
+
+def _core(
+    engine: DuckDB, parts: list[ir.Table], items: ir.Table, count: int, folder: Path, config: SequencesConfig
+) -> np.ndarray:
+    """Which of the `count` titled items are in the k-core; purchases that an interrupted run took out are kept."""
+    files = []
+    for number, part in enumerate(tqdm(parts, desc="k-core", unit="range")):
+        path = folder / f"baskets-{number:05d}.npy"
+        if not path.exists():
+            new = path.with_suffix(".part")
+            save_baskets(engine.to_arrow(baskets(part, items, config)), new)
+            os.replace(new, path)
+        files.append(path)
+    return core_items(files, config.k_core, count)
 
 
 def _write_range(users: Iterator[pa.RecordBatch], titled: pa.Table, part: Path) -> None:
@@ -81,7 +108,9 @@ def _write_range(users: Iterator[pa.RecordBatch], titled: pa.Table, part: Path) 
             for name in ("read", *DROPS):
                 counts[name] += int(pc.sum(table[name]).as_py() or 0)  # DuckDB sums integers as decimals
             empty = pc.is_null(table["history"])
-            counts["short_users"] += pc.sum(empty).as_py() or 0
+            outside = pc.and_(pc.greater(table["k_core"], 0), pc.equal(table["short_history"], 0))
+            counts["users_k_core"] += pc.sum(pc.and_(empty, outside)).as_py() or 0
+            counts["users_short_history"] += pc.sum(pc.and_(empty, pc.invert(outside))).as_py() or 0
             table = table.filter(pc.invert(empty))
             for name in SPLITS:
                 rows = table.filter(pc.equal(table["split"], name))

@@ -92,7 +92,7 @@ def talkative(finished_run, tmp_path_factory):
         for name, weight in load_file(run / "model" / "model.safetensors").items()
     }
     save_file(weights, run / "model" / "model.safetensors", metadata={"format": "pt"})
-    path = run / "dataset" / "tiny" / "test.parquet"
+    path = run / "dataset" / "tiny" / "test-00000-of-00001.parquet"
     table = pq.read_table(path)
     shoppers = table.to_pylist()
     shoppers[0]["purchase_history"][-1]["review"]["text"] = HOSTILE
@@ -153,7 +153,7 @@ def test_visitors_at_once_each_get_streamed_what_the_model_generates_for_their_s
         assert parts[-1] == expected
         assert len(parts) > 3
         assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(parts))
-        row = pq.read_table(talkative / "dataset" / "tiny" / "test.parquet").to_pylist()[number]
+        row = pq.read_table(talkative / "dataset" / "tiny" / "test-00000-of-00001.parquet").to_pylist()[number]
         assert reference == TASKS[task].text(row)
     assert told["endpoints"] == ["/narrate", "/reference"]
     assert "not in the list of choices" in told["refusal"]
@@ -204,7 +204,7 @@ def test_a_visitor_asks_and_reads_the_answer_in_a_browser(served, talkative, tmp
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.exists():
         pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
-    row = pq.read_table(talkative / "dataset" / "tiny" / "test.parquet").to_pylist()[0]
+    row = pq.read_table(talkative / "dataset" / "tiny" / "test-00000-of-00001.parquet").to_pylist()[0]
     playwright.expect.set_options(timeout=30_000)
     outside, errors = [], []
     with playwright.sync_playwright() as driver:

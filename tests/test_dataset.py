@@ -202,7 +202,7 @@ def test_large_splits_are_cut_into_shards_of_bounded_size_in_row_groups_for_the_
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         sizes = [sum(group.column(c).total_compressed_size for c in range(group.num_columns)) for group in groups]
         assert sum(sizes[:-1]) < 60_000  # closed with the row group that passes the limit
-    assert {pq.read_metadata(path).row_group(0).num_rows for path in files} == {10}
+    assert {pq.read_metadata(path).row_group(0).num_rows for path in files[:-1]} == {10}
     assert list(rows(files)) == whole
     assert list(load_dataset(str(tmp_path), split="train")) == whole
     configs = DatasetCard.load(tmp_path / "README.md").data.configs

@@ -2,15 +2,19 @@
 
     run/sequences/{train,validation,test}*.parquet  ─►  narratives.parquet   (schema.NARRATIVES, in the same order)
 
-The reason, its explanation, both summaries and the profile are written from the whole history; the endorsement is
-written with the last review withheld. Who wrote them stands in the column `narrator`: the name of the model, or
-`reference` for the deterministic rules, which are no LLM.
+A language model writes the reason, its explanation, both summaries and the profile in one answer, from the whole
+history with all reviews; it is told to keep what was experienced after the purchase out of the reason. The endorsement
+is asked for apart, with the last review withheld. The fixed rules of `reference` withhold it from the reason too.
+
+Who wrote stands in the column `narrator`: the name of the model, or `reference`, which is no language model. The column
+`checks` says what was found in the texts. Answers that were paid for lie in `run/requests/narratives.sqlite`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,14 +23,40 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from .. import schema
 from ..errors import RunError
 from ..llm import LLMConfig
-from ..schema import LAST_PURCHASE, NARRATIVES, SPLITS, USER
+from . import checks
 
 
 @dataclass(frozen=True)
 class NarrativesConfig(LLMConfig):
     """Who writes the narratives, and how."""
+
+    language: str = "en"
+    """Language of the narratives, as ISO 639-1 (en, de, ja, …)."""
+    examples: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
+    """JSON files of few-shot examples, as paths or globs: one or a list of them in each, shaped as a row of a dataset.
+    Those of this package if not given."""
+    zero_shot: bool = False
+    """Ask without examples, for a model with a small window."""
+    window: int = 128_000
+    """Tokens that the model takes, prompt and answer together. Of a longer history the oldest reviews are not shown."""
+    fix: int = 0
+    """How often a model is asked again whose answer fails a check, such as the profile's length, with the check
+    named."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.language) != 2 or not self.language.islower():
+            raise ValueError(f"language is {self.language!r}, expected two small letters of ISO 639-1, such as en")
+        if self.fix < 0:
+            raise ValueError(f"fix is {self.fix}, expected 0 or more times")
+        if self.window <= self.max_tokens:
+            raise ValueError(
+                f"window is {self.window}, expected more tokens than the longest answer takes (max_tokens is "
+                f"{self.max_tokens})"
+            )
 
 
 def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[str, Any]:
@@ -35,71 +65,87 @@ def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[st
     Args:
         run: The run folder; `sequences/` must be there. Simulated shoppers have theirs in `sample/truth.parquet`.
         out: An empty folder.
-        work: Survives a crash; holds the answers already paid for.
-        config: Backend and sampling.
+        work: Not used: what must survive a crash lies in `run/requests`, where other settings find it too.
+        config: Who writes, and how.
 
     Returns:
-        Counts: users, how many were written by which rule, failed requests, hashes of the prompts.
+        Counts: users, failed requests, failed checks by name, reviews not shown; for the rules, how many users were
+        written by which rule; for a model, replies and tokens, and hashes of the prompts.
 
     Raises:
         RunError: there are no sequences, or the server cannot be used.
+        InputError: the few-shot examples cannot be used.
     """
-    files = [path for split in SPLITS for path in sorted((run / "sequences").glob(f"{split}*.parquet"))]
-    if not files:
-        raise RunError(f"There are no sequences in {run}. Run first: regen sequences {run} …")
-    total = sum(pq.read_metadata(path).num_rows for path in files)
+    files = sequence_files(run)
     if config.backend == "reference":
-        return _reference(run, files, total, out, config.seed)
+        return _reference(run, files, out, config)
     from . import prompted
 
-    return prompted.narrate(lambda: users(files), total, out, run / "requests" / "narratives.sqlite", config)
+    return prompted.narrate(files, out, run / "requests" / "narratives.sqlite", config)
 
 
-def users(files: Iterable[Path]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Each user's id and purchase history, oldest purchase first, in the order of the files; memory stays bounded."""
-    for path in files:
-        with pq.ParquetFile(path) as parquet:
-            for batch in parquet.iter_batches(batch_size=256, columns=["reviewer_id", "purchase_history"]):
-                for row in batch.to_pylist():
-                    yield row["reviewer_id"], row["purchase_history"] or []
+def sequence_files(run: Path) -> list[Path]:
+    """The parquet files of all histories of a run, in order.
+
+    Raises:
+        RunError: there are none.
+    """
+    files = [path for split in schema.SPLITS for path in schema.split_files(run / "sequences", split)]
+    if not files:
+        raise RunError(f"There are no sequences in {run}. Run first: regen sequences {run} …")
+    return files
 
 
-def write(rows: Iterator[dict[str, Any]], path: Path) -> None:
-    """Write rows of schema.NARRATIVES to `path`, a part at a time."""
-    with pq.ParquetWriter(path, NARRATIVES, compression="zstd") as writer:
-        part = pa.Table.from_pylist(list(islice(rows, 1024)), schema=NARRATIVES)
-        while True:  # an empty first part still makes a readable file
-            writer.write_table(part)
-            part = pa.Table.from_pylist(list(islice(rows, 1024)), schema=NARRATIVES)
-            if not part.num_rows:
-                return
+def write(rows: Iterator[dict[str, Any]], path: Path) -> Counter[str]:
+    """Write rows of schema.NARRATIVES to `path`, a part at a time; returns how often each check failed."""
+    failed: Counter[str] = Counter()
+
+    def part() -> pa.Table:
+        taken = list(islice(rows, 1024))
+        failed.update(check for row in taken for check in row["checks"]["failed"])
+        return pa.Table.from_pylist(taken, schema=schema.NARRATIVES)
+
+    with pq.ParquetWriter(path, schema.NARRATIVES, compression="zstd") as writer:
+        table = part()
+        writer.write_table(table)  # an empty part still makes a readable file
+        while table.num_rows:
+            table = part()
+            if table.num_rows:
+                writer.write_table(table)
+    return failed
 
 
-def _reference(run: Path, files: list[Path], total: int, out: Path, seed: int) -> dict[str, Any]:
+def _reference(run: Path, files: list[Path], out: Path, config: NarrativesConfig) -> dict[str, Any]:
     from . import reference
 
     truth = _truth(run / "sample" / "truth.parquet")
-    counts = {"users": 0, "from_truth": 0, "from_rules": 0}
+    counts: dict[str, Any] = {"users": 0, "from_truth": 0, "from_rules": 0}
 
     def rows() -> Iterator[dict[str, Any]]:
-        for reviewer_id, history in tqdm(users(files), total=total, desc="narratives", unit=" users"):
+        for user in tqdm(schema.rows(files), total=schema.count(files), desc="narratives", unit=" users"):
+            reviewer_id, history = user["reviewer_id"], user["purchase_history"] or []
             known = truth(reviewer_id)
             counts["users"] += 1
             counts["from_truth" if known else "from_rules"] += 1
-            written = known or reference.write(reviewer_id, history, seed)
-            yield {"reviewer_id": reviewer_id, **written, "narrator": "reference"}
+            written = known or reference.write(reviewer_id, history, config.seed)
+            yield {
+                "reviewer_id": reviewer_id,
+                **written,
+                "narrator": "reference",
+                "narrator_left_out": 0,
+                "checks": checks.check(written, history),  # the rules write English
+            }
 
-    write(rows(), out / "narratives.parquet")
-    return counts
+    failed = write(rows(), out / "narratives.parquet")
+    return {**counts, "failed_checks": dict(sorted(failed.items()))}
 
 
 def _truth(path: Path) -> Any:
     """A function from a simulated shopper's id to their true narratives, None for anybody else."""
     if not path.exists():
         return lambda reviewer_id: None
-    table = pq.read_table(path, columns=["reviewer_id", "last_purchase", "user"])
-    table = table.cast(pa.schema([("reviewer_id", pa.string()), ("last_purchase", LAST_PURCHASE), ("user", USER)]))
-    table = table.combine_chunks()
+    columns = pa.schema([schema.NARRATIVES.field(name) for name in ("reviewer_id", "last_purchase", "user")])
+    table = pq.read_table(path, columns=columns.names).cast(columns).combine_chunks()
     position = {reviewer_id: index for index, reviewer_id in enumerate(table["reviewer_id"].to_pylist())}
 
     def lookup(reviewer_id: str) -> dict[str, Any] | None:

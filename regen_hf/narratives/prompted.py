@@ -1,25 +1,27 @@
-"""Narratives by a language model: one request for all that the last review may colour, one for the endorsement."""
+"""Narratives by a language model: one request for all that the last review may colour, one for the endorsement.
+
+An answer that breaks a rule is asked for again, up to `fix` times, with the broken rules named; of all answers the one
+that breaks the fewest is kept, the latest of equals.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict
 
-from .. import llm, prompts
-from . import NarrativesConfig, write
+from .. import llm, prompts, schema
+from ..errors import ConfigError
+from . import NarrativesConfig, checks, examples, write
+from .examples import Text
 
-
-def _said(text: str) -> str:
-    if not text.strip():
-        raise ValueError("this field must not be empty")
-    return text.strip()
-
-
-Text = Annotated[str, AfterValidator(_said)]
+PROMPTS = ("history", "narratives", "endorsement")
 
 
 class Narratives(BaseModel):
@@ -42,60 +44,162 @@ class Endorsement(BaseModel):
     product_endorsement: Text
 
 
-Users = Callable[[], Iterator[tuple[str, list[dict[str, Any]]]]]
+ANSWERS: dict[str, type[BaseModel]] = {"narratives": Narratives, "endorsement": Endorsement}
 
 
-def requests(history: Sequence[dict[str, Any]], config: NarrativesConfig) -> tuple[llm.Request, llm.Request] | None:
-    """The two requests for one user, None for an empty history."""
-    if not history:
-        return None
-    withheld = [*history[:-1], {"item": history[-1]["item"], "review": None}]
+@dataclass(frozen=True)
+class Asked:
+    """A request about one user."""
 
-    def request(name: str, shown: Sequence[dict[str, Any]], answer: type[BaseModel]) -> llm.Request:
-        messages = prompts.messages(name, **prompts.fence(prompts.history_lines(shown)))
-        return llm.Request.of(config, messages, answer)
-
-    return request("narratives", history, Narratives), request("endorsement", withheld, Endorsement)
+    request: llm.Request
+    left_out: int
+    """Reviews that it does not show, for lack of room."""
 
 
-def all_requests(users: Users, config: NarrativesConfig) -> Iterator[llm.Request]:
-    """The requests for all users."""
-    return (request for _, history in users() for request in requests(history, config) or ())
+class Prompter:
+    """Makes the requests of a run; what they have in common is made once.
+
+    Raises:
+        InputError: the few-shot examples cannot be used.
+        ConfigError: the window has no room for a history.
+    """
+
+    def __init__(self, config: NarrativesConfig) -> None:
+        self.config = config
+        shots = [message for one in examples.load(config) for message in one.messages()]
+        self.fixed = {
+            "narratives": (prompts.system("narratives", language=config.language), *shots),
+            "endorsement": (prompts.system("endorsement", language=config.language),),
+        }
+        for name, messages in self.fixed.items():
+            if self._room(name) < 1:
+                raise ConfigError(
+                    f"The window of {config.window} tokens has no room for a history: the longest answer takes "
+                    f"{config.max_tokens}, instructions and examples take about {prompts.tokens(messages)}. Raise "
+                    f"window, lower max_tokens, or give fewer examples (zero_shot asks without)."
+                )
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """What stands in the column `narrator_prompt`."""
+        return f"{prompts.identity('narratives', examples.files(self.config))}, {prompts.identity('endorsement')}"
+
+    def requests(self, history: Sequence[dict[str, Any]]) -> list[Asked]:
+        """The two requests for one user, none for an empty history."""
+        if not history:
+            return []
+        withheld = [*history[:-1], {"item": history[-1]["item"], "review": None}]
+        return [self._request("narratives", history), self._request("endorsement", withheld)]
+
+    def _request(self, name: str, history: Sequence[dict[str, Any]]) -> Asked:
+        shown, left_out = prompts.fit(history, self._room(name))
+        question = prompts.user(name, history=prompts.fence(prompts.history_lines(shown)))
+        return Asked(llm.Request.of(self.config, (*self.fixed[name], question), ANSWERS[name]), left_out)
+
+    def _room(self, name: str) -> int:
+        question = 200  # the words of the block `user`, its two marks and the schema of the answer
+        return self.config.window - self.config.max_tokens - prompts.tokens(self.fixed[name]) - question
 
 
-def narrate(users: Users, total: int, out: Path, paid: Path, config: NarrativesConfig) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Attempt:
+    """A request, what came of it, and the checks that the answer failed."""
+
+    request: llm.Request
+    outcome: BaseModel | llm.Failure | llm.Request
+    failed: list[str]
+
+
+def attempts(
+    request: llm.Request, history: Sequence[dict[str, Any]], store: llm.Store, config: NarrativesConfig
+) -> Iterator[Attempt]:
+    """What was asked for one of a user's answers, one after the other: each but the first because of failed checks."""
+    for number in range(config.fix + 1):
+        outcome = llm.read(request, store)
+        failed: list[str] = []
+        if isinstance(outcome, BaseModel):
+            written = in_row(outcome.model_dump())
+            found = checks.check(written, history, config.language)["failed"] or []
+            mine = {name for name, field in checks.ANSWER_FIELDS.items() if field in type(outcome).model_fields}
+            failed = [str(one) for one in found if str(one).partition(".")[0] in mine]
+        yield Attempt(request, outcome, failed)
+        if not failed or number == config.fix or not isinstance(outcome, BaseModel):
+            return
+        reasons = "; ".join(checks.reason(one, config.language) for one in failed)
+        # A bad shape of the new answer may be asked again in its turn.
+        request = dataclasses.replace(request.again(outcome.model_dump_json(), reasons), repeated=False)
+
+
+def requests(
+    files: list[Path], config: NarrativesConfig, store: llm.Store | None = None, number: int = 0
+) -> Iterator[llm.Request]:
+    """The requests for all users; with `number` above 0, those of the repetition of that number."""
+    prompter = Prompter(config)
+    for user in schema.rows(files):
+        history = user["purchase_history"] or []
+        for asked in prompter.requests(history):
+            if store is None or number == 0:
+                yield asked.request
+                continue
+            made = list(attempts(asked.request, history, store, dataclasses.replace(config, fix=number)))
+            if len(made) > number:
+                yield made[number].request
+
+
+def narrate(files: list[Path], out: Path, paid: Path, config: NarrativesConfig) -> dict[str, Any]:
     """Ask for what is missing, then write `narratives.parquet`, and `failed.jsonl` where a request failed for good."""
-    counts: dict[str, Any] = {"users": 0, "failed": 0}
+    prompter = Prompter(config)
+    total = 2 * schema.count(files)
+    counts: dict[str, Any] = {"users": 0, "failed": 0, "asked_again": 0, "reviews_left_out": 0, "users_cut": 0}
 
     def rows(store: llm.Store) -> Iterator[dict[str, Any]]:
-        for reviewer_id, history in users():
-            counts["users"] += 1
+        for user in schema.rows(files):
+            history = user["purchase_history"] or []
             answers: dict[str, Any] = {}
-            for request in requests(history, config) or ():
-                answer = llm.read(request, store)
-                if isinstance(answer, BaseModel):
-                    answers |= answer.model_dump()
-                elif isinstance(answer, llm.Failure):
+            left_out = 0
+            for asked in prompter.requests(history):
+                left_out = max(left_out, asked.left_out)
+                made = list(attempts(asked.request, history, store, config))
+                counts["asked_again"] += len(made) - 1
+                answered = [one for one in made if isinstance(one.outcome, BaseModel)]
+                if answered:
+                    best = min(reversed(answered), key=lambda one: len(one.failed)).outcome
+                    answers |= best.model_dump() if isinstance(best, BaseModel) else {}
+                elif isinstance(failure := made[0].outcome, llm.Failure):
                     counts["failed"] += 1
-                    failed = {"reviewer_id": reviewer_id, "request": request.answer.__name__} | vars(answer)
+                    failed = {"reviewer_id": user["reviewer_id"], "request": asked.request.answer.__name__}
                     with (out / "failed.jsonl").open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(failed, ensure_ascii=False) + "\n")
+                        file.write(json.dumps(failed | vars(failure), ensure_ascii=False) + "\n")
+            written = in_row(answers)
+            counts["users"] += 1
+            counts["reviews_left_out"] += left_out
+            counts["users_cut"] += bool(left_out)
             yield {
-                "reviewer_id": reviewer_id,
-                "last_purchase": {
-                    "reason": answers.get("purchase_reason"),
-                    "explanation": answers.get("purchase_reason_explanation"),
-                    "endorsement": answers.get("product_endorsement"),
-                },
-                "user": {
-                    "profile": answers.get("user_profile"),
-                    "brief_summary": answers.get("brief_user_summary"),
-                    "long_summary": answers.get("long_user_summary"),
-                },
+                "reviewer_id": user["reviewer_id"],
+                **written,
                 "narrator": config.model,
+                "narrator_prompt": prompter.identity,
+                "narrator_left_out": left_out,
+                "checks": checks.check(written, history, config.language),
             }
 
     with llm.Store(paid) as store:
-        llm.ask(lambda: all_requests(users, config), config, store, total=2 * total, desc="narratives")
-        write(rows(store), out / "narratives.parquet")
-        return {**counts, **store.totals(), "prompts": prompts.hashes("history", "narratives", "endorsement")}
+        for number in range(config.fix + 1):
+            again = functools.partial(requests, files, config, store, number)
+            desc = f"narratives, asked again ({number})" if number else "narratives"
+            llm.ask(again, config, store, total=total if not number else sum(1 for _ in again()), desc=desc)
+        failed_checks = write(rows(store), out / "narratives.parquet")
+        return {
+            **counts,
+            "failed_checks": dict(sorted(failed_checks.items())),
+            **store.totals(),
+            "prompts": prompts.hashes(*PROMPTS, "examples"),
+        }
+
+
+def in_row(answers: dict[str, Any]) -> dict[str, Any]:
+    """Answers as the row has them: `{"last_purchase": {…}, "user": {…}}`, null where there is none."""
+    return {
+        part: {name: answers.get(checks.ANSWER_FIELDS[name]) for name in fields}
+        for part, fields in checks.FIELDS.items()
+    }

@@ -2,15 +2,20 @@
 
     run/sequences + run/narratives  ─►  votes.parquet    one row per vote: (user, stage, attribute) -> score, confidence
                                         ratings.parquet  schema.RATINGS, users in the order of the narratives
+                                        agreement.json   how far the votes agree, and how many a score needs
 
-Four stages are rated apart: the history itself (`example`), reason with explanation (`last_purchase`), profile and
-summaries (`user`), and the endorsement. Who rated stands in the column `rater`: the name of the model, or `reference`
-for the deterministic rules, which are no LLM.
+Four stages are rated apart, so that the reasoning on one does not colour another: the history itself (`example`),
+reason with explanation (`last_purchase`), profile and summaries (`user`), and the endorsement. Scores are 1 to 7. High
+is good, but for `foresight`: it is the higher, the more of the text became known only after the purchase.
+
+Who rated stands in the column `rater`: the names of the models, or `reference` for the fixed rules, which are no
+language model. Answers that were paid for lie in `run/requests/ratings.sqlite`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -20,10 +25,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from .. import schema
 from ..errors import RunError
 from ..llm import LLMConfig
-from ..schema import RATED, RATINGS, SPLITS
+from ..schema import RATED, RATINGS
 from . import aggregation
+from .agreement import Agreement
 
 VOTES = pa.schema(
     [
@@ -31,13 +38,11 @@ VOTES = pa.schema(
         ("stage", pa.string()),
         ("attribute", pa.string()),
         ("vote", pa.int64()),  # 0-based
+        ("rater", pa.string()),  # the model that cast it
         ("score", pa.int64()),  # 1..7; null = the vote failed
         ("confidence", pa.int64()),  # 1..7, of the rater in this score; null = the vote failed
     ]
 )
-
-Votes = list[dict[str, dict[str, tuple[int, int]]]]
-"""The votes on one user: for each, (score, confidence) by stage and attribute; what failed is left out."""
 
 
 @dataclass(frozen=True)
@@ -48,88 +53,118 @@ class RatingsConfig(LLMConfig):
     """Sampling temperature, 0 to 2; above 0 the votes differ."""
     votes: int = 1
     """Votes on each user; the paper uses 10 to 15."""
+    more_models: tuple[str, ...] = ()
+    """Further models on the server, which share the votes with the first one, in turn."""
+    window: int = 128_000
+    """Tokens that the models take, prompt and answer together. Of a longer history the oldest reviews are not shown."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.votes < 1:
             raise ValueError(f"votes is {self.votes}, expected 1 or more")
+        if self.votes <= len(self.more_models):
+            raise ValueError(
+                f"{self.votes} votes cannot be shared by {len(self.more_models) + 1} models; raise votes to as many"
+            )
+        if self.window <= self.max_tokens:
+            raise ValueError(
+                f"window is {self.window}, expected more tokens than the longest answer takes (max_tokens is "
+                f"{self.max_tokens})"
+            )
+
+    @property
+    def raters(self) -> tuple[str, ...]:
+        """The names of those who vote, in turn."""
+        return ("reference",) if self.backend == "reference" else (self.model, *self.more_models)
+
+
+@dataclass(frozen=True)
+class User:
+    """A user and what is to be rated."""
+
+    reviewer_id: str
+    history: list[dict[str, Any]]
+    narratives: dict[str, Any]
+    """`{"last_purchase": {…}, "user": {…}}`, as in the row."""
+
+
+@dataclass(frozen=True)
+class Ballot:
+    """The votes on one user."""
+
+    votes: list[dict[str, dict[str, tuple[int, int]]]]
+    """For each, (score, confidence) by stage and attribute; a stage whose vote failed is there and empty."""
+    prompt: str | None = None
+    """The prompts that asked for them; see schema.RATER."""
+    left_out: int = 0
+    """Reviews that were not shown to the rater, for lack of room."""
 
 
 def build(run: Path, out: Path, work: Path, config: RatingsConfig) -> dict[str, Any]:
-    """Write `out/votes.parquet` and `out/ratings.parquet` for every user of `run/narratives`.
+    """Write `votes.parquet`, `ratings.parquet` and `agreement.json` for every user of `run/narratives`.
 
     Args:
         run: The run folder; `sequences/` and `narratives/` must be there.
         out: An empty folder.
-        work: Survives a crash; holds the answers already paid for.
-        config: Backend, votes and sampling.
+        work: Not used: what must survive a crash lies in `run/requests`, where other settings find it too.
+        config: Who rates, how often, and how.
 
     Returns:
-        Counts: users, votes, failed votes, hashes of the prompts.
+        Counts: users, votes, failed votes; for a model, failed requests, replies and tokens, and hashes of the prompts.
 
     Raises:
         RunError: sequences or narratives are missing or do not fit together, or the server cannot be used.
     """
-    files = [path for split in SPLITS for path in sorted((run / "sequences").glob(f"{split}*.parquet"))]
+    files = [path for split in schema.SPLITS for path in schema.split_files(run / "sequences", split)]
     narratives = run / "narratives" / "narratives.parquet"
     if not files:
         raise RunError(f"There are no sequences in {run}. Run first: regen sequences {run} …")
     if not narratives.exists():
         raise RunError(f"There are no narratives in {run}. Run first: regen narratives {run}")
-    total = pq.read_metadata(narratives).num_rows
-    in_sequences = sum(pq.read_metadata(path).num_rows for path in files)
-    if total != in_sequences:
+    written, expected = schema.count([narratives]), schema.count(files)
+    if written != expected:
         raise RunError(
-            f"{narratives} holds {total} users, the sequences hold {in_sequences}. Run again: regen narratives {run}"
+            f"{narratives} holds {written} users, the sequences hold {expected}. Run again: regen narratives {run}"
         )
     if config.backend == "reference":
         from . import reference
 
-        def vote(user: User) -> Votes:
-            return [reference.rate(*user, vote=number, seed=config.seed) for number in range(config.votes)]
+        def ballot(user: User) -> Ballot:
+            narratives = (user.reviewer_id, user.history, user.narratives)
+            return Ballot([reference.rate(*narratives, vote=vote, seed=config.seed) for vote in range(config.votes)])
 
-        return aggregate(users(files, narratives), vote, total, out, "reference")
+        return aggregate(users(files, narratives), ballot, written, out, config)
     from . import prompted
 
-    return prompted.rate(lambda: users(files, narratives), total, out, run / "requests" / "ratings.sqlite", config)
+    return prompted.rate(files, narratives, out, run / "requests" / "ratings.sqlite", config)
 
 
-User = tuple[str, list[dict[str, Any]], dict[str, Any]]
-"""A user's id, purchase history, and row of narratives."""
-
-
-def users(files: Iterable[Path], narratives: Path) -> Iterator[User]:
+def users(files: list[Path], narratives: Path) -> Iterator[User]:
     """Histories and narratives side by side; both files are read in step, so memory stays bounded.
 
     Raises:
         RunError: the narratives are of other users, or in another order, than the sequences.
     """
-    written = _rows(narratives, ["reviewer_id", "last_purchase", "user"])
-    for path in files:
-        for row in _rows(path, ["reviewer_id", "purchase_history"]):
-            texts = next(written)
-            if texts["reviewer_id"] != row["reviewer_id"]:
-                raise RunError(
-                    f"{narratives} does not follow the sequences: user {texts['reviewer_id']!r} stands where "
-                    f"{row['reviewer_id']!r} was expected. Write the narratives again."
-                )
-            yield row["reviewer_id"], row["purchase_history"] or [], texts
-
-
-def _rows(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
-    with pq.ParquetFile(path) as parquet:
-        for batch in parquet.iter_batches(batch_size=256, columns=columns):
-            yield from batch.to_pylist()
+    written = schema.rows([narratives], ["reviewer_id", "last_purchase", "user"])
+    for row in schema.rows(files):
+        texts = next(written)
+        if texts["reviewer_id"] != row["reviewer_id"]:
+            raise RunError(
+                f"{narratives} does not follow the sequences: user {texts['reviewer_id']!r} stands where "
+                f"{row['reviewer_id']!r} was expected. Write the narratives again."
+            )
+        yield User(row["reviewer_id"], row["purchase_history"] or [], texts)
 
 
 def aggregate(
-    users: Iterator[User], vote: Callable[[User], Votes], total: int, out: Path, rater: str
+    users: Iterator[User], ballot: Callable[[User], Ballot], total: int, out: Path, config: RatingsConfig
 ) -> dict[str, Any]:
-    """Write each user's votes and their aggregate; returns counts of users, votes and failed votes.
+    """Write each user's votes and scores, and how far votes agree; returns counts of users, votes and failed votes.
 
     A vote is one score of one attribute. A stage that has nothing to rate has no votes, and nulls in the ratings.
     """
-    counts = {"users": 0, "votes": 0, "failed_votes": 0}
+    counts = {"users": 0, "votes": 0, "failed_votes": 0, "reviews_left_out": 0, "users_cut": 0}
+    agreement = Agreement(config.votes)
     with (
         tqdm(total=total, desc="ratings", unit=" users") as bar,
         pq.ParquetWriter(out / "votes.parquet", VOTES, compression="zstd") as votes_file,
@@ -140,11 +175,22 @@ def aggregate(
             vote_rows: list[dict[str, Any]] = []
             rating_rows: list[dict[str, Any]] = []
             for user in part:
-                cast = vote(user)
+                cast = ballot(user)
                 bar.update()
-                metadata, raw = user_ratings(cast)
-                vote_rows += [{"reviewer_id": user[0], **row} for row in raw]
-                rating_rows.append({"reviewer_id": user[0], "metadata": metadata, "rater": rater})
+                metadata, raw = user_ratings(cast.votes, config.raters)
+                agreement.add(metadata, raw)
+                vote_rows += [{"reviewer_id": user.reviewer_id, **row} for row in raw]
+                rating_rows.append(
+                    {
+                        "reviewer_id": user.reviewer_id,
+                        "metadata": metadata,
+                        "rater": ", ".join(config.raters),
+                        "rater_prompt": cast.prompt,
+                        "rater_left_out": cast.left_out,
+                    }
+                )
+                counts["reviews_left_out"] += cast.left_out
+                counts["users_cut"] += bool(cast.left_out)
             counts["users"] += len(part)
             counts["votes"] += len(vote_rows)
             counts["failed_votes"] += sum(row["score"] is None for row in vote_rows)
@@ -153,11 +199,21 @@ def aggregate(
             ratings_file.write_table(pa.Table.from_pylist(rating_rows, schema=RATINGS))
             part = list(islice(users, 1024))
             if not part:
-                return counts
+                break
+    report = json.dumps(agreement.report(config.raters), indent=1, ensure_ascii=False)
+    (out / "agreement.json").write_text(report + "\n", encoding="utf-8")
+    return counts
 
 
-def user_ratings(votes: Votes) -> tuple[dict[str, dict[str, int | None]], list[dict[str, Any]]]:
-    """The scores of one user (`metadata` of schema.RATINGS) and the rows of VOTES that they come from."""
+def user_ratings(
+    votes: list[dict[str, dict[str, tuple[int, int]]]], raters: Sequence[str]
+) -> tuple[dict[str, dict[str, int | None]], list[dict[str, Any]]]:
+    """The scores of one user (`metadata` of schema.RATINGS) and the rows of VOTES that they come from.
+
+    Args:
+        votes: As in `Ballot`.
+        raters: Who cast them, in turn.
+    """
     metadata: dict[str, dict[str, int | None]] = {}
     rows = []
     for stage, attributes in RATED.items():
@@ -174,7 +230,14 @@ def user_ratings(votes: Votes) -> tuple[dict[str, dict[str, int | None]], list[d
             ),
         }
         rows += [
-            {"stage": stage, "attribute": attribute, "vote": number, "score": pair[0], "confidence": pair[1]}
+            {
+                "stage": stage,
+                "attribute": attribute,
+                "vote": number,
+                "rater": raters[number % len(raters)],
+                "score": pair[0],
+                "confidence": pair[1],
+            }
             for attribute, pairs in by_attribute.items()
             for number, pair in enumerate(pairs)
         ]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from .. import llm, prompts
+from .. import llm, prompts, schema
+from ..errors import ConfigError
 from ..schema import RATED
-from . import RatingsConfig, User, Votes, aggregate
+from . import Ballot, RatingsConfig, User, aggregate, users
 
 # Seven points, lowest first (table 7 gives those of veracity).
 TRUTH_LABELS = (
@@ -58,68 +59,103 @@ def answer_of(stage: str) -> type[BaseModel]:
     return answer
 
 
-def requests(user: User, vote: int, config: RatingsConfig) -> Iterator[tuple[str, llm.Request]]:
-    """The requests of one vote on one user, by stage; a stage that has nothing to rate has none."""
-    _, history, narratives = user
-    if not history:
+def user_requests(user: User, config: RatingsConfig) -> Iterator[tuple[int, str, llm.Request, int]]:
+    """The requests about one user: (vote, stage, request, reviews not shown).
+
+    A stage that has nothing to rate has none. Those of one vote follow each other: a server that keeps the beginning of
+    a prompt reads the history once.
+    """
+    if not user.history:
         return
-    written = {**(narratives["last_purchase"] or {}), **(narratives["user"] or {})}
-    lines = prompts.history_lines(history)
-    for stage, texts in TEXTS.items():
-        to_rate = [f"{title}: {' '.join(written[name].split())}" for title, name in texts.items() if written.get(name)]
-        if texts and not to_rate:
-            continue
-        messages = prompts.messages(
-            "ratings",
-            stage=stage,
-            attributes=scored(stage),
-            labels={attribute: labels(attribute) for attribute in scored(stage)},
-            confidence_labels=LABELS,
-            **prompts.fence("\n".join([lines, "", "Text to rate", *to_rate] if to_rate else [lines])),
+    written = {**(user.narratives["last_purchase"] or {}), **(user.narratives["user"] or {})}
+    to_rate = {
+        stage: [f"{title}: {' '.join(text.split())}" for title, name in texts.items() if (text := written.get(name))]
+        for stage, texts in TEXTS.items()
+    }
+    longest = max(("\n".join(texts) for texts in to_rate.values()), key=len)
+    shown, left_out = prompts.fit(user.history, room(longest, config))
+    history = prompts.fence(prompts.history_lines(shown))
+    asked = {
+        stage: (
+            prompts.system("ratings"),
+            prompts.user(
+                "ratings",
+                stage=stage,
+                attributes=scored(stage),
+                labels={attribute: labels(attribute) for attribute in scored(stage)},
+                confidence_labels=LABELS,
+                history=history,
+                texts=prompts.fence("\n".join(texts)) if texts else None,
+            ),
         )
-        yield stage, llm.Request.of(config, messages, answer_of(stage), vote)
+        for stage, texts in to_rate.items()
+        if texts or not TEXTS[stage]
+    }
+    for vote in range(config.votes):
+        model = config.raters[vote % len(config.raters)]
+        for stage, messages in asked.items():
+            yield vote, stage, llm.Request.of(config, messages, answer_of(stage), vote, model), left_out
 
 
-def all_requests(users: Callable[[], Iterator[User]], config: RatingsConfig) -> Iterator[llm.Request]:
+def room(texts: str, config: RatingsConfig) -> int:
+    """Tokens that a history may take beside the longest of the texts to rate.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    question = 1000  # the block `user` with the longest list of attributes, the marks, and the schema of the answer
+    fixed = prompts.tokens([prompts.system("ratings"), {"role": "user", "content": texts}]) + question
+    if config.window - config.max_tokens - fixed < 1:
+        raise ConfigError(
+            f"The window of {config.window} tokens has no room for a history: the longest answer takes "
+            f"{config.max_tokens}, instructions and texts take about {fixed}. Raise window, or lower max_tokens."
+        )
+    return config.window - config.max_tokens - fixed
+
+
+def requests(files: list[Path], narratives: Path, config: RatingsConfig) -> Iterator[llm.Request]:
     """The requests for all votes on all users."""
-    for user in users():
-        for number in range(config.votes):
-            yield from (request for _, request in requests(user, number, config))
+    for user in users(files, narratives):
+        yield from (request for _, _, request, _ in user_requests(user, config))
 
 
-def rate(
-    users: Callable[[], Iterator[User]], total: int, out: Path, paid: Path, config: RatingsConfig
-) -> dict[str, Any]:
+def rate(files: list[Path], narratives: Path, out: Path, paid: Path, config: RatingsConfig) -> dict[str, Any]:
     """Ask for the votes that are missing, then write and aggregate all, and `failed.jsonl` where requests failed."""
     failed = 0
+    identity = prompts.identity("ratings")
 
-    def vote(user: User) -> Votes:
+    def ballot(user: User) -> Ballot:
         nonlocal failed
-        votes: Votes = []
-        for number in range(config.votes):
-            cast: dict[str, dict[str, tuple[int, int]]] = {}
-            for stage, request in requests(user, number, config):
-                answer = llm.read(request, store)
-                cast[stage] = {}  # stays so where the request failed: a vote without scores
-                if isinstance(answer, BaseModel):
-                    given = answer.model_dump()
-                    cast[stage] = {
-                        attribute: (
-                            labels(attribute).index(given[attribute]) + 1,
-                            LABELS.index(given[f"{attribute}_confidence"]) + 1,
-                        )
-                        for attribute in scored(stage)
-                    }
-                elif isinstance(answer, llm.Failure):
-                    failed += 1
-                    row = {"reviewer_id": user[0], "request": f"{stage}, vote {number}"} | vars(answer)
-                    with (out / "failed.jsonl").open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            votes.append(cast)
-        return votes
+        votes: list[dict[str, dict[str, tuple[int, int]]]] = [{} for _ in range(config.votes)]
+        not_shown = 0
+        for vote, stage, request, left_out in user_requests(user, config):
+            not_shown = left_out
+            answer = llm.read(request, store)
+            votes[vote][stage] = {}  # stays so where the request failed: a vote without scores
+            if isinstance(answer, BaseModel):
+                given = answer.model_dump()
+                votes[vote][stage] = {
+                    attribute: (
+                        labels(attribute).index(given[attribute]) + 1,
+                        LABELS.index(given[f"{attribute}_confidence"]) + 1,
+                    )
+                    for attribute in scored(stage)
+                }
+            elif isinstance(answer, llm.Failure):
+                failed += 1
+                row = {"reviewer_id": user.reviewer_id, "request": f"{stage}, vote {vote}"} | vars(answer)
+                with (out / "failed.jsonl").open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        return Ballot(votes, identity, not_shown)
 
+    total = schema.count(files)
     with llm.Store(paid) as store:
-        total_requests = len(TEXTS) * config.votes * total
-        llm.ask(lambda: all_requests(users, config), config, store, total=total_requests, desc="ratings")
-        counts = aggregate(users(), vote, total, out, config.model)
+        llm.ask(
+            functools.partial(requests, files, narratives, config),
+            config,
+            store,
+            total=len(TEXTS) * config.votes * total,
+            desc="ratings",
+        )
+        counts = aggregate(users(files, narratives), ballot, total, out, config)
         return {**counts, "failed": failed, **store.totals(), "prompts": prompts.hashes("history", "ratings")}

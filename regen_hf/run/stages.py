@@ -62,7 +62,7 @@ STAGES = {
             ("sequences",),
             "write the narratives",
             ("openai",),
-            ("history", "narratives", "endorsement"),
+            ("history", "narratives", "endorsement", "examples"),
         ),
         Stage(
             "ratings",

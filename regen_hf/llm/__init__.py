@@ -27,11 +27,13 @@ comes from the environment variable OPENAI_API_KEY; it is never stored and never
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from tqdm import tqdm
 
+from ..errors import RunError
 from .request import Failure, Reply, Request, read
 from .settings import BACKENDS, OPENAI, LLMConfig
 from .spending import Estimate, estimate, spent
@@ -72,25 +74,36 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
         RunError: the server does not answer, the budget is spent, the disk is full, or another process is at it. What
             was answered is stored; the next call asks for the rest.
     """
-    from .server import Asking
-
     with store.alone(), tqdm(total=total, desc=desc, unit=" requests") as bar:
-        if config.backend == "openai":
+        if config.backend == "transformers":
+            from .local import ask_local
+
+            ask_local(requests, config, store, bar)
+        elif config.backend == "openai-batch":
+            from .batch import ask_in_batches
+
+            ask_in_batches(requests, config, store, bar)
+        else:
+            from .server import Asking
+
+            if store.execute("SELECT 1 FROM batches WHERE batch_id IS NOT NULL AND server = ?", (config.base_url,)):
+                raise RunError(
+                    f"Batches of these requests are at work on {config.base_url}: they would be paid for twice. Run "
+                    "the same command with backend openai-batch to collect them."
+                )
 
             async def run() -> None:
                 await Asking(config, store, bar).run(iter(requests()))
 
             _finish(run)
-        else:
-            raise NotImplementedError(config.backend)
 
 
-def _finish(run: Callable[[], object]) -> None:
+def _finish(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a coroutine to its end; in a notebook, where a loop runs already, in a thread of its own."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        asyncio.run(run())  # type: ignore[arg-type]
+        asyncio.run(run())
     else:
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(lambda: asyncio.run(run())).result()  # type: ignore[arg-type]
+            thread.submit(lambda: asyncio.run(run())).result()

@@ -106,6 +106,15 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Sent:
+    """What the store needs to know of a request, where only that is left of it."""
+
+    key: str
+    model: str
+    sampling: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Dialect:
     """How a server wants a model to be asked; found out from its refusals, once, and remembered in the store."""
 

@@ -44,7 +44,7 @@ class Trouble(Exception):
     @property
     def refused(self) -> bool:
         """The server does not take this request as it is."""
-        return 400 <= self.status < 500 and self.status not in (408, 409, 425, 429)
+        return is_refusal(self.status)
 
 
 def client_of(config: LLMConfig) -> openai.AsyncOpenAI:
@@ -54,8 +54,31 @@ def client_of(config: LLMConfig) -> openai.AsyncOpenAI:
         ConfigError: the official server is asked without a key.
         RegenError: the client is not installed.
     """
+    key = key_of(config)
+    import openai
+
     try:
-        import openai
+        transport = openai.DefaultAioHttpClient()  # half the CPU of the default one
+    except RuntimeError:
+        raise missing_extra("aiohttp", "llm") from None
+    return openai.AsyncOpenAI(
+        api_key=key,
+        base_url=config.base_url,
+        max_retries=0,
+        timeout=openai.Timeout(config.timeout, connect=min(30.0, config.timeout)),
+        http_client=transport,
+    )
+
+
+def key_of(config: LLMConfig) -> str:
+    """The key from the environment; `none` where there is none and the server may need none.
+
+    Raises:
+        ConfigError: the official server is asked without a key.
+        RegenError: the client is not installed.
+    """
+    try:
+        import openai  # noqa: F401
     except ImportError:
         raise missing_extra("openai", "llm") from None
     key = os.environ.get("OPENAI_API_KEY", "")
@@ -64,17 +87,16 @@ def client_of(config: LLMConfig) -> openai.AsyncOpenAI:
             f"The server {OPENAI} needs a key: set the environment variable OPENAI_API_KEY, or set base_url to a "
             "server that needs none."
         )
-    try:
-        transport = openai.DefaultAioHttpClient()  # half the CPU of the default one
-    except RuntimeError:
-        raise missing_extra("aiohttp", "llm") from None
-    return openai.AsyncOpenAI(
-        api_key=key or "none",
-        base_url=config.base_url,
-        max_retries=0,
-        timeout=openai.Timeout(config.timeout, connect=min(30.0, config.timeout)),
-        http_client=transport,
-    )
+    return key or "none"
+
+
+def is_refusal(status: int) -> bool:
+    """Whether a status says that the server does not take this request as it is.
+
+    >>> [is_refusal(status) for status in (200, 400, 408, 422, 429, 500)]
+    [False, True, False, True, False, False]
+    """
+    return 400 <= status < 500 and status not in (408, 409, 425, 429)
 
 
 def without_key(words: str) -> str:
@@ -236,11 +258,7 @@ class Asking:
         """Wait until the budget surely holds one more try; False, and all stop, where it never will."""
         while not self.spending.fits(self.spending.worst(request)):
             if self.pace.flying == 0:
-                budget = self.config.budget
-                self.stop = self.stop or RunError(
-                    f"The next request could pass the budget of {budget} USD: {self.spending} are spent. What was "
-                    "answered is kept; give a higher budget to go on."
-                )
+                self.stop = self.stop or self.spending.exhausted()
             if self.stop:
                 return False
             await asyncio.sleep(0.02)
@@ -249,7 +267,7 @@ class Asking:
     def _keep(self, request: Request, reply: Reply) -> bool:
         try:
             self.store.put(request, reply)
-            self.spending.pay(request, reply)
+            self.spending.pay(request.model, reply, request)
             self.answered += 1
             self.streak = 0
             for doubtful in self.doubtful:

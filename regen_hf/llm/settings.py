@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigError
 
 OPENAI = "https://api.openai.com/v1"
-BACKENDS = ("reference", "openai")
+BACKENDS = ("reference", "openai", "openai-batch", "transformers")
 BATCH_DISCOUNT = 0.5
 """What the Batch API charges of the usual price."""
 

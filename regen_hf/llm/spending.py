@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..errors import RunError
 from .request import Reply, Request, schema_of, unsent
 from .settings import LLMConfig, needed_price, price
 from .store import Store
@@ -129,16 +130,23 @@ class Spending:
         budget = self.config.budget
         return budget is None or (self.paid or 0.0) + self.reserved + usd <= budget
 
-    def pay(self, request: Request, reply: Reply) -> None:
-        """Count an answer that has come."""
+    def pay(self, model: str, reply: Reply, request: Request | None = None) -> None:
+        """Count a reply that has come; with its `request`, learn how many tokens its bytes were."""
         self.tokens += reply.prompt_tokens + reply.completion_tokens
-        if self.config.budget is not None and reply.prompt_tokens:
+        if request is not None and self.config.budget is not None and reply.prompt_tokens:
             self._rate = max(self._rate or 0.0, reply.prompt_tokens / size(request))
-        cost = price(request.model, self.config, reply.batched)
+        cost = price(model, self.config, reply.batched)
         if cost is None or self.paid is None:
             self.paid = None
         else:
             self.paid += cost.usd(reply.prompt_tokens, reply.completion_tokens)
+
+    def exhausted(self) -> RunError:
+        """The error that stops a run before it passes its budget."""
+        return RunError(
+            f"The next request could pass the budget of {self.config.budget} USD: {self.paid or 0.0:.4f} USD are "
+            "spent. What was answered is kept; give a higher budget to go on."
+        )
 
     def __str__(self) -> str:
         return f"{self.tokens:,} tokens" + ("" if self.paid is None else f", {self.paid:,.2f} USD")

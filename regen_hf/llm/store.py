@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RunError
-from .request import Dialect, Reply, Request
+from .request import Dialect, Reply, Request, Sent
 
 LAYOUT = 2
 """Of the tables. A file of another number is refused, never guessed at."""
@@ -24,6 +24,10 @@ TABLES = (
     # How a server wants a model to be asked, once it is known.
     "CREATE TABLE dialects (server TEXT NOT NULL, model TEXT NOT NULL, form TEXT NOT NULL, max_tokens TEXT NOT NULL, "
     "PRIMARY KEY (server, model))",
+    # Batches that are prepared or on the server, and the requests that lie in them.
+    "CREATE TABLE batches (number INTEGER PRIMARY KEY, server TEXT NOT NULL, model TEXT NOT NULL, form TEXT NOT NULL, "
+    "max_tokens TEXT NOT NULL, file_id TEXT, batch_id TEXT, requests INTEGER NOT NULL, worst REAL NOT NULL)",
+    "CREATE TABLE in_batches (key TEXT PRIMARY KEY, batch INTEGER NOT NULL, sampling TEXT NOT NULL)",
 )
 
 
@@ -68,7 +72,7 @@ class Store:
         )
         return Reply(*rows[0]) if rows else None
 
-    def put(self, request: Request, reply: Reply) -> None:
+    def put(self, request: Request | Sent, reply: Reply) -> None:
         """Keep `reply`; it survives a kill when this returns."""
         values = (
             request.key,

@@ -1,0 +1,87 @@
+"""Killing a run at random moments: the server's own count says that no more is paid twice than was in flight."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from regen_hf import llm
+
+from .llm_server import Process
+from .test_llm import Colour, request
+
+CONCURRENCY = 8
+REQUESTS = 900
+KILLS = 20
+# Imports once, then forks a process for each run: python's start would take most of the time.
+RUNS = f"""
+import os, sys
+from pathlib import Path
+import aiohttp, openai.resources.chat.completions, pydantic
+from regen_hf import llm
+import regen_hf.llm.server
+from tests.test_llm import request, settings
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        config = settings(sys.argv[2], concurrency={CONCURRENCY}, retries=0)
+        with llm.Store(Path(sys.argv[1])) as store:
+            llm.ask(lambda: (request(n) for n in range({REQUESTS})), config, store, {REQUESTS}, "test")
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
+
+
+def test_twenty_random_kills_pay_again_for_no_more_than_what_was_in_flight(tmp_path):
+    chance = random.Random(0)
+    path = tmp_path / "requests.sqlite"
+    seen = []
+    with (
+        Process('{"colour": "red"}', 0.05) as server,
+        subprocess.Popen(
+            [sys.executable, "-c", RUNS, str(path), server.url],
+            cwd=Path(__file__).parents[1],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as runs,
+    ):
+
+        def tell():
+            return int(runs.stdout.readline())
+
+        def start():
+            runs.stdin.write("run\n")
+            runs.stdin.flush()
+            return tell()
+
+        for kills in range(1, KILLS + 1):
+            before = server.paid()["paid"]
+            run = start()
+            while server.paid()["paid"] == before:
+                time.sleep(0.005)
+            time.sleep(chance.uniform(0, 0.2))
+            os.kill(run, signal.SIGKILL)
+            assert tell() == signal.SIGKILL, "the run was over before the kill: more requests are needed"
+            time.sleep(0.06)  # the server counts what had arrived
+            paid = server.paid()["paid"]
+            seen.append(paid)
+            with llm.Store(path) as store:
+                assert store.execute("PRAGMA integrity_check") == [("ok",)]
+                # All that was paid for is in the store, but what was in flight at this kill and those before it.
+                assert 0 <= paid - store.totals()["replies"] <= CONCURRENCY * kills
+        assert len(set(seen)) == KILLS
+        start()
+        assert tell() == 0
+        paid = server.paid()
+        runs.stdin.close()
+    assert paid["distinct"] == REQUESTS
+    assert REQUESTS <= paid["paid"] <= REQUESTS + CONCURRENCY * KILLS
+    with llm.Store(path) as store:
+        assert all(llm.read(request(number), store) == Colour(colour="red") for number in range(REQUESTS))
+        assert store.totals()["replies"] == REQUESTS

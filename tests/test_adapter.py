@@ -84,16 +84,30 @@ def test_the_transformer_refuses_more_purchases_than_it_has_places_for():
         fused(adapter="transformer", max_history=3)(**prompts(4), **history(4))
 
 
-def test_the_transformer_refuses_a_cache_that_ends_inside_a_history():
+def test_recency_marks_the_latest_purchases_and_leaves_the_older_ones_alike():
+    given = history(5, 2)
+    same = {name: value[:, :1].expand_as(value).clone() for name, value in given.items()}  # one purchase, repeated
+    same["history_mask"] = given["history_mask"]
+    soft = fused(recency=3).soft_tokens(**same)[0]
+    torch.testing.assert_close(soft[0, 0], soft[0, 2])  # the third latest and all before share a vector
+    for one, other in ((2, 3), (3, 4)):
+        assert not torch.allclose(soft[0, one], soft[0, other], atol=1e-2)
+    torch.testing.assert_close(soft[1, :2] - soft[1, 1], soft[0, 3:] - soft[0, 4])  # counted from each row's latest
+    plain = fused(recency=0)
+    assert plain.model.adapter.recency is None
+    torch.testing.assert_close(plain.soft_tokens(**same)[0][0, 0], plain.soft_tokens(**same)[0][0, 4])
+
+
+def test_a_cache_that_ends_inside_a_history_is_refused_where_its_soft_tokens_depend_on_each_other():
     inputs = prompts(3) | history(3)
     names = ("history_cf", "history_content", "history_mask")
-    for adapter in ("linear", "transformer"):
-        model = fused(adapter=adapter)
+    for adapter, recency in (("linear", 0), ("linear", 8), ("transformer", 0)):
+        model = fused(adapter=adapter, recency=recency)
         first = {name: inputs[name][:, :1] for name in names}
         cache = model(input_ids=inputs["input_ids"][:, :2], **first).past_key_values
         rest = {name: value for name, value in inputs.items() if name != "position_ids"}
         arguments = {"past_key_values": cache, "max_new_tokens": 3, "min_new_tokens": 3, "do_sample": False}
-        if adapter == "linear":
+        if (adapter, recency) == ("linear", 0):
             plain = model.generate(**rest, **arguments | {"past_key_values": None})
             assert model.generate(**rest, **arguments).tolist() == plain.tolist()
         else:

@@ -286,7 +286,7 @@ def test_cf_vectors_are_divided_by_the_mean_norm_and_content_is_normalised():
 
 
 def test_the_parts_of_a_linear_adapter_add_up_to_the_soft_token():
-    model, given = fused(), history(3, 1)
+    model, given = fused(recency=0), history(3, 1)
     soft, cf_part, content_part = model.soft_tokens(**given)
     bias = model.model.adapter.projection.bias * given["history_mask"][..., None]
     torch.testing.assert_close(cf_part + content_part + bias, soft)
@@ -425,6 +425,7 @@ def test_a_language_model_whose_forward_does_more_is_refused():
         {"cf_mean_norm": float("nan")},
         {"cf_dropout": 1.0},
         {"adapter_layers": 0},
+        {"recency": -1},
         {"interaction_features": ["price"]},
         {"interaction_features": ["age", "age"]},
     ],

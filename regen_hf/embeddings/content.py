@@ -78,10 +78,11 @@ def load_encoder(name: str) -> SentenceTransformer:
 
 
 def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransformer:
-    """A small static encoder: one vector per token, trained so that a review finds the item it was written about.
+    """A small static encoder: one vector per token, trained so that a review finds its item and its writer's next one.
 
     It needs no download and is fitted on the train users' texts alone. Contrastive training (InfoNCE over the batch)
-    weighs down the words that every text has.
+    weighs down the words that every text has. From the items alone it would weigh down as well what a customer says of
+    every purchase, and the narratives speak of that.
     """
     try:
         import torch
@@ -102,10 +103,14 @@ def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransf
 
     def pairs() -> Iterator[dict[str, str]]:
         for row in rows(train, ["purchase_history"]):
+            before = ""
             for purchase in row["purchase_history"]:
                 review = interaction_text({}, purchase["review"])
                 if review:
-                    yield {"review": review, "item": interaction_text(purchase["item"], None)}
+                    yield {"review": review, "match": interaction_text(purchase["item"], None)}
+                if review and before:
+                    yield {"review": before, "match": review}
+                before = review or before
 
     table = list(itertools.islice(pairs(), 500_000))  # more teaches this small model nothing new
     if not table:

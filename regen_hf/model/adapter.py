@@ -23,7 +23,7 @@ class RegenAdapter(nn.Module):
     Shape:
         - history_cf: (B, N, cf_dim), zero where the item has no vector
         - history_content: (B, N, content_dim)
-        - history_mask: (B, N), true for the real interactions; only the transformer needs it
+        - history_mask: (B, N), true for the real interactions
         - history_features: (B, N, F), NaN where unknown
         - output: (B, N, D)
     """
@@ -48,6 +48,10 @@ class RegenAdapter(nn.Module):
             self.projection = nn.Sequential(nn.Linear(sum(self.columns), hidden), nn.GELU(), nn.Linear(hidden, width))
         else:
             self.projection = HistoryTransformer(config, sum(self.columns), hidden, width)
+        # The transformer has positions of its own.
+        self.recency = (
+            nn.Embedding(config.recency, width) if config.recency and config.adapter != "transformer" else None
+        )
 
     def fuse(
         self,
@@ -92,7 +96,11 @@ class RegenAdapter(nn.Module):
         fused = self.fuse(history_cf, history_content, history_features)  # (B, N, C)
         if isinstance(self.projection, HistoryTransformer):
             return self.projection(fused, history_mask)  # (B, N, D)
-        return self.projection(fused)  # (B, N, D)
+        soft = self.projection(fused)  # (B, N, D)
+        if self.recency is not None:  # scaled as the halves of c_i are, or the soft tokens would drown it
+            place = _place(history_mask).clamp(max=self.recency.num_embeddings - 1).to(soft.device)  # (B, N)
+            soft = soft + self.recency(place) * soft.shape[-1] ** 0.5
+        return soft
 
     def parts(
         self,
@@ -157,11 +165,16 @@ class HistoryTransformer(nn.Module):
                 f"The histories hold up to {mask.shape[1]} purchases, and this model reads {limit} (max_history): pass "
                 "the latest ones."
             )
-        place = mask.sum(1, keepdim=True) - mask.cumsum(1)  # (B, N): 0 for the latest interaction
-        hidden = self.inputs(fused) + self.positions(place.clamp(min=0))  # (B, N, H)
+        hidden = self.inputs(fused) + self.positions(_place(mask))  # (B, N, H)
         # A row that may attend to nothing would be NaN, and with it every gradient: let an empty one see its padding.
         padding = ~mask & mask.any(1, keepdim=True)  # (B, N)
         return self.outputs(self.layers(hidden, src_key_padding_mask=padding))  # (B, N, D)
+
+
+def _place(history_mask: torch.Tensor) -> torch.Tensor:
+    """How many interactions came after each one, (B, N): 0 for the latest."""
+    mask = history_mask.long()
+    return mask.sum(1, keepdim=True) - mask.cumsum(1)
 
 
 __all__ = ["HistoryTransformer", "RegenAdapter"]

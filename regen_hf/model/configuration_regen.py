@@ -32,6 +32,10 @@ class RegenConfig(PreTrainedConfig):
             embeddings.
         adapter_layers (`int`, *optional*, defaults to 2):
             Layers of the transformer.
+        recency (`int`, *optional*, defaults to 8):
+            Learned vectors added to the soft tokens of a linear or MLP adapter by their place from the latest: one each
+            for the latest ones, the last one for all before. They tell the language model which purchase a task means.
+            0 for none, c_i alone as in section 4.2.
         interaction_features (`list` of `"rating"` and `"age"`, *optional*, defaults to none):
             What c_i holds beside the two embeddings: the rating of 1 to 5, and the days before the latest purchase.
         cf_dropout (`float`, *optional*, defaults to 0.0):
@@ -59,6 +63,7 @@ class RegenConfig(PreTrainedConfig):
     adapter: Literal["linear", "mlp", "transformer"] = "mlp"
     adapter_hidden_size: int | None = None
     adapter_layers: int = 2
+    recency: int = 8
     interaction_features: list[Literal["rating", "age"]] = field(default_factory=list)
     cf_dropout: float = 0.0
     cf_mean_norm: float = 1.0
@@ -86,6 +91,8 @@ class RegenConfig(PreTrainedConfig):
             raise ValueError(
                 f"cf_mean_norm was given {self.cf_mean_norm}, expected the mean L2 norm of the item vectors, above 0."
             )
+        if self.recency < 0:
+            raise ValueError(f"recency was given {self.recency}, expected a number of places, or 0 for none.")
         if not 0 <= self.cf_dropout < 1:
             raise ValueError(f"cf_dropout was given {self.cf_dropout}, expected a share from 0 to under 1.")
         if len(set(self.interaction_features)) != len(self.interaction_features):

@@ -61,7 +61,8 @@ class FusedPrompt(RegenPreTrainedModel):
 
         Returns:
             `soft`, `cf_part`, `content_part`, each (B, N, D) and zero outside `history_mask`. For a linear adapter in
-            evaluation mode `soft = W1 e_i + W2 e_s + bias`, plus what further features add where the model reads them.
+            evaluation mode `soft = W1 e_i + W2 e_s + bias`, plus what the place of the interaction (`recency`) and
+            further features add where the model reads them.
             A part is None where it does not exist.
 
         Raises:
@@ -194,6 +195,7 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         adapter: Literal["linear", "mlp", "transformer"] = "mlp",
         adapter_hidden_size: int | None = None,
         adapter_layers: int = 2,
+        recency: int = 8,
         interaction_features: Sequence[Literal["rating", "age"]] = (),
         cf_dropout: float = 0.0,
         cf_mean_norm: float = 1.0,
@@ -217,6 +219,7 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             adapter=adapter,
             adapter_hidden_size=adapter_hidden_size,
             adapter_layers=adapter_layers,
+            recency=recency,
             interaction_features=list(interaction_features),
             cf_dropout=cf_dropout,
             cf_mean_norm=float(cf_mean_norm),
@@ -333,12 +336,11 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         consumed = (input_ids[:, :in_cache] == self.config.item_token_id).sum(1, keepdim=True)  # (B, 1)
         rank = history_mask.long().cumsum(1)  # (B, N), 1 for the first purchase
         remaining = history_mask.bool() & (rank > consumed.to(rank.device))
-        if (
-            self.config.adapter == "transformer"
-            and (remaining.any(1) & (consumed > 0).to(rank.device).squeeze(1)).any()
-        ):
+        if (self.config.adapter == "transformer" or self.config.recency) and (
+            remaining.any(1) & (consumed > 0).to(rank.device).squeeze(1)
+        ).any():
             raise ValueError(
-                "The cache ends in the middle of a history, whose soft tokens a transformer adapter makes together: "
+                "The cache ends in the middle of a history, and each soft token depends on the purchases after it: "
                 "end the cache before the history or after it."
             )
         if remaining.any() or (step == self.config.item_token_id).any():

@@ -21,6 +21,8 @@ class TrainingConfig:
     adapter: Literal["linear", "mlp"] = "linear"
     """From the two embeddings to a soft token: `linear` (section 6), or `mlp` as in the paper's tables; the paper finds
     them within 5 % of each other."""
+    recency: int = 8
+    """Learned vectors that mark the latest purchases, one per place; 0 for the two embeddings alone (section 4.2)."""
     leak_safe: bool = False
     """Withhold the review of the last purchase in every task, not in the endorsement alone."""
     tasks: tuple[str, ...] = tuple(TASKS)
@@ -29,6 +31,8 @@ class TrainingConfig:
     """Optimiser steps."""
     batch_size: int = 32
     """Examples per optimiser step, over all processes."""
+    length_groups: int = 4
+    """Groups of like length into which the examples of a step are cut, over all processes, so that less is padded."""
     learning_rate: float = 5e-3
     """Peak learning rate; 2e-5 to 2e-4 suits a pretrained backbone, the default the small one."""
     warmup_ratio: float = 0.05
@@ -48,8 +52,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
-        at_least(self, 1, "max_steps", "batch_size", "save_steps", "num_layers")
-        at_least(self, 0, "learning_rate")
+        at_least(self, 1, "max_steps", "batch_size", "length_groups", "save_steps", "num_layers")
+        at_least(self, 0, "recency", "learning_rate")
         at_least(self, 300, "vocab_size")  # 256 bytes, the special tokens, and something to learn
         check_seed(self)
         if self.hidden_size < 1 or self.hidden_size % 32:

@@ -53,6 +53,7 @@ EXAMPLE = Features(
         "labels": List(Value("int32")),
         "row": Value("int64"),
         "withheld": Value("bool"),
+        "length": Value("int32"),  # tokens, by which the trainer groups
     }
 )
 
@@ -75,6 +76,7 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         item_token_id=processor.tokenizer.convert_tokens_to_ids(ITEM_TOKEN),
         embedding_mode=config.embedding_mode,
         adapter=config.adapter,
+        recency=config.recency,
     )
     examples = Dataset.from_generator(
         tokenized,
@@ -248,11 +250,35 @@ def tokenized(
                 "labels": [-100] * len(prompt) + completion,
                 "row": -1 if dropped else number,
                 "withheld": name in processor.metadata_only_tasks,
+                "length": len(prompt) + len(completion),
             }
     if too_long:
         logging.getLogger(__name__).warning(
             "%d examples are longer than the model's window of %s tokens and were left out.", too_long, window
         )
+
+
+class GroupedTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's trainer with the examples of each step grouped by length, in an order that `data_seed` sets.
+
+    A step takes its examples at random, of all tasks alike, sorts them by length and passes them in `parts` groups of
+    about equal cost, so that little is padded and every step still holds every task. The order follows from seed and
+    epoch alone: a resumed run goes on where the killed one stopped, and several processes share what one would do.
+    """
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        sampler.seed = self.args.data_seed  # transformers gives this sampler no seed
+        return sampler
+
+
+def forward_passes(examples: int, wanted: int) -> int:
+    """In how many forward passes a process takes its `examples` of a step: at most `wanted`, and equally many in each.
+
+    >>> forward_passes(32, 4), forward_passes(6, 4), forward_passes(3, 0)
+    (4, 3, 1)
+    """
+    return next(parts for parts in range(max(1, min(wanted, examples)), 0, -1) if examples % parts == 0)
 
 
 def make_trainer(
@@ -268,12 +294,16 @@ def make_trainer(
     if config.batch_size % processes:
         raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {processes} processes.")
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    trainer = SFTTrainer(
+    parts = forward_passes(config.batch_size // processes, config.length_groups // processes)
+    trainer = GroupedTrainer(
         model=model,
         args=SFTConfig(
             output_dir=str(checkpoints),
             max_steps=config.max_steps,
-            per_device_train_batch_size=config.batch_size // processes,
+            per_device_train_batch_size=config.batch_size // processes // parts,
+            gradient_accumulation_steps=parts,
+            train_sampling_strategy="batch_rebalance",
+            length_column_name="length",
             learning_rate=config.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=int(config.max_steps * config.warmup_ratio),

@@ -27,12 +27,14 @@ class TrainingConfig:
     """Withhold the review of the last purchase in every task, not in the endorsement alone."""
     tasks: tuple[str, ...] = tuple(TASKS)
     """Narratives to learn; all six by default."""
-    max_steps: int = 400
+    max_steps: int = 600
     """Optimiser steps."""
     batch_size: int = 32
     """Examples per optimiser step, over all processes."""
     length_groups: int = 4
     """Groups of like length into which the examples of a step are cut, over all processes, so that less is padded."""
+    optimizer: Literal["adamw", "muon"] | None = None
+    """`adamw`, or `muon` for the matrices of the language model; Muon if not given and there is no backbone."""
     learning_rate: float = 5e-3
     """Peak learning rate; 2e-5 to 2e-4 suits a pretrained backbone, the default the small one."""
     warmup_ratio: float = 0.05

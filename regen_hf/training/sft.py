@@ -42,11 +42,13 @@ from ..hub import model_card
 from ..model import RegenForCausalLM, RegenProcessor
 from ..progress import show_bar
 from .collator import Histories, RegenCollator
+from .optimizer import muon_and_adamw
 
 if TYPE_CHECKING:
     from . import TrainingConfig
 
 ITEM_TOKEN = "<|item|>"  # noqa: S105 (a token of the vocabulary)
+WEIGHT_DECAY = 0.01
 EXAMPLE = Features(
     {
         "input_ids": List(Value("int32")),
@@ -258,16 +260,16 @@ def tokenized(
         )
 
 
-class GroupedTrainer(SFTTrainer):  # type: ignore[misc]
+class GroupedTrainer(SFTTrainer):
     """TRL's trainer with the examples of each step grouped by length, in an order that `data_seed` sets.
 
-    A step takes its examples at random, of all tasks alike, sorts them by length and passes them in `parts` groups of
-    about equal cost, so that little is padded and every step still holds every task. The order follows from seed and
-    epoch alone: a resumed run goes on where the killed one stopped, and several processes share what one would do.
+    A step takes its examples at random, of all tasks alike, sorts them by length and passes them in groups of about
+    equal cost, so that little is padded and every step still holds every task. The order follows from seed and epoch
+    alone: a resumed run goes on where the killed one stopped, and several processes share what one would do.
     """
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        sampler = super()._get_train_sampler(train_dataset)
+        sampler: Any = super()._get_train_sampler(train_dataset)
         sampler.seed = self.args.data_seed  # transformers gives this sampler no seed
         return sampler
 
@@ -307,7 +309,7 @@ def make_trainer(
             learning_rate=config.learning_rate,
             lr_scheduler_type="cosine",
             warmup_steps=int(config.max_steps * config.warmup_ratio),
-            weight_decay=0.01,
+            weight_decay=WEIGHT_DECAY,
             adam_beta2=0.95,
             max_length=None,  # placeholders must never be cut off
             bf16=bf16,
@@ -328,5 +330,7 @@ def make_trainer(
         data_collator=RegenCollator(pad_token_id=processor.tokenizer.pad_token_id, histories=histories),
         processing_class=processor.tokenizer,
     )
+    if config.optimizer == "muon" or (config.optimizer is None and config.backbone is None):
+        trainer.optimizer = muon_and_adamw(model, config.learning_rate, WEIGHT_DECAY)
     show_bar(trainer, "      training")
     return trainer

@@ -1,0 +1,55 @@
+"""Muon for the matrices of a language model that is trained from nothing, AdamW for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class MuonAndAdamW(torch.optim.Optimizer):
+    """Two of torch's optimisers as one, so that a trainer can step, schedule and save them.
+
+    Muon (Jordan et al. 2024) gives every direction of a weight matrix an update of the same size, also those that the
+    gradient hardly touches yet; embeddings, norms and the adapter keep AdamW, as its authors advise.
+
+    Args:
+        matrices: weights of the linear layers, each of two dimensions.
+        others: all other parameters.
+        learning_rate: of AdamW; Muon's is four times as high.
+        weight_decay: of both.
+    """
+
+    def __init__(
+        self, matrices: list[torch.Tensor], others: list[torch.Tensor], learning_rate: float, weight_decay: float
+    ) -> None:
+        self.adamw = torch.optim.AdamW(others, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay)
+        self.muon = torch.optim.Muon(matrices, lr=4 * learning_rate, momentum=0.95, weight_decay=weight_decay)
+        # The groups are the same objects in both places, so a schedule that sets a rate here sets it there.
+        super().__init__([*self.adamw.param_groups, *self.muon.param_groups], {})
+
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One step of both; a closure is not supported."""
+        self.adamw.step()
+        self.muon.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of both, by name."""
+        return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` returned."""
+        self.adamw.load_state_dict(state_dict["adamw"])
+        self.muon.load_state_dict(state_dict["muon"])
+        self.param_groups = [*self.adamw.param_groups, *self.muon.param_groups]
+
+
+def muon_and_adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> MuonAndAdamW:
+    """The optimiser of a fused model: Muon for the linear layers of its language model, the head left out."""
+    language_model: nn.Module = model.get_submodule("model.language_model")
+    matrices = [layer.weight for layer in language_model.modules() if isinstance(layer, nn.Linear)]
+    chosen = {id(matrix) for matrix in matrices}
+    others: list[torch.Tensor] = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    return MuonAndAdamW(matrices, others, learning_rate, weight_decay)

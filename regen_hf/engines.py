@@ -2,25 +2,33 @@
 
 ibis writes the SQL and the engine runs it. DuckDB is opened under a memory limit and spills to a folder beyond it. It
 also takes JSON lines apart: exactly one row out for each line in, whatever the line holds, so that every line can be
-accounted for.
+accounted for. Spark is for a cluster: what it reads and writes lies in folders that all of its machines see.
 """
 
 from __future__ import annotations
 
+import contextlib
 import glob
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
-from .errors import ConfigError
+from .errors import ConfigError, RegenError, missing_extra
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
+    from pyspark.sql import DataFrame, SparkSession
 
+Writer = Callable[[Iterator[pa.RecordBatch], Path], None]
+"""Writes the rows that it is given into the folder that it is given."""
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -130,9 +138,11 @@ class DuckDB:
         """All rows of an ibis expression."""
         return self.connection.sql(self._sql(table)).to_arrow_table()
 
-    def batches(self, table: ir.Table, rows: int) -> Iterator[pa.RecordBatch]:
-        """The rows of an ibis expression in its order, `rows` at a time."""
-        yield from self.connection.sql(self._sql(table)).to_arrow_reader(rows)
+    def write(self, table: ir.Table, rows: int, folder: Path, writer: Writer) -> None:
+        """Hand the rows of an ibis expression in its order to `writer`, `rows` at a time, with `folder/00000`."""
+        part = folder / "00000"
+        part.mkdir()
+        writer(iter(self.connection.sql(self._sql(table)).to_arrow_reader(rows)), part)
 
     def _sql(self, table: ir.Table) -> str:
         # ibis only writes the SQL: version 12 runs it through calls that DuckDB 2 has renamed or lost.
@@ -143,6 +153,120 @@ class DuckDB:
         if query not in self.queries:
             self.queries[query] = str(ibis.to_sql(table, dialect="duckdb"))
         return self.queries[query]
+
+
+class Spark:
+    """Spark, used as a context: its tables are ibis tables, what it runs are ibis expressions.
+
+    A session that runs already in this process is used and left running.
+
+    Args:
+        master: where Spark runs, such as "local[4]", "spark://host:7077" or "yarn".
+        memory: size of the driver's heap, and so of all of Spark on a local master, such as "2GB".
+        spill: folder for what does not fit, on a local master.
+
+    Raises:
+        RegenError: pyspark or Java is missing, or Spark does not start.
+    """
+
+    def __init__(self, master: str, memory: str, spill: Path) -> None:
+        try:
+            from pyspark.sql import SparkSession
+        except ImportError:
+            raise missing_extra("pyspark", "spark") from None
+        running = SparkSession.getActiveSession()
+        self.stops = running is None
+        self.session = running or _session(master, memory, spill)
+
+    def __enter__(self) -> Spark:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self.stops:
+            self.session.stop()
+
+    def read_parquet(self, paths: Sequence[Path], schema: pa.Schema, name: str) -> ir.Table:
+        """The rows of parquet files of one schema, as the table `name`."""
+        # Spark reads a path as a pattern.
+        files = [re.sub(r"([\\*?\[\]{}])", r"\\\1", f"file:{path.resolve()}") for path in paths]
+        self.session.read.parquet(*files).createOrReplaceTempView(name)
+        return _table(schema, name)
+
+    def read_arrow(self, table: pa.Table, name: str) -> ir.Table:
+        """The rows of an Arrow table, as the table `name`."""
+        with _quiet():
+            self.session.createDataFrame(table).createOrReplaceTempView(name)
+        return _table(table.schema, name)
+
+    def to_arrow(self, table: ir.Table) -> pa.Table:
+        """All rows of an ibis expression."""
+        with _quiet():
+            return self._run(table).toArrow()
+
+    def write(self, table: ir.Table, rows: int, folder: Path, writer: Writer) -> None:
+        """Hand the rows of an ibis expression in its order to `writer`, `rows` at a time, on the machines of Spark.
+
+        Each part of the rows goes to one call, with a folder of its own: `folder/00000`, `folder/00001`, ….
+        """
+
+        def write_part(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+            from pyspark import TaskContext
+
+            task = cast(TaskContext, TaskContext.get())
+            part = folder / f"{task.partitionId():05d}"
+            attempt = part.with_suffix(f".{task.taskAttemptId()}")
+            attempt.mkdir()
+            writer(iter(batches), attempt)
+            if not part.exists():  # Spark may run a part twice, with the same rows
+                os.replace(attempt, part)
+            yield pa.RecordBatch.from_pydict({"part": [task.partitionId()]})
+
+        self.session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(rows))
+        with _quiet():
+            self._run(table).mapInArrow(write_part, "part long").collect()
+        for attempt in folder.glob("*.*"):
+            shutil.rmtree(attempt)
+
+    def _run(self, table: ir.Table) -> DataFrame:
+        import ibis
+
+        return self.session.sql(str(ibis.to_sql(table, dialect="pyspark")))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    # pyspark 4.3 asks for pandas even where only Arrow passes, and warns of the version that it finds.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
+        yield
+
+
+def _session(master: str, memory: str, spill: Path) -> SparkSession:
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+    from pyspark.sql import SparkSession
+
+    if not shutil.which("java") and not os.environ.get("JAVA_HOME"):
+        raise RegenError(
+            "Spark needs Java 17 or newer, and there is no `java` on the PATH and no JAVA_HOME. "
+            "Install it (Debian: apt-get install openjdk-17-jre-headless), or leave out --engine spark."
+        )
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName("regen").master(master)
+    if master.startswith("local"):
+        spill.mkdir(parents=True, exist_ok=True)
+        builder = (
+            builder.config("spark.driver.memory", f"{memory_bytes(memory) // 2**20}m")
+            .config("spark.local.dir", str(spill))
+            .config("spark.driver.host", "localhost")
+            .config("spark.ui.enabled", "false")
+        )
+    try:
+        return builder.getOrCreate()
+    except (PySparkException, OSError, Py4JError) as error:
+        raise RegenError(f"Spark does not start with the master {master!r}: {str(error).splitlines()[0]}") from None
 
 
 def _table(schema: pa.Schema, name: str) -> ir.Table:

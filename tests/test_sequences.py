@@ -7,6 +7,7 @@ import itertools
 import json
 import random
 import shutil
+import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import pytest
 
 from regen_hf import schema
 from regen_hf.config import section
-from regen_hf.errors import ConfigError, InputError
+from regen_hf.errors import ConfigError, InputError, RegenError
 from regen_hf.sequences import SequencesConfig, build
 from regen_hf.sequences.histories import DROPS
 
@@ -230,23 +231,23 @@ def test_a_build_that_was_interrupted_goes_on_with_the_ranges_that_are_left(make
     expected = make(reviews)
     from regen_hf.sequences import ranges
 
-    whole, calls = ranges._write_range, []
+    whole, calls = ranges._write_part, []
 
-    def dying(users, titled, part):
-        calls.append(part)
-        whole(users, titled, part)
+    def dying(titled, users, part):
+        calls.append(part.parent)
+        whole(titled, users, part)
         if len(calls) == 3:
             raise KeyboardInterrupt
 
     folder = tmp_path / "run1"
     with monkeypatch.context() as patch:
-        patch.setattr(ranges, "_write_range", dying)
+        patch.setattr(ranges, "_write_part", dying)
         with pytest.raises(KeyboardInterrupt):
             make(reviews, work=work)
     assert not list((folder / "out").iterdir())
     config = SequencesConfig(reviews=(str(folder / "reviews.json.gz"),), items=(str(folder / "items.json.gz"),))
     calls.clear()
-    monkeypatch.setattr(ranges, "_write_range", lambda *given: calls.append(given[2]) or whole(*given))
+    monkeypatch.setattr(ranges, "_write_part", lambda *given: calls.append(given[2].parent) or whole(*given))
     made = Result(folder / "out", build(folder, folder / "out", work, config))
     assert calls[0].stem == "00002"
     assert made.split == expected.split
@@ -257,6 +258,41 @@ def test_what_an_interrupted_build_left_of_other_items_is_not_used(make, tmp_pat
     work = tmp_path / "kept"
     make([review()], work=work)
     assert make([review()], [item(title="Pencil")], work=work).users["A1"][0]["item"]["title"] == "Pencil"
+
+
+def test_chunks_of_the_log_that_were_finished_are_not_read_again_after_a_kill(make, tmp_path, monkeypatch):
+    from regen_hf.reviews import reading
+
+    reviews, work = [review(text="x" * 1000, time=n) for n in range(3000)], tmp_path / "kept"
+    whole, calls = reading._convert, []
+
+    def dying(*given):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(given)
+        whole(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "_convert", dying)
+        with pytest.raises(KeyboardInterrupt):
+            make(reviews, work=work, memory="1MB")
+    folder = tmp_path / "run0"
+    config = SequencesConfig(
+        reviews=(str(folder / "reviews.json.gz"),), items=(str(folder / "items.json.gz"),), memory="1MB"
+    )
+    calls.clear()
+    monkeypatch.setattr(reading, "_convert", lambda *given: calls.append(given) or whole(*given))
+    made = Result(folder / "out", build(folder, folder / "out", work, config))
+    assert made.accounting["reviews"]["read"] == 3000
+    chunks = sorted(path.name for path in (work / "reviews").glob("0*.parquet"))
+    assert len(chunks) > 2
+    assert [given[-2].name for given in calls] == chunks[1:]  # of two, one was of the items
+
+
+def test_the_engine_spark_says_what_to_install_where_it_is_missing(make, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyspark.sql", None)
+    with pytest.raises(RegenError, match=r'pyspark.*pip install "regen-hf\[spark\]"'):
+        make([review()], engine="spark")
 
 
 # Accounting
@@ -331,6 +367,7 @@ def test_every_number_adds_up_on_dirty_input(make, seed):
         ({"test": -0.1}, "test is -0.1"),
         ({"validation": 0.5, "test": 0.5}, "add up to 1, expected below 1"),
         ({"memory": "plenty"}, "memory is 'plenty', expected a number with a unit"),
+        ({"engine": "flink"}, "engine is 'flink', expected duckdb or spark"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(settings, message):

@@ -18,11 +18,12 @@ import datetime
 import shutil
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..engines import DuckDB, memory_bytes
+from ..engines import DuckDB, Spark, memory_bytes
 from ..errors import ConfigError, InputError
 from ..reviews.formats import ITEM_COLUMNS, chosen
 from ..reviews.reading import Log, Reading, read_items, read_items_of_reviews, read_reviews
@@ -72,6 +73,10 @@ class SequencesConfig:
     """Stop at the first line that gives no review or item, in place of counting it."""
     memory: str = field(default="2GB", metadata={"affects_output": False})
     """Memory to stay under, such as 2GB; the result is the same with any."""
+    engine: str = field(default="duckdb", metadata={"affects_output": False})
+    """What groups and sorts the reviews: duckdb, or spark for a cluster; the result is the same."""
+    master: str = field(default="local[*]", metadata={"affects_output": False})
+    """Where Spark runs: local[*], spark://HOST:7077, yarn. All of its machines must see the run folder."""
 
     def __post_init__(self) -> None:
         if self.sample and (self.reviews or self.items):
@@ -109,6 +114,8 @@ class SequencesConfig:
                 "nothing would be left to train on."
             )
         memory_bytes(self.memory)
+        if self.engine not in ("duckdb", "spark"):
+            raise ConfigError(f"engine is {self.engine!r}, expected duckdb or spark.")
 
     @property
     def seconds(self) -> tuple[int, int]:
@@ -133,9 +140,13 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
         InputError: no files were given, or one is missing, damaged or not what it should be, or no user is left.
         ConfigError: the settings contradict each other.
     """
-    with DuckDB(config.memory, work / "spill") as engine:
-        item_log, review_log = _read(run, work, engine, config)
-        catalogue = engine.to_arrow(best_items(engine.read_parquet(item_log.tables, ITEMS, "items")))
+    with ExitStack() as stack:
+        reader = stack.enter_context(DuckDB(config.memory, work / "spill"))
+        engine: DuckDB | Spark = reader
+        if config.engine == "spark":  # opened before the files are read: if it is missing, that is told at once
+            engine = stack.enter_context(Spark(config.master, config.memory, work / "spill"))
+        item_log, review_log = _read(run, work, reader, config)
+        catalogue = reader.to_arrow(best_items(reader.read_parquet(item_log.tables, ITEMS, "items")))
         done, core = build_ranges(engine, review_log, item_log, catalogue, work, config)
     accounting = account(item_log, review_log, catalogue, core, done)
     write(out, item_log, review_log, catalogue, core, done, accounting)

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ..engines import DuckDB, memory_bytes
+from ..engines import DuckDB, Spark, memory_bytes
 from ..reviews.reading import REVIEWS, Log
 from ..schema import PURCHASE_HISTORY, SEQUENCES, SPLITS
 from .core import core_items, save_baskets
@@ -37,20 +38,22 @@ collected and sorted before they leave, each time as a copy."""
 
 
 def build_ranges(
-    engine: DuckDB,
+    engine: DuckDB | Spark,
     reviews: Log,
     items: Log,
     catalogue: pa.Table,
     work: Path,
     config: SequencesConfig,
 ) -> tuple[list[Path], pa.Array]:
-    """A folder of finished parquet and counts for each range of hashes, in their order; and which titled items count.
+    """Folders of finished parquet and counts in the order of the hashes, and which titled items count.
+
+    A range of hashes has one folder, or several where the engine works on parts of it at once.
 
     An item counts unless it is outside of the k-core, where one is asked for.
     """
     ranges = max(1, -(-REVIEW_COPIES * reviews.size // memory_bytes(config.memory)))
     bounds = [f"{place * 2**32 // ranges:08x}" for place in range(ranges)] + ["g"]  # "g" is after every hex digit
-    settings = {name: value for name, value in asdict(config).items() if name != "memory"}
+    settings = {name: value for name, value in asdict(config).items() if name not in ("memory", "engine", "master")}
     tables = [[str(path.relative_to(work)), path.stat().st_mtime_ns] for path in (*reviews.tables, *items.tables)]
     made_from = json.dumps([settings, tables])
     folder = work / f"histories-{ranges}"
@@ -77,14 +80,14 @@ def build_ranges(
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             users = histories(parts[number], known, config)
-            _write_range(engine.batches(users, ROW_GROUP), titled, part)
+            engine.write(users, ROW_GROUP, part, partial(_write_part, titled))
             os.replace(part, path)
-        done.append(path)
+        done += sorted(path.iterdir())
     return done, core
 
 
 def _core(
-    engine: DuckDB, parts: list[ir.Table], items: ir.Table, count: int, folder: Path, config: SequencesConfig
+    engine: DuckDB | Spark, parts: list[ir.Table], items: ir.Table, count: int, folder: Path, config: SequencesConfig
 ) -> np.ndarray:
     """Which of the `count` titled items are in the k-core; purchases that an interrupted run took out are kept."""
     files = []
@@ -98,8 +101,8 @@ def _core(
     return core_items(files, config.k_core, count)
 
 
-def _write_range(users: Iterator[pa.RecordBatch], titled: pa.Table, part: Path) -> None:
-    """The users of one range as `SPLIT.parquet`, with their items put in, and `counts.json`."""
+def _write_part(titled: pa.Table, users: Iterator[pa.RecordBatch], part: Path) -> None:
+    """Some users of one range as `SPLIT.parquet`, with their items put in, and `counts.json`."""
     counts: Counter[str] = Counter()
     writers: dict[str, pq.ParquetWriter] = {}
     try:

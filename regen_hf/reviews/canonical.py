@@ -112,7 +112,9 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         (~table.stars.between(1, 5).fill_null(True), "rating_out_of_scale"),
         else_=ibis.null("string"),
     )
-    seconds = ibis.ifelse(table.milliseconds, table.time / 1000, table.time).floor()
+    # Only good values are rounded: an infinite one is no integer.
+    time = ibis.ifelse(reject.isnull(), table.time, ibis.null("float64"))
+    stars = ibis.ifelse(reject.isnull(), table.stars, ibis.null("float64"))
     return table.select(
         "number",
         *_layout(fields),
@@ -120,13 +122,13 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         user_hash=table.reviewer_id.hexdigest("md5")[:8],
         reviewer_id=table.reviewer_id,
         asin=table.asin,
-        unix_time=ibis.ifelse(reject.isnull(), seconds, ibis.null("float64")).cast("int64"),
-        rating=ibis.ifelse(reject.isnull(), (table.stars + 0.5).floor(), ibis.null("float64")).cast("int64"),
+        unix_time=ibis.ifelse(table.milliseconds, time / 1000, time).floor().cast("int64"),
+        rating=(stars + 0.5).floor().cast("int64"),
         summary=table.summary,
         text=table.text,
         milliseconds=table.milliseconds,
         iso_date=table.iso_date,
-        rounded_rating=(table.stars != table.stars.floor()).fill_null(False),
+        rounded_rating=(stars != stars.floor()).fill_null(False),
     )
 
 

@@ -20,7 +20,13 @@ from ..errors import InputError
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-OTHER = {b"PK\x03\x04": "a zip archive", b"BZh": "bzip2", b"\xfd7zX": "xz", b"PAR1": "compressed parquet"}
+OTHER = {
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "bzip2",
+    b"\xfd7zX": "xz",
+    b"PAR1": "compressed parquet",
+    GZIP: "gzip within gzip",
+}
 """First bytes of files that hold no text as they are."""
 LONGEST_LINE = 2**30
 """Bytes. A line past this is no record: the file has other line ends, or is no text."""
@@ -66,6 +72,8 @@ def chunks(path: Path, size: int) -> Iterator[Chunk]:
             stream = _decompressed(path, file, start)
             while True:
                 block = stream.read(size)
+                if file.tell() > before.st_size:  # a writer that is faster than this would keep it here for ever
+                    check_unchanged(path, before, path.stat())
                 if number == 1 and not rest:
                     _check_text(path, block)
                     block = block.removeprefix(codecs.BOM_UTF8)

@@ -144,6 +144,8 @@ def _read(
                 rejects.append(reject)
                 bar.update(done + chunk.position - bar.n)
             done += path.stat().st_size
+    if not read:
+        raise InputError(f"{', '.join(map(str, paths))}, given as {option}, hold no record.")
     return Log(made, rejects, read, dict(dropped), dict(cleaned), size)
 
 

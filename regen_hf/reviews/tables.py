@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -50,7 +51,9 @@ class Records:
     def raw(self, places: pa.Array) -> list[str]:
         """The records at `places` (from 0) as text: as they stand in the file, or a row as a JSON object."""
         if isinstance(self.source, pa.Table):
-            return [json.dumps(row, default=str, ensure_ascii=False) for row in self.source.take(places).to_pylist()]
+            rows = self.source.take(places)
+            columns = [_python(rows[name].combine_chunks(), "backslashreplace") for name in rows.column_names]
+            return [_json(dict(zip(rows.column_names, row, strict=True))) for row in zip(*columns, strict=True)]
         bounds = (self.bounds[place] for place in places.to_pylist())
         records = ("".join(self.source[start:end]).rstrip("\r\n") for start, end in bounds)
         return [record.encode(errors="surrogateescape").decode(errors="backslashreplace") for record in records]
@@ -232,7 +235,7 @@ def parquet_columns(path: Path) -> list[str]:
     try:
         with pq.ParquetFile(path) as file:
             return list(file.schema_arrow.names)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no whole parquet file: {_first_line(error)}. Download it again.") from None
 
 
@@ -291,21 +294,60 @@ def _text(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array | None]:
         return seconds.cast(pa.string()), None
     if pa.types.is_floating(kind):
         return pc.if_else(pc.is_nan(values), None, values).cast(pa.string()), None
+    texts: list[str | None] | None = None
     if pa.types.is_nested(kind):
-        texts = [None if v is None else json.dumps(v, default=str, ensure_ascii=False) for v in values.to_pylist()]
-        return pa.array(texts, pa.string()), None
-    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        texts = [_utf8(value) for value in values.to_pylist()]
-        text = pa.array(texts, pa.string())
-        return text, pc.and_(pc.is_valid(values), pc.is_null(text))
-    return values.cast(pa.string()), None
+        texts = [None if value is None else _json(value) for value in _python(values)]
+    elif _is_text(kind):
+        texts = None if _is_whole(values) else _python(values)
+    if texts is None:
+        return values.cast(pa.string()), None
+    text = pa.array(texts, pa.string())
+    return text, pc.and_(pc.is_valid(values), pc.is_null(text))
 
 
-def _utf8(value: bytes | None) -> str | None:
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_bytes(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
+def _is_whole(values: pa.Array) -> bool:
+    """Whether text, or bytes, are UTF-8 throughout."""
     try:
-        return None if value is None else value.decode()
+        values.cast(pa.large_string()).validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _python(values: pa.Array, errors: str = "strict") -> list[Any]:
+    """Values as Python objects, text decoded with `errors`; None for one that is not UTF-8 where they are strict."""
+    if _is_text(values.type):
+        return [_decoded_or_none(value, errors) for value in values.cast(pa.large_binary()).to_pylist()]
+    try:
+        return list(values.to_pylist())
+    except UnicodeDecodeError:
+        return [_value(value) for value in values]
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    try:
+        return scalar.as_py()
     except UnicodeDecodeError:
         return None
+
+
+def _decoded_or_none(value: bytes | None, errors: str) -> str | None:
+    try:
+        return None if value is None else value.decode(errors=errors)
+    except UnicodeDecodeError:
+        return None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _first_line(error: Exception) -> str:

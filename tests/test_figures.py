@@ -3,8 +3,8 @@ import json
 import pytest
 
 from regen_hf.evaluation import CONTROLS
-from regen_hf.figures import results
-from regen_hf.schema import TASKS
+from regen_hf.figures import ratings, results
+from regen_hf.schema import RATED, TASKS
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +31,53 @@ def test_every_figure_names_its_run_and_its_counts(finished_run):
     assert captions["scores"].startswith("tiny: narratives of 6 test users")
     counts = json.loads((finished_run / "model" / "manifest.json").read_text())["counts"]
     assert captions["loss"].startswith(f"tiny: {counts['examples']} examples")
+
+
+def made_up_agreement(votes):
+    """As the autorater leaves it: seven users, the score of the attribute's place for all."""
+    stages = {}
+    for stage, attributes in RATED.items():
+        stages[stage] = {}
+        for place, attribute in enumerate(attributes):
+            scores = [7 * (point == place) for point in range(7)]
+            own = {"users": 7, "alpha": 0.5, "majority": 0.75, "flip_rate": 0.25, "settling": []}
+            if votes > 1:
+                own["settling"] = [{"votes": n, "same": n / votes, "difference": 0.1} for n in range(1, votes + 1)]
+            stages[stage][attribute] = {"scores": scores} | ({} if attribute == "confidence" else own)
+    joint = [[0] * 7 for _ in range(7)]
+    joint[1][4], joint[5][5] = 3, 4
+    return {"raters": ["judge"], "votes": votes, "users": 7, "stages": stages, "richness_by_confidence": joint}
+
+
+def drawn_ratings(tmp_path, told):
+    (tmp_path / "ratings").mkdir()
+    (tmp_path / "ratings" / "agreement.json").write_text(json.dumps(told))
+    return dict(ratings.draw(tmp_path))
+
+
+def test_the_ratings_are_drawn_as_the_papers_figures_and_with_what_they_rest_on(tmp_path):
+    figures = drawn_ratings(tmp_path, made_up_agreement(3))
+    assert list(figures) == [
+        *("rated_purchase_reason", "rated_user_summaries", "rated_endorsement"),
+        *("richness", "agreement", "votes_needed"),
+    ]
+    panels = figures["rated_user_summaries"].axes
+    assert [panel.get_title() for panel in panels] == list(RATED["user"])
+    assert [bar.get_height() for bar in panels[2].patches] == [0, 0, 1, 0, 0, 0, 0]
+    notes = {panel.get_title(): panel.texts[0].get_text() for panel in figures["rated_endorsement"].axes}
+    assert notes["foresight"] == "mean 3.0 (high: hindsight)"
+    assert figures["richness"].axes[0].get_title().startswith("43% below the middle")
+    rows = [label.get_text() for label in figures["agreement"].axes[0].get_yticklabels()]
+    assert len(rows) == sum(len(attributes) - 1 for attributes in RATED.values())
+    assert rows[:2] == ["history: richness", "reason: veracity"]
+    (curve, _) = figures["votes_needed"].axes[0].lines
+    assert curve.get_ydata().tolist() == pytest.approx([1 / 3, 2 / 3, 1])
+    assert {figure.get_supxlabel().partition(": ")[2] for figure in figures.values()} == {
+        "3 votes on each of 7 users by judge"
+    }
+
+
+def test_one_vote_has_no_agreement_to_draw_and_rules_are_never_called_a_model(tmp_path):
+    figures = drawn_ratings(tmp_path, {**made_up_agreement(1), "raters": ["reference"]})
+    assert not {"agreement", "votes_needed"} & set(figures)
+    assert "fixed rules (reference), no language model" in figures["richness"].get_supxlabel()

@@ -1,5 +1,6 @@
 """Pictures of a run, drawn from the files that its stages left; a stage that is not there has none.
 
+    ratings.py   rated_….png, richness.png, agreement.png, votes_needed.png   the autorater
     results.py   scores.png, loss.png   evaluation and training
 
 A topic is a module with `draw(run)`, which yields (file name without suffix, figure) for all that the run has of it.
@@ -36,12 +37,12 @@ def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, 
         import matplotlib as mpl
     except ImportError:
         raise missing_extra("matplotlib", "eval") from None
-    from . import results
+    from . import ratings, results
     from .style import STYLE
 
     drawn = 0
     with mpl.rc_context({**STYLE, "figure.dpi": config.dpi}):
-        for topic in (results,):
+        for topic in (ratings, results):
             for name, figure in topic.draw(run):
                 figure.savefig(out / f"{name}.png", bbox_inches="tight")
                 drawn += 1

@@ -1,0 +1,192 @@
+"""What the autorater gave, and how far its votes agree: the paper's figures 1 to 3, and what they rest on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .style import COLOURS, MARKERS, caption
+
+TITLES = {
+    "example": "History",
+    "last_purchase": "Purchase reason and explanation",
+    "user": "Profile and summaries of the user",
+    "endorsement": "Product endorsement",
+}
+PLACES = {
+    "veracity": 0,
+    "grounding": 1,
+    "foresight": 2,
+    "clarity": 3,
+    "personalization": 4,
+    "richness": 5,
+    "confidence": 7,
+}
+"""Places in the palette: an attribute looks the same in every figure."""
+
+
+def draw(run: Path) -> Iterator[tuple[str, Any]]:
+    """The figures of this topic that the run has the data for, by name."""
+    path = run / "ratings" / "agreement.json"
+    if not path.exists():
+        return
+    told = json.loads(path.read_text(encoding="utf-8"))
+    by = ", ".join(told["raters"])
+    who = "fixed rules (reference), no language model" if by == "reference" else by
+    ballot = f"{told['votes']} {'vote' if told['votes'] == 1 else 'votes'} on each of {told['users']:,} users by {who}"
+    for stage, name in (
+        ("last_purchase", "rated_purchase_reason"),
+        ("user", "rated_user_summaries"),
+        ("endorsement", "rated_endorsement"),
+    ):
+        if any(sum(attribute["scores"]) for attribute in told["stages"][stage].values()):
+            figure = scores(told["stages"][stage], TITLES[stage])
+            caption(figure, run, ballot)
+            yield name, figure
+    if any(map(any, told["richness_by_confidence"])):
+        figure = richness(told["richness_by_confidence"])
+        caption(figure, run, ballot)
+        yield "richness", figure
+    if told["votes"] > 1:
+        figure = agreement(told["stages"])
+        caption(figure, run, ballot)
+        yield "agreement", figure
+        figure = settling(told["stages"], told["votes"])
+        caption(figure, run, ballot)
+        yield "votes_needed", figure
+
+
+def scores(stage: dict[str, Any], title: str) -> Any:
+    """Shares of the scores 1 to 7, a panel for each attribute (figures 1 and 2 of the paper)."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    rated = {name: attribute["scores"] for name, attribute in stage.items() if sum(attribute["scores"])}
+    figure = Figure(figsize=(2.1 * len(rated) + 0.8, 3.2), layout="constrained")
+    panels = figure.subplots(1, len(rated), sharey=True, squeeze=False)[0]
+    for panel, (name, counts) in zip(panels, rated.items(), strict=True):
+        total = sum(counts)
+        mean = sum(score * count for score, count in enumerate(counts, 1)) / total
+        panel.bar(range(1, 8), [count / total for count in counts], color=_look(name)["color"], width=0.8)
+        panel.axvline(mean, color="black", linewidth=1, linestyle=":", marker="")
+        panel.set_title(name, fontsize=10, pad=18)
+        # The one attribute of which less is better.
+        note = f"mean {mean:.1f}" + (" (high: hindsight)" if name == "foresight" else "")
+        panel.text(0.5, 1.02, note, transform=panel.transAxes, ha="center", fontsize=8, color="0.35")
+        panel.set_xticks(range(1, 8))
+        panel.grid(axis="y")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set_ylabel("Users")
+    figure.suptitle(f"{title}, by rated attribute: 1 very low, 7 very high")
+    return figure
+
+
+def richness(table: list[list[int]]) -> Any:
+    """How rich the histories are, and how sure the rater is of it (figure 3 of the paper).
+
+    Args:
+        table: Users by richness (rows, 1 to 7) and confidence (columns, 1 to 7).
+    """
+    from matplotlib.figure import Figure
+
+    total = sum(map(sum, table))
+    below = sum(count for row in table[:3] for count in row[3:]) / total
+    figure = Figure(figsize=(6.2, 5.2), layout="constrained")
+    panel = figure.subplots()
+    shares = [[count / total for count in row] for row in zip(*table, strict=True)]  # confidence upwards
+    image = panel.imshow(shares, origin="lower", cmap="Blues", vmin=0, extent=(0.5, 7.5, 0.5, 7.5), aspect="equal")
+    highest = max(map(max, shares))
+    for confidence, row in enumerate(shares, 1):
+        for score, share in enumerate(row, 1):
+            if share:
+                shown = f"{share:.0%}" if share >= 0.01 else "<1%"
+                colour = "white" if share > 0.6 * highest else "black"
+                panel.text(score, confidence, shown, ha="center", va="center", fontsize=9, color=colour)
+    panel.set_xticks(range(1, 8))
+    panel.set_yticks(range(1, 8))
+    panel.set_xlabel("Richness of the history")
+    panel.set_ylabel("Confidence of the rating")
+    figure.colorbar(image, ax=panel, format=lambda share, _: f"{share:.0%}", shrink=0.8, label="Users")
+    panel.set_title(
+        f"{below:.0%} below the middle in richness, with a confidence of 4 or more", fontsize=9, color="0.35"
+    )
+    figure.suptitle("Richness of the histories, and confidence in it")
+    return figure
+
+
+def agreement(stages: dict[str, Any]) -> Any:
+    """How far the votes agree: alpha, share of majority decisions and flip rate of every attribute."""
+    from matplotlib.figure import Figure
+
+    rows = [
+        (stage, name, attribute)
+        for stage, attributes in stages.items()
+        for name, attribute in attributes.items()
+        if attribute.get("users")
+    ]
+    figure = Figure(figsize=(10.5, 0.27 * len(rows) + 1.8), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    for panel, (key, label) in zip(
+        panels,
+        {
+            "alpha": "Krippendorff's alpha (ordinal)",
+            "majority": "Scores that a majority holds",
+            "flip_rate": "Two votes on a text differ",
+        }.items(),
+        strict=True,
+    ):
+        for number, stage in enumerate(TITLES):
+            own = [
+                (place, attribute[key])
+                for place, (of, _, attribute) in enumerate(rows)
+                if of == stage and attribute[key] is not None
+            ]
+            panel.plot(
+                [value for _, value in own],
+                [place for place, _ in own],
+                linestyle="none",
+                marker=MARKERS[number],
+                color=COLOURS[number],
+            )
+        panel.set_xlabel(label)
+        panel.grid()
+        panel.set_xlim(min(-0.02, panel.get_xlim()[0]), 1.02)
+    short = {"example": "history", "last_purchase": "reason", "user": "user", "endorsement": "endorsement"}
+    panels[0].set_yticks(range(len(rows)), [f"{short[stage]}: {name}" for stage, name, _ in rows])
+    panels[0].invert_yaxis()
+    figure.suptitle("Agreement of the votes")
+    return figure
+
+
+def settling(stages: dict[str, Any], votes: int) -> Any:
+    """How many of the scores are those of all votes already after 1, 2, … votes."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(TITLES), sharey=True)
+    for panel, (stage, title) in zip(panels, TITLES.items(), strict=True):
+        for name, attribute in stages[stage].items():
+            curve = attribute.get("settling") or []
+            if curve:
+                places, shares = zip(*((point["votes"], point["same"]) for point in curve), strict=True)
+                panel.plot(places, shares, label=name, markersize=4, **_look(name))
+        panel.axhline(0.9, color="0.4", linewidth=1, linestyle=":", marker="")
+        panel.set_title(title, fontsize=9)
+        panel.set_xlabel("Votes")
+        panel.set_xlim(0.8, votes + 0.2)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+        panel.grid()
+        if panel.get_legend_handles_labels()[0]:
+            panel.legend(fontsize=8, frameon=False, loc="lower right")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set_ylim(top=1.02)
+    panels[0].set_ylabel(f"Scores as with {votes} votes")
+    figure.suptitle("How the scores settle with the number of votes")
+    return figure
+
+
+def _look(attribute: str) -> dict[str, str]:
+    return {"color": COLOURS[PLACES[attribute]], "marker": MARKERS[PLACES[attribute]]}

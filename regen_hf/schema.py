@@ -31,6 +31,20 @@ MAX_HISTORY = 50
 SPLITS = ("train", "validation", "test")
 """Splits hold distinct users (section 5.1)."""
 
+
+
+def hash_bound(share: float) -> str:
+    """The first 8 hex digits of the md5 of a user id below which a share of the users lies, to be compared as text.
+
+    Below the bound of the test share a user is a test user, then up to that of both shares a validation user: so a user's
+    split depends on nothing but the id.
+
+    >>> hash_bound(0.0), hash_bound(0.5)
+    ('00000000', '80000000')
+    """
+    return f"{min(int(share * 2**32), 2**32 - 1):08x}"
+
+
 ITEM = pa.struct(
     [
         ("asin", pa.string()),

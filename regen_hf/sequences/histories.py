@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..reviews.canonical import REVIEWS
+from ..schema import hash_bound
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -136,16 +137,7 @@ def split(user_hash: ir.StringValue, config: SequencesConfig) -> ir.StringValue:
     import ibis
 
     return ibis.cases(
-        (user_hash < _hex(config.test), "test"),
-        (user_hash < _hex(config.test + config.validation), "validation"),
+        (user_hash < hash_bound(config.test), "test"),
+        (user_hash < hash_bound(config.test + config.validation), "validation"),
         else_="train",
     )
-
-
-def _hex(share: float) -> str:
-    """The hash below which a share of the users lies.
-
-    >>> _hex(0.0), _hex(0.5)
-    ('00000000', '80000000')
-    """
-    return f"{min(int(share * 2**32), 2**32 - 1):08x}"

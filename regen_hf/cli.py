@@ -57,8 +57,10 @@ Rates the history and the narratives of every user (section 3.3 of the paper) an
         "all of it -> a dataset repository that load_dataset reads",
         """\
 Joins histories, narratives and scores to RUN/dataset, a repository as the Hub holds them.
+The official REGEN release (office.jsonl, clothing.jsonl) has all three: --from-release takes it in place of raw files.
 
   regen dataset runs/office --name office
+  regen dataset runs/release --from-release office.jsonl --name office
   python -c "from datasets import load_dataset; print(load_dataset('runs/office/dataset'))"
 """,
     ),
@@ -196,6 +198,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     everything.add_argument("--reviews", nargs="+", metavar="FILE", help="raw review files")
     everything.add_argument("--items", nargs="+", metavar="FILE", help="raw item files")
     everything.add_argument("--columns", metavar="FILE", help=COLUMNS)
+    _add_release(everything)
     everything.add_argument("--sample", action="store_true", default=None, help="simulated shoppers in place of files")
     everything.add_argument("--until", metavar="STAGE", default="figures", help="the last stage to run (%(default)s)")
 
@@ -209,6 +212,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             _add_settings(command, STAGES[name].section, config_class(STAGES[name]))
         if name == "sequences":
             command.add_argument("--columns", metavar="FILE", help=COLUMNS)
+        if name == "dataset":
+            _add_release(command)
 
     add(
         "status",
@@ -242,6 +247,10 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", metavar="KEY=VALUE", action="append", default=[], help="one setting, as training.max_steps=200"
     )
+
+
+def _add_release(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--from-release", nargs="+", metavar="FILE", help="files of the official REGEN release")
 
 
 def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> None:
@@ -298,9 +307,10 @@ def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         from .reviews.formats import read_mapping
 
         values.setdefault("sequences", {}).update(read_mapping(Path(given["columns"])))
-    for key in ("reviews", "items", "sample"):
+    sources = {"reviews": "sequences", "items": "sequences", "sample": "sequences", "from_release": "release"}
+    for key, name in sources.items():
         if given.get(key) is not None:
-            values.setdefault("sequences", {})[key] = given[key]
+            values.setdefault(name, {})[key] = given[key]
     return values
 
 
@@ -331,9 +341,11 @@ def _stage(options: argparse.Namespace) -> None:
     stage = STAGES[options.command]
     run.check(options.command)
     with run.locked():
-        # The simulation has no command of its own: it is the raw files of `regen sequences --sample`.
-        if options.command == "sequences" and run.config["sequences"].sample:
-            run.tell(STAGES["sample"])
+        # They have no command of their own: they are what `regen sequences --sample` and `regen dataset
+        # --from-release` begin with.
+        for source in run.reads(stage):
+            if source.command in ("sample", "release"):
+                run.tell(source)
         run.need(stage)
         run.save()
         run.tell(stage)

@@ -5,10 +5,10 @@
                       out/rejects.parquet                file, line, reason, raw: every line that gave no row
                       out/accounting.json                lines read = users kept + dropped for each reason
 
-A line of the release is a user. It takes the place of the stages sequences, narratives and ratings: the split is decided
-like theirs, rows stand in the order of the same hash, and later stages see no difference. The histories stay in the
-order of the release, because its narratives are about their last entry. Both names of the time field are taken
-(`unix_time`, `timestamp`), as seconds, milliseconds or a date. A price of 0 is none, and a score outside 1..7 is null.
+A line of the release is a user. It takes the place of the stages sequences, narratives and ratings: a split is decided
+as theirs, rows stand in the order of the same hash, and later stages see no difference. The histories stay in the order
+of the release, because its narratives are about their last entry. Both names of the time field are taken (`unix_time`,
+`timestamp`), as seconds, milliseconds or a date. A price of 0 is none, and a score outside 1..7 is null.
 
 The lines are read in chunks, and the chunks put together in ranges of the users' hashes, one after the other: memory
 stays under a set limit at any size.
@@ -51,8 +51,7 @@ ROWS = pa.schema([("user_hash", pa.string()), ("read", pa.int64()), ("bad_scores
 class ReleaseConfig:
     """Where the release is, and how its users are split."""
 
-    # Where the files lie says nothing: their content is in the fingerprint of the stage.
-    files: tuple[str, ...] = field(default=(), metadata={"affects_output": False})
+    from_release: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
     """Files of the official release: paths or globs of JSON lines, plain, gzip or zstd."""
     max_history: int = MAX_HISTORY
     """Purchases kept per user, the latest ones."""
@@ -87,7 +86,7 @@ def build(run: Path, out: Path, work: Path, config: ReleaseConfig) -> dict[str, 
     work.mkdir(parents=True)
     users: Counter[str] = Counter()
     with DuckDB(config.memory, work / "spill") as engine:
-        size = _read(engine, find(config.files, OPTION), work, out, config, users)
+        size = _read(engine, find(config.from_release, OPTION), work, out, config, users)
         reviews = _put_together(engine, size, work, out, config, users)
         items = _write_items(engine, work, out)
     splits = {split: users[split] for split in SPLITS}
@@ -124,9 +123,7 @@ def _nobody_left(read: int, dropped: dict[str, int], out: Path) -> str:
 # From lines to chunks of rows
 
 
-def _read(
-    engine: DuckDB, paths: list[Path], work: Path, out: Path, config: ReleaseConfig, users: Counter[str]
-) -> int:
+def _read(engine: DuckDB, paths: list[Path], work: Path, out: Path, config: ReleaseConfig, users: Counter[str]) -> int:
     """Write the rows of each chunk of lines to `work`, sorted by the user's hash; returns their bytes in memory."""
     from tqdm import tqdm
 
@@ -171,8 +168,8 @@ def _recognise(path: Path, chunk: Chunk) -> None:
             continue
         if not {"reviewer_id", "purchase_history"} <= set(record):
             raise InputError(
-                f"{path}, given as {OPTION}, is not of the REGEN release: expected reviewer_id and purchase_history, its "
-                f"fields are: {', '.join(sorted(record))}. Raw reviews go to `regen sequences` as --reviews."
+                f"{path}, given as {OPTION}, is not of the REGEN release: expected reviewer_id and purchase_history, "
+                f"its fields are: {', '.join(sorted(record))}. Raw reviews go to `regen sequences` as --reviews."
             )
         try:
             review = record["purchase_history"][0]["review"]
@@ -186,8 +183,8 @@ def _recognise(path: Path, chunk: Chunk) -> None:
             )
         return
     raise InputError(
-        f"{path}, given as {OPTION}, holds no user of the REGEN release in its first lines, expected one JSON object with "
-        "reviewer_id and purchase_history per line."
+        f"{path}, given as {OPTION}, holds no user of the REGEN release in its first lines, expected one JSON object "
+        "with reviewer_id and purchase_history per line."
     )
 
 
@@ -239,14 +236,15 @@ def _query() -> str:
         return "{" + ", ".join(f"'{name}': {value}" for name, value in parts.items()) + "}"
 
     def score(path: str) -> str:
-        return f"CASE WHEN try_cast({path} AS DOUBLE) IN (1, 2, 3, 4, 5, 6, 7) THEN CAST({path} AS DOUBLE)::BIGINT END"
+        number = f"try_cast({path} AS DOUBLE)"  # never a plain cast: DuckDB may run it on rows that a CASE leaves out
+        return f"CASE WHEN {number} IN (1, 2, 3, 4, 5, 6, 7) THEN try_cast({number} AS BIGINT) END"
 
     item = {name: text(f"p.item.{name}") for name in ("asin", "title", "category", "description")}
     review = {
         "summary": text("p.review.summary"),
-        "rating": "CAST(floor(try_cast(p.review.rating AS DOUBLE) + 0.5) AS BIGINT)",
+        "rating": "try_cast(floor(try_cast(p.review.rating AS DOUBLE) + 0.5) AS BIGINT)",
         "text": text("p.review.text"),
-        "unix_time": f"CAST({SECONDS} AS BIGINT)",
+        "unix_time": f"try_cast({SECONDS} AS BIGINT)",
     }
     item["price"] = "nullif(try_cast(p.item.price AS DOUBLE), 0)"
     purchase = struct({"item": struct(item), "review": struct(review)})
@@ -325,7 +323,8 @@ def _put_together(
             users[split] += len(part)
         engine.connection.register("release_rows", rows)
         items = engine.connection.sql(
-            "SELECT DISTINCT unnest(list_transform(purchase_history, lambda p: p.item), max_depth := 2) FROM release_rows"
+            "SELECT DISTINCT unnest(list_transform(purchase_history, lambda p: p.item), max_depth := 2) "
+            "FROM release_rows"
         )
         _write_stream(items.to_arrow_reader(ROW_GROUP), ITEMS, work / f"items-{number:05d}")
         engine.connection.unregister("release_rows")

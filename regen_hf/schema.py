@@ -32,11 +32,10 @@ SPLITS = ("train", "validation", "test")
 """Splits hold distinct users (section 5.1)."""
 
 
-
 def hash_bound(share: float) -> str:
     """The first 8 hex digits of the md5 of a user id below which a share of the users lies, to be compared as text.
 
-    Below the bound of the test share a user is a test user, then up to that of both shares a validation user: so a user's
+    Below the bound of the test share a user is a test user, from there to that of both shares a validation user: the
     split depends on nothing but the id.
 
     >>> hash_bound(0.0), hash_bound(0.5)

@@ -13,6 +13,7 @@ PACKAGE = Path(regen_hf.__file__).parent
 ROOT = PACKAGE.parent
 STAGES = {
     "sample",
+    "release",
     "sequences",
     "narratives",
     "ratings",

@@ -67,7 +67,8 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
 
     # A folder may be called anything; a config's name may not.
     name = config.name or re.sub(r"[^A-Za-z0-9_.-]", "_", run.resolve().name).lstrip(".-") or "regen"
-    incomplete = _missing(run, work)
+    released = (run / "release").exists()  # a run has one source
+    incomplete = {"users": 0} if released else _missing(run, work)
     if incomplete["users"] and not config.partial:
         lost = ", ".join(f"{count:,} without {task}" for task, count in incomplete.items() if task != "users" and count)
         raise RunError(
@@ -77,9 +78,13 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
     counts: dict[str, Any] = {}
     sizes = {}
     for split in SPLITS:
-        counts[split], sizes[split] = shards.write(_joined(run, split, work), _schema(ROW), out / name, split)
+        rows = _batches(split_files(run / "release", split)) if released else _joined(run, split, work)
+        counts[split], sizes[split] = shards.write(rows, _schema(ROW), out / name, split)
     counts["items"], sizes["items"] = shards.write(
-        _batches(item_files(run / "sequences")), _schema(ITEMS), out / f"{name}-items", "items"
+        _batches(item_files(run / ("release" if released else "sequences"))),
+        _schema(ITEMS),
+        out / f"{name}-items",
+        "items",
     )
     counts["users_without_narratives"] = incomplete["users"]
     counts["bytes"] = sizes

@@ -59,6 +59,7 @@ class Run:
                 raise ConfigError(f"Section {name!r} was given {keys!r}, expected settings as 'key: value'.")
             values[name] = {**before, **keys}
         self.config = files.absolute(make_config(values))
+        self._check_source()
         self._hashes: dict[str, str] = {}
 
     def _check_folder(self) -> None:
@@ -85,8 +86,23 @@ class Run:
 
     @property
     def stages(self) -> list[Stage]:
-        """The stages of this run in order; the simulation is one only where the sample is asked for."""
-        return [stage for stage in STAGES.values() if stage.command != "sample" or self.config["sequences"].sample]
+        """The stages of this run in order: those that lead on from its source, raw files, the sample or the release."""
+        if self.config["release"].from_release:
+            others = {"sample", "sequences", "narratives", "ratings"}
+        else:
+            others = {"release"} if self.config["sequences"].sample else {"release", "sample"}
+        return [stage for stage in STAGES.values() if stage.command not in others]
+
+    def _check_source(self) -> None:
+        released, raw = self.config["release"].from_release, self.config["sequences"]
+        if released and (raw.sample or raw.reviews or raw.items):
+            raise ConfigError(
+                f"{self.folder} was given from_release together with reviews, items or sample: a run has one source. "
+                "Name a new run folder for the release."
+            )
+        other = "sequences" if released else "release"
+        if (self.folder / other).exists():
+            raise RunError(f"{self.folder} holds `{other}`, made from another source. Name a new run folder.")
 
     def reads(self, stage: Stage) -> list[Stage]:
         """The stages whose output `stage` reads in this run."""

@@ -45,6 +45,7 @@ STAGES = {
     stage.command: stage
     for stage in (
         Stage("sample", "sample", "SampleConfig", "sample", (), "simulate shoppers with a known truth", ("numpy",)),
+        Stage("release", "release", "ReleaseConfig", "release", (), "read the official REGEN release", ("duckdb",)),
         Stage(
             "sequences",
             "sequences",
@@ -79,7 +80,7 @@ STAGES = {
             "dataset",
             "DatasetConfig",
             "dataset",
-            ("sequences", "narratives", "ratings"),
+            ("release", "sequences", "narratives", "ratings"),
             "join all of it to a Hub dataset repository",
             ("datasets", "pyarrow"),
         ),
@@ -115,7 +116,7 @@ STAGES = {
             "figures",
             "FiguresConfig",
             "figures",
-            ("sequences", "narratives", "ratings", "dataset", "train", "evaluate"),
+            ("release", "sequences", "narratives", "ratings", "dataset", "train", "evaluate"),
             "draw the data and the results",
             ("matplotlib",),
             reads_what_is_there=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
+import importlib
 import os
 import sys
 import typing
@@ -39,10 +40,13 @@ columns.yaml says which column holds what; user, item and time are needed, and a
         "histories -> six narratives per user",
         """\
 Writes the purchase reason, its explanation, an endorsement, two summaries and a profile of every user.
-The backend `reference` writes by fixed rules, offline; `openai` asks any OpenAI-compatible server.
+The backend `reference` writes by fixed rules, offline; `openai` asks any OpenAI-compatible server, `openai-batch` its
+Batch API at half the price, `transformers` a local model. What was paid for once is never paid for again.
 
   regen narratives runs/office
   regen narratives runs/office --backend openai --base-url http://localhost:8000/v1 --model my-model
+  regen narratives runs/office --backend openai-batch --model gpt-4.1-mini --dry-run
+  regen narratives runs/office --backend openai-batch --model gpt-4.1-mini --budget 50
 """,
     ),
     "ratings": (
@@ -51,6 +55,7 @@ The backend `reference` writes by fixed rules, offline; `openai` asks any OpenAI
 Rates the history and the narratives of every user (section 3.3 of the paper) and aggregates the votes.
 
   regen ratings runs/office
+  regen ratings runs/office --backend openai --model gpt-4.1-mini --votes 11 --budget 200
 """,
     ),
     "dataset": (
@@ -210,6 +215,8 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             from .run import STAGES, config_class
 
             _add_settings(command, STAGES[name].section, config_class(STAGES[name]))
+        if name in ("narratives", "ratings"):
+            command.add_argument("--dry-run", action="store_true", help="tell requests, tokens and USD, send nothing")
         if name == "sequences":
             command.add_argument("--columns", metavar="FILE", help=COLUMNS)
         if name == "dataset":
@@ -340,6 +347,10 @@ def _stage(options: argparse.Namespace) -> None:
     run = _open(options)
     stage = STAGES[options.command]
     run.check(options.command)
+    if getattr(options, "dry_run", False):
+        run.need(stage)
+        print(importlib.import_module(f"regen_hf.{stage.section}").estimate(run.folder, run.config[stage.section]))
+        return
     with run.locked():
         # They have no command of their own: they are what `regen sequences --sample` and `regen dataset
         # --from-release` begin with.

@@ -10,6 +10,7 @@ import weakref
 import pytest
 
 from regen_hf import llm
+from regen_hf.cli import main
 from regen_hf.errors import ConfigError, RunError
 from regen_hf.llm import pace
 from regen_hf.llm.pace import Pace
@@ -366,16 +367,40 @@ def test_the_estimate_counts_what_is_missing_and_learns_from_the_store(store):
     asked = requests(10)
     with Server() as fake:
         config = settings(fake.url, price_in=1000.0, price_out=5000.0)
-        before = llm.estimate(lambda: asked, config, store)
+        before = llm.estimate(lambda: asked, config, store.path)
         ask(asked[:4], fake, store)
-        after = llm.estimate(lambda: asked, config, store)
+        after = llm.estimate(lambda: asked, config, store.path)
         assert len(fake.bodies) == 4
     assert (before.requests, before.stored, before.completion_tokens) == (10, 0, 500)
     assert before.usd == before.most_usd == pytest.approx((before.prompt_tokens * 1000 + 500 * 5000) / 1e6, rel=0.01)
     assert (after.requests, after.stored, after.completion_tokens) == (6, 4, 12)
     assert after.most_usd > 5 * after.usd
     assert "6 requests to send, 4 answered before" in str(after)
-    assert llm.estimate(lambda: asked, settings(fake.url), store).usd is None
+    assert llm.estimate(lambda: asked, settings(fake.url), store.path).usd is None
+
+
+def test_the_command_line_tells_the_cost_and_keeps_the_budget(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    size = ["--set", "sample.shoppers=40", "--set", "sample.items=48"]
+    assert main(["sequences", run, "--sample", *size]) == 0
+    with Server() as fake:
+        command = ["narratives", run, "--backend", "openai", "--model", "m", "--base-url", fake.url]
+        assert main([*command, "--dry-run"]) == 0
+        assert "80 requests to send, 0 answered before" in (told := capsys.readouterr().out)
+        assert "price is not known" in told
+        assert fake.bodies == []
+        assert not (tmp_path / "run" / "requests").exists()
+        command += ["--price-in", "1", "--price-out", "5000", "--max-tokens", "50"]
+        assert main([*command, "--budget", "0.5"]) == 1
+        assert "could pass the budget of 0.5 USD" in capsys.readouterr().err
+        first = len(fake.bodies)
+        assert 0 < first < 80
+        assert main([*command, "--budget", "50", "--dry-run"]) == 0
+        assert f"{80 - first} requests to send, {first} answered before" in capsys.readouterr().out
+        assert main([*command, "--budget", "50"]) == 0
+        assert len(fake.bodies) == 80
+        assert main(["ratings", run, *command[2:], "--votes", "3", "--dry-run"]) == 0
+        assert "480 requests to send" in capsys.readouterr().out
 
 
 def test_in_a_notebook_where_a_loop_runs_already_it_asks_too(store):

@@ -12,8 +12,9 @@ A stage inherits its settings from `LLMConfig`, makes requests of them, and read
         for user in users():
             yield llm.Request.of(config, prompts.messages("narratives", **values), Narratives, vote=0)
 
-    with llm.Store(run / "requests" / "narratives.sqlite") as store:
-        print(llm.estimate(requests, config, store))    # --dry-run: calls, tokens, USD
+    path = run / "requests" / "narratives.sqlite"
+    print(llm.estimate(requests, config, path))         # --dry-run: calls, tokens, USD
+    with llm.Store(path) as store:
         llm.ask(requests, config, store, total=10, desc="narratives")
         for request in requests():
             answer = llm.read(request, store)           # a Narratives, or an llm.Failure with reason and raw text

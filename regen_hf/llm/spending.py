@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import RunError
 from .request import Reply, Request, schema_of, unsent
@@ -20,15 +21,15 @@ BYTES_PER_TOKEN = 4.0
 class Estimate:
     """What a stage would still ask for. Tokens are guessed from the bytes until the store has replies to learn from."""
 
-    requests: int
-    stored: int
+    requests: int = 0
+    stored: int = 0
     """Answered before, so they cost nothing."""
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
     """As the replies so far had them, or the most that max_tokens allows."""
-    usd: float | None
+    usd: float | None = 0.0
     """None where a price is not known."""
-    most_usd: float | None
+    most_usd: float | None = 0.0
     """The same if every answer is as long as max_tokens allows."""
 
     def __str__(self) -> str:
@@ -41,17 +42,22 @@ class Estimate:
         return f"{self.requests:,} requests to send, {self.stored:,} answered before; {tokens}; {cost}"
 
 
-def estimate(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store) -> Estimate:
-    """What asking for `requests` would cost now; sends nothing.
+def estimate(requests: Callable[[], Iterable[Request]], config: LLMConfig, path: Path) -> Estimate:
+    """What asking for `requests` with the store at `path` would cost now; sends nothing and writes nothing.
 
     Bad answers that are asked for again are not counted before they have come.
     """
+    with Store(path if path.exists() else Path(":memory:")) as store:
+        return _estimate(requests(), config, store)
+
+
+def _estimate(requests: Iterable[Request], config: LLMConfig, store: Store) -> Estimate:
     learned = store.totals()
     long = learned["completion_tokens"] / learned["replies"] if learned["replies"] else None
     counts: Counter[str] = Counter()
     usd: float | None = 0.0
     most_usd = 0.0
-    for request in requests():
+    for request in requests:
         missing = unsent(request, store)
         if missing is None:
             counts["stored"] += 1

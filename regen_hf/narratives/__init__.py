@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from .. import schema
+from .. import llm, schema
 from ..errors import RunError
-from ..llm import LLMConfig
+from ..llm import Estimate, LLMConfig
 from . import checks
 
 
@@ -82,6 +82,20 @@ def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[st
     from . import prompted
 
     return prompted.narrate(files, out, run / "requests" / "narratives.sqlite", config)
+
+
+def estimate(run: Path, config: NarrativesConfig) -> Estimate:
+    """What `build` would still ask a model for, and its cost; sends nothing.
+
+    Raises:
+        RunError: there are no sequences.
+    """
+    files = sequence_files(run)
+    if config.backend == "reference":
+        return Estimate()
+    from . import prompted
+
+    return llm.estimate(lambda: prompted.requests(files, config), config, run / "requests" / "narratives.sqlite")
 
 
 def sequence_files(run: Path) -> list[Path]:

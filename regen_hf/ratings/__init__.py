@@ -25,9 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from .. import schema
+from .. import llm, schema
 from ..errors import RunError
-from ..llm import LLMConfig
+from ..llm import Estimate, LLMConfig
 from ..schema import RATED, RATINGS
 from . import aggregation
 from .agreement import Agreement
@@ -115,6 +115,38 @@ def build(run: Path, out: Path, work: Path, config: RatingsConfig) -> dict[str, 
     Raises:
         RunError: sequences or narratives are missing or do not fit together, or the server cannot be used.
     """
+    files, narratives = _inputs(run)
+    if config.backend == "reference":
+        from . import reference
+
+        def ballot(user: User) -> Ballot:
+            narratives = (user.reviewer_id, user.history, user.narratives)
+            return Ballot([reference.rate(*narratives, vote=vote, seed=config.seed) for vote in range(config.votes)])
+
+        return aggregate(users(files, narratives), ballot, schema.count(files), out, config)
+    from . import prompted
+
+    return prompted.rate(files, narratives, out, run / "requests" / "ratings.sqlite", config)
+
+
+def estimate(run: Path, config: RatingsConfig) -> Estimate:
+    """What `build` would still ask a model for, and its cost; sends nothing.
+
+    Raises:
+        RunError: sequences or narratives are missing or do not fit together.
+    """
+    files, narratives = _inputs(run)
+    if config.backend == "reference":
+        return Estimate()
+    from . import prompted
+
+    return llm.estimate(
+        lambda: prompted.requests(files, narratives, config), config, run / "requests" / "ratings.sqlite"
+    )
+
+
+def _inputs(run: Path) -> tuple[list[Path], Path]:
+    """The files of the histories, and that of their narratives."""
     files = [path for split in schema.SPLITS for path in schema.split_files(run / "sequences", split)]
     narratives = run / "narratives" / "narratives.parquet"
     if not files:
@@ -126,17 +158,7 @@ def build(run: Path, out: Path, work: Path, config: RatingsConfig) -> dict[str, 
         raise RunError(
             f"{narratives} holds {written} users, the sequences hold {expected}. Run again: regen narratives {run}"
         )
-    if config.backend == "reference":
-        from . import reference
-
-        def ballot(user: User) -> Ballot:
-            narratives = (user.reviewer_id, user.history, user.narratives)
-            return Ballot([reference.rate(*narratives, vote=vote, seed=config.seed) for vote in range(config.votes)])
-
-        return aggregate(users(files, narratives), ballot, written, out, config)
-    from . import prompted
-
-    return prompted.rate(files, narratives, out, run / "requests" / "ratings.sqlite", config)
+    return files, narratives
 
 
 def users(files: list[Path], narratives: Path) -> Iterator[User]:

@@ -4,6 +4,7 @@ Importing this package makes `datasets.load_dataset("regen")` known. Everything 
 
     RegenBuilder                                         builds the dataset
     RegenConfig, RegenForCausalLM, RegenProcessor        the fused model
+    load                                                 a trained model, ready to narrate
     RegenError                                           base of the errors that a user can mend
 """
 
@@ -22,13 +23,14 @@ _HOMES = {
     "RegenForCausalLM": "regen_hf.model",
     "RegenProcessor": "regen_hf.model",
     "RegenError": "regen_hf.errors",
+    "load": "regen_hf.model",
 }
-__all__ = ["RegenBuilder", "RegenConfig", "RegenError", "RegenForCausalLM", "RegenProcessor", "__version__"]
+__all__ = ["RegenBuilder", "RegenConfig", "RegenError", "RegenForCausalLM", "RegenProcessor", "__version__", "load"]
 
 if TYPE_CHECKING:
     from .dataset import RegenBuilder
     from .errors import RegenError
-    from .model import RegenConfig, RegenForCausalLM, RegenProcessor
+    from .model import RegenConfig, RegenForCausalLM, RegenProcessor, load
 
 
 def __getattr__(name: str) -> Any:

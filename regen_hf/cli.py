@@ -239,6 +239,18 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     push.add_argument("--namespace", required=True, metavar="ORG", help="the user or organisation on the Hub")
     push.add_argument("--private", action="store_true", help="make the repositories private")
     push.add_argument("--dry-run", action="store_true", help="list what would be pushed, push nothing")
+    export = add(
+        "export",
+        "model -> folders for a server",
+        """\
+Writes RUN/export/vllm: the bare language model, which vLLM serves without code of ours, and the encoder that makes
+its prompt embeddings from histories. docs/serve_on_vllm.md tells how to serve them.
+
+  regen export runs/office --to vllm
+""",
+        _export,
+    )
+    export.add_argument("--to", required=True, choices=["vllm"], help="the server: vllm")
     demo = add(
         "demo",
         "the Gradio app, on this machine",
@@ -394,6 +406,19 @@ def _push(options: argparse.Namespace) -> None:
 
     for line in hub.push(Path(options.folder), options.namespace, private=options.private, dry_run=options.dry_run):
         print(line)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from .model.export import export_vllm
+    from .run import STAGES, Run
+
+    run = Run(options.folder)
+    if run.manifest(STAGES["train"]) is None:
+        raise RegenError(f"{run.folder} holds no trained model. Run `regen train {run.folder}` first.")
+    out = run.folder / "export" / options.to
+    with run.locked():
+        export_vllm(run.folder / "model", out)
+    print(f"{out / 'backbone'}\n{out / 'encoder'}")
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -80,7 +80,7 @@ def test_users_and_items_are_not_swapped(tmp_path):
     config = EmbeddingsConfig(cf_dim=3, cf_iterations=20)
     matrix = cf.user_item_matrix([tmp_path / "train.parquet"], [f"item{n}" for n in range(7)], config.cf_alpha)
     assert matrix.shape == (40, 7)
-    vectors = cf.fit(matrix, config)
+    vectors, _ = cf.fit(matrix, config)
     assert vectors.shape == (7, 3)
     unit = vectors[:6] / np.linalg.norm(vectors[:6], axis=1, keepdims=True)
     cosines = unit @ unit.T
@@ -194,3 +194,22 @@ def test_a_user_without_purchases_and_an_empty_split_have_no_vectors(tmp_path):
 
 def test_the_catalogue_schema_is_that_of_the_row():
     assert ITEMS.names == [field.name for field in ROW.field("purchase_history").type.value_type.field("item").type]
+
+
+def test_a_vector_folded_in_is_the_one_that_implicit_solves_for():
+    import implicit
+    from scipy.sparse import random as random_matrix
+
+    from regen_hf.model.fold_in import solve
+
+    user_items = random_matrix(30, 12, density=0.3, random_state=0, format="csr", dtype=np.float32)
+    user_items.data = 1 + 5 * user_items.data
+    als = implicit.als.AlternatingLeastSquares(factors=4, regularization=0.2, iterations=3, random_state=0)
+    als.fit(user_items, show_progress=False)
+    bought = user_items[7].indices
+    item_gram, user_gram = (factors.T @ factors for factors in (als.item_factors, als.user_factors))
+    user = solve(item_gram, als.item_factors[bought], user_items[7].data, 0.2)
+    np.testing.assert_allclose(user, als.recalculate_user(7, user_items[7]), rtol=1e-3, atol=1e-4)
+    item_users = user_items.T.tocsr()
+    item = solve(user_gram, als.user_factors[item_users[3].indices], item_users[3].data, 0.2)
+    np.testing.assert_allclose(item, als.recalculate_item(3, item_users[3]), rtol=1e-3, atol=1e-4)

@@ -81,7 +81,7 @@ def test_a_history_longer_than_the_window_loses_its_oldest_purchases_with_a_warn
     parts = processor(tokenizer=tokenizer(model_max_length=n_prompt + 2))
     inputs = parts(history, TASK)
     assert torch.equal(inputs["history_cf"], processor()(history[1:], TASK)["history_cf"])
-    assert "the oldest 1 of 3 purchases were left out" in caplog.text
+    assert "reads the latest 2 purchases: the oldest 1 of 3 were left out" in caplog.text
     assert parts([], TASK, max_length=n_prompt)["input_ids"].shape == (1, n_prompt)
     with pytest.raises(ValueError, match=f"The prompt alone has {n_prompt} tokens, and the model reads {n_prompt - 1}"):
         parts(history, TASK, max_length=n_prompt - 1)
@@ -242,3 +242,85 @@ def test_an_unknown_price_is_not_a_price():
 @pytest.fixture(autouse=True)
 def warnings_are_captured(caplog):
     caplog.set_level(logging.WARNING)
+
+
+def test_rows_of_the_dataset_are_histories():
+    import datasets
+
+    histories = [[purchase("A")], [purchase("B"), purchase("C")]]
+    rows = [{"reviewer_id": str(n), "purchase_history": each} for n, each in enumerate(histories)]
+    parts, table = processor(), datasets.Dataset.from_list(rows)
+    expected = parts(histories, TASK)
+    for given in (rows, table, table[:2], table["purchase_history"], {"purchase_history": histories}, tuple(histories)):
+        inputs = parts(given, TASK)
+        assert all(torch.equal(inputs[name], expected[name]) for name in expected)
+    one = parts(rows[1], TASK)
+    assert torch.equal(one["history_cf"], expected["history_cf"][1:])
+    with pytest.raises(ValueError, match=r"Purchase 0 of the history has no \"item\" mapping.* a row of the dataset"):
+        parts({"purchase_history": [{"asin": "A"}]}, TASK)
+
+
+def test_numbers_of_numpy_and_pandas_are_numbers():
+    each = purchase("A")
+    each["item"]["price"], each["review"]["rating"] = np.float32(2.5), np.int64(5)
+    assert torch.equal(
+        processor()([each], TASK)["history_content"], processor()([purchase("A")], TASK)["history_content"]
+    )
+
+
+def test_rating_and_age_go_to_a_model_that_reads_them(tmp_path):
+    day = 24 * 3600
+    history = [purchase("A"), purchase("B"), purchase("C")]
+    for each, time, rating in zip(history, (1 * day, None, 11 * day), (4, 5, 1), strict=True):
+        each["review"] |= {"unix_time": time, "rating": rating}
+    processor(interaction_features=["rating", "age"]).save_pretrained(tmp_path)
+    parts = RegenProcessor.from_pretrained(tmp_path)
+    nan = float("nan")
+    seen = parts([history, []], TASK)["history_features"].numpy()
+    np.testing.assert_array_equal(seen, [[[4, 10], [5, nan], [1, 0]], [[0, 0]] * 3])
+    hidden = parts(history, "product_endorsement")["history_features"].numpy()
+    np.testing.assert_array_equal(hidden, [[[4, 10], [5, nan], [nan, 0]]])  # the last review's rating is withheld
+    assert "history_features" not in processor()(history, TASK)
+    assert parts([], TASK)["history_features"].shape == (1, 1, 2)
+    model = fused(interaction_features=["rating", "age"])
+    assert model(**parts([history, []], TASK)).logits.isfinite().all()
+
+
+def test_items_without_a_vector_can_be_asked_for_and_a_row_of_zeros_is_none():
+    factors = processor().cf_factors.copy()
+    factors[1] = 0.0
+    parts = processor(cf_factors=factors)
+    history = [purchase("A"), purchase("B"), purchase("unheard of"), purchase("B"), purchase(None)]
+    assert parts.unknown_items(history) == ["B", "unheard of", "B", None]
+    assert parts.unknown_items([[purchase("A")], {"purchase_history": [purchase("Z")]}][:1]) == []
+    assert processor(cf_asins=[], cf_factors=None).unknown_items(history) == []
+
+
+def test_new_items_get_a_vector_from_those_who_bought_them_and_keep_it(tmp_path):
+    factors = np.eye(4, CF_DIM, dtype=np.float32)
+    factors[2] = 0.0  # C is in the catalogue, but cold
+    parts = processor(cf_factors=factors, cf_user_gram=np.eye(CF_DIM), cf_regularization=0.1)
+    fans_of_a, fans_of_b = ([[purchase(old), purchase(new)]] * 3 for old, new in (("A", "new"), ("B", "C")))
+    loners = [[purchase("alone"), purchase("alone too")]]
+    assert parts.fold_in([*fans_of_a, *fans_of_b, *loners]) == ["C", "new"]
+    parts.save_pretrained(tmp_path)
+    for each in (parts, RegenProcessor.from_pretrained(tmp_path)):
+        cf = each([purchase("A"), purchase("new"), purchase("B"), purchase("C"), purchase("alone")], TASK)["history_cf"]
+        cosine = torch.cosine_similarity(cf[0, :, None], cf[0, None], dim=-1)
+        assert cosine[0, 1] > 0.99
+        assert cosine[2, 3] > 0.99
+        assert cosine[0, 3].abs() < 0.01
+        assert not cf[0, 4].any()
+    np.testing.assert_array_equal(parts.cf_factors[0], factors[0])  # what had a vector keeps it
+    with pytest.raises(ValueError, match="holds no cf_user_gram, which new items need"):
+        processor().fold_in(fans_of_a)
+
+
+def test_the_window_counts_the_prompt_and_what_is_to_be_written():
+    parts = processor()
+    n_prompt = len(parts.tokenize_prompt(0, TASK))
+    assert parts.fit(3, TASK) == (3, parts.tokenize_prompt(3, TASK))
+    assert parts.fit(3, TASK, max_length=n_prompt + 2) == (2, parts.tokenize_prompt(2, TASK))
+    assert processor(max_history=2).fit(60, TASK)[0] == 2
+    with pytest.raises(ValueError, match="The prompt alone has"):
+        parts.fit(3, TASK, max_length=n_prompt - 1)

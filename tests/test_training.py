@@ -88,10 +88,13 @@ def test_a_share_of_the_examples_has_no_history(finished_run, processor):
 def test_examples_longer_than_the_window_are_left_out_and_told(finished_run, processor, caplog):
     files = split_files(finished_run / "dataset", "train")
     all_of_them = list(tokenized(files, processor, config(), 1024))
-    window = sorted(len(example["input_ids"]) for example in all_of_them)[-4]
+    without_history = sorted(len(example["input_ids"]) - example["kept"] for example in all_of_them)
+    window = without_history[-4]
     fit = list(tokenized(files, processor, config(), window))
     assert 0 < len(all_of_them) - len(fit) <= 3
+    assert all(len(example["input_ids"]) <= window for example in fit)
     assert f"window of {window} tokens" in caplog.text
+    assert "keep only the latest purchases of their history" in caplog.text
 
 
 def test_a_batch_holds_each_examples_own_history(finished_run, processor, histories):
@@ -242,3 +245,47 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(finished_run, tmp_pa
     first, second = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "resumed"))
     for name in first:
         np.testing.assert_allclose(first[name], second[name], atol=1e-6)
+
+
+def test_a_history_too_long_for_the_window_keeps_its_latest_purchases_in_training(finished_run, processor, histories):
+    files = split_files(finished_run / "dataset", "train")
+    settings = config(history_dropout=0.0, tasks=("user_profile",))
+    whole = list(tokenized(files, processor, settings, None))
+    window = max(len(example["input_ids"]) for example in whole) - 2
+    cut = list(tokenized(files, processor, settings, window))
+    assert len(cut) == len(whole)
+    assert max(len(example["input_ids"]) for example in cut) == window
+    number = max(range(len(whole)), key=lambda n: len(whole[n]["input_ids"]))
+    assert cut[number]["kept"] == whole[number]["kept"] - 2
+    batch = RegenCollator(pad_token_id=0, histories=histories)([cut[number]])
+    cf, content = histories.get(cut[number]["row"], withheld=False)
+    torch.testing.assert_close(batch["history_cf"][0], torch.from_numpy(cf[2:]))
+    torch.testing.assert_close(batch["history_content"][0], torch.from_numpy(content[2:]))
+
+
+def test_features_a_transformer_and_a_longer_history_reach_the_model(tiny_run):
+    overrides = {
+        "sequences": {"max_history": 60},
+        "training": {
+            "adapter": "transformer",
+            "interaction_features": ["rating", "age"],
+            "cf_dropout": 0.2,
+            "max_steps": 3,
+            "tasks": ["product_endorsement"],
+        },
+        "evaluation": {"tasks": ["product_endorsement"], "max_users": 3, "max_new_tokens": 8},
+    }
+    run = Run(tiny_run, overrides)
+    with run.locked():
+        run.save()
+        run.build_all("evaluate")
+    model = RegenForCausalLM.from_pretrained(tiny_run / "model")
+    processor = RegenProcessor.from_pretrained(tiny_run / "model")
+    assert model.config.interaction_features == processor.interaction_features == ["rating", "age"]
+    assert model.config.max_history == processor.max_history == 60
+    assert model.config.cf_dropout == 0.2
+    assert model.config.window == processor.tokenizer.model_max_length == 1024
+    assert processor.cf_user_gram.shape == (12, 12)
+    users = rows(split_files(tiny_run / "dataset", "test"), limit=2)
+    logits = model(**processor(list(users), "product_endorsement")).logits
+    assert logits.isfinite().all()

@@ -27,12 +27,16 @@ def build(dataset: Path, out: Path, config: EmbeddingsConfig) -> dict[str, Any]:
     user_items = user_item_matrix(train, items.column("asin").to_pylist(), config.cf_alpha)
     if user_items.nnz == 0:
         raise InputError("The train split holds no purchases, so there is nothing to fit CF on. Add reviews.")
-    item_factors = fit(user_items, config)
+    item_factors, user_gram = fit(user_items, config)
     norms = np.linalg.norm(item_factors, axis=1)
     warm = norms > 0
     pq.write_table(items, out / "items.parquet")
     save_file(
-        {"item_factors": item_factors, "mean_norm": norms[warm].mean(keepdims=True).astype(np.float32)},
+        {
+            "item_factors": item_factors,
+            "mean_norm": norms[warm].mean(keepdims=True).astype(np.float32),
+            "user_gram": user_gram,
+        },
         out / "cf.safetensors",
     )
     return {"items": len(item_factors), "cold_items": int((~warm).sum()), "train_interactions": int(user_items.nnz)}
@@ -58,8 +62,13 @@ def user_item_matrix(train: list[Path], asins: list[str], alpha: float) -> csr_m
     return csr_matrix((values, (places[:, 0], places[:, 1])), shape=(count(train), len(asins)))
 
 
-def fit(user_items: csr_matrix, config: EmbeddingsConfig) -> NDArray[np.float32]:
-    """Item vectors of weighted ALS, shape (items, cf_dim); items that nobody in `user_items` bought get zeros."""
+def fit(user_items: csr_matrix, config: EmbeddingsConfig) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Item vectors of weighted ALS, and what new items need to be folded in.
+
+    Returns:
+        Vectors of shape (items, cf_dim), zero for items that nobody in `user_items` bought; and the sum of x x' over
+        the vectors of the users, shape (cf_dim, cf_dim).
+    """
     try:
         from implicit.als import AlternatingLeastSquares
         from threadpoolctl import threadpool_limits
@@ -78,4 +87,5 @@ def fit(user_items: csr_matrix, config: EmbeddingsConfig) -> NDArray[np.float32]
         model.fit(user_items)
     item_factors = np.ascontiguousarray(model.item_factors, dtype=np.float32)
     item_factors[np.asarray(user_items.getnnz(axis=0)) == 0] = 0.0
-    return item_factors
+    user_factors = np.asarray(model.user_factors, dtype=np.float32)
+    return item_factors, user_factors.T @ user_factors

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ..errors import InputError, missing_extra
+from ..errors import ConfigError, InputError, missing_extra
 from ..run.stages import STAGES, versions
 from ..schema import TASKS, rows, split_files
 from . import CONTROLS
@@ -126,6 +126,11 @@ def write(
     """One narrative of `task` per user by greedy decoding; None stands for an empty history."""
     import torch
 
+    from ..model import interaction_features
+    from ..training.collator import padded_features
+
+    window = model.config.window
+    room = None if window is None else window - config.max_new_tokens
     lengths = [len(user["purchase_history"]) if user else 0 for user in users]
     texts = [""] * len(users)
     withheld = task in processor.metadata_only_tasks
@@ -133,10 +138,33 @@ def write(
     order = sorted(range(len(users)), key=lambda number: lengths[number])
     for start in range(0, len(order), config.batch_size):
         batch = order[start : start + config.batch_size]
-        prompts = [processor.tokenize_prompt(lengths[number], task=task) for number in batch]
-        inputs = processor.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+        try:
+            fitted = [processor.fit(lengths[number], task=task, max_length=room) for number in batch]
+        except ValueError as error:
+            raise ConfigError(
+                f"The model's window of {window} tokens leaves {room} beside the {config.max_new_tokens} of "
+                f"max_new_tokens: {error} Lower evaluation.max_new_tokens."
+            ) from None
+        kept = [n for n, _ in fitted]
+        inputs = processor.tokenizer.pad(
+            {"input_ids": [prompt for _, prompt in fitted]}, padding_side="left", return_tensors="pt"
+        )
         chosen = [users[number] for number in batch]
-        vectors = histories.batch([user["row"] if user else None for user in chosen], [withheld] * len(batch))
+        vectors = histories.batch([user["row"] if user else None for user in chosen], [withheld] * len(batch), kept)
+        if processor.interaction_features:
+            features = [
+                interaction_features(
+                    user["purchase_history"][len(user["purchase_history"]) - n :],
+                    processor.interaction_features,
+                    withheld,
+                )
+                if user
+                else []
+                for user, n in zip(chosen, kept, strict=True)
+            ]
+            vectors["history_features"] = padded_features(
+                features, vectors["history_mask"], len(processor.interaction_features)
+            )
         inputs = {key: value.to(model.device) for key, value in {**inputs, **vectors}.items()}
         with torch.inference_mode():
             tokens = model.generate(  # type: ignore[misc]

@@ -73,7 +73,7 @@ def _checked(history: list[Any]) -> list[Mapping[str, Any]]:
     return history
 
 
-def one_each(name: str, value: str | Sequence[str] | None, n_histories: int) -> list[str | None]:
+def one_each(name: str, value: str | Sequence[str | None] | None, n_histories: int) -> list[str | None]:
     """One value per history, whether one for all was given or one each.
 
     Raises:

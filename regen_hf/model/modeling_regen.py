@@ -167,6 +167,7 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
     """
 
     _auto_class = "AutoModelForCausalLM"  # saves this file beside the weights
+    _keep_in_fp32_modules = ["model.adapter"]  # noqa: RUF012 (quantizers leave it alone, by its name from the top)
 
     def __init__(self, config: RegenConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
@@ -236,6 +237,15 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         model.generation_config.suppress_tokens = sorted(suppressed)
         model._check_plain_text(causal_lm)
         return model.train(causal_lm.training)
+
+    def to_backbone(self) -> PreTrainedModel:
+        """The bare language model, the inverse of `from_backbone`: it shares modules and weights with this one."""
+        with torch.device("meta"):
+            causal_lm = AutoModelForCausalLM.from_config(copy.deepcopy(self.config.text_config))
+        setattr(causal_lm, causal_lm.base_model_prefix, self.model.language_model)
+        causal_lm.set_output_embeddings(self.lm_head)
+        causal_lm.generation_config = copy.deepcopy(self.generation_config)
+        return causal_lm.train(self.training)
 
     def soft_tokens(
         self, *history: Any, **inputs: Any

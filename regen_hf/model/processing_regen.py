@@ -47,8 +47,8 @@ class RegenProcessor(ProcessorMixin):
         metadata_only_tasks (`list[str]`): tasks whose last review is withheld (section 3.2).
         item_token (`str`, *optional*, defaults to `"<|item|>"`): the placeholder, one per purchase.
         max_history (`int`, *optional*, defaults to 50): purchases kept, the latest ones.
-        features (`list` of `"rating"` and `"age"`, *optional*):
-            What the model reads of a purchase beside its vectors: `interaction_features` of its configuration.
+        interaction_features (`list` of `"rating"` and `"age"`, *optional*):
+            What the model reads of a purchase beside its vectors, as in its configuration.
         cf_user_gram (`numpy.ndarray` of shape (cf_dim, cf_dim), *optional*):
             Sum of x x' over the user vectors of ALS; with it `fold_in` gives new items a CF vector.
         cf_alpha (`float`, *optional*, defaults to 1.0): a purchase rated r had the confidence 1 + cf_alpha * r in ALS.
@@ -70,7 +70,7 @@ class RegenProcessor(ProcessorMixin):
         metadata_only_tasks: Sequence[str] = (),
         item_token: str = "<|item|>",  # noqa: S107 (a token of text)
         max_history: int = 50,
-        features: Sequence[str] = (),
+        interaction_features: Sequence[str] = (),
         cf_user_gram: np.ndarray | None = None,
         cf_alpha: float = 1.0,
         cf_regularization: float = 0.05,
@@ -83,7 +83,7 @@ class RegenProcessor(ProcessorMixin):
         self.metadata_only_tasks = list(metadata_only_tasks)
         self.item_token = item_token
         self.max_history = max_history
-        self.features = list(features)
+        self.interaction_features = list(interaction_features)
         self.cf_user_gram = None if cf_user_gram is None else np.ascontiguousarray(cf_user_gram, dtype=np.float32)
         self.cf_alpha, self.cf_regularization = cf_alpha, cf_regularization
         self._check_parts()
@@ -167,7 +167,7 @@ class RegenProcessor(ProcessorMixin):
         """
         if max_length is None and self.tokenizer.model_max_length < 1_000_000:  # beyond it means "not set"
             max_length = self.tokenizer.model_max_length
-        kept = wanted = min(n_items, self.max_history)
+        kept = min(n_items, self.max_history)
         while True:
             ids = self.tokenize_prompt(kept, task, prompt)
             excess = 0 if max_length is None else len(ids) - max_length
@@ -178,13 +178,6 @@ class RegenProcessor(ProcessorMixin):
                     f"The prompt alone has {len(ids) - kept} tokens, and the model reads {max_length}: shorten it."
                 )
             kept -= excess
-        if kept < wanted:
-            logger.warning(
-                "The model reads %d tokens: the oldest %d of %d purchases were left out.",
-                max_length,
-                wanted - kept,
-                wanted,
-            )
         return kept, ids
 
     def unknown_items(self, history: Any) -> list[str | None]:
@@ -237,8 +230,8 @@ class RegenProcessor(ProcessorMixin):
     def __call__(
         self,
         history: Any,
-        task: str | Sequence[str] | None = None,
-        prompt: str | Sequence[str] | None = None,
+        task: str | Sequence[str | None] | None = None,
+        prompt: str | Sequence[str | None] | None = None,
         return_tensors: str | None = "pt",
         max_length: int | None = None,
     ) -> BatchFeature:
@@ -270,6 +263,13 @@ class RegenProcessor(ProcessorMixin):
             kept, ids = self.fit(len(row), row_task, row_prompt, max_length)
             purchases.append(row[len(row) - kept :])
             token_ids.append(ids)
+            if kept < min(len(row), self.max_history):
+                logger.warning(
+                    "With this prompt the model reads the latest %d purchases: the oldest %d of %d were left out.",
+                    kept,
+                    len(row) - kept,
+                    len(row),
+                )
 
         tokens_mask = first_columns([len(ids) for ids in token_ids])[:, ::-1]  # (B, T), true on the right
         input_ids = np.full(tokens_mask.shape, self._pad_token_id, dtype=np.int64)  # (B, T)
@@ -279,15 +279,17 @@ class RegenProcessor(ProcessorMixin):
         everything = [purchase for row in purchases for purchase in row]
         texts = [text for row, row_task in zip(purchases, tasks, strict=True) for text in self._texts(row, row_task)]
         vectors = {"history_cf": self._cf_vectors(everything), "history_content": self._content_vectors(texts)}
-        if self.features:
+        if self.interaction_features:
             vectors["history_features"] = np.array(
                 [
                     values
                     for row, row_task in zip(purchases, tasks, strict=True)
-                    for values in interaction_features(row, self.features, row_task in self.metadata_only_tasks)
+                    for values in interaction_features(
+                        row, self.interaction_features, row_task in self.metadata_only_tasks
+                    )
                 ],
                 dtype=np.float32,
-            ).reshape(-1, len(self.features))
+            ).reshape(-1, len(self.interaction_features))
         for name, rows in vectors.items():
             if rows is not None:
                 data[name] = np.zeros((*history_mask.shape, rows.shape[1]), dtype=np.float32)  # (B, N, dim)
@@ -304,7 +306,7 @@ class RegenProcessor(ProcessorMixin):
             "metadata_only_tasks": self.metadata_only_tasks,
             "item_token": self.item_token,
             "max_history": self.max_history,
-            "features": self.features,
+            "interaction_features": self.interaction_features,
             "cf_alpha": self.cf_alpha,
             "cf_regularization": self.cf_regularization,
         }

@@ -18,11 +18,15 @@ class TrainingConfig:
     """A causal language model, by Hub name or path; with none, a small one is trained from nothing, offline."""
     embedding_mode: Literal["both", "cf", "content"] = "both"
     """What a soft token is made of: `both`, `cf` or `content` (the columns of the paper's table 1)."""
-    adapter: Literal["linear", "mlp"] = "linear"
+    adapter: Literal["linear", "mlp", "transformer"] = "linear"
     """From the two embeddings to a soft token: `linear` (section 6), or `mlp` as in the paper's tables; the paper finds
-    them within 5 % of each other."""
+    them within 5 % of each other. `transformer` also reads the other purchases and the place of each."""
     recency: int = 8
     """Learned vectors that mark the latest purchases, one per place; 0 for the two embeddings alone (section 4.2)."""
+    interaction_features: tuple[Literal["rating", "age"], ...] = ()
+    """What the model reads of a purchase beside its two embeddings: its `rating`, and its `age` in days."""
+    cf_dropout: float = 0.0
+    """Chance in training that a purchase, and once more that a whole history, is shown without CF: for cold items."""
     leak_safe: bool = False
     """Withhold the review of the last purchase in every task, not in the endorsement alone."""
     tasks: tuple[str, ...] = tuple(TASKS)
@@ -64,6 +68,8 @@ class TrainingConfig:
             raise ValueError(f"warmup_ratio was given {self.warmup_ratio}, expected a share from 0 to 1")
         if not 0 <= self.history_dropout < 1:
             raise ValueError(f"history_dropout was given {self.history_dropout}, expected a share from 0 to under 1")
+        if not 0 <= self.cf_dropout < 1:
+            raise ValueError(f"cf_dropout was given {self.cf_dropout}, expected a share from 0 to under 1")
 
 
 def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str, Any]:

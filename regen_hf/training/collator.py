@@ -35,8 +35,10 @@ class Histories:
             content[-1] = self.content_items[items[-1]]
         return self.item_factors[items], content
 
-    def batch(self, rows: list[int | None], withheld: list[bool]) -> dict[str, torch.Tensor]:
-        """Padded tensors of several histories, None for an empty one.
+    def batch(
+        self, rows: list[int | None], withheld: list[bool], kept: list[int] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Padded tensors of several histories, None for an empty one; of each the latest `kept` purchases, or all.
 
         Returns:
             `history_cf` (B, N, d_cf), `history_content` (B, N, d_s), `history_mask` (B, N) bool; N is at least 1,
@@ -49,6 +51,10 @@ class Histories:
         histories = [
             empty if row is None else self.get(row, hidden) for row, hidden in zip(rows, withheld, strict=True)
         ]
+        if kept is not None:
+            histories = [
+                (cf[len(cf) - n :], content[len(cf) - n :]) for (cf, content), n in zip(histories, kept, strict=True)
+            ]
         longest = max(1, max(len(cf) for cf, _ in histories))
         cf = np.zeros((len(rows), longest, empty[0].shape[1]), np.float32)  # (B, N, d_cf)
         content = np.zeros((len(rows), longest, empty[1].shape[1]), np.float32)  # (B, N, d_s)
@@ -68,13 +74,28 @@ class Histories:
 class RegenCollator(DataCollatorForLanguageModeling):
     """Pads tokens as TRL does, and adds the history tensors.
 
-    Each example holds `input_ids`, `labels`, `row` (the user's row, -1 for an empty history) and `withheld`.
+    Each example holds `input_ids`, `labels`, `row` (the user's row, -1 for an empty history), `withheld`, `kept` (how
+    many of the latest purchases) and `features` (of those, a list for each purchase).
     """
 
     histories: Histories = field(kw_only=True)
+    n_features: int = field(default=0, kw_only=True)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """A batch of examples as tensors."""
         batch = super().torch_call(examples)
         rows = [example["row"] if example["row"] >= 0 else None for example in examples]
-        return batch | self.histories.batch(rows, [example["withheld"] for example in examples])
+        kept = [example["kept"] for example in examples]
+        batch |= self.histories.batch(rows, [example["withheld"] for example in examples], kept)
+        if self.n_features:
+            batch["history_features"] = padded_features(
+                [example["features"] for example in examples], batch["history_mask"], self.n_features
+            )
+        return batch
+
+
+def padded_features(rows: list[list[list[float]]], history_mask: torch.Tensor, width: int) -> torch.Tensor:
+    """The features of several histories as one tensor, (B, N, F), zero where `history_mask` (B, N) is false."""
+    features = torch.zeros(*history_mask.shape, width)  # (B, N, F)
+    features[history_mask] = torch.tensor([values for row in rows for values in row]).reshape(-1, width)
+    return features

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError, missing_extra
-from ..schema import MAX_HISTORY, TASKS, rows, split_files
+from ..schema import MAX_HISTORY, SPLITS, TASKS, rows, split_files
 
 try:
     import torch
@@ -39,7 +39,7 @@ except ImportError as error:
 
 from ..embeddings import VectorStore
 from ..hub import model_card
-from ..model import RegenForCausalLM, RegenProcessor
+from ..model import RegenForCausalLM, RegenProcessor, interaction_features
 from ..progress import show_bar
 from .collator import Histories, RegenCollator
 from .optimizer import muon_and_adamw
@@ -56,6 +56,8 @@ EXAMPLE = Features(
         "row": Value("int64"),
         "withheld": Value("bool"),
         "length": Value("int32"),  # tokens, by which the trainer groups
+        "kept": Value("int32"),
+        "features": List(List(Value("float32"))),
     }
 )
 
@@ -79,6 +81,9 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         embedding_mode=config.embedding_mode,
         adapter=config.adapter,
         recency=config.recency,
+        interaction_features=config.interaction_features,
+        cf_dropout=config.cf_dropout,
+        max_history=processor.max_history,
     )
     examples = Dataset.from_generator(
         tokenized,
@@ -87,7 +92,7 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
             "files": split_files(run / "dataset", "train"),
             "processor": processor,
             "config": config,
-            "window": window(model),
+            "window": model.config.window,
         },
         cache_dir=str(work / "examples"),
         fingerprint=f"regen{config.seed}",  # the work folder belongs to these settings alone
@@ -143,9 +148,12 @@ def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTr
         if len(tokenizer) > cast(torch.nn.Embedding, causal_lm.get_input_embeddings()).num_embeddings:
             causal_lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     causal_lm.config.pad_token_id = tokenizer.pad_token_id
+    limit = getattr(causal_lm.config, "max_position_embeddings", None)
+    tokenizer.model_max_length = min(tokenizer.model_max_length, limit or tokenizer.model_max_length)
     embeddings = run / "embeddings"
-    item_factors, _ = cf_vectors(run)
-    encoder = json.loads((embeddings / "manifest.json").read_text(encoding="utf-8"))["config"]["content_encoder"]
+    tensors = load_file(embeddings / "cf.safetensors")
+    settings = json.loads((embeddings / "manifest.json").read_text(encoding="utf-8"))["config"]
+    encoder = settings["content_encoder"]
     processor = RegenProcessor(
         tokenizer=tokenizer,
         item_token=ITEM_TOKEN,
@@ -153,10 +161,23 @@ def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTr
         metadata_only_tasks=[task.name for task in TASKS.values() if task.last_review_withheld or config.leak_safe],
         content_encoder=encoder or str(embeddings / "content_encoder"),
         cf_asins=pq.read_table(embeddings / "items.parquet").column("asin").to_pylist(),
-        cf_factors=item_factors,
-        max_history=MAX_HISTORY,
+        cf_factors=tensors["item_factors"],
+        cf_user_gram=tensors.get("user_gram"),
+        cf_alpha=settings["cf_alpha"],
+        cf_regularization=settings["cf_regularization"],
+        max_history=max_history(run),
+        interaction_features=config.interaction_features,
     )
     return processor, causal_lm
+
+
+def max_history(run: Path) -> int:
+    """Purchases per user that this run keeps: as its sequences were told, or as the longest history of its dataset."""
+    sequences = run / "sequences" / "manifest.json"
+    if sequences.exists():
+        return int(json.loads(sequences.read_text(encoding="utf-8"))["config"]["max_history"])
+    longest = max(int(np.diff(VectorStore(run / "embeddings" / split).offsets).max(initial=0)) for split in SPLITS)
+    return max(MAX_HISTORY, longest)
 
 
 def cf_vectors(run: Path) -> tuple[NDArray[np.float32], float]:
@@ -218,22 +239,16 @@ def small_backbone(vocab_size: int, config: TrainingConfig) -> PreTrainedModel:
     )
 
 
-def window(model: RegenForCausalLM) -> int | None:
-    """The longest sequence that the language model takes, in tokens; None where its config names no limit."""
-    length: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return length
-
-
 def tokenized(
     files: list[Path], processor: RegenProcessor, config: TrainingConfig, window: int | None
 ) -> Iterator[dict[str, Any]]:
     """One tokenized example per user and task: prompt masked out of the labels, completion and end token learnt.
 
-    An example that does not fit into the window is left out and told: cut off, its placeholders and its history would
-    no longer agree.
+    A history that does not fit into the window beside its prompt and completion keeps its latest purchases. An example
+    that does not fit without any is left out and told.
     """
     chance = random.Random(config.seed)  # noqa: S311 (no secret)
-    too_long = 0
+    too_long = shortened = 0
     for number, row in enumerate(rows(files)):
         purchases = len(row["purchase_history"])
         for name in config.tasks:
@@ -241,19 +256,32 @@ def tokenized(
             if not text:
                 continue
             dropped = chance.random() < config.history_dropout
-            prompt = processor.tokenize_prompt(0 if dropped else purchases, task=name)
             completion = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
             completion = [*completion, processor.tokenizer.eos_token_id]
-            if window is not None and len(prompt) + len(completion) > window:
+            room = None if window is None else window - len(completion)
+            if room is not None and room < len(processor.tokenize_prompt(0, task=name)):
                 too_long += 1
                 continue
+            kept, prompt = processor.fit(0 if dropped else purchases, task=name, max_length=room)
+            shortened += not dropped and kept < purchases
+            withheld = name in processor.metadata_only_tasks
             yield {
                 "input_ids": prompt + completion,
                 "labels": [-100] * len(prompt) + completion,
                 "row": -1 if dropped else number,
-                "withheld": name in processor.metadata_only_tasks,
                 "length": len(prompt) + len(completion),
+                "withheld": withheld,
+                "kept": kept,
+                "features": interaction_features(
+                    row["purchase_history"][purchases - kept :], config.interaction_features, withheld
+                ),
             }
+    if shortened:
+        logging.getLogger(__name__).warning(
+            "%d examples keep only the latest purchases of their history, as many as fit into %s tokens.",
+            shortened,
+            window,
+        )
     if too_long:
         logging.getLogger(__name__).warning(
             "%d examples are longer than the model's window of %s tokens and were left out.", too_long, window
@@ -327,7 +355,11 @@ def make_trainer(
             dataloader_pin_memory=torch.cuda.is_available(),
         ),
         train_dataset=examples,
-        data_collator=RegenCollator(pad_token_id=processor.tokenizer.pad_token_id, histories=histories),
+        data_collator=RegenCollator(
+            pad_token_id=processor.tokenizer.pad_token_id,
+            histories=histories,
+            n_features=len(config.interaction_features),
+        ),
         processing_class=processor.tokenizer,
     )
     if config.optimizer == "muon" or (config.optimizer is None and config.backbone is None):

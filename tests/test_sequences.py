@@ -163,6 +163,99 @@ def test_the_catalogue_holds_every_titled_item_in_the_order_of_asin(make):
     assert [row["asin"] for row in made.items] == sorted(record["asin"] for record in ITEMS)
 
 
+# Which purchases count
+
+
+def test_reviews_outside_of_the_days_asked_for_are_dropped_and_counted(make):
+    times = [0, 10 * DAY - 1, 10 * DAY, 12 * DAY - 1, 12 * DAY]
+    reviews = [review(asin=f"B{n}", time=time) for n, time in enumerate(times)]
+    made = make(reviews, since="1970-01-11", until="1970-01-12")
+    assert made.asins() == ["B2", "B3"]
+    assert made.accounting["reviews"]["dropped"] == {"after_until": 1, "before_since": 2}
+    assert make(reviews, since="1970-01-12").asins() == ["B3", "B4"]
+    assert make(reviews, until="1970-01-10").asins() == ["B0", "B1"]
+
+
+def core_by_hand(pairs, k):
+    """The purchases of the k-core, by taking out one user or item after the other."""
+    pairs = list(pairs)
+    while True:
+        users, items = (collections.Counter(pair[side] for pair in pairs) for side in (0, 1))
+        kept = [pair for pair in pairs if users[pair[0]] >= k and items[pair[1]] >= k]
+        if len(kept) == len(pairs):
+            return kept
+        pairs = kept
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_the_k_core_is_the_one_found_by_hand(make, monkeypatch, k):
+    rng = random.Random(k)
+    bought = [
+        (f"U{min(rng.randrange(60), rng.randrange(60))}", f"B{min(rng.randrange(90), rng.randrange(90))}")
+        for _ in range(500)
+    ]
+    reviews = [review(user, asin, time) for time, (user, asin) in enumerate(bought)]
+    reviews += [reviews[0], review("U1", "UNKNOWN"), review("U2", "B1", time=99 * DAY)]
+    made = make(reviews, k_core=k, until="1970-01-02")
+    expected = core_by_hand(bought, k)
+    assert 0 < len(expected) < len(bought)
+    found = [(user, asin) for user in made.users for asin in made.asins(user)]
+    assert sorted(found) == sorted(expected)
+    assert {row["asin"] for row in made.items} == {asin for _, asin in expected}
+    assert made.accounting["reviews"]["dropped"] == {
+        "after_until": 1,
+        "duplicate": 1,
+        "k_core": len(bought) - len(expected),
+        "unknown_item": 1,
+    }
+    assert made.accounting["items"]["dropped"] == {"k_core": 100 - len(made.items)}
+    assert made.accounting["users"]["dropped"] == {"k_core": len({user for user, _ in bought}) - len(made.users)}
+    monkeypatch.setattr("regen_hf.sequences.ranges.REVIEW_COPIES", 80_000)
+    cut = make(reviews, k_core=k, until="1970-01-02")
+    assert (cut.split, cut.accounting) == (made.split, made.accounting)
+
+
+def test_a_core_of_nobody_says_what_was_dropped(make):
+    with pytest.raises(InputError, match=r"No user is left.*2 k_core"):
+        make([review("A1", "B1"), review("A2", "B1")], k_core=2)
+
+
+def test_items_may_be_told_by_the_reviews_alone(tmp_path):
+    columns = {"user": "who", "item": "sku", "time": "at", "title": "name", "price": "cost"}
+    lines = [
+        "who,sku,at,name,cost",
+        "A1,S1,1,Pen,$2.00",
+        "A1,S2,2,,",
+        "A2,S1,3,Pen,",
+        "A2,S2,4,<b>x</b>,",
+        "A2,S3,x,Ink,1",
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "out").mkdir()
+    config = SequencesConfig(reviews=(str(tmp_path / "log.csv"),), columns=columns)
+    made = Result(tmp_path / "out", build(tmp_path, tmp_path / "out", tmp_path / "work", config))
+    assert {user: made.asins(user) for user in made.users} == {"A1": ["S1"], "A2": ["S1"]}
+    assert [(row["title"], row["price"]) for row in made.items] == [("Pen", 2.0), ("Ink", 1.0)]
+    assert made.accounting["items"] == {"read": 5, "kept": 2, "dropped": {"duplicate": 2, "untitled": 1}}
+    assert made.accounting["reviews"] == {"read": 5, "kept": 2, "dropped": {"invalid_time": 1, "untitled_item": 2}}
+    assert [(row["line"], row["reason"], row["raw"]) for row in made.rejects] == [(6, "invalid_time", lines[5])]
+
+
+def test_strict_stops_at_the_first_bad_line_and_names_it(make, tmp_path):
+    with pytest.raises(InputError, match=r"reviews\.json\.gz, line 2: not_json.*begins with '\{broken'.*--strict"):
+        make([review(), "{broken", "{broken too"], strict=True)
+    assert not list((tmp_path / "run0" / "out").iterdir())
+    assert make([review(), review()], strict=True).accounting["reviews"]["dropped"] == {"duplicate": 1}
+
+
+def test_the_accounting_tells_what_cleaning_changed(make):
+    made = make([review(text="a &amp; b"), review(asin="B2", text=None, summary=None)], [item(title="<b>"), *ITEMS])
+    assert made.accounting["cleaned"] == {
+        "reviews": {"empty_review": 1, "entities": 1},
+        "items": {"category_list": 101, "markup_title": 1},
+    }
+
+
 # Splits
 
 

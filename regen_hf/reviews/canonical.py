@@ -89,6 +89,7 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
     """Reviews with types and the reasons to refuse them; the texts not yet clean."""
     import ibis
 
+    fields = _complete(fields, REVIEWS.names[1:])
     number = fields.unix_time.try_cast("float64")
     date = ibis.ifelse(number.isnull(), _seconds(fields.unix_time), ibis.null("float64"))
     rating = fields.rating.nullif("").try_cast("float64")
@@ -136,6 +137,7 @@ def typed_items(fields: ir.Table) -> ir.Table:
     """Items with the reasons to refuse them, all still text."""
     import ibis
 
+    fields = _complete(fields, ITEMS.names)
     asin = fields.asin.strip()
     reject = ibis.cases(
         (fields.reject.notnull(), fields.reject),
@@ -157,6 +159,13 @@ def _seconds(text: ir.StringValue) -> ir.FloatingValue:
     hours, minutes = (text.re_extract(DATE, group).nullif("").try_cast("int64").fill_null(0) for group in (3, 4))
     sign = ibis.ifelse(text.re_extract(DATE, 2) == "-", -1, 1)
     return moment.epoch_seconds().cast("float64") - sign * (hours * 3600 + minutes * 60)
+
+
+def _complete(fields: ir.Table, names: list[str]) -> ir.Table:
+    """`fields` with the columns that no column of the file holds, null."""
+    import ibis
+
+    return fields.mutate(**{name: ibis.null("string") for name in names if name not in fields.columns})
 
 
 def _layout(fields: ir.Table) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from regen_hf import llm
 from regen_hf.cli import main
-from regen_hf.errors import ConfigError, RunError
+from regen_hf.errors import ConfigError, InputError, RunError
 from regen_hf.llm import pace
 from regen_hf.llm.pace import Pace
 
@@ -250,6 +250,29 @@ def test_retry_after_silences_all_requests(store):
     assert gaps.index(max(gaps)) <= 10 + 4
 
 
+def test_a_stage_that_fails_in_the_middle_keeps_what_is_in_flight(store):
+    def failing():
+        yield from requests(12)
+        raise InputError("the histories end here")
+
+    with Server(delay=0.05) as fake, pytest.raises(InputError, match="end here"):
+        llm.ask(failing, settings(fake.url, concurrency=4), store, 20, "test")
+    assert store.totals()["replies"] == len(fake.bodies) == 12
+
+
+def test_a_stop_does_not_wait_for_a_retry_after(store):
+    def fault(number, body):
+        return (429, {"retry-after": "3000"}, {"error": {"message": "slower"}}) if number == 5 else late(number)
+
+    def late(number):
+        return error(401, "revoked") if number > 6 else None
+
+    started = time.monotonic()
+    with Server(fault, delay=0.05) as fake, pytest.raises(ConfigError, match="revoked"):
+        ask(requests(40), fake, store, concurrency=4)
+    assert time.monotonic() - started < 300
+
+
 def test_a_rate_limit_narrows_the_requests_in_flight_and_all_are_answered(store):
     """A server that takes 4 at once and refuses the fifth, asked by 32: refusals do not use up tries."""
     asked = requests(150)
@@ -267,7 +290,7 @@ def test_a_rate_limit_narrows_the_requests_in_flight_and_all_are_answered(store)
 
 def test_the_gate_halves_once_for_a_burst_and_widens_again():
     async def play():
-        gate = Pace(16)
+        gate = Pace(16, asyncio.Event())
         started = [await gate.enter() for _ in range(16)]
         blocked = asyncio.ensure_future(gate.enter())
         await asyncio.sleep(0)
@@ -297,7 +320,7 @@ def test_a_server_that_is_always_busy_is_given_up(store):
     with Server(lambda number, body: error(429, "come back never")) as fake, pytest.raises(RunError, match="never"):
         ask(requests(30), fake, store, concurrency=2, retries=2)
     assert store.totals()["replies"] == 0
-    assert len(fake.bodies) == 8 * 3  # eight requests, each three times
+    assert 8 * 3 <= len(fake.bodies) <= 8 * 3 + 2  # eight requests, each three times
 
 
 def test_a_poisoned_request_that_is_left_alone_ends_the_run_at_the_second_attempt(store):

@@ -1,5 +1,6 @@
 """Killing a run at random moments: the server's own count says that no more is paid twice than was in flight."""
 
+import contextlib
 import os
 import random
 import signal
@@ -28,29 +29,28 @@ for line in sys.stdin:
     child = os.fork()
     if child == 0:
         config = settings(sys.argv[2], concurrency={CONCURRENCY}, retries=0)
-        with llm.Store(Path(sys.argv[1])) as store:
-            llm.ask(lambda: (request(n) for n in range({REQUESTS})), config, store, {REQUESTS}, "test")
+        try:
+            with llm.Store(Path(sys.argv[1])) as store:
+                llm.ask(lambda: (request(n) for n in range({REQUESTS})), config, store, {REQUESTS}, "test")
+        except KeyboardInterrupt:
+            os._exit(130)
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
 """
 
 
-def test_twenty_random_kills_pay_again_for_no_more_than_what_was_in_flight(tmp_path):
-    chance = random.Random(0)
-    path = tmp_path / "requests.sqlite"
-    seen = []
-    with (
-        Process('{"colour": "red"}', 0.05) as server,
-        subprocess.Popen(
-            [sys.executable, "-c", RUNS, str(path), server.url],
-            cwd=Path(__file__).parents[1],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        ) as runs,
-    ):
+@contextlib.contextmanager
+def runs_of(path, server):
+    """`start()` gives the process id of a new run, `tell()` its exit status once it has ended."""
+    with subprocess.Popen(
+        [sys.executable, "-c", RUNS, str(path), server.url],
+        cwd=Path(__file__).parents[1],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as runs:
 
         def tell():
             return int(runs.stdout.readline())
@@ -60,11 +60,35 @@ def test_twenty_random_kills_pay_again_for_no_more_than_what_was_in_flight(tmp_p
             runs.stdin.flush()
             return tell()
 
+        yield start, tell
+        runs.stdin.close()
+
+
+def wait_for(server, paid):
+    while server.paid()["paid"] < paid:
+        time.sleep(0.005)
+
+
+def test_an_interrupted_run_waits_for_what_is_in_flight_and_pays_nothing_twice(tmp_path):
+    path = tmp_path / "requests.sqlite"
+    with Process('{"colour": "red"}', 0.2) as server, runs_of(path, server) as (start, tell):
+        run = start()
+        wait_for(server, 20)
+        os.kill(run, signal.SIGINT)
+        assert tell() == 130 << 8
+        with llm.Store(path) as store:
+            assert store.totals()["replies"] == server.paid()["paid"] >= 20
+
+
+def test_twenty_random_kills_pay_again_for_no_more_than_what_was_in_flight(tmp_path):
+    chance = random.Random(0)
+    path = tmp_path / "requests.sqlite"
+    seen = []
+    with Process('{"colour": "red"}', 0.05) as server, runs_of(path, server) as (start, tell):
         for kills in range(1, KILLS + 1):
             before = server.paid()["paid"]
             run = start()
-            while server.paid()["paid"] == before:
-                time.sleep(0.005)
+            wait_for(server, before + 1)
             time.sleep(chance.uniform(0, 0.2))
             os.kill(run, signal.SIGKILL)
             assert tell() == signal.SIGKILL, "the run was over before the kill: more requests are needed"
@@ -79,7 +103,6 @@ def test_twenty_random_kills_pay_again_for_no_more_than_what_was_in_flight(tmp_p
         start()
         assert tell() == 0
         paid = server.paid()
-        runs.stdin.close()
     assert paid["distinct"] == REQUESTS
     assert REQUESTS <= paid["paid"] <= REQUESTS + CONCURRENCY * KILLS
     with llm.Store(path) as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import random
 import time
@@ -20,10 +21,11 @@ class Pace:
 
     Args:
         most: Requests in flight at the widest.
+        halted: Set when nothing more is to be sent; then nobody waits.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, most: int, halted: asyncio.Event) -> None:
+        self.most, self.halted = most, halted
         self.limit = float(most)
         self.flying = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -33,8 +35,9 @@ class Pace:
         """Wait for a place in flight; returns the time of the start, for `slow_down`."""
         while True:
             pause = self._closed_until - time.monotonic()
-            if pause > 0:
-                await asyncio.sleep(pause * random.uniform(1.0, 1.05))  # noqa: S311 (no secret)
+            if pause > 0 and not self.halted.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.halted.wait(), pause * random.uniform(1.0, 1.05))  # noqa: S311 (no secret)
             elif self.flying >= int(self.limit):
                 place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._waiting.append(place)

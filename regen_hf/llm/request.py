@@ -186,22 +186,26 @@ def _look(request: Request, store: Store) -> tuple[Request, BaseModel | Failure 
     reply = store.get(request.key)
     if reply is None:
         return request, request
+    outcome = outcome_of(request, reply)
+    return _look(outcome, store) if isinstance(outcome, Request) else (request, outcome)
+
+
+def outcome_of(request: Request, reply: Reply) -> BaseModel | Failure | Request:
+    """What `reply` means for its request: a validated answer, a failure, or the repetition that a bad one deserves."""
     if reply.state == "rejected":
-        return request, Failure(f"the server rejected the request: {reply.text}", "")
+        return Failure(f"the server rejected the request: {reply.text}", "")
     if reply.state == "unanswered":
-        return request, Failure(f"the server did not answer: {reply.text}", "", unanswered=True)
+        return Failure(f"the server did not answer: {reply.text}", "", unanswered=True)
     from pydantic import ValidationError
 
     try:
-        return request, request.answer.model_validate_json(_json_in(reply.text))
+        return request.answer.model_validate_json(_json_in(reply.text))
     except ValidationError as error:
         places = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
         reason = "; ".join(f"{place}: {message}" if place else message for place, message in places)
     if reply.finish_reason == "length":
         reason = f"it was cut off at {request.max_tokens} tokens; be brief. {reason}"
-    if request.repeated:
-        return request, Failure(reason, reply.text)
-    return _look(request.again(reply.text, reason), store)
+    return Failure(reason, reply.text) if request.repeated else request.again(reply.text, reason)
 
 
 def _json_in(text: str) -> str:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +17,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, RegenError, RunError, missing_extra
 from .pace import Pace, backoff, retry_after
-from .request import Dialect, Reply, Request, unsent
+from .request import Dialect, Reply, Request, outcome_of, unsent
 from .settings import OPENAI, LLMConfig
 from .spending import Spending
 from .store import Store
@@ -136,10 +140,12 @@ class Asking:
     def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
         self.config, self.store, self.bar = config, store, bar
         self.client = client_of(config)
-        self.pace = Pace(config.concurrency)
+        self.path = f"{self.client.base_url}chat/completions"  # joined once, not for each request
+        self.halted = asyncio.Event()
+        self.pace = Pace(config.concurrency, self.halted)
         self.spending = Spending(config, store)
-        self.stop: RegenError | None = None
-        self.answered = self.failed = self.streak = 0
+        self.stop: BaseException | None = None
+        self.answered = self.failed = self.streak = self.holding = 0
         self.last_words = ""
         self.dialects = store.dialects(config.base_url)
         # Failures that no later success has told apart from a failing server; at most as many as make a streak.
@@ -148,12 +154,42 @@ class Asking:
 
     async def run(self, requests: Iterator[Request]) -> None:
         """Ask for all of `requests`."""
-        async with self.client:
-            await asyncio.gather(*(self._work(requests, number) for number in range(self.config.concurrency)))
+        with self._interruptible():
+            async with self.client:
+                await asyncio.gather(*(self._work(requests, number) for number in range(self.config.concurrency)))
         if self.stop is None and self.doubtful:
             self.stop = self._verdict()
         if self.stop:
             raise self.stop
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C lets the requests in flight come back, which are paid for; the second one drops them."""
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        told = f"stopping when the {{}} requests in flight have come back (at most {self.config.timeout:.0f} s)"
+
+        def interrupt() -> None:
+            if self.stop is None:
+                self.bar.write(told.format(self.pace.flying), file=sys.stderr)
+                self._halt(KeyboardInterrupt())
+            elif task is not None:
+                task.cancel()
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        try:
+            yield
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+
+    def _halt(self, reason: BaseException) -> None:
+        """Send nothing more. The first reason is the one that is told."""
+        self.stop = self.stop or reason
+        self.halted.set()
 
     async def _work(self, requests: Iterator[Request], number: int) -> None:
         """Take requests and see each through. The first worker goes alone until the server has said something."""
@@ -164,51 +200,55 @@ class Asking:
                 missing = unsent(request, self.store)
                 if missing is None:
                     self.bar.initial += 1  # not part of the rate
-                while self.stop is None and missing is not None and await self._send(missing):
-                    missing = unsent(missing, self.store)
+                while self.stop is None and missing is not None:
+                    reply = await self._send(missing)
+                    again = outcome_of(missing, reply) if reply is not None else None
+                    missing = unsent(again, self.store) if isinstance(again, Request) else None
                 if self.stop:
                     return
                 self.bar.update()
                 self.bar.set_postfix_str(f"{self.failed} failed, {self.spending}", refresh=False)
                 await asyncio.sleep(0)  # a long row of stored answers must not starve the requests in flight
+        except Exception as error:  # of the stage that makes the requests: those in flight come back first
+            self._halt(error)
         finally:
             self.opened.set()
 
-    async def _send(self, request: Request) -> bool:
-        """Try a request until there is a reply, and store it; False where there is none."""
+    async def _send(self, request: Request) -> Reply | None:
+        """Try a request until there is a reply, and store it; None where there is none."""
         tries = answered = 0
-        while self.stop is None and await self._afford(request):
+        while (worst := await self._afford(request)) is not None:
             started = await self.pace.enter()
-            if self.stop:
-                self.pace.leave()
-                return False
-            worst = self.spending.worst(request)
-            self.spending.reserved += worst
+            trouble: Trouble | None = None
             try:
-                reply = await self._adapt(request)
-            except Trouble as trouble:
+                reply = await self._adapt(request) if self.stop is None else None
+            except Trouble as one:
+                trouble = one
+            finally:
                 self.pace.leave()
-                if trouble.status:  # an answer without tokens; else it may have been paid for
+                self.holding -= 1
+                if trouble is None or trouble.status:  # else it may have been paid for without an answer
                     self.spending.reserved -= worst
-                if trouble.too_much:
-                    self.pace.slow_down(started, trouble.wait)
-                self.opened.set()
-                if self._hopeless(request, trouble):
-                    return False
-                if trouble.refused:
-                    return self._fail(request, Reply(trouble.words, "rejected"))
-                # A busy server that answers others in the meantime is no reason to give up.
-                tries = 1 if trouble.too_much and self.answered > answered else tries + 1
-                answered = self.answered
-                if tries > self.config.retries:
-                    return self._fail(request, Reply(trouble.words, "unanswered"))
-                await asyncio.sleep(backoff(tries) if trouble.wait is None else trouble.wait)
-            else:
-                self.pace.leave()
-                self.spending.reserved -= worst
-                self.pace.speed_up()
-                return self._keep(request, reply)
-        return False
+            if trouble is None:
+                return reply if reply is not None and self._keep(request, reply) else None
+            self.opened.set()
+            if trouble.too_much:
+                self.pace.slow_down(started, trouble.wait)
+            if self._hopeless(request, trouble):
+                return None
+            if trouble.refused:
+                self._fail(request, Reply(trouble.words, "rejected"))
+                return None
+            # A busy server that answers others in the meantime is no reason to give up.
+            tries = 1 if trouble.too_much and self.answered > answered else tries + 1
+            answered = self.answered
+            if tries > self.config.retries:
+                self._fail(request, Reply(trouble.words, "unanswered"))
+                return None
+            wait = backoff(tries) if trouble.wait is None else trouble.wait
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.halted.wait(), wait)
+        return None
 
     async def _adapt(self, request: Request) -> Reply:
         """One try, in the dialect that the server takes; it is found out with the first request."""
@@ -235,7 +275,7 @@ class Asking:
 
         try:
             async with asyncio.timeout(self.config.timeout):
-                text = await self.client.post("/chat/completions", cast_to=str, body=dialect.body(request))
+                text = await self.client.post(self.path, cast_to=str, body=dialect.body(request))
         except openai.APIStatusError as error:
             headers = error.response.headers
             raise Trouble(without_key(str(error)), error.status_code, retry_after(headers), error.code) from None
@@ -254,15 +294,19 @@ class Asking:
             raise Trouble(without_key(f"the reply is no chat completion but {str(words or payload)[:500]}"))
         return reply
 
-    async def _afford(self, request: Request) -> bool:
-        """Wait until the budget surely holds one more try; False, and all stop, where it never will."""
-        while not self.spending.fits(self.spending.worst(request)):
-            if self.pace.flying == 0:
-                self.stop = self.stop or self.spending.exhausted()
-            if self.stop:
-                return False
-            await asyncio.sleep(0.02)
-        return True
+    async def _afford(self, request: Request) -> float | None:
+        """Reserve the most USD that one try can cost, as soon as the budget holds it; None where all has to stop."""
+        while self.stop is None:
+            worst = self.spending.worst(request)
+            if self.spending.fits(worst):
+                self.spending.reserved += worst
+                self.holding += 1
+                return worst
+            if self.holding == 0:
+                self._halt(self.spending.exhausted())
+            else:
+                await asyncio.sleep(0.02)  # what is in flight will cost less than the worst
+        return None
 
     def _keep(self, request: Request, reply: Reply) -> bool:
         try:
@@ -274,20 +318,19 @@ class Asking:
                 self.store.put(*doubtful)
             self.doubtful.clear()
         except RunError as error:  # the disk is full: those in flight try to be kept, no other is sent
-            self.stop = self.stop or error
+            self._halt(error)
             return False
         finally:
             self.opened.set()
         return True
 
-    def _fail(self, request: Request, reply: Reply) -> bool:
+    def _fail(self, request: Request, reply: Reply) -> None:
         self.failed += 1
         self.last_words = reply.text
         self.doubtful.append((request, reply))
         self.streak += 1
         if self.streak >= max(8, self.config.concurrency):
-            self.stop = self.stop or self._gives_up()
-        return False
+            self._halt(self._gives_up())
 
     def _hopeless(self, request: Request, trouble: Trouble) -> bool:
         """Stop everything where no request can succeed: a wrong key, no credit, an unknown model."""
@@ -299,9 +342,11 @@ class Asking:
             or (trouble.status in (400, 422) and not known and NO_SUCH_MODEL.search(trouble.words))
         ):
             return False
-        self.stop = self.stop or ConfigError(
-            f"The server {self.config.base_url} refuses model {request.model!r}: {trouble.words}. Check the key in "
-            "OPENAI_API_KEY, base_url and model."
+        self._halt(
+            ConfigError(
+                f"The server {self.config.base_url} refuses model {request.model!r}: {trouble.words}. Check the key in "
+                "OPENAI_API_KEY, base_url and model."
+            )
         )
         return True
 

@@ -6,9 +6,11 @@ import re
 import pytest
 from datasets import load_dataset
 
+from regen_hf import schema
 from regen_hf.cli import main
 from regen_hf.ratings.prompted import answer_of
-from regen_hf.schema import METADATA, RATED, TASKS
+from regen_hf.run import Run
+from regen_hf.schema import METADATA, RATED, SPLITS, TASKS
 
 from .conftest import SHARED_DATA
 from .llm_server import Server, answer_to, completion
@@ -121,3 +123,40 @@ def test_every_user_is_scored_in_all_four_stages_with_every_vote_counted(world):
     assert agreement["stages"]["user"]["veracity"]["settling"][0] == {"votes": 1, "same": 1.0, "difference": 0.0}
     assert sent >= len(rows) * (2 + 4 * 2)
     assert len({answer_of(stage).__name__ for stage in RATED}) == 4
+
+
+# Importing the guide's kernels imports torch.compile, whose own modules use what torch has deprecated.
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_a_local_model_of_random_weights_gives_valid_rows_from_history_to_dataset(tmp_path):
+    from .test_llm_local import save_tiny_llama
+
+    model = tmp_path / "llama"
+    save_tiny_llama(model)
+    config = json.loads((model / "config.json").read_text())
+    # A token of this tokenizer is hardly more than a byte.
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16_000}))
+    local = {"backend": "transformers", "model": str(model), "batch_size": 8}
+    settings = {
+        "sequences": {"sample": True},
+        "sample": {"shoppers": 1, "items": 48},
+        "narratives": {**local, "zero_shot": True, "max_tokens": 200, "window": 15_000},
+        "ratings": {**local, "max_tokens": 700, "window": 15_000},
+        "dataset": {"name": "tiny"},
+    }
+    run = Run(tmp_path / "run", settings)
+    with run.locked():
+        run.save()
+        run.build_all(until="dataset")
+    rows = [row for split in SPLITS for row in schema.rows(schema.split_files(run.folder / "dataset", split))]
+    assert len(rows) == 1
+    for row in rows:
+        assert (row["narrator"], row["rater"]) == (str(model), str(model))
+        assert all(task.text(row) for name, task in TASKS.items() if not name.startswith("purchase_reason"))
+        assert all(1 <= score <= 7 for part in row["metadata"].values() for score in part.values() if score is not None)
+        assert set(row["metadata"]["user"].values()) != {None}
+        # Random letters are not what was asked for, and the row says so.
+        assert {"long_summary.language", "profile.words"} & set(row["checks"]["failed"])
+    manifest = json.loads((run.folder / "narratives" / "manifest.json").read_text())
+    assert manifest["counts"]["failed"] == 0
+    assert sum(manifest["counts"]["failed_checks"].values()) > 0

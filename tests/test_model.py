@@ -397,6 +397,10 @@ def test_language_models_that_cannot_be_wrapped_are_refused_with_a_sentence():
     mamba = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4))
     with pytest.raises(ValueError, match="state space"):
         RegenForCausalLM.from_backbone(mamba, **arguments)
+    without = backbone()
+    without.set_input_embeddings(torch.nn.Linear(2, 2))
+    with pytest.raises(ValueError, match="no table of token embeddings, so soft tokens can replace none"):
+        RegenForCausalLM.from_backbone(without, **arguments)
     with pytest.raises(ValueError, match="64 token embeddings: call resize_token_embeddings"):
         RegenForCausalLM.from_backbone(backbone(), **arguments | {"item_token_id": 64})
 

@@ -189,6 +189,9 @@ def test_another_causal_lm_can_be_the_backbone(finished_run, tmp_path):
     assert model.config.text_config.model_type == "gpt2"
     assert model.config.embedding_mode == "cf"
     assert small.config.model_type == "llama"
+    for path in out.rglob("*"):  # a model repository says nothing of the machine it was trained on
+        if path.suffix in {".json", ".md", ".py", ".jinja"}:
+            assert str(tmp_path) not in path.read_text(), path
 
 
 def test_a_backbone_that_does_not_exist_is_told(finished_run, tmp_path):

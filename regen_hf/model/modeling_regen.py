@@ -235,6 +235,9 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         model.generation_config = copy.deepcopy(causal_lm.generation_config)
         suppressed = {*(causal_lm.generation_config.suppress_tokens or []), item_token_id}
         model.generation_config.suppress_tokens = sorted(suppressed)
+        # Trainers ask a quantised model these things, and saving does.
+        quantised = ("is_quantized", "quantization_method", "hf_quantizer", "is_loaded_in_4bit", "is_loaded_in_8bit")
+        vars(model).update({name: value for name, value in vars(causal_lm).items() if name in quantised})
         model._check_plain_text(causal_lm)
         return model.train(causal_lm.training)
 

@@ -228,6 +228,16 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "Lists the stages of a run.\n\n  regen status runs/mine\n",
         _status,
     )
+    look = add(
+        "inspect",
+        "one shopper's history and narratives",
+        "Prints the purchases of one shopper, oldest first, and the narratives with their scores.\n"
+        "With no --user it shows the first test user and names others.\n\n"
+        "  regen inspect runs/sample\n"
+        "  regen inspect runs/office --user A101G2KLTWSA51\n",
+        _inspect,
+    )
+    look.add_argument("--user", metavar="ID", help="the shopper's reviewer_id")
     push = add(
         "push",
         "dataset, model and Space -> the Hub",
@@ -399,6 +409,14 @@ def _quickstart(options: argparse.Namespace) -> None:
         run.save()
         run.build_all()
     print(report.summary(run.folder))
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from .inspection import inspect
+
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # not every terminal has stars
+    for line in inspect(Path(options.folder), options.user):
+        print(line)
 
 
 def _push(options: argparse.Namespace) -> None:

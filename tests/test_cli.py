@@ -10,7 +10,7 @@ from regen_hf import __version__
 from regen_hf.cli import STAGE_COMMANDS, main
 
 
-@pytest.mark.parametrize("command", ["run", "quickstart", "status", "push", "demo", *STAGE_COMMANDS])
+@pytest.mark.parametrize("command", ["run", "quickstart", "status", "inspect", "push", "demo", *STAGE_COMMANDS])
 def test_every_command_teaches_by_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

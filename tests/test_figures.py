@@ -1,10 +1,12 @@
 import json
+import shutil
+from collections import Counter
 
 import pytest
 
 from regen_hf.evaluation import CONTROLS
-from regen_hf.figures import ratings, results
-from regen_hf.schema import RATED, TASKS
+from regen_hf.figures import data, ratings, results
+from regen_hf.schema import RATED, SPLITS, TASKS, rows, split_files
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +83,69 @@ def test_one_vote_has_no_agreement_to_draw_and_rules_are_never_called_a_model(tm
     figures = drawn_ratings(tmp_path, {**made_up_agreement(1), "raters": ["reference"]})
     assert not {"agreement", "votes_needed"} & set(figures)
     assert "fixed rules (reference), no language model" in figures["richness"].get_supxlabel()
+
+
+@pytest.fixture(scope="module")
+def purchases(finished_run):
+    """All purchases of the tiny run, counted here row by row."""
+    files = [path for split in SPLITS for path in split_files(finished_run / "dataset", split)]
+    return [(row["reviewer_id"], purchase) for row in rows(files) for purchase in row["purchase_history"]]
+
+
+@pytest.fixture(scope="module")
+def drawn(finished_run):
+    return dict(data.draw(finished_run))
+
+
+def heights(panel):
+    return sum(bar.get_height() for bar in panel.patches)
+
+
+def test_item_counts_hold_every_item_and_tell_the_median(drawn, purchases):
+    bought = sorted(Counter(purchase["item"]["asin"] for _, purchase in purchases).values())
+    (panel,) = drawn["item_counts"].axes
+    assert heights(panel) == len(bought)
+    assert panel.patches[0].get_x() <= bought[0]
+    last = panel.patches[-1]
+    assert last.get_x() + last.get_width() > bought[-1]
+    assert f"median: {bought[(len(bought) - 1) // 2]} purchases" in panel.texts[0].get_text()
+
+
+def test_history_lengths_hold_every_user(drawn, purchases):
+    lengths = Counter(Counter(user for user, _ in purchases).values())
+    (panel,) = drawn["history_lengths"].axes
+    found = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in panel.patches}
+    assert found == lengths
+
+
+def test_ratings_over_time_hold_every_purchase_by_its_stars(drawn, purchases):
+    panel, below = drawn["ratings_over_time"].axes
+    found = {bars.get_label(): sum(bar.get_height() for bar in bars) for bars in panel.containers}
+    stars = Counter(purchase["review"]["rating"] for _, purchase in purchases)
+    assert found == {f"{n} star{'s' if n > 1 else ''}": number for n, number in stars.items()}
+    assert all(1 <= mean <= 5 for mean in below.lines[0].get_ydata())
+
+
+def test_split_sizes_are_those_of_the_accounting(drawn, finished_run):
+    sizes = json.loads((finished_run / "sequences" / "accounting.json").read_text())["splits"]
+    users, _ = drawn["split_sizes"].axes
+    assert [label.get_text() for label in users.get_yticklabels()] == list(sizes)
+    assert [bar.get_width() for bar in users.patches] == list(sizes.values())
+
+
+def test_data_figures_name_the_run_and_its_counts_and_need_the_sequences_alone(
+    finished_run, tmp_path, drawn, purchases
+):
+    assert {figure.get_supxlabel() for figure in drawn.values()} == {
+        text.format(total=f"{len(purchases):,}")
+        for text in (
+            "tiny: {total} purchases of 64 items",
+            "tiny: {total} purchases of 160 users",
+            "tiny: {total} dated purchases",
+            "tiny: 160 users with {total} purchases",
+        )
+    }
+    shutil.copytree(finished_run / "sequences", tmp_path / "tiny" / "sequences")
+    early = dict(data.draw(tmp_path / "tiny"))
+    assert [figure.get_supxlabel() for figure in early.values()] == [f.get_supxlabel() for f in drawn.values()]
+    assert dict(data.draw(tmp_path)) == {}

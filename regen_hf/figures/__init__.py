@@ -1,5 +1,6 @@
 """Pictures of a run, drawn from the files that its stages left; a stage that is not there has none.
 
+    data.py      item_counts.png, history_lengths.png, ratings_over_time.png, split_sizes.png
     ratings.py   rated_….png, richness.png, agreement.png, votes_needed.png   the autorater
     results.py   scores.png, loss.png   evaluation and training
 
@@ -37,12 +38,12 @@ def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, 
         import matplotlib as mpl
     except ImportError:
         raise missing_extra("matplotlib", "eval") from None
-    from . import ratings, results
+    from . import data, ratings, results
     from .style import STYLE
 
     drawn = 0
     with mpl.rc_context({**STYLE, "figure.dpi": config.dpi}):
-        for topic in (ratings, results):
+        for topic in (data, ratings, results):
             for name, figure in topic.draw(run):
                 figure.savefig(out / f"{name}.png", bbox_inches="tight")
                 drawn += 1

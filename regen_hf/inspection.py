@@ -1,0 +1,201 @@
+"""One shopper of a run for a reader at a terminal: purchases, narratives, scores.
+
+All of it is text that strangers wrote: what could move the cursor, change colours or turn the reading direction is
+shown as an escape, never sent to the terminal.
+"""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import re
+import shutil
+import textwrap
+import unicodedata
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import RunError
+from .schema import RATED, SPLITS, TASKS, rows, split_files
+
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters but tab and line feed, and marks that turn the reading direction."""
+REVIEW_LINES = 3
+"""Lines of a review's text that are shown."""
+PARTS = {
+    "purchase_reason": "last_purchase",
+    "purchase_reason_explanation": "last_purchase",
+    "product_endorsement": "endorsement",
+}
+"""Task -> the part of `metadata` that rates its narrative; the others are rated together as `user`."""
+
+
+def inspect(run: Path, user: str | None = None, width: int | None = None) -> Iterator[str]:
+    """Lines about one shopper of the run in the folder `run`.
+
+    Args:
+        run: the run folder, with at least its sequences.
+        user: the shopper's `reviewer_id`; with none, the first of the test split.
+        width: columns to fill; those of the terminal if not given.
+
+    Raises:
+        RunError: there are no histories yet, or no such user; the message names some that there are.
+    """
+    width = max(min(width or shutil.get_terminal_size().columns, 110), 40)
+    split, row = _find(run, user)
+    if user is None:
+        others = ", ".join(clean(other) for other in _ids(run)[1:])
+        yield from _wrapped(f"The first shopper of the split; --user ID shows another, for example: {others}", width)
+        yield ""
+    history = row["purchase_history"] or []
+    times = [_date(purchase["review"]["unix_time"]) for purchase in history]
+    period = f", {times[0]} to {times[-1]}" if times else ""
+    yield from _wrapped(f"{clean(row['reviewer_id'])} · {split} · {len(history)} purchases{period}", width)
+    yield "═" * width
+    for number, (date, purchase) in enumerate(zip(times, history, strict=True), 1):
+        yield from _purchase(number, date, purchase, width, last=number == len(history))
+    yield from _narratives(row, width)
+
+
+def clean(text: Any) -> str:
+    r"""Text that is safe to print: control characters and marks of direction as escapes.
+
+    >>> print(clean("a\x1b[31mred\u202e"))
+    a\x1b[31mred\u202e
+    """
+    return UNSAFE.sub(lambda match: ascii(match[0])[1:-1], str(text))
+
+
+def _purchase(number: int, date: str, purchase: dict[str, Any], width: int, last: bool) -> Iterator[str]:
+    item, review = purchase["item"], purchase["review"]
+    rating = review["rating"]
+    stars = "★" * rating + "☆" * (5 - rating) if rating else "  –  "
+    price = f"  ${item['price']:,.2f}" if item["price"] is not None else ""
+    head = f"{number:>3}  {date}  {stars}  "
+    title = _cut(_line(item["title"] or f"(no title: {item['asin']})"), width - len(head) - len(price))
+    yield head + title + " " * (width - len(head) - len(price) - _columns(title)) * bool(price) + price
+    if item["category"]:
+        yield " " * 5 + _cut(_line(item["category"]), width - 5)
+    said = ": ".join(_line(review[name]) for name in ("summary", "text") if review[name])
+    if said:
+        lines = list(_wrapped(f"“{said}”", width, " " * 5))
+        if len(lines) > REVIEW_LINES:
+            lines = [*lines[: REVIEW_LINES - 1], _cut(lines[REVIEW_LINES - 1], width - 1) + "…"]
+        yield from lines
+    if last:
+        yield " " * 5 + "└ the last purchase"
+
+
+def _narratives(row: dict[str, Any], width: int) -> Iterator[str]:
+    written = [task for task in TASKS.values() if row.get(task.field[0]) and task.text(row)]
+    yield ""
+    if not written:
+        yield "No narratives yet: regen narratives RUN"
+        return
+    rated = f", rated 1 to 7 by {_writer(row['rater'])}" if row.get("rater") else ", not rated yet"
+    yield from _wrapped(f"Narratives by {_writer(row.get('narrator'))}{rated}", width)
+    yield "─" * width
+    scores = row.get("metadata") or {}
+    yield from _scores("history", "example", scores, width)
+    for task in TASKS.values():
+        text = task.text(row) if row.get(task.field[0]) else None
+        yield ""
+        yield from _scores(task.name.replace("_", " "), PARTS.get(task.name, "user"), scores if text else {}, width)
+        yield from _wrapped(clean(text) if text else "(none)", width, "  ")
+
+
+def _writer(name: str | None) -> str:
+    return f"{clean(name or 'nobody named')}" + (" (fixed rules, no language model)" if name == "reference" else "")
+
+
+def _scores(title: str, part: str, scores: dict[str, Any], width: int) -> Iterator[str]:
+    """A title with the scores of a part of `metadata`, on as many lines as they take."""
+    rated = scores.get(part) or {}
+    shown = [f"{name} {rated[name]}" for name in RATED[part] if rated.get(name) is not None]
+    yield from _wrapped(title + (f"  [{' · '.join(shown)}]" if shown else ""), width)
+
+
+def _find(run: Path, user: str | None) -> tuple[str, dict[str, Any]]:
+    """The split and the row of a user, with what the run has of narratives and scores."""
+    import duckdb
+
+    source = next((run / name for name in ("dataset", "release", "sequences") if (run / name).exists()), None)
+    if source is None:
+        raise RunError(f"There are no histories in {run} yet. Run first: regen run {run} …")
+    if user is None:
+        user = next(iter(_ids(run)), None)
+    parts = [source]
+    if source.name == "sequences":
+        parts += [run / name for name in ("narratives", "ratings") if (run / name).exists()]
+    for split in SPLITS:
+        row: dict[str, Any] = {}
+        for part in parts:
+            files = split_files(part, split) if part == source else [part / f"{part.name}.parquet"]
+            for path in files:
+                found: Any = duckdb.sql(
+                    "SELECT * FROM read_parquet($path) WHERE reviewer_id = $user",
+                    params={"path": glob.escape(str(path)), "user": user},
+                )
+                match = found.to_arrow_table().to_pylist()
+                if match and (row or part == source):
+                    row |= match[0]
+        if row:
+            return split, row
+    known = _ids(run, limit=None)
+    close = difflib.get_close_matches(user or "", known, n=3) or known[:3]
+    raise RunError(
+        f"There is no user {clean(user)!r} among the {len(known):,} of {run}. There are, for example: "
+        f"{', '.join(map(clean, close))}."
+    )
+
+
+def _ids(run: Path, limit: int | None = 5) -> list[str]:
+    """Ids of users of the run, those of the test split first."""
+    source = next(run / name for name in ("dataset", "release", "sequences") if (run / name).exists())
+    files = [path for split in reversed(SPLITS) for path in split_files(source, split)]
+    return [row["reviewer_id"] for row in rows(files, ["reviewer_id"], limit=limit)]
+
+
+def _date(time: int | None) -> str:
+    try:
+        return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d") if time is not None else "????-??-??"
+    except (ValueError, OverflowError, OSError):
+        return "????-??-??"
+
+
+def _line(text: str) -> str:
+    return " ".join(clean(text).split())
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> Iterator[str]:
+    """Text in lines of at most `width` columns; its own paragraphs stay."""
+    for paragraph in text.splitlines():
+        for line in textwrap.wrap(paragraph, width - len(indent)) or [""]:
+            # Characters of two columns (Chinese, Japanese, Korean, emoji) count as two.
+            while _columns(line) > width - len(indent):
+                head = _cut(line, width - len(indent), mark="")
+                yield indent + head
+                line = line[len(head) :].lstrip()
+            yield indent + line
+
+
+def _cut(text: str, columns: int, mark: str = "…") -> str:
+    """`text` cut to `columns` columns, with a mark where something is cut."""
+    if _columns(text) <= columns:
+        return text
+    kept = ""
+    for letter in text:
+        if _columns(kept + letter) > columns - len(mark):
+            break
+        kept += letter
+    return kept.rstrip() + mark if mark else kept
+
+
+def _columns(text: str) -> int:
+    """Columns that a text takes up on a terminal."""
+    return sum(
+        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+        for letter in text
+    )

@@ -288,6 +288,31 @@ def test_a_rate_limit_narrows_the_requests_in_flight_and_all_are_answered(store)
     assert refused < 150  # 32 workers that only waited and tried again would be refused far more often
 
 
+def test_after_a_refusal_as_many_as_before_are_in_flight_again(store):
+    seen = []
+
+    def fault(number, body):
+        seen.append(fake.in_flight)
+        return error(429, "busy") if number in (20, 21) else None
+
+    fake = Server(fault, delay=0.02)
+    with fake:
+        ask(requests(250), fake, store, concurrency=8)
+    assert min(max(seen[number : number + 8]) for number in range(22, 60)) <= 5
+    assert max(seen[-40:]) == 8
+
+
+def test_half_a_character_in_a_question_or_an_answer_stops_nothing(store):
+    asked = [
+        llm.Request.of(settings("http://x/v1"), ({"role": "user", "content": f"{n} \ud83d"},), Colour) for n in range(3)
+    ]
+    half_emoji = completion(json.dumps({"colour": "red"}) + " \ud83d")
+    with Server(lambda number, body: (200, {}, half_emoji)) as fake:
+        ask(asked, fake, store)
+    assert answers(asked, store) == [Colour(colour="red")] * 3
+    assert fake.bodies[0]["messages"][0]["content"] == "0 ?"
+
+
 def test_the_gate_halves_once_for_a_burst_and_widens_again():
     async def play():
         gate = Pace(16, asyncio.Event())

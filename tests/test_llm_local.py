@@ -53,7 +53,7 @@ def save_tiny_llama(folder, chat_template=None, seed=0):
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
-        max_position_embeddings=4096,
+        max_position_embeddings=16_384,
         pad_token_id=0,
         bos_token_id=None,
         eos_token_id=1,
@@ -152,11 +152,11 @@ def test_the_chat_template_is_filled_in(tmp_path, template):
 
 def test_a_prompt_past_the_window_is_rejected_and_the_others_are_answered(llama, store):
     config = settings(llama)
-    long = llm.Request.of(config, ({"role": "user", "content": "é" * 3000},), Purchase)
+    long = llm.Request.of(config, ({"role": "user", "content": "é" * 9000},), Purchase)
     asked = [*requests(config, 2), long]
     llm.ask(lambda: asked, config, store, 3, "test")
     assert [type(llm.read(one, store)) for one in asked] == [Purchase, Purchase, llm.Failure]
-    assert "window of 4096" in llm.read(long, store).reason
+    assert "window of 16384" in llm.read(long, store).reason
 
 
 def test_several_models_share_the_requests_one_after_the_other(llama, tmp_path, store):
@@ -187,3 +187,37 @@ def test_the_recorded_sampling_is_that_of_the_request(llama, store):
     llm.ask(lambda: asked, config, store, 1, "test")
     ((sampling,), *_) = store.execute("SELECT sampling FROM replies")
     assert json.loads(sampling) == {"temperature": 0.3, "seed": 6, "max_tokens": 110, "vote": 2}
+
+
+def test_narratives_and_ratings_are_whole_rows_end_to_end(llama, tmp_path):
+    """The stages themselves, with the real prompts."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from regen_hf import narratives, ratings, schema
+
+    item = {"asin": "a", "title": "Blue pen", "category": "Pens", "description": None, "price": 2.5}
+    review = {"summary": None, "rating": 5, "text": "dries fast", "unix_time": 1}
+    users = [{"reviewer_id": name, "purchase_history": [{"item": item, "review": review}]} for name in "a"]
+    (tmp_path / "sequences").mkdir()
+    pq.write_table(pa.Table.from_pylist(users, schema=schema.SEQUENCES), tmp_path / "sequences" / "train.parquet")
+    config = {"backend": "transformers", "model": llama, "max_tokens": 330, "window": 16_000, "batch_size": 8}
+
+    def build(stage, **settings):
+        out = tmp_path / stage.__name__.rpartition(".")[2]
+        out.mkdir()
+        name = "NarrativesConfig" if stage is narratives else "RatingsConfig"
+        counts = stage.build(tmp_path, out, tmp_path, getattr(stage, name)(**config, **settings))
+        return counts, pq.read_table(out / f"{out.name}.parquet").to_pylist()
+
+    counts, rows = build(narratives, zero_shot=True)
+    assert counts["failed"] == 0
+    for row in rows:
+        assert all(row["user"].values())
+        assert row["last_purchase"]["endorsement"]
+    counts, rows = build(ratings)
+    assert counts["failed"] == 0
+    assert all(
+        1 <= score <= 7 for row in rows for stage in row["metadata"].values() for score in stage.values() if score
+    )
+    assert all(row["metadata"]["user"]["veracity"] for row in rows)

@@ -46,7 +46,7 @@ class Request:
         """A request with the sampling of `config`; vote number `vote` has its own seed, `model` overrides its model."""
         return cls(
             model or config.model,
-            messages,
+            tuple({**message, "content": writable(message["content"])} for message in messages),
             answer,
             config.temperature,
             config.seed + vote,
@@ -206,6 +206,19 @@ def outcome_of(request: Request, reply: Reply) -> BaseModel | Failure | Request:
     if reply.finish_reason == "length":
         reason = f"it was cut off at {request.max_tokens} tokens; be brief. {reason}"
     return Failure(reason, reply.text) if request.repeated else request.again(reply.text, reason)
+
+
+def writable(text: str) -> str:
+    r"""`text` with a question mark for each half of a character that no file can hold; broken emoji leave such halves.
+
+    >>> writable("fine \ud83d pen")
+    'fine ? pen'
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="replace").decode()
+    return text
 
 
 def _json_in(text: str) -> str:

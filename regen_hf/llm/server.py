@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, RegenError, RunError, missing_extra
 from .pace import Pace, backoff, retry_after
-from .request import Dialect, Reply, Request, outcome_of, unsent
+from .request import Dialect, Failure, Reply, Request, outcome_of, unsent, writable
 from .settings import OPENAI, LLMConfig
 from .spending import Spending
 from .store import Store
@@ -106,7 +106,7 @@ def is_refusal(status: int) -> bool:
 def without_key(words: str) -> str:
     """`words` of a server or a library, with the key blotted out."""
     key = os.environ.get("OPENAI_API_KEY", "")
-    return words.replace(key, "***") if len(key) > 4 else words
+    return writable(words.replace(key, "***") if len(key) > 4 else words)
 
 
 def reply_in(payload: Any, form: str, batched: bool = False) -> Reply | None:
@@ -119,7 +119,7 @@ def reply_in(payload: Any, form: str, batched: bool = False) -> Reply | None:
         message = choice.get("message") or {}
         text = message.get("content") or message.get("refusal") or ""
         return Reply(
-            text if isinstance(text, str) else json.dumps(text),
+            writable(text if isinstance(text, str) else json.dumps(text)),
             finish_reason=choice.get("finish_reason"),
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
             completion_tokens=int(usage.get("completion_tokens") or 0),
@@ -202,12 +202,13 @@ class Asking:
                     self.bar.initial += 1  # not part of the rate
                 while self.stop is None and missing is not None:
                     reply = await self._send(missing)
-                    again = outcome_of(missing, reply) if reply is not None else None
-                    missing = unsent(again, self.store) if isinstance(again, Request) else None
+                    outcome = None if reply is None else outcome_of(missing, reply)
+                    self.failed += isinstance(outcome, Failure)
+                    missing = unsent(outcome, self.store) if isinstance(outcome, Request) else None
                 if self.stop:
                     return
-                self.bar.update()
-                self.bar.set_postfix_str(f"{self.failed} failed, {self.spending}", refresh=False)
+                if self.bar.update():  # drawn, a few times a second
+                    self.bar.set_postfix_str(f"{self.failed} failed, {self.spending}", refresh=False)
                 await asyncio.sleep(0)  # a long row of stored answers must not starve the requests in flight
         except Exception as error:  # of the stage that makes the requests: those in flight come back first
             self._halt(error)
@@ -314,6 +315,7 @@ class Asking:
             self.spending.pay(request.model, reply, request)
             self.answered += 1
             self.streak = 0
+            self.pace.speed_up()
             for doubtful in self.doubtful:
                 self.store.put(*doubtful)
             self.doubtful.clear()

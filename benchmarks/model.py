@@ -1,0 +1,237 @@
+"""The fused model against the bare language model, and a history as soft tokens against the same history as text.
+
+    python benchmarks/model.py --out benchmarks/results/model.json
+
+Random Llamas, so nothing is downloaded. One run measures all of it, interleaved: in each round every variant runs once,
+in alternating order, and a ratio is the median over the rounds of the ratio within a round. On a CPU one thread works
+and CPU seconds are counted, which other work on the machine disturbs little; on a GPU, seconds in bf16.
+
+- wrapper: `RegenForCausalLM` with 50 soft tokens in its prompt / the bare language model on a prompt as long, both
+  given token ids. A training step is forward, backward and AdamW; generation is greedy, prefill included.
+- soft tokens: the same language model on the history as text (50 purchases of 120 tokens) / `RegenForCausalLM` on 50
+  soft tokens. Memory is what the first step adds at its peak (gradients and AdamW's state among it), in a process of
+  its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+import transformers  # noqa: E402
+from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+
+from regen_hf.model import RegenForCausalLM  # noqa: E402
+
+SIZES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
+    "tiny": (32, 64, 1, 2, 2, 128),
+    "5m": (256, 768, 4, 4, 4, 4096),
+    "25m": (576, 1536, 6, 9, 3, 8192),
+    "135m": (576, 1536, 30, 9, 3, 49152),  # SmolLM-135M
+    "1b": (2048, 8192, 16, 32, 8, 128256),  # Llama-3.2-1B
+}
+PURCHASES, TOKENS_PER_PURCHASE = 50, 120
+PROMPT, COMPLETION, WRITTEN = 64, 128, 64
+CF_DIM, CONTENT_DIM, ITEM = 128, 768, 3
+
+
+def backbone(size: str, device: str) -> LlamaForCausalLM:
+    """A Llama with random weights; bf16 on a GPU."""
+    hidden, intermediate, layers, heads, kv_heads, vocabulary = SIZES[size]
+    config = LlamaConfig(
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        vocab_size=vocabulary,
+        max_position_embeddings=8192,
+        tie_word_embeddings=True,
+        bos_token_id=1,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    return model.to(device, torch.bfloat16) if device == "cuda" else model
+
+
+def fused(size: str, device: str) -> RegenForCausalLM:
+    """The same Llama, wrapped, with the adapter that `regen train` makes."""
+    model = RegenForCausalLM.from_backbone(
+        backbone(size, device), cf_dim=CF_DIM, content_dim=CONTENT_DIM, item_token_id=ITEM, adapter="linear"
+    )
+    return model.to(device)
+
+
+def inputs(kind: str, size: str, batch: int, completion: int, device: str) -> dict[str, Any]:
+    """Model inputs: `fused` with soft tokens, `bare` on as many tokens, `text` with the history written out."""
+    history = PURCHASES * (TOKENS_PER_PURCHASE if kind == "text" else 1)
+    ids = torch.randint(ITEM + 1, SIZES[size][-1], (batch, history + PROMPT + completion))  # (B, T)
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if kind == "fused":
+        ids[:, :PURCHASES] = ITEM
+        given |= {
+            "history_cf": torch.randn(batch, PURCHASES, CF_DIM),
+            "history_content": torch.randn(batch, PURCHASES, CONTENT_DIM),
+            "history_mask": torch.ones(batch, PURCHASES, dtype=torch.bool),
+        }
+    return {name: value.to(device) for name, value in given.items()}
+
+
+def training_step(kind: str, size: str, batch: int, device: str) -> Callable[[], None]:
+    """A closure that takes one optimiser step."""
+    model = (fused if kind == "fused" else backbone)(size, device).train()
+    given = inputs(kind, size, batch, COMPLETION, device)
+    labels = given["input_ids"].clone()
+    labels[:, :-COMPLETION] = -100
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+
+    def step() -> None:
+        model(**given, labels=labels, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def generation(kind: str, size: str, batch: int, device: str) -> Callable[[], None]:
+    """A closure that writes WRITTEN tokens for each row."""
+    model = (fused if kind == "fused" else backbone)(size, device).eval()
+    given = inputs(kind, size, batch, 0, device)
+
+    def write() -> None:
+        with torch.inference_mode():
+            model.generate(**given, max_new_tokens=WRITTEN, min_new_tokens=WRITTEN, do_sample=False)
+
+    return write
+
+
+def seconds(run: Callable[[], None], device: str) -> float:
+    """CPU seconds on a CPU, seconds on a GPU."""
+    if device == "cpu":
+        started = time.process_time()
+        run()
+        return time.process_time() - started
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    run()
+    torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def compared(make: Any, slow: str, fast: str, size: str, batch: int, rounds: int, device: str) -> dict[str, Any]:
+    """Seconds of two kinds, each the median over the rounds, and the median of slow / fast within a round."""
+    runs = {kind: make(kind, size, batch, device) for kind in (slow, fast)}
+    for run in runs.values():
+        run()  # the first call allocates
+    found: dict[str, list[float]] = {slow: [], fast: []}
+    for number in range(rounds):
+        for kind in (slow, fast) if number % 2 == 0 else (fast, slow):
+            found[kind].append(seconds(runs[kind], device))
+    ratios = [a / b for a, b in zip(found[slow], found[fast], strict=True)]
+    return {
+        "ratio": round(statistics.median(ratios), 3),
+        "lowest": round(min(ratios), 3),
+        "highest": round(max(ratios), 3),
+        **{f"{kind}_seconds": round(statistics.median(times), 4) for kind, times in found.items()},
+        "model": size,
+        "batch": batch,
+        "rounds": rounds,
+    }
+
+
+def growth(kind: str, size: str, device: str) -> float:
+    """MiB at the peak of a process's first training step at batch 1, beyond what it holds with the model built."""
+    step = training_step(kind, size, 1, device)
+    if device == "cuda":
+        before = torch.cuda.memory_allocated()
+        step()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+    before = status("VmRSS")
+    step()
+    return status("VmHWM") - before
+
+
+def status(field: str) -> float:
+    """MiB of a field of /proc/self/status: VmRSS is resident memory, VmHWM its peak."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 2**10
+
+
+def memory(size: str, device: str) -> dict[str, Any]:
+    """What a training step on text needs over what one on soft tokens needs."""
+    found = {}
+    for kind in ("text", "fused"):
+        command = [sys.executable, __file__, "--memory-of", kind, "--text-size", size, "--device", device]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found[kind] = float(done.stdout)
+    return {
+        "ratio": round(found["text"] / found["fused"], 2),
+        **{f"{kind}_mib": round(value, 1) for kind, value in found.items()},
+        "model": size,
+        "batch": 1,
+    }
+
+
+def main() -> None:
+    """Measure, and print one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SIZES, default="25m", help="language model of the wrapper (%(default)s)")
+    parser.add_argument("--text-size", choices=SIZES, default="5m", help="that of soft against text (%(default)s)")
+    parser.add_argument("--batch", type=int, default=4, help="rows of the wrapper's batches (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=9, help="of the wrapper (%(default)s)")
+    parser.add_argument("--text-rounds", type=int, default=3, help="of soft against text (%(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+    parser.add_argument("--out", type=Path, help="write the line here too")
+    parser.add_argument("--memory-of", choices=["text", "fused"], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    device = options.device
+    torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
+    if options.memory_of:
+        print(growth(options.memory_of, options.text_size, device))
+        return
+    wrapper = (options.size, options.batch, options.rounds, device)
+    text = (options.text_size, 1, options.text_rounds, device)
+    line = json.dumps(
+        {
+            "wrapper_over_bare": {
+                "training_step": compared(training_step, "fused", "bare", *wrapper),
+                "generation": compared(generation, "fused", "bare", *wrapper),
+            },
+            "text_over_soft_tokens": {
+                "training_step": compared(training_step, "text", "fused", *text),
+                "generation": compared(generation, "text", "fused", *text),
+                "memory": memory(options.text_size, device),
+            },
+            "sizes": {
+                "purchases": PURCHASES,
+                "tokens_per_purchase": TOKENS_PER_PURCHASE,
+                "prompt": PROMPT,
+                "completion": COMPLETION,
+                "written": WRITTEN,
+            },
+            "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, 1 thread",
+            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        }
+    )
+    if options.out:
+        options.out.write_text(line + "\n", encoding="utf-8")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,22 @@
+"""The benchmarks run, at a size that measures nothing, and print one JSON line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def test_the_benchmark_of_the_model_prints_its_ratios(tmp_path):
+    call = [sys.executable, str(BENCHMARKS / "model.py"), "--size", "tiny", "--text-size", "tiny", "--device", "cpu"]
+    call += ["--rounds", "2", "--text-rounds", "1", "--out", str(tmp_path / "model.json")]
+    done = subprocess.run(call, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line == json.loads((tmp_path / "model.json").read_text())
+    assert set(line["wrapper_over_bare"]) == {"training_step", "generation"}
+    assert set(line["text_over_soft_tokens"]) == {"training_step", "generation", "memory"}
+    for part in (line["wrapper_over_bare"], line["text_over_soft_tokens"]):
+        assert all(each["ratio"] > 0 and each["model"] == "tiny" for each in part.values())
+    assert line["wrapper_over_bare"]["training_step"]["rounds"] == 2

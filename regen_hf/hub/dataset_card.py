@@ -59,6 +59,7 @@ def dataset_card(run: Path, repository: Path, name: str, counts: dict[str, Any])
             config=manifests[source]["config"],
             sources=_sources(manifests[source]),
             narrator=_writer(manifests["narratives"].get("config", {})),
+            failed_checks=manifests["narratives"].get("counts", {}).get("failed_checks"),
             from_truth=manifests["narratives"].get("counts", {}).get("from_truth", 0),
             rater=_writer(manifests["ratings"].get("config", {})),
             made=[_made(stage, content) for stage, content in manifests.items() if content],
@@ -174,8 +175,10 @@ def _sources(content: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _writer(config: dict[str, Any]) -> str | None:
-    """The model that wrote or rated, None for the fixed rules."""
-    return None if config.get("backend", "reference") == "reference" else public_name(config["model"])
+    """The model that wrote or the models that rated, None for the fixed rules."""
+    if config.get("backend", "reference") == "reference":
+        return None
+    return "`, `".join(public_name(model) or "" for model in (config["model"], *config.get("more_models", ())))
 
 
 def _made(stage: str, content: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from .. import llm, prompts, schema
 from ..errors import ConfigError
+from ..hub.cards import public_name
 from . import NarrativesConfig, checks, examples, write
 from .examples import Text
 
@@ -177,7 +178,7 @@ def narrate(files: list[Path], out: Path, paid: Path, config: NarrativesConfig) 
             yield {
                 "reviewer_id": user["reviewer_id"],
                 **written,
-                "narrator": config.model,
+                "narrator": public_name(config.model),
                 "narrator_prompt": prompter.identity,
                 "narrator_left_out": left_out,
                 "checks": checks.check(written, history, config.language),

@@ -73,9 +73,16 @@ class RatingsConfig(LLMConfig):
             )
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """Those who vote, in turn."""
+        return (self.model, *self.more_models)
+
+    @property
     def raters(self) -> tuple[str, ...]:
-        """The names of those who vote, in turn."""
-        return ("reference",) if self.backend == "reference" else (self.model, *self.more_models)
+        """What they are called in the rows: a local model without the folders of this machine."""
+        from ..hub.cards import public_name
+
+        return ("reference",) if self.backend == "reference" else tuple(public_name(name) or "" for name in self.models)
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def user_requests(user: User, config: RatingsConfig) -> Iterator[tuple[int, str,
         if texts or not TEXTS[stage]
     }
     for vote in range(config.votes):
-        model = config.raters[vote % len(config.raters)]
+        model = config.models[vote % len(config.models)]
         for stage, messages in asked.items():
             yield vote, stage, llm.Request.of(config, messages, answer_of(stage), vote, model), left_out
 

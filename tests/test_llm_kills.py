@@ -19,21 +19,26 @@ REQUESTS = 900
 KILLS = 20
 # Imports once, then forks a process for each run: python's start would take most of the time.
 RUNS = f"""
-import os, sys
+import os, resource, sys
 from pathlib import Path
 import aiohttp, openai.resources.chat.completions, pydantic
 from regen_hf import llm
+from regen_hf.errors import RunError
 import regen_hf.llm.server
 from tests.test_llm import request, settings
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
+        if line.strip() != "run":  # the most bytes of a file, as a disk that is full
+            resource.setrlimit(resource.RLIMIT_FSIZE, (int(line), int(line)))
         config = settings(sys.argv[2], concurrency={CONCURRENCY}, retries=0)
         try:
             with llm.Store(Path(sys.argv[1])) as store:
                 llm.ask(lambda: (request(n) for n in range({REQUESTS})), config, store, {REQUESTS}, "test")
         except KeyboardInterrupt:
             os._exit(130)
+        except RunError as error:
+            os._exit(28 if "make room" in str(error) else 1)
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)
@@ -55,8 +60,8 @@ def runs_of(path, server):
         def tell():
             return int(runs.stdout.readline())
 
-        def start():
-            runs.stdin.write("run\n")
+        def start(line="run"):
+            runs.stdin.write(f"{line}\n")
             runs.stdin.flush()
             return tell()
 
@@ -78,6 +83,21 @@ def test_an_interrupted_run_waits_for_what_is_in_flight_and_pays_nothing_twice(t
         assert tell() == 130 << 8
         with llm.Store(path) as store:
             assert store.totals()["replies"] == server.paid()["paid"] >= 20
+
+
+def test_a_disk_that_fills_up_stops_the_run_and_costs_no_more_than_what_was_in_flight(tmp_path):
+    path = tmp_path / "requests.sqlite"
+    with Process('{"colour": "red"}', 0.01) as server, runs_of(path, server) as (start, tell):
+        start(200_000)
+        assert tell() == 28 << 8
+        first = server.paid()["paid"]
+        with llm.Store(path) as store:
+            assert store.execute("PRAGMA integrity_check") == [("ok",)]
+            assert 0 < first - CONCURRENCY <= store.totals()["replies"] <= first < REQUESTS
+        start()
+        assert tell() == 0
+        assert REQUESTS <= server.paid()["paid"] <= REQUESTS + CONCURRENCY
+        assert server.paid()["distinct"] == REQUESTS
 
 
 def test_twenty_random_kills_pay_again_for_no_more_than_what_was_in_flight(tmp_path):

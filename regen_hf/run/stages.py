@@ -62,7 +62,7 @@ STAGES = {
             "narratives",
             ("sequences",),
             "write the narratives",
-            ("openai",),
+            ("openai", "outlines", "transformers"),
             ("history", "narratives", "endorsement", "examples"),
         ),
         Stage(
@@ -72,7 +72,7 @@ STAGES = {
             "ratings",
             ("sequences", "narratives"),
             "rate the narratives",
-            ("openai",),
+            ("openai", "outlines", "transformers"),
             ("history", "ratings"),
         ),
         Stage(

@@ -1,0 +1,193 @@
+"""What the model learns on the sample world, by setting and seed: what scripts/ablation.sh runs.
+
+    python benchmarks/ablation.py runs/ablation table1 --seeds 0 1 2
+    python benchmarks/ablation.py runs/ablation recipe --seeds 0 1 --set max_steps=300
+
+`table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the same with
+one part of it taken away. Every setting and seed is a run folder of its own on the same dataset and vectors, so a
+killed benchmark goes on where it stopped. Writes benchmarks/results/<group>.json; prints it as one JSON line.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+
+from regen_hf import sample
+from regen_hf.run import Run
+from regen_hf.sample import narrative_text as words
+from regen_hf.schema import TASKS
+
+RESULTS = Path(__file__).parent / "results"
+GROUPS = {
+    "table1": {
+        "fused": {},
+        "content": {"embedding_mode": "content"},
+        "cf": {"embedding_mode": "cf"},
+    },
+    "recipe": {
+        "default": {},
+        "no recency": {"recency": 0},
+        "AdamW": {"optimizer": "adamw"},
+        "no recency, AdamW": {"recency": 0, "optimizer": "adamw"},
+        "MLP": {"adapter": "mlp"},
+    },
+}
+READ = ("sample", "sequences", "narratives", "ratings", "dataset", "embeddings")
+
+
+def facts(truth: dict, items: dict[str, dict]) -> dict[str, dict[str, str]]:
+    """Phrases that say something true of a shopper, by task: a narrative that holds one has got that fact right."""
+    first, *_, earlier, before, last = (items[asin] for asin in truth["purchases"])
+    circle, concern = words.CIRCLE_WORDS[truth["circle"]], words.CONCERN_WORDS[truth["concern"]]
+    short = "{colour} {kind}".format
+    found = {
+        "purchase_reason": {"last purchase": "{colour} {use} {kind}".format(**last), "circle": circle.scene},
+        "purchase_reason_explanation": {
+            "last purchase": f"{last['brand']} {last['kind']}",
+            "purchase before": short(**before),
+            "purchase before that": short(**earlier),
+            "favourite brand": truth["favourite_brand"],
+            "concern": concern.evidence,
+            "circle": circle.inference,
+        },
+        "product_endorsement": {
+            "last purchase": "{colour} {brand} {kind}".format(**last),
+            "concern": concern.pitch,
+            "circle": circle.pitch,
+        },
+        "brief_user_summary": {
+            "circle": truth["circle"],
+            "concern": concern.habit,
+            "favourite use": words.USE_HABIT[truth["favourite_use"]],
+            "favourite brand": truth["favourite_brand"],
+            "favourite colour": truth["favourite_colour"],
+            "mood": words.MOOD[truth["mood"]].partition(" {")[0],
+        },
+        "long_user_summary": {
+            "circle": circle.portrait,
+            "concern": concern.portrait,
+            "grumble": words.GRUMBLE_WORDS[truth["grumble"]],
+            "first purchase": short(**first),
+        },
+        "user_profile": {"concern": concern.adjective, "circle": truth["circle"]},
+    }
+    if truth["recipient"]:
+        found["user_profile"]["recipient"] = truth["recipient"]
+        found["long_user_summary"]["recipient"] = truth["recipient"]
+    return found
+
+
+def build_world(folder: Path, settings: dict) -> Run:
+    """The dataset and the vectors that all runs share."""
+    run = Run(folder, {"sequences": {"sample": True}} | settings)
+    with run.locked():
+        run.save()
+        run.build_all(until="embeddings")
+    return run
+
+
+def build_variant(world: Path, folder: Path, training: dict, evaluation: dict) -> None:
+    """Train and evaluate one setting and seed on links to the stages of `world`."""
+    settings = yaml.safe_load((world / "config.yaml").read_text(encoding="utf-8"))
+    run = Run(folder, settings | {"training": training, "evaluation": evaluation})
+    with run.locked():
+        run.save()
+        for name in READ:
+            if not (folder / name).exists():
+                os.symlink((world / name).resolve(), folder / name)
+        run.build_all(until="evaluate")
+
+
+def right(folder: Path) -> dict[str, float]:
+    """The share of test users of whom the fused model's narrative gets a fact right, by task and fact."""
+    truths = {row["reviewer_id"]: row for row in pq.read_table(folder / "sample" / "truth.parquet").to_pylist()}
+    items = {row["asin"]: row for row in pq.read_table(folder / "sample" / "item_truth.parquet").to_pylist()}
+    hits: dict[str, list[bool]] = {}
+    for row in pq.read_table(folder / "evaluation" / "predictions.parquet").to_pylist():
+        if row["model"] == "fused":
+            for fact, phrase in facts(truths[row["reviewer_id"]], items)[row["task"]].items():
+                hits.setdefault(f"{row['task']}: {fact}", []).append(phrase in row["prediction"])
+    return {name: round(float(np.mean(found)), 4) for name, found in sorted(hits.items())}
+
+
+def interval(values: list[float]) -> dict[str, float | list[float]]:
+    """The mean over the seeds with its 95 % interval (Student's t); without an interval for a single seed."""
+    from scipy.stats import t
+
+    mean, count = float(np.mean(values)), len(values)
+    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5) if count > 1 else float("nan")
+    found: dict[str, float | list[float]] = {"mean": round(mean, 4), "values": [round(value, 4) for value in values]}
+    return found | ({"low": round(mean - half, 4), "high": round(mean + half, 4)} if count > 1 else {})
+
+
+def summary(folders: list[Path]) -> dict:
+    """Scores of one setting over its seeds: metrics by model and task, facts, parameters, seconds."""
+    results = [json.loads((folder / "evaluation" / "results.json").read_text(encoding="utf-8")) for folder in folders]
+    manifests = [json.loads((folder / "model" / "manifest.json").read_text(encoding="utf-8")) for folder in folders]
+    rights = [right(folder) for folder in folders]
+    models = {
+        model: {
+            task: {
+                metric: interval([result["models"][model][task][metric]["mean"] for result in results])
+                for metric in ("bleu", "rougeLsum", "similarity")
+            }
+            for task in TASKS
+            if task in tasks
+        }
+        for model, tasks in results[0]["models"].items()
+    }
+    return {
+        "models": models,
+        "facts": {name: interval([found[name] for found in rights]) for name in rights[0]},
+        "all facts": interval([float(np.mean(list(found.values()))) for found in rights]),
+        "rougeLsum over tasks": interval(
+            [float(np.mean([s["rougeLsum"]["mean"] for s in result["models"]["fused"].values()])) for result in results]
+        ),
+        "parameters": manifests[0]["counts"]["parameters"],
+        "seconds": [manifest["seconds"] for manifest in manifests],
+        "test users": results[0]["n_users"],
+        "versions": manifests[0]["versions"],
+    }
+
+
+def main() -> None:
+    """Run what is missing and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where the runs lie")
+    parser.add_argument("group", choices=list(GROUPS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", help="settings of the group; all of them by default")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are written")
+    parser.add_argument("--max-users", type=int, default=100)
+    parser.add_argument("--shoppers", type=int, default=sample.SampleConfig.shoppers)
+    parser.add_argument("--items", type=int, default=sample.SampleConfig.items)
+    options = parser.parse_args()
+    common = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options.set)}
+    world = build_world(
+        options.folder / "world", {"sample": {"shoppers": options.shoppers, "items": options.items}}
+    ).folder
+    found = {}
+    for name, changes in GROUPS[options.group].items():
+        if options.only and name not in options.only:
+            continue
+        folders = []
+        for seed in options.seeds:
+            folder = options.folder / options.group / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+            build_variant(world, folder, common | changes | {"seed": seed}, {"max_users": options.max_users})
+            folders.append(folder)
+        found[name] = summary(folders)
+    report = {"group": options.group, "seeds": options.seeds, "training": common, "settings": found}
+    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
+    options.results.mkdir(parents=True, exist_ok=True)
+    (options.results / f"{options.group}.json").write_text(text, encoding="utf-8")
+    print(json.dumps(report, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

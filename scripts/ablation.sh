@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The paper's table 1 on the sample world, and what each part of the training recipe is worth: results in benchmarks/results/.
+#
+#   scripts/ablation.sh runs/ablation                          three seeds of everything: hours on two cores
+#   scripts/ablation.sh runs/ablation --seeds 0 --set max_steps=300
+set -euo pipefail
+runs=${1:-runs/ablation}
+shift || true
+
+python benchmarks/ablation.py "$runs" table1 "$@"
+python benchmarks/ablation.py "$runs" recipe "$@"

@@ -128,8 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # A run on private reviews tells nobody that it runs.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Threads that sleep while they wait. Spinning ones gained 1.4x on an idle machine of 2 cores, and lost 6x when
-    # something else ran on one of them.
+    # Threads that sleep while they wait: spinning ones take the cores from whatever else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         parser = _parser(arguments)

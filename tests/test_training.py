@@ -1,3 +1,5 @@
+import copy
+import itertools
 import json
 import math
 import os
@@ -9,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.numpy import load_file
 
 from regen_hf.embeddings import VectorStore
@@ -18,7 +21,8 @@ from regen_hf.run import Run
 from regen_hf.schema import TASKS, rows, split_files
 from regen_hf.training import TrainingConfig, build
 from regen_hf.training.collator import Histories, RegenCollator
-from regen_hf.training.sft import make_parts, tokenized, train_tokenizer
+from regen_hf.training.optimizer import muon_and_adamw
+from regen_hf.training.sft import make_parts, make_trainer, tokenized, train_tokenizer
 
 from .conftest import TINY
 
@@ -109,6 +113,63 @@ def test_a_batch_holds_each_examples_own_history(finished_run, processor, histor
     torch.testing.assert_close(batch["history_cf"][0, : len(cf)], torch.from_numpy(cf))
     torch.testing.assert_close(batch["history_content"][0, : len(cf)], torch.from_numpy(content))
     assert not batch["history_cf"][1].any()
+
+
+def test_a_step_is_cut_into_groups_of_like_length_and_holds_the_same_examples(
+    finished_run, processor, histories, tmp_path
+):
+    made = examples(finished_run, processor)
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+
+    def steps(groups, seed):
+        settings = config(length_groups=groups, seed=seed)
+        trainer = make_trainer(model, processor, Dataset.from_list(made), histories, tmp_path, settings)
+        passes = list(trainer._get_train_sampler())
+        each = trainer.args.gradient_accumulation_steps
+        assert each == groups
+        padded = sum(len(group) * max(made[index]["length"] for index in group) for group in passes)
+        return [sorted(itertools.chain(*passes[at : at + each])) for at in range(0, len(passes), each)], padded
+
+    whole, wasteful = steps(1, seed=3)
+    grouped, thrifty = steps(4, seed=3)
+    assert grouped[:-1] == whole[:-1]  # the last step of an epoch may be short
+    assert len(grouped[0]) == config().batch_size
+    assert thrifty < 0.9 * wasteful
+    assert steps(4, seed=4)[0] != grouped
+
+
+def test_muon_takes_the_matrices_of_the_language_model_and_is_saved_with_adamw(finished_run):
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+
+    def step(optimizer):
+        optimizer.zero_grad()
+        sum((parameter**2).sum() for parameter in model.parameters()).backward()
+        optimizer.step()
+
+    optimizer = muon_and_adamw(model, 0.01, 0.0)
+    (chosen,) = (group["params"] for group in optimizer.muon.param_groups)
+    names = {name for name, parameter in model.named_parameters() if any(parameter is one for one in chosen)}
+    assert names
+    assert all(".layers." in name and name.endswith("_proj.weight") for name in names)
+    assert len(chosen) + len(optimizer.adamw.param_groups[0]["params"]) == len(list(model.parameters()))
+    step(optimizer)
+    again = muon_and_adamw(model, 0.5, 0.0)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert [group["lr"] for group in again.param_groups] == [0.01, 0.04]
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    step(optimizer)
+    after = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(before[name])
+    step(again)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, after[name])
+    for group in again.param_groups:  # as a schedule does
+        group["lr"] = 0.0
+    step(again)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, after[name])
 
 
 def test_a_batch_of_empty_histories_still_passes_the_adapter(histories):

@@ -75,7 +75,7 @@ def fit(user_items: csr_matrix, config: EmbeddingsConfig) -> tuple[NDArray[np.fl
     except ImportError:
         raise missing_extra("implicit", "train") from None
 
-    # implicit runs its own threads; a second pool of BLAS threads under them is several times slower.
+    # implicit runs its own threads; a second pool of BLAS threads under them would fight for the cores.
     with threadpool_limits(1, "blas"):
         model = AlternatingLeastSquares(
             factors=config.cf_dim,

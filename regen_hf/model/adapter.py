@@ -62,7 +62,7 @@ class RegenAdapter(nn.Module):
         """c_i = [v'_i, has_cf_i, s_i, features], without the half that `embedding_mode` drops: (B, N, C).
 
         Both halves have a norm of about 1 (section 4.2), so their components are small: times the square root of the
-        width they have a variance of about 1, as the layers behind expect, and the adapter learns many times faster.
+        width they have a variance of about 1, as the layers behind expect, and neither half hides the other.
         """
         parts = []
         if self.reads_cf:

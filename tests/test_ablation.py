@@ -1,0 +1,33 @@
+import importlib.util
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from regen_hf.schema import TASKS, rows, split_files
+
+PATH = Path(__file__).parents[1] / "benchmarks" / "ablation.py"
+
+
+@pytest.fixture(scope="module")
+def ablation():
+    spec = importlib.util.spec_from_file_location("ablation", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_references_have_every_fact_right(ablation, finished_run):
+    truths = {row["reviewer_id"]: row for row in pq.read_table(finished_run / "sample" / "truth.parquet").to_pylist()}
+    items = {row["asin"]: row for row in pq.read_table(finished_run / "sample" / "item_truth.parquet").to_pylist()}
+    for row in rows(split_files(finished_run / "dataset", "train")):
+        for task, phrases in ablation.facts(truths[row["reviewer_id"]], items).items():
+            for fact, phrase in phrases.items():
+                assert phrase in TASKS[task].text(row), (task, fact)
+
+
+def test_the_mean_over_seeds_has_an_interval_and_one_seed_has_none(ablation):
+    found = ablation.interval([1.0, 2.0, 3.0])
+    assert found["mean"] == 2
+    assert found["low"] == pytest.approx(2 - 4.3027 / 3**0.5, abs=1e-3)  # t of 2 degrees of freedom
+    assert "low" not in ablation.interval([1.0])

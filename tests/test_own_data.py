@@ -5,7 +5,11 @@ import datetime
 import gzip
 import io
 import json
+import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +26,7 @@ from regen_hf.reviews.reading import Reading, read_items, read_reviews
 from regen_hf.reviews.scrubbing import EMAIL, URL, scrub
 from regen_hf.sequences import SequencesConfig
 
+SOURCES = list((Path(__file__).parents[1] / "regen_hf").rglob("*.py"))
 COLUMNS = {"user": "customer id", "item": "sku/code", "time": "created", "rating": "stars", "text": 'the "body"'}
 ITEM_COLUMNS = {"item": "sku", "title": "name", "price": "cost"}
 
@@ -361,3 +366,23 @@ def test_own_files_become_sequences_on_the_command_line(tmp_path, capsys):
     (tmp_path / "columns.yaml").write_text(json.dumps({"columns": COLUMNS | {"title": "prodct"}}))
     assert main([str(word) for word in words]) == 1
     assert "no column 'prodct'" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_guide_do_what_it_says(tmp_path):
+    guide = (Path(__file__).parents[1] / "docs" / "own_data.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", guide, re.DOTALL)
+    assert len(blocks) == 5
+    script = f'regen() {{ "{sys.executable}" -m regen_hf.cli "$@"; }}\npython() {{ "{sys.executable}" "$@"; }}\n'
+    done = subprocess.run(
+        ["bash", "-e", "-c", script + "".join(blocks)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "runs" / "mine" / "sequences" / "accounting.json").read_text())
+    assert told["reviews"] == {"read": 6, "kept": 4, "dropped": {"invalid_time": 1, "rating_out_of_scale": 1}}
+    assert told["cleaned"]["reviews"]["scrubbed_email"] == 1
+    assert "8         invalid_time" in done.stdout
+    recent = json.loads((tmp_path / "runs" / "recent" / "sequences" / "accounting.json").read_text())
+    assert recent["users"] == {"kept": 1, "dropped": {"short_history": 1}}
+    sources = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    for reason in re.findall(r"`([a-z_0-9]+)`", guide.split("| dropped |")[1].split("The rules")[0]):
+        assert re.search(rf"['\"]{reason}['\"]", sources), reason

@@ -5,7 +5,8 @@
 
 `table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the same with
 one part of it taken away. Every setting and seed is a run folder of its own on the same dataset and vectors, so a
-killed benchmark goes on where it stopped. Writes benchmarks/results/<group>.json; prints it as one JSON line.
+killed benchmark goes on where it stopped. Writes benchmarks/results/<group>.json, and table1.md in the paper's layout;
+prints one JSON line.
 """
 
 import argparse
@@ -155,6 +156,28 @@ def summary(folders: list[Path]) -> dict:
     }
 
 
+def paper_table(settings: dict) -> str:
+    """Table 1 of the paper as Markdown: CF, content and both, what both gains over each, and both's controls."""
+
+    def cell(found: dict) -> str:
+        span = f" [{found['low']:.3g}, {found['high']:.3g}]" if "low" in found else ""
+        return f"{found['mean']:.3g}{span}"
+
+    lines = [
+        "| task | metric | cf | content | both | % vs cf | % vs content | empty history | shuffled history |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    both = settings["fused"]["models"]
+    for task, metrics in both["fused"].items():
+        for metric, found in metrics.items():
+            halves = [settings[name]["models"]["fused"][task][metric] for name in ("cf", "content")]
+            gains = [f"{100 * (found['mean'] / half['mean'] - 1):+.1f}%" for half in halves]
+            controls = [both[name][task][metric] for name in ("empty_history", "shuffled_history")]
+            cells = [*map(cell, [*halves, found]), *gains, *map(cell, controls)]
+            lines.append(f"| {task} | {metric} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Run what is missing and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -186,6 +209,8 @@ def main() -> None:
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     options.results.mkdir(parents=True, exist_ok=True)
     (options.results / f"{options.group}.json").write_text(text, encoding="utf-8")
+    if set(GROUPS["table1"]) <= set(found):
+        (options.results / f"{options.group}.md").write_text(paper_table(found), encoding="utf-8")
     print(json.dumps(report, ensure_ascii=False))
 
 

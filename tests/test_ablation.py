@@ -31,3 +31,12 @@ def test_the_mean_over_seeds_has_an_interval_and_one_seed_has_none(ablation):
     assert found["mean"] == 2
     assert found["low"] == pytest.approx(2 - 4.3027 / 3**0.5, abs=1e-3)  # t of 2 degrees of freedom
     assert "low" not in ablation.interval([1.0])
+
+
+def test_the_table_has_the_papers_columns(ablation):
+    score = {"mean": 50.0, "values": [50.0], "low": 45.0, "high": 55.0}
+    models = {name: {"user_profile": {"bleu": score}} for name in ("fused", "empty_history", "shuffled_history")}
+    half = {"fused": {"user_profile": {"bleu": {"mean": 40.0, "values": [40.0]}}}}
+    table = ablation.paper_table({"fused": {"models": models}, "cf": {"models": half}, "content": {"models": models}})
+    row = table.splitlines()[2]
+    assert row.startswith("| user_profile | bleu | 40 | 50 [45, 55] | 50 [45, 55] | +25.0% | +0.0% |")

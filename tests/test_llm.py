@@ -1,8 +1,10 @@
 """Asking a model: against a real HTTP server whose faults are scripted."""
 
+import importlib.util
 import json
 import sqlite3
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ConfigDict
@@ -10,8 +12,10 @@ from pydantic import BaseModel, ConfigDict
 from regen_hf import llm
 from regen_hf.errors import ConfigError, RegenError, RunError
 
+from .llm_server import Process, answer_to, completion, error
 from .llm_server import Server as FakeServer
-from .llm_server import answer_to, completion, error
+
+ROOT = Path(__file__).parents[1]
 
 
 class Size(BaseModel):
@@ -282,3 +286,16 @@ def test_a_full_disk_is_told_and_what_was_stored_stays(tmp_path):
 
 def test_an_answer_made_from_the_schema_fits_it():
     assert Colour.model_validate_json(json.dumps(answer_to(Colour.model_json_schema())))
+
+
+def test_the_benchmark_measures_every_client_on_a_tiny_run():
+    spec = importlib.util.spec_from_file_location("llm_benchmark", ROOT / "benchmarks" / "llm.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    with Process(benchmark.ANSWER, 0.01) as server:
+        for name in benchmark.CLIENTS:
+            before = server.paid()["paid"]
+            result = benchmark.one(name, server.url, in_flight=4, count=20)
+            assert server.paid()["paid"] - before == 4 + 20  # the first 4 to warm up
+            assert 0 < result["per_second"] <= 4 / 0.01
+            assert result["cpu_ms"] > 0

@@ -295,6 +295,6 @@ def test_requests_in_a_batch_are_not_asked_directly_too(store):
         batches = Batches(batch_settings(fake.url), store, Bar())
         batches.prepare(asked)
         batches.submit()
-        with pytest.raises(RunError, match="openai-batch to collect"):
+        with pytest.raises(RunError, match="openai-batch and that base_url to collect"):
             llm.ask(lambda: asked, settings(fake.url), store, 3, "test")
         assert fake.bodies == []

@@ -87,10 +87,10 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
         else:
             from .server import Asking
 
-            if store.execute("SELECT 1 FROM batches WHERE batch_id IS NOT NULL AND server = ?", (config.base_url,)):
+            if at_work := store.execute("SELECT server FROM batches WHERE file_id IS NOT NULL"):
                 raise RunError(
-                    f"Batches of these requests are at work on {config.base_url}: they would be paid for twice. Run "
-                    "the same command with backend openai-batch to collect them."
+                    f"Batches of these requests are at work on {at_work[0][0]}: they would be paid for twice. Run the "
+                    "same command with backend openai-batch and that base_url to collect them."
                 )
 
             async def run() -> None:

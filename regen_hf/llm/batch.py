@@ -118,13 +118,13 @@ class Batches:
     def _leave_other_servers(self) -> None:
         """Take back what was prepared for another server, and refuse to ask again for what is at work there."""
         other = self.store.execute(
-            "SELECT number, server, batch_id FROM batches WHERE server != ?", (self.config.base_url,)
+            "SELECT number, server, file_id FROM batches WHERE server != ?", (self.config.base_url,)
         )
-        for number, server, batch_id in other:
-            if batch_id is not None:
+        for number, server, file_id in other:
+            if file_id is not None:
                 raise RunError(
-                    f"Batch {batch_id} of these requests is at work on {server}: it would be paid for twice. Set "
-                    "base_url to that server to collect it."
+                    f"A batch of these requests is at work on {server}: it would be paid for twice. Set base_url to "
+                    "that server to collect it."
                 )
             with self.store.transaction():
                 self._forget(number)

@@ -1,6 +1,7 @@
 """Sequences: who is kept, in what order, in which split, and that every number adds up."""
 
 import collections
+import csv
 import gzip
 import hashlib
 import itertools
@@ -547,5 +548,40 @@ def test_the_gift_cards_of_2018_come_out_as_counted_by_hand(tmp_path):
     dollars = {asin for asin, record in items.items() if record["price"].startswith("$")}
     assert {row["asin"] for row in made.items if row["price"] is not None} == dollars
     assert len(dollars) == 358
+    cleaned = made.accounting["cleaned"]["items"]
+    assert cleaned["unreadable_price"] == 362 - 358
+    assert cleaned["description_list"] == sum(bool(record["description"]) for record in items.values())
+    assert cleaned["category_list"] == sum(bool(record["category"]) for record in items.values())
     assert not [row for row in made.items if "&#" in row["title"] or "<div" in (row["description"] or "")]
     assert sum(row["description"] is not None for row in made.items) <= 805
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not DATA.exists(), reason="the development data is not beside the checkout")
+def test_the_office_ratings_of_2014_come_out_of_their_csv_as_counted_by_hand(tmp_path):
+    folder = DATA / "office_2014"
+    reviews, items = folder / "ratings_Office_Products_5.csv.gz", folder / "meta_Office_Products_5.jsonl.gz"
+    (tmp_path / "out").mkdir()
+    config = SequencesConfig(reviews=(str(reviews),), items=(str(items),), strict=True)
+    made = Result(tmp_path / "out", build(tmp_path, tmp_path / "out", tmp_path / "work", config))
+    with gzip.open(reviews, "rt", encoding="utf-8") as lines:
+        rows = list(csv.DictReader(lines))
+    with gzip.open(items, "rt", encoding="utf-8") as lines:
+        titled = {record["asin"] for record in map(json.loads, lines) if record["title"]}
+    known = [row for row in rows if row["asin"] in titled]
+    lengths = collections.Counter(row["reviewerID"] for row in known)
+    assert made.accounting["reviews"] == {
+        "read": len(rows),
+        "kept": sum(min(length, 50) for length in lengths.values()),
+        "dropped": {
+            "beyond_max_history": sum(max(length - 50, 0) for length in lengths.values()),
+            "untitled_item": len(rows) - len(known),
+        },
+    }
+    assert made.accounting["cleaned"]["reviews"] == {"empty_review": len(rows)}  # ratings alone: no words
+    assert {user: len(history) for user, history in made.users.items()} == {u: min(n, 50) for u, n in lengths.items()}
+    ratings = {(row["reviewerID"], row["asin"], int(row["unixReviewTime"])): float(row["overall"]) for row in known}
+    for user, history in made.users.items():
+        for purchase in history:
+            review = purchase["review"]
+            assert ratings[user, purchase["item"]["asin"], review["unix_time"]] == review["rating"]

@@ -24,6 +24,17 @@ def test_a_batch_of_uneven_histories_equals_its_rows_one_by_one(adapter, side):
 
 
 @kinds
+def test_inference_mode_and_autocast_change_nothing_but_rounding(adapter):
+    model, batch = fused(adapter=adapter), prompts(3, 0, 1) | history(3, 0, 1)
+    logits = model(**batch).logits
+    with torch.inference_mode():
+        torch.testing.assert_close(model(**batch).logits, logits, rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = model(**batch).logits.float()
+    assert torch.cosine_similarity(rounded.flatten(), logits.flatten(), dim=0) > 0.99
+
+
+@kinds
 def test_a_saved_adapter_reloads_with_no_missing_key(adapter, tmp_path):
     changes = {"adapter": adapter, "adapter_hidden_size": 20, "adapter_layers": 3, "interaction_features": ["age"]}
     model = fused(**changes, cf_dropout=0.5)

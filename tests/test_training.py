@@ -260,6 +260,18 @@ def test_a_backbone_that_does_not_exist_is_told(finished_run, tmp_path):
         build(finished_run, tmp_path, tmp_path, config(backbone="no/such-model"))
 
 
+def test_a_backbone_that_cannot_be_wrapped_is_told(finished_run, tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    tokenizer = train_tokenizer(split_files(finished_run / "dataset", "train"), config())
+    MambaForCausalLM(
+        MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, state_size=4)
+    ).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    with pytest.raises(ConfigError, match="cannot be wrapped: MambaForCausalLM keeps no keys and values"):
+        build(finished_run, tmp_path, tmp_path, config(backbone=str(tmp_path / "lm")))
+
+
 def losses(model):
     return [entry["loss"] for entry in json.loads((model / "training_log.json").read_text()) if "loss" in entry]
 

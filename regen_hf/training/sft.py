@@ -72,19 +72,22 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         item_factors,
         np.load(run / "embeddings" / "content_items.npy", mmap_mode="r", allow_pickle=False),
     )
-    model = RegenForCausalLM.from_backbone(
-        causal_lm,
-        cf_dim=item_factors.shape[1],
-        content_dim=histories.content_items.shape[1],
-        cf_mean_norm=mean_norm,
-        item_token_id=processor.tokenizer.convert_tokens_to_ids(ITEM_TOKEN),
-        embedding_mode=config.embedding_mode,
-        adapter=config.adapter,
-        recency=config.recency,
-        interaction_features=config.interaction_features,
-        cf_dropout=config.cf_dropout,
-        max_history=processor.max_history,
-    )
+    try:
+        model = RegenForCausalLM.from_backbone(
+            causal_lm,
+            cf_dim=item_factors.shape[1],
+            content_dim=histories.content_items.shape[1],
+            cf_mean_norm=mean_norm,
+            item_token_id=processor.tokenizer.convert_tokens_to_ids(ITEM_TOKEN),
+            embedding_mode=config.embedding_mode,
+            adapter=config.adapter,
+            recency=config.recency,
+            interaction_features=config.interaction_features,
+            cf_dropout=config.cf_dropout,
+            max_history=processor.max_history,
+        )
+    except ValueError as error:
+        raise ConfigError(f"The backbone {config.backbone!r} cannot be wrapped: {error}") from error
     examples = Dataset.from_generator(
         tokenized,
         features=EXAMPLE,

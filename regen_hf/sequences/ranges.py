@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from . import SequencesConfig
 
-ROW_GROUP = 1000
+ROW_GROUP = 4000
 """Users in a row group."""
 REVIEW_COPIES = 8
 """A range of hashes is so small that this many copies of its reviews fit into the memory set: they are grouped,

@@ -1,0 +1,67 @@
+"""Write benchmarks/results/sequences.json into docs/scale.md as tables: what was measured, and what a larger log costs.
+
+python scripts/scale.py
+"""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "sequences.json"
+DOCS = ROOT / "docs" / "scale.md"
+BEGIN, END = "<!-- scale: begin -->", "<!-- scale: end -->"
+TARGET = 233_000_000
+"""Reviews in all categories of the 2018 release."""
+NAMES = {"regen": "`regen sequences`", "polars": "Polars", "pandas": "pandas", "hf_datasets": "HF `datasets`"}
+
+
+def section(results: dict) -> str:
+    """The text between the marks."""
+    sizes = sorted(results, key=int)
+    lines = [
+        BEGIN,
+        "| reviews | program | CPU seconds | CPU, Polars = 1 | peak memory, GB | runs |",
+        "|---|---|---|---|---|---|",
+    ]
+    for size in sizes:
+        median = results[size]["median"]
+        for name, cost in median.items():
+            ratio = f"{cost['cpu'] / median['polars']['cpu']:.2f}" if "polars" in median else ""
+            runs = results[size]["ratios"]["runs"]
+            lines.append(
+                f"| {int(size):,} | {NAMES[name]} | {cost['cpu']:.1f} | {ratio} | {cost['memory']:.2f} | {runs} |"
+            )
+    small, large = sizes[0], sizes[-1]
+    growth = results[large]["median"]["regen"]["cpu"] / results[small]["median"]["regen"]["cpu"]
+    cost, times = results[large]["median"]["regen"], TARGET / int(large)
+    loads = ", ".join(f"{results[size]['load']:.0f}" for size in sizes)
+    lines += [
+        "",
+        f"Each size on {results[large]['cores']} cores with --memory {results[large]['limit']}. Other work ran on the "
+        f"machine: its load at the end of each size was {loads}. From {int(small):,} to {int(large):,} reviews, "
+        f"{int(large) / int(small):.1f} times as many, CPU grew {growth:.1f} times.",
+        "",
+        f"For {TARGET:,} reviews, each cost of the {int(large):,} taken {times:.0f} times, and memory as it is:",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| CPU | {cost['cpu'] * times / 3600:.1f} hours |",
+        f"| time, as on this machine and with its load | {cost['wall'] * times / 3600:.1f} hours |",
+        f"| memory | {cost['memory']:.2f} GB seen under a limit of {results[large]['limit']} |",
+        f"| disk: the log, gzip | {results[large]['log_gb'] * times:.0f} GB |",
+        f"| disk: the run folder at its fullest | {cost['peak_disk'] * times:.0f} GB |",
+        f"| disk: the sequences that stay | {cost['output'] * times:.0f} GB |",
+        END,
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Put the tables between the marks of docs/scale.md."""
+    before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
+    text = section(json.loads(RESULTS.read_text(encoding="utf-8")))
+    DOCS.write_text(before + text + rest.partition(END)[2], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

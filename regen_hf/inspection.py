@@ -56,7 +56,7 @@ def inspect(run: Path, user: str | None = None, width: int | None = None) -> Ite
     yield "═" * width
     for number, (date, purchase) in enumerate(zip(times, history, strict=True), 1):
         yield from _purchase(number, date, purchase, width, last=number == len(history))
-    yield from _narratives(row, width)
+    yield from _narratives(row, _votes(run, row["reviewer_id"]), width)
 
 
 def clean(text: Any) -> str:
@@ -88,33 +88,72 @@ def _purchase(number: int, date: str, purchase: dict[str, Any], width: int, last
         yield " " * 5 + "└ the last purchase"
 
 
-def _narratives(row: dict[str, Any], width: int) -> Iterator[str]:
+Votes = dict[tuple[str, str], list[int | None]]
+"""The scores that were voted for, by part of `metadata` and attribute; None is a failed vote."""
+
+
+def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     written = [task for task in TASKS.values() if row.get(task.field[0]) and task.text(row)]
     yield ""
     if not written:
         yield "No narratives yet: regen narratives RUN"
         return
     rated = f", rated 1 to 7 by {_writer(row['rater'])}" if row.get("rater") else ", not rated yet"
+    most = max(map(len, votes.values()), default=0)
+    if most > 1:
+        rated += f" in {most} votes (in brackets the lowest and the highest, where they differ)"
     yield from _wrapped(f"Narratives by {_writer(row.get('narrator'))}{rated}", width)
     yield "─" * width
     scores = row.get("metadata") or {}
-    yield from _scores("history", "example", scores, width)
+    failed = (row.get("checks") or {}).get("failed") or []
+    yield from _scores("history", "example", scores, votes, width)
     for task in TASKS.values():
         text = task.text(row) if row.get(task.field[0]) else None
         yield ""
-        yield from _scores(task.name.replace("_", " "), PARTS.get(task.name, "user"), scores if text else {}, width)
+        part = PARTS.get(task.name, "user")
+        yield from _scores(task.name.replace("_", " "), part, scores if text else {}, votes, width)
         yield from _wrapped(clean(text) if text else "(none)", width, "  ")
+        kinds = [check.partition(".")[2] for check in failed if check.partition(".")[0] == task.field[1]]
+        if kinds:
+            yield from _wrapped(f"! failed checks: {', '.join(map(clean, kinds))}", width, "  ")
 
 
 def _writer(name: str | None) -> str:
     return f"{clean(name or 'nobody named')}" + (" (fixed rules, no language model)" if name == "reference" else "")
 
 
-def _scores(title: str, part: str, scores: dict[str, Any], width: int) -> Iterator[str]:
+def _scores(title: str, part: str, scores: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     """A title with the scores of a part of `metadata`, on as many lines as they take."""
     rated = scores.get(part) or {}
-    shown = [f"{name} {rated[name]}" for name in RATED[part] if rated.get(name) is not None]
+    shown = [f"{name} {rated[name]}{_spread(votes.get((part, name), []))}" for name in RATED[part] if rated.get(name)]
     yield from _wrapped(title + (f"  [{' · '.join(shown)}]" if shown else ""), width)
+
+
+def _spread(votes: list[int | None]) -> str:
+    """Lowest and highest vote, and how many failed.
+
+    >>> _spread([4, 6, None]), _spread([5, 5])
+    (' (4-6, 1 failed)', '')
+    """
+    cast = [vote for vote in votes if vote is not None]
+    told = [f"{min(cast)}-{max(cast)}"] if len(set(cast)) > 1 else []
+    told += [f"{len(votes) - len(cast)} failed"] if len(cast) < len(votes) else []
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _votes(run: Path, user: str) -> Votes:
+    import duckdb
+
+    path = run / "ratings" / "votes.parquet"
+    votes: Votes = {}
+    if path.exists():
+        found: Any = duckdb.sql(
+            "SELECT stage, attribute, score FROM read_parquet($path) WHERE reviewer_id = $user ORDER BY vote",
+            params={"path": glob.escape(str(path)), "user": user},
+        )
+        for row in found.to_arrow_table().to_pylist():
+            votes.setdefault((row["stage"], row["attribute"]), []).append(row["score"])
+    return votes
 
 
 def _find(run: Path, user: str | None) -> tuple[str, dict[str, Any]]:

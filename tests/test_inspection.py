@@ -109,3 +109,24 @@ def test_a_terminal_without_stars_gets_question_marks(finished_run, shopper):
     assert done.returncode == 0, done.stderr
     assert "?" in done.stdout
     assert shopper["user"]["profile"] in words(done.stdout)
+
+
+def test_scores_stand_with_the_spread_of_their_votes_and_with_the_checks_that_a_text_failed(tmp_path, shopper):
+    row = shopper | {"reviewer_id": "v", "rater": "a, b", "checks": {"failed": ["profile.words", "profile.language"]}}
+    row["metadata"] = {**shopper["metadata"], "user": {**shopper["metadata"]["user"], "veracity": 5, "clarity": 6}}
+    (tmp_path / "dataset").mkdir()
+    pq.write_table(pa.Table.from_pylist([row], ROW), tmp_path / "dataset" / "test.parquet")
+    cast = {"veracity": [4, 7, None], "clarity": [6, 6, 6]}
+    votes = [
+        {"reviewer_id": user, "stage": "user", "attribute": attribute, "vote": number, "score": score}
+        for user in ("v", "somebody else")
+        for attribute, scores in cast.items()
+        for number, score in enumerate(scores if user == "v" else [1, 1, 1])
+    ]
+    (tmp_path / "ratings").mkdir()
+    pq.write_table(pa.Table.from_pylist(votes), tmp_path / "ratings" / "votes.parquet")
+    told = words("\n".join(inspect(tmp_path, "v", width=100)))
+    assert "rated 1 to 7 by a, b in 3 votes" in told
+    assert "veracity 5 (4-7, 1 failed)" in told
+    assert "clarity 6 ·" in told
+    assert told.count("! failed checks: words, language") == 1

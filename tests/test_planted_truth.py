@@ -35,21 +35,21 @@ def rouge(run, model, task):
     return rouge_lsum([row["prediction"] for row in chosen], [row["reference"] for row in chosen])
 
 
+def gain(run, model):
+    """ROUGE-Lsum of `model` above that of an empty history, over all tasks."""
+    return np.mean([rouge(run, model, task).mean() - rouge(run, "empty_history", task).mean() for task in TASKS])
+
+
 @pytest.mark.slow
 def test_the_fused_model_beats_an_empty_history_by_a_wide_margin(world):
     results = json.loads((world / "evaluation" / "results.json").read_text())["models"]
     for task in TASKS:
         fused, empty = (results[model][task]["rougeLsum"] for model in ("fused", "empty_history"))
         assert fused["low"] > empty["high"], task
-    margin = np.mean(
-        [rouge(world, "fused", task).mean() - rouge(world, "empty_history", task).mean() for task in TASKS]
-    )
-    assert margin > 8
+    assert gain(world, "fused") > 20
 
 
 @pytest.mark.slow
 def test_another_shoppers_history_is_worth_no_more_than_none(world):
-    gain = np.mean(
-        [rouge(world, "shuffled_history", task).mean() - rouge(world, "empty_history", task).mean() for task in TASKS]
-    )
-    assert gain < 2
+    """Next to what the own history is worth: two wrong narratives differ by chance, the more the fewer users."""
+    assert gain(world, "shuffled_history") < 0.15 * gain(world, "fused")

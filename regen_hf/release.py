@@ -223,6 +223,8 @@ def _rows(engine: DuckDB, chunk: Chunk, config: ReleaseConfig) -> tuple[pa.Table
         "reason": bad["reject"],
         "raw": chunk.raw(pc.subtract(bad["number"], chunk.lines["number"][0])),
     }
+    for unknown in set(ROWS.names) - set(rows.column_names):  # what only this package's own stages tell
+        rows = rows.append_column(unknown, pa.nulls(len(rows), ROWS.field(unknown).type))
     return rows.select(ROWS.names).cast(ROWS), pa.table(refused, schema=REJECTS)
 
 

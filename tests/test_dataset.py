@@ -1,4 +1,6 @@
 import contextlib
+import gzip
+import http.server
 import io
 import json
 import os
@@ -6,8 +8,10 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +20,7 @@ from huggingface_hub import DatasetCard
 
 from regen_hf import RegenBuilder, __version__
 from regen_hf.cli import main
+from regen_hf.errors import InputError
 from regen_hf.schema import NARRATIVES, RATED, ROW, SPLITS, TASKS, features, rows, split_files
 
 
@@ -298,3 +303,144 @@ def test_the_card_tells_where_the_narratives_come_from_and_when(finished_run):
     assert f"Of {accounting['reviews']['read']:,} reviews read, {accounting['reviews']['kept']:,} were kept" in card
     assert "@article{sayana2024beyond" in card
     assert "## Limits" in card
+
+
+@pytest.fixture(scope="module")
+def office(finished_run, tmp_path_factory):
+    """The raw files of the tiny world under the names of the 2018 release, 12 users of it."""
+    folder = tmp_path_factory.mktemp("office")
+    users = sorted({row["reviewer_id"] for row in rows(split_files(finished_run / "sequences", "train"))})[:12]
+    with gzip.open(finished_run / "sample" / "reviews.jsonl.gz", "rt") as file:
+        reviews = [line for line in file if any(user in line for user in users)]
+    with gzip.open(folder / "Office_Products_5.json.gz", "wt") as file:
+        file.writelines(reviews)
+    shutil.copy(finished_run / "sample" / "items.jsonl.gz", folder / "meta_Office_Products.json.gz")
+    return folder
+
+
+def histories(dataset):
+    return {row["reviewer_id"]: row["purchase_history"] for split in dataset.values() for row in split}
+
+
+def test_office_is_built_from_raw_files_and_an_edited_one_is_seen(office, finished_run, tmp_path):
+    folder, cache = shutil.copytree(office, tmp_path / "office"), str(tmp_path / "cache")
+    built = load_dataset("regen", "office", data_dir=str(folder), cache_dir=cache)
+    truth = histories(load_dataset(str(finished_run / "dataset")))
+    assert histories(built) == {user: truth[user] for user in histories(built)}
+    assert len(histories(built)) == 12
+    assert {row["narrator"] for split in built.values() for row in split} == {"reference"}
+    items = load_dataset("regen", "office-items", data_dir=str(folder), cache_dir=cache, split="train")
+    assert len(items) == 64
+    path = folder / "Office_Products_5.json.gz"
+    gone = sorted(truth)[0]
+    lines = gzip.decompress(path.read_bytes()).decode().splitlines(keepends=True)
+    path.write_bytes(gzip.compress("".join(line for line in lines if gone not in line).encode()))
+    again = load_dataset("regen", "office", data_dir=str(folder), cache_dir=cache)
+    assert set(histories(again)) == set(histories(built)) - {gone}
+
+
+def test_a_folder_with_the_official_release_gives_its_narratives(finished_run, tmp_path):
+    expected = list(rows(split_files(finished_run / "dataset", "test"), limit=5))
+    with (tmp_path / "clothing.jsonl").open("w") as file:
+        for row in expected:
+            file.write(
+                json.dumps({key: row[key] for key in ("reviewer_id", "purchase_history", "last_purchase", "user")})
+                + "\n"
+            )
+    builder = RegenBuilder(config_name="clothing", data_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    builder.download_and_prepare()
+    built = builder.as_dataset(split="test")
+    assert [row["user"] for row in built] == [row["user"] for row in expected]
+    assert set(built["narrator"]) == {"official REGEN release"}
+
+
+@pytest.fixture
+def mirror(office, monkeypatch):
+    """A server on the loopback with the raw files where the 2018 release has them."""
+    from regen_hf.dataset import builder
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            path = office / self.path.split("/")[-1]
+            known = self.path.startswith("/v2/") and path.exists()
+            self.send_response(200 if known else 404)
+            self.end_headers()
+            if known:
+                self.wfile.write(path.read_bytes())
+
+        do_HEAD = do_GET
+
+        def log_message(self, *words):
+            asked.append(self.path)
+
+    asked = []
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(builder, "HOSTS", (f"{address}/gone", f"{address}/v2"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_without_a_folder_the_raw_files_of_2018_are_downloaded(mirror, tmp_path, streaming):
+    config = datasets.DownloadConfig(cache_dir=str(tmp_path / "downloads"))
+    built = load_dataset(
+        "regen", "office", cache_dir=str(tmp_path / "cache"), streaming=streaming, download_config=config
+    )
+    assert len(histories(built)) == 12
+    assert "/v2/categoryFilesSmall/Office_Products_5.json.gz" in mirror
+    assert "/v2/metaFiles2/meta_Office_Products.json.gz" in mirror
+
+
+def test_files_that_cannot_be_had_are_named_with_where_to_put_them(mirror, tmp_path):
+    config = datasets.DownloadConfig(cache_dir=str(tmp_path / "downloads"), max_retries=0)
+    wanted = r"Clothing_Shoes_and_Jewelry_5\.json\.gz and meta_Clothing_Shoes_and_Jewelry\.json\.gz .*data_dir=FOLDER"
+    with pytest.raises(InputError, match="cannot be downloaded.*" + wanted):
+        load_dataset("regen", "clothing", cache_dir=str(tmp_path / "cache"), download_config=config)
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "Clothing_Shoes_and_Jewelry_5.json").write_text("{}")
+    with pytest.raises(InputError, match="There is no file of items in .*half.*" + wanted):
+        load_dataset("regen", "clothing", data_dir=str(tmp_path / "half"), cache_dir=str(tmp_path / "cache"))
+
+
+ELSEWHERE = """
+import json, sys
+import datasets
+from datasets import get_dataset_config_names, load_dataset
+
+repository = sys.argv[1]
+rows = {split: list(users) for split, users in load_dataset(repository).items()}
+streamed = {split: list(users) for split, users in load_dataset(repository, streaming=True).items()}
+items = list(load_dataset(repository, "tiny-items", split="train"))
+print(json.dumps([datasets.__version__, get_dataset_config_names(repository), rows, streamed == rows, len(items)]))
+"""
+
+
+@pytest.mark.slow
+def test_the_repository_loads_with_datasets_4_too(finished_run, tmp_path):
+    """In an environment of its own: this one has datasets 5."""
+    python = tmp_path / "env" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
+    install = [python, "-m", "pip", "install", "--progress-bar", "off", "-q", "datasets==4.0.*"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PIP_CONSTRAINT"))}
+    done = subprocess.run(install, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        pytest.skip(f"datasets 4.0 cannot be installed here: {done.stderr.strip().splitlines()[-1]}")
+    environment |= {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [python, "-c", ELSEWHERE, finished_run / "dataset"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    version, configs, loaded, same, items = json.loads(done.stdout.splitlines()[-1])
+    assert version.startswith("4.0.")
+    assert configs == ["tiny", "tiny-items"]
+    assert loaded == {split: list(rows(split_files(finished_run / "dataset", split))) for split in SPLITS}
+    assert same
+    assert items == 64

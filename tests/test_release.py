@@ -26,8 +26,9 @@ def regen(*words):
 
 def as_released(row):
     """A row as a line of the release: no endorsement, none of the columns of this package."""
-    line = json.loads(json.dumps(row))
-    del line["narrator"], line["rater"], line["last_purchase"]["endorsement"], line["metadata"]["endorsement"]
+    known = ("reviewer_id", "purchase_history", "last_purchase", "user", "metadata")
+    line = json.loads(json.dumps({key: row[key] for key in known}))
+    del line["last_purchase"]["endorsement"], line["metadata"]["endorsement"]
     return line
 
 

@@ -43,8 +43,8 @@ class NarrativesConfig(LLMConfig):
     window: int = 128_000
     """Tokens that the model takes, prompt and answer together. Of a longer history the oldest reviews are not shown."""
     fix: int = 0
-    """How often a model is asked again whose answer fails a check, such as the profile's length, with the check
-    named."""
+    """How often a model is asked again whose answer fails a check, such as the profile's length, with the check named.
+    A dry run cannot know of these requests; a budget holds them too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -175,10 +175,10 @@ def _sources(content: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _writer(config: dict[str, Any]) -> str | None:
-    """The model that wrote or the models that rated, None for the fixed rules."""
+    """The model, or the models, that wrote or rated; None for the fixed rules."""
     if config.get("backend", "reference") == "reference":
         return None
-    return "`, `".join(public_name(model) or "" for model in (config["model"], *config.get("more_models", ())))
+    return "`, `".join(str(public_name(name)) for name in (config["model"], *config.get("more_models", ())))
 
 
 def _made(stage: str, content: dict[str, Any]) -> dict[str, Any]:

@@ -1,20 +1,15 @@
-"""The command line `regen`: thin, each command imports what it needs when it runs."""
+"""What the command line understands: commands, their options, and the examples by which their help teaches."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import errno
-import importlib
-import os
-import sys
 import typing
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from . import __version__
-from .errors import ConfigError, RegenError
+from .. import __version__
+from . import commands
 
 STAGE_COMMANDS = {
     "sequences": (
@@ -121,41 +116,8 @@ start here:
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 1 for an error that the user can mend."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    # Tokenizers warn when a process that used their threads forks.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # A run on private reviews tells nobody that it runs.
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Threads that sleep while they wait: spinning ones take the cores from whatever else runs on the machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        parser = _parser(arguments)
-        options = parser.parse_args(arguments)
-        if "do" not in options:
-            parser.print_help()
-            return 0
-        options.do(options)
-    except RegenError as error:
-        print(f"regen: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:  # `regen status RUN | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
-            raise
-        place = f": {error.filename}" if error.filename else ""
-        print(f"regen: {error.strerror}{place}. Once that is mended, the same command goes on.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("regen: stopped. The same command goes on from here.", file=sys.stderr)
-        return 130
-    return 0
-
-
-def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the command line `arguments`; only the command that they call has the options of its settings."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="regen",
@@ -165,12 +127,12 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"regen-hf {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="<command>")
+    called_by = parser.add_subparsers(title="commands", metavar="<command>")
     # Only the command that is called imports its stage: `regen --help` stays fast.
     called = next((word for word in arguments if not word.startswith("-")), None)
 
     def add(name: str, about: str, text: str, do: Any, folder: bool = True) -> argparse.ArgumentParser:
-        command = commands.add_parser(
+        command = called_by.add_parser(
             name, help=about, description=text, formatter_class=raw, allow_abbrev=False, argument_default=None
         )
         command.set_defaults(do=do)
@@ -183,7 +145,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "everything, on simulated shoppers, offline",
         "Builds the sample world, its dataset and a small model, and prints scores and examples.\n\n"
         "  regen quickstart\n",
-        _quickstart,
+        commands.quickstart,
         folder=False,
     )
     quick.add_argument("folder", metavar="RUN", nargs="?", default="runs/sample", help="the run folder (%(default)s)")
@@ -196,7 +158,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "  regen run runs/mine --reviews R.json.gz --items I.json.gz\n"
         "  regen run runs/mine --config mine.yaml --set training.max_steps=2000\n"
         "  regen run runs/sample --sample --until dataset\n",
-        _run,
+        commands.run,
     )
     _add_common(everything)
     everything.add_argument("--reviews", nargs="+", metavar="FILE", help="raw review files")
@@ -207,11 +169,11 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     everything.add_argument("--until", metavar="STAGE", default="figures", help="the last stage to run (%(default)s)")
 
     for name, (about, text) in STAGE_COMMANDS.items():
-        command = add(name, about, text, _stage)
+        command = add(name, about, text, commands.stage)
         command.set_defaults(command=name)
         _add_common(command)
         if called == name:
-            from .run import STAGES, config_class
+            from ..run import STAGES, config_class
 
             _add_settings(command, STAGES[name].section, config_class(STAGES[name]))
         if name in ("narratives", "ratings"):
@@ -225,7 +187,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "status",
         "which stages are fresh, their counts and seconds",
         "Lists the stages of a run.\n\n  regen status runs/mine\n",
-        _status,
+        commands.status,
     )
     look = add(
         "inspect",
@@ -234,7 +196,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "With no --user it shows the first test user and names others.\n\n"
         "  regen inspect runs/sample\n"
         "  regen inspect runs/office --user A101G2KLTWSA51\n",
-        _inspect,
+        commands.inspect,
     )
     look.add_argument("--user", metavar="ID", help="the shopper's reviewer_id")
     push = add(
@@ -243,7 +205,7 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "Pushes what a run has made. The token comes from `hf auth login` or HF_TOKEN.\n\n"
         "  regen push runs/mine --namespace my-org --dry-run\n"
         "  regen push runs/mine --namespace my-org --private\n",
-        _push,
+        commands.push,
     )
     push.add_argument("--namespace", required=True, metavar="ORG", help="the user or organisation on the Hub")
     push.add_argument("--private", action="store_true", help="make the repositories private")
@@ -257,14 +219,14 @@ its prompt embeddings from histories. docs/serve_on_vllm.md tells how to serve t
 
   regen export runs/office --to vllm
 """,
-        _export,
+        commands.export,
     )
     export.add_argument("--to", required=True, choices=["vllm"], help="the server: vllm")
     demo = add(
         "demo",
         "the Gradio app, on this machine",
         "Serves the app of the Space with the model of a run.\n\n  regen demo runs/sample\n",
-        _demo,
+        commands.demo,
     )
     demo.add_argument("--port", type=int, default=7860, help="the port to listen at (%(default)s)")
     return parser
@@ -283,7 +245,7 @@ def _add_release(command: argparse.ArgumentParser) -> None:
 
 def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> None:
     """One option per field of the config dataclass `cls`; its help is the string under the field."""
-    from .config import help_texts
+    from ..config import help_texts
 
     texts = help_texts(cls)
     group = command.add_argument_group("settings")
@@ -306,143 +268,3 @@ def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> Non
 
 def _metavar(name: str) -> str:
     return "FILE" if name in ("reviews", "items") else "VALUE"
-
-
-def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """The settings that the command line gives: the file's, then single ones, then the command's own options."""
-    from .config import parse_yaml, read_yaml
-
-    values: dict[str, dict[str, Any]] = {}
-    for name, keys in (read_yaml(Path(options.config)) if options.config else {}).items():
-        if not isinstance(keys, dict):
-            raise ConfigError(f"Section {name!r} of {options.config} holds {keys!r}, expected 'key: value' under it.")
-        values[name] = dict(keys)
-    for text in options.set:
-        path, equals, value = text.partition("=")
-        name, dot, key = path.partition(".")
-        if not (equals and dot):
-            raise ConfigError(f"--set was given {text!r}, expected SECTION.KEY=VALUE, as training.max_steps=200.")
-        try:
-            values.setdefault(name, {})[key] = parse_yaml(value)
-        except ValueError:
-            raise ConfigError(f"--set was given {text!r}: the value is not readable as YAML.") from None
-    given = vars(options)
-    for path, value in given.items():
-        if value is not None and "." in path:
-            name, key = path.split(".")
-            values.setdefault(name, {})[key] = value
-    if given.get("columns") is not None:
-        from .reviews.formats import read_mapping
-
-        values.setdefault("sequences", {}).update(read_mapping(Path(given["columns"])))
-    sources = {"reviews": "sequences", "items": "sequences", "sample": "sequences", "from_release": "release"}
-    for key, name in sources.items():
-        if given.get(key) is not None:
-            values.setdefault(name, {})[key] = given[key]
-    return values
-
-
-def _open(options: argparse.Namespace, **more: Any) -> Any:
-    from .run import Run
-
-    overrides = _overrides(options)
-    for name, keys in more.items():
-        overrides[name] = {**keys, **overrides.get(name, {})}
-    return Run(options.folder, overrides)
-
-
-def _run(options: argparse.Namespace) -> None:
-    run = _open(options)
-    known = [stage.command for stage in run.stages]
-    if options.until not in known:
-        raise ConfigError(f"--until was given {options.until!r}, expected one of: {', '.join(known)}.")
-    run.check(options.until)
-    with run.locked():
-        run.save()
-        run.build_all(options.until)
-
-
-def _stage(options: argparse.Namespace) -> None:
-    from .run import STAGES
-
-    run = _open(options)
-    stage = STAGES[options.command]
-    run.check(options.command)
-    if getattr(options, "dry_run", False):
-        run.need(stage)
-        print(importlib.import_module(f"regen_hf.{stage.section}").estimate(run.folder, run.config[stage.section]))
-        return
-    with run.locked():
-        # They have no command of their own: they are what `regen sequences --sample` and `regen dataset
-        # --from-release` begin with.
-        for source in run.reads(stage):
-            if source.command in ("sample", "release"):
-                run.tell(source)
-        run.need(stage)
-        run.save()
-        run.tell(stage)
-
-
-def _status(options: argparse.Namespace) -> None:
-    from .run import Run, describe
-
-    folder = Path(options.folder)
-    if not (folder / "run.json").exists():
-        raise RegenError(f"{folder} is not a run folder. Make one with `regen quickstart` or `regen run {folder} …`.")
-    run = Run(folder)
-    for stage in run.stages:
-        manifest = run.manifest(stage)
-        if manifest is None:
-            state, seconds, counts = "missing", "", ""
-        else:
-            state = "fresh" if run.is_fresh(stage) else "stale"
-            seconds, counts = f"{manifest['seconds']:.1f} s", describe(manifest["counts"])
-        print(f"{stage.command:<11} {state:<8} {seconds:>9}  {counts}".rstrip())
-
-
-def _quickstart(options: argparse.Namespace) -> None:
-    from .evaluation import report
-
-    run = _open(options, sequences={"sample": True})
-    with run.locked():
-        run.save()
-        run.build_all()
-    print(report.summary(run.folder))
-
-
-def _inspect(options: argparse.Namespace) -> None:
-    from .inspection import inspect
-
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # not every terminal has stars
-    for line in inspect(Path(options.folder), options.user):
-        print(line)
-
-
-def _push(options: argparse.Namespace) -> None:
-    from . import hub
-
-    for line in hub.push(Path(options.folder), options.namespace, private=options.private, dry_run=options.dry_run):
-        print(line)
-
-
-def _export(options: argparse.Namespace) -> None:
-    from .model.export import export_vllm
-    from .run import STAGES, Run
-
-    run = Run(options.folder)
-    if run.manifest(STAGES["train"]) is None:
-        raise RegenError(f"{run.folder} holds no trained model. Run `regen train {run.folder}` first.")
-    out = run.folder / "export" / options.to
-    with run.locked():
-        export_vllm(run.folder / "model", out)
-    print(f"{out / 'backbone'}\n{out / 'encoder'}")
-
-
-def _demo(options: argparse.Namespace) -> None:
-    from . import hub
-
-    hub.demo(Path(options.folder), port=options.port)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

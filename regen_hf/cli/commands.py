@@ -1,0 +1,155 @@
+"""What each command does, from its parsed options."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, RegenError
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """The settings that the command line gives: the file's, then single ones, then the command's own options."""
+    from ..config import parse_yaml, read_yaml
+
+    values: dict[str, dict[str, Any]] = {}
+    for name, keys in (read_yaml(Path(options.config)) if options.config else {}).items():
+        if not isinstance(keys, dict):
+            raise ConfigError(f"Section {name!r} of {options.config} holds {keys!r}, expected 'key: value' under it.")
+        values[name] = dict(keys)
+    for text in options.set:
+        path, equals, value = text.partition("=")
+        name, dot, key = path.partition(".")
+        if not (equals and dot):
+            raise ConfigError(f"--set was given {text!r}, expected SECTION.KEY=VALUE, as training.max_steps=200.")
+        try:
+            values.setdefault(name, {})[key] = parse_yaml(value)
+        except ValueError:
+            raise ConfigError(f"--set was given {text!r}: the value is not readable as YAML.") from None
+    given = vars(options)
+    for path, value in given.items():
+        if value is not None and "." in path:
+            name, key = path.split(".")
+            values.setdefault(name, {})[key] = value
+    if given.get("columns") is not None:
+        from ..reviews.formats import read_mapping
+
+        values.setdefault("sequences", {}).update(read_mapping(Path(given["columns"])))
+    sources = {"reviews": "sequences", "items": "sequences", "sample": "sequences", "from_release": "release"}
+    for key, name in sources.items():
+        if given.get(key) is not None:
+            values.setdefault(name, {})[key] = given[key]
+    return values
+
+
+def _open(options: argparse.Namespace, **more: Any) -> Any:
+    from ..run import Run
+
+    overrides = _overrides(options)
+    for name, keys in more.items():
+        overrides[name] = {**keys, **overrides.get(name, {})}
+    return Run(options.folder, overrides)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Every stage that is not fresh."""
+    run = _open(options)
+    known = [stage.command for stage in run.stages]
+    if options.until not in known:
+        raise ConfigError(f"--until was given {options.until!r}, expected one of: {', '.join(known)}.")
+    run.check(options.until)
+    with run.locked():
+        run.save()
+        run.build_all(options.until)
+
+
+def stage(options: argparse.Namespace) -> None:
+    """One stage."""
+    from ..run import STAGES
+
+    run = _open(options)
+    stage = STAGES[options.command]
+    run.check(options.command)
+    if getattr(options, "dry_run", False):
+        run.need(stage)
+        print(importlib.import_module(f"regen_hf.{stage.section}").estimate(run.folder, run.config[stage.section]))
+        return
+    with run.locked():
+        # They have no command of their own: they are what `regen sequences --sample` and `regen dataset
+        # --from-release` begin with.
+        for source in run.reads(stage):
+            if source.command in ("sample", "release"):
+                run.tell(source)
+        run.need(stage)
+        run.save()
+        run.tell(stage)
+
+
+def status(options: argparse.Namespace) -> None:
+    """Which stages are fresh."""
+    from ..run import Run, describe
+
+    folder = Path(options.folder)
+    if not (folder / "run.json").exists():
+        raise RegenError(f"{folder} is not a run folder. Make one with `regen quickstart` or `regen run {folder} …`.")
+    run = Run(folder)
+    for stage in run.stages:
+        manifest = run.manifest(stage)
+        if manifest is None:
+            state, seconds, counts = "missing", "", ""
+        else:
+            state = "fresh" if run.is_fresh(stage) else "stale"
+            seconds, counts = f"{manifest['seconds']:.1f} s", describe(manifest["counts"])
+        print(f"{stage.command:<11} {state:<8} {seconds:>9}  {counts}".rstrip())
+
+
+def quickstart(options: argparse.Namespace) -> None:
+    """Everything, on simulated shoppers."""
+    from ..evaluation import report
+
+    run = _open(options, sequences={"sample": True})
+    with run.locked():
+        run.save()
+        run.build_all()
+    print(report.summary(run.folder))
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """One shopper's history and narratives."""
+    from ..inspection import inspect
+
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # not every terminal has stars
+    for line in inspect(Path(options.folder), options.user):
+        print(line)
+
+
+def push(options: argparse.Namespace) -> None:
+    """Dataset, model and Space to the Hub."""
+    from .. import hub
+
+    for line in hub.push(Path(options.folder), options.namespace, private=options.private, dry_run=options.dry_run):
+        print(line)
+
+
+def export(options: argparse.Namespace) -> None:
+    """Folders for a server."""
+    from ..model.export import export_vllm
+    from ..run import STAGES, Run
+
+    run = Run(options.folder)
+    if run.manifest(STAGES["train"]) is None:
+        raise RegenError(f"{run.folder} holds no trained model. Run `regen train {run.folder}` first.")
+    out = run.folder / "export" / options.to
+    with run.locked():
+        export_vllm(run.folder / "model", out)
+    print(f"{out / 'backbone'}\n{out / 'encoder'}")
+
+
+def demo(options: argparse.Namespace) -> None:
+    """The Gradio app, on this machine."""
+    from .. import hub
+
+    hub.demo(Path(options.folder), port=options.port)

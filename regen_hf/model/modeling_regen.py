@@ -345,6 +345,8 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         step = inputs["input_ids"]
         if history_mask is None or step is None:
             return inputs
+        if not is_first_iteration and step.shape[1] == 1:  # a token just written, and the placeholder never is
+            return {name: value for name, value in inputs.items() if name not in HISTORY}
         in_cache = input_ids.shape[1] - step.shape[1]
         consumed = (input_ids[:, :in_cache] == self.config.item_token_id).sum(1, keepdim=True)  # (B, 1)
         rank = history_mask.long().cumsum(1)  # (B, N), 1 for the first purchase

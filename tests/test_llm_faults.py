@@ -70,6 +70,10 @@ TEMPORARY = {
     "another JSON": lambda: (200, {}, [1, 2]),
     "choices of another type": lambda: (200, {}, {"choices": "none"}),
     "a message of another type": lambda: (200, {}, {"choices": [{"message": "text"}]}),
+    "a JSON too deep": lambda: (200, {}, "[" * 200_000),
+    "tokens without end": lambda: (200, {}, '{"choices": [{"message": {}}], "usage": {"prompt_tokens": 1e999}}'),
+    "bytes of another encoding": lambda: (200, {"content-type": "application/json; charset=utf-16"}, "{}"),
+    "bytes that do not unpack": lambda: (200, {"content-encoding": "gzip"}, "{}"),
 }
 BAD_ANSWERS = {
     "schema-breaking": '{"color": "red"}',
@@ -228,6 +232,51 @@ def test_a_server_that_wants_max_completion_tokens_gets_it(store):
     assert len(fake.bodies) == 6
     assert fake.bodies[-1]["max_completion_tokens"] == 50
     assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_what_a_server_refuses_beside_the_name_of_max_tokens_is_told(store):
+    """As newer models of OpenAI do that take one temperature only."""
+
+    def fault(number, body):
+        return error(400, "Use 'max_completion_tokens' instead." if "max_tokens" in body else "Only temperature 1.")
+
+    with Server(fault) as fake, pytest.raises(RunError, match=r"Only temperature 1\."):
+        ask(requests(3), fake, store)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["No such user", {"error": "No such user"}, {"detail": "No such user"}, [{"error": {"message": "No such user"}}]],
+    ids=["plain text", "string", "detail", "list"],
+)
+def test_the_words_of_a_server_are_told_in_whatever_form_they_come(store, body):
+    with Server(lambda number, _: (401, {}, body)) as fake, pytest.raises(ConfigError, match="No such user"):
+        ask(requests(3), fake, store)
+
+
+def test_a_first_request_past_the_window_is_not_taken_for_an_unknown_model(store):
+    words = "This model's window is 8 tokens ('type': 'invalid_request_error')"
+    asked = requests(4)
+    with Server(lambda _, body: error(400, words) if "question 0" in str(body) else None) as fake:
+        ask(asked, fake, store)
+    assert "window is 8" in answers(asked, store)[0].reason
+    assert answers(asked, store)[1:] == [GOOD] * 3
+
+
+def test_odd_but_usable_replies_are_used(store):
+    said = '{"colour": "red"}'
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": said}]
+    odd = [
+        completion(parts),
+        completion(said, finish_reason={"why": "done"}),
+        completion(said) | {"usage": {"prompt_tokens": 10**30, "completion_tokens": -5}},
+    ]
+    asked = requests(3)
+    with Server(lambda number, body: (200, {}, odd[number])) as fake:
+        ask(asked, fake, store)
+    assert answers(asked, store) == [Colour(colour="red")] * 3
+    assert len(fake.bodies) == 3
+    assert store.totals()["prompt_tokens"] == 20
 
 
 def test_an_answer_cut_off_at_max_tokens_is_told_so(store):
@@ -478,6 +527,26 @@ def test_a_key_inside_the_address_is_refused_and_not_told(address):
     with pytest.raises(ConfigError) as caught:
         section(llm.LLMConfig, {"backend": "openai", "model": "m", "base_url": address}, "narratives")
     assert "sk-hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sk-hid\nden", "sk-hiddén"], ids=["line break", "not ASCII"])
+def test_a_key_that_no_request_can_carry_is_told_without_it(store, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with Server() as fake, pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
+        ask(requests(1), fake, store)
+    assert "sk-hid" not in str(caught.value)
+    assert fake.bodies == []
+
+
+@pytest.mark.parametrize("status", [401, 200], ids=["refusal", "reply"])
+def test_a_key_with_the_line_break_of_its_file_works_and_an_echo_of_it_is_blotted_out(store, monkeypatch, status):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden-key\n")
+    page = "x" * (490 if status == 401 else 192) + "sk-hidden-key"  # where the words are cut
+    with Server(lambda number, body: (status, {}, page)) as fake, pytest.raises((ConfigError, RunError)) as caught:
+        ask(requests(1), fake, store, retries=0)
+    assert fake.authorizations == ["Bearer sk-hidden-key"]
+    assert "xxx" in str(caught.value)
+    assert "sk-" not in str(caught.value)
 
 
 def test_no_more_requests_are_alive_than_in_flight(store):

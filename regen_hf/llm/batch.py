@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, RunError
 from .request import Dialect, Reply, Request, Sent, unsent
-from .server import NO_SUCH_MODEL, is_refusal, key_of, reply_in, without_key
+from .server import NO_SUCH_MODEL, is_refusal, key_of, reply_in, without_key, words_of
 from .settings import LLMConfig
 from .spending import Spending
 from .store import Store
@@ -364,7 +364,7 @@ def _told(config: LLMConfig) -> Iterator[None]:
     except openai.APIStatusError as error:
         kind = ConfigError if error.status_code in (401, 402, 403, 404) else RunError
         raise kind(
-            f"The Batch API of {config.base_url} says: {without_key(str(error))}. Check OPENAI_API_KEY and base_url; "
+            f"The Batch API of {config.base_url} says: {words_of(error)}. Check OPENAI_API_KEY and base_url; "
             "batches that were submitted go on, and the same command collects them."
         ) from None
     except openai.APIError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import math
 import random
 import time
 from collections import deque
@@ -83,14 +84,18 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
     >>> retry_after({"retry-after": "2"}), retry_after({"retry-after-ms": "150"}), retry_after({"retry-after": "soon"})
     (2.0, 0.15, None)
+    >>> retry_after({"retry-after": "inf"}) is None
+    True
     >>> retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"})
     0.0
     """
     for name, scale in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         try:
-            return max(0.0, float(headers[name]) * scale)
+            seconds = float(headers[name]) * scale
         except (KeyError, ValueError):
             continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
     try:
         date = email.utils.parsedate_to_datetime(headers["retry-after"])
         return max(0.0, date.timestamp() - time.time())

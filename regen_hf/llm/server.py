@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 TOO_MUCH = (429, 503, 529)
 """Statuses by which a server says that it has too many requests, not that this one is bad."""
 NO_SUCH_MODEL = re.compile(
-    r"model.*(not (exist|found|supported|available|a valid)|invalid|unknown)|(unknown|invalid|no such) model",
+    r"model.*(not (exist|found|supported|available|a valid)|\binvalid\b|\bunknown\b)|(unknown|invalid|no such) model",
     re.I | re.S,
 )
 
@@ -78,14 +78,19 @@ def key_of(config: LLMConfig) -> str:
     """The key from the environment; `none` where there is none and the server may need none.
 
     Raises:
-        ConfigError: the official server is asked without a key.
+        ConfigError: the official server is asked without a key, or the key holds what no request can carry.
         RegenError: the client is not installed.
     """
     try:
         import openai  # noqa: F401
     except ImportError:
         raise missing_extra("openai", "llm") from None
-    key = os.environ.get("OPENAI_API_KEY", "")
+    key = _key()
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(
+            "The environment variable OPENAI_API_KEY holds a line break or a letter outside of ASCII, which no key "
+            "has. Set it to the key alone."
+        )
     if not key and config.base_url.rstrip("/") == OPENAI:
         raise ConfigError(
             f"The server {OPENAI} needs a key: set the environment variable OPENAI_API_KEY, or set base_url to a "
@@ -103,9 +108,21 @@ def is_refusal(status: int) -> bool:
     return 400 <= status < 500 and status not in (408, 409, 425, 429)
 
 
+def _key() -> str:
+    return os.environ.get("OPENAI_API_KEY", "").strip()  # a key read from a file brings its line break
+
+
+def words_of(error: openai.APIStatusError) -> str:
+    """What a server said with an error status; of a body in another form than OpenAI's the client tells nothing."""
+    words = without_key(str(error))
+    if error.body and " - " not in words:
+        words += " - " + without_key(error.body if isinstance(error.body, str) else json.dumps(error.body))[:500]
+    return words
+
+
 def without_key(words: str) -> str:
     """`words` of a server or a library, with the key blotted out."""
-    key = os.environ.get("OPENAI_API_KEY", "")
+    key = _key()
     return writable(words.replace(key, "***") if len(key) > 4 else words)
 
 
@@ -118,16 +135,25 @@ def reply_in(payload: Any, form: str, batched: bool = False) -> Reply | None:
     try:
         message = choice.get("message") or {}
         text = message.get("content") or message.get("refusal") or ""
+        if isinstance(text, list):  # in parts, thoughts apart from the answer
+            text = "".join(part.get("text") or "" for part in text)
+        finish_reason = choice.get("finish_reason")
         return Reply(
-            writable(text if isinstance(text, str) else json.dumps(text)),
-            finish_reason=choice.get("finish_reason"),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
+            without_key(text if isinstance(text, str) else json.dumps(text)),
+            finish_reason=None if finish_reason is None else str(finish_reason),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            completion_tokens=_count(usage.get("completion_tokens")),
             form=form,
             batched=batched,
         )
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _count(told: Any) -> int:
+    """A number of tokens that a server told; none in its place where it cannot be one."""
+    tokens = int(told or 0)
+    return tokens if 0 <= tokens < 2**31 else 0
 
 
 class Asking:
@@ -264,7 +290,9 @@ class Asking:
                 if further is None:
                     # Refused in every form: it is not the form, and the first words tell the reason best.
                     raise first if first and trouble.refused else trouble from None
-                first, dialect = first or trouble, further
+                # A refusal of the name alone is done with, and not the reason of the next one.
+                renamed = further.max_tokens != dialect.max_tokens
+                first, dialect = None if renamed else first or trouble, further
             else:
                 if known is None and request.model not in self.dialects:
                     self.dialects[request.model] = dialect
@@ -279,20 +307,22 @@ class Asking:
                 text = await self.client.post(self.path, cast_to=str, body=dialect.body(request))
         except openai.APIStatusError as error:
             headers = error.response.headers
-            raise Trouble(without_key(str(error)), error.status_code, retry_after(headers), error.code) from None
+            raise Trouble(words_of(error), error.status_code, retry_after(headers), error.code) from None
         except TimeoutError:
             raise Trouble(f"no answer within {self.config.timeout} seconds") from None
         except openai.APIError as error:
             cause = error.__cause__ or error  # the client says no more than "Connection error."
             raise Trouble(without_key(f"{type(cause).__name__}: {cause}")) from None
+        except ValueError as error:  # bytes that are not of the encoding that the header tells
+            raise Trouble(without_key(f"the reply is no text: {error}")) from None
         try:
             payload = json.loads(text)
-        except ValueError:
-            raise Trouble(without_key(f"the reply is no JSON but {text[:200]!r}; base_url should end in /v1")) from None
+        except (ValueError, RecursionError):
+            raise Trouble(f"the reply is no JSON but {without_key(text)[:200]!r}; base_url should end in /v1") from None
         reply = reply_in(payload, dialect.form)
         if reply is None:
             words = payload.get("error") if isinstance(payload, dict) else None
-            raise Trouble(without_key(f"the reply is no chat completion but {str(words or payload)[:500]}"))
+            raise Trouble(f"the reply is no chat completion but {without_key(str(words or payload))[:500]}")
         return reply
 
     async def _afford(self, request: Request) -> float | None:

@@ -50,6 +50,15 @@ def _fresh_caches(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def engine(tmp_path_factory):
+    """DuckDB as the stages open it; opening one takes longer than most of what it is asked here."""
+    from regen_hf.engines import DuckDB
+
+    with DuckDB("1GB", tmp_path_factory.mktemp("spill")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
 def finished_run(tmp_path_factory):
     """A tiny run with every stage done; do not change it."""
     from regen_hf.run import Run

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from regen_hf.engines import DuckDB
 from regen_hf.errors import InputError
 from regen_hf.reviews.reading import Reading, read_items, read_reviews
 
@@ -21,12 +20,6 @@ GOOD = [
 ]
 TEXT = ("json", "csv", "tsv")
 ITEM = {"asin": "B1", "title": "Pen", "category": "Office"}
-
-
-@pytest.fixture(scope="module")
-def engine(tmp_path_factory):
-    with DuckDB("1GB", tmp_path_factory.mktemp("spill")) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -89,6 +82,10 @@ def put(tmp_path):
 def line_of(form, place):
     """The number of the record at `place` among the good ones: after a header in CSV and TSV."""
     return place + 1 + (form in ("csv", "tsv"))
+
+
+def text_of(line):
+    return line.decode(errors="backslashreplace")
 
 
 # Files that cannot be used: an error that names the file, and the line after which it breaks off
@@ -263,22 +260,34 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"], ids=["LF", "CRLF"])
 @pytest.mark.parametrize(
     ("form", "bad", "reason"),
     [pytest.param(form, bad, reason, id=f"{form}-{name}") for form in BAD for name, bad, reason in BAD[form]],
 )
-def test_a_bad_line(read, put, form, bad, reason, end):
+def test_a_bad_line(read, put, form, bad, reason):
     lines = written(form, GOOD).splitlines()
     place = line_of(form, 2)
     lines.insert(place - 1, bad)
-    path = put(f"r.{form}", end.join(lines) + end)
+    path = put(f"r.{form}", b"\n".join(lines) + b"\n")
     rows, dropped, rejects = read(path)
-    assert [row["reviewer_id"] for row in sorted(rows, key=lambda row: row["asin"])] == ["A0", "A1", "A2", "A3"]
+    assert sorted(row["reviewer_id"] for row in rows) == ["A0", "A1", "A2", "A3"]
     assert dropped == {reason: 1}
-    raw = bad.decode(errors="backslashreplace")
-    assert rejects == [{"file": str(path), "line": place, "reason": reason, "raw": raw}]
-    with pytest.raises(InputError, match=rf"r\.{form}, line {place}: {reason}.*--strict"):
+    assert rejects == [{"file": str(path), "line": place, "reason": reason, "raw": text_of(bad)}]
+
+
+@pytest.mark.parametrize("form", BAD)
+def test_bad_lines_one_after_the_other_in_a_file_with_carriage_returns(read, put, form):
+    first, *good = written(form, GOOD).splitlines()
+    lines = [first, *good[:2], *(bad for _, bad, _ in BAD[form]), *good[2:]]
+    path = put(f"r.{form}", b"\r\n".join(lines) + b"\r\n")
+    rows, dropped, rejects = read(path)
+    assert sorted(row["reviewer_id"] for row in rows) == ["A0", "A1", "A2", "A3"]
+    assert dropped == Counter(reason for _, _, reason in BAD[form])
+    assert rejects == [
+        {"file": str(path), "line": line, "reason": reason, "raw": text_of(bad)}
+        for line, (_, bad, reason) in enumerate(BAD[form], 4)
+    ]
+    with pytest.raises(InputError, match=rf"r\.{form}, line 4: {BAD[form][0][2]}.*--strict"):
         read(path, strict=True)
 
 

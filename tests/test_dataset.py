@@ -272,6 +272,8 @@ def test_every_number_of_the_card_is_that_of_the_rows(finished_run):
         lengths = sorted(len(row["purchase_history"]) for row in users)
         median = lengths[(len(lengths) - 1) // 2]
         assert table[name] == [f"{n:,}" for n in (len(lengths), sum(lengths), lengths[0], median, lengths[-1])]
+    fields = re.findall(r"`(\w+)`", " ".join(card.split("| field |")[1].split("\n\n")[0].splitlines()[2:]))
+    assert sorted(field for field in fields if field in ROW.names) == sorted(ROW.names)
     bought = Counter(purchase["item"]["asin"] for row in everybody for purchase in row["purchase_history"])
     assert f"of which {len(bought)} were bought" in card
     assert f"the most popular one {max(bought.values()):,} times" in card

@@ -7,6 +7,7 @@ import pytest
 from regen_hf.evaluation import CONTROLS
 from regen_hf.figures import data, ratings, results
 from regen_hf.schema import RATED, SPLITS, TASKS, rows, split_files
+from regen_hf.statistics import Purchases
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +110,17 @@ def test_item_counts_hold_every_item_and_tell_the_median(drawn, purchases):
     last = panel.patches[-1]
     assert last.get_x() + last.get_width() > bought[-1]
     assert f"median: {bought[(len(bought) - 1) // 2]} purchases" in panel.texts[0].get_text()
+
+
+def test_no_step_of_the_item_counts_is_wider_than_the_next_and_no_bar_is_behind_the_median():
+    numbers = [count for count in range(4, 95) for _ in range(3)]
+    figure = data.item_counts(Purchases(items=Counter({f"B{n}": count for n, count in enumerate(numbers)})))
+    (panel,) = figure.axes
+    widths = [round(bar.get_width()) for bar in panel.patches]
+    assert widths == sorted(widths)
+    assert [bar.get_height() for bar in panel.patches[:-1]] == [3 * width for width in widths[:-1]]
+    figure.canvas.draw()
+    assert panel.texts[0].get_window_extent().y0 >= panel.get_window_extent().y1
 
 
 def test_history_lengths_hold_every_user(drawn, purchases):

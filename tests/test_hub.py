@@ -378,10 +378,13 @@ def test_a_backbones_folder_does_not_reach_the_card(tiny_run):
 
 
 def test_merging_cards_keeps_the_configs_sections_and_default_that_were_there():
-    def card(name, *, default=True, license="apache-2.0", text=""):
+    def card(name, *, default=True, license="apache-2.0", text="", rows=5, size="n<1K"):
+        # `datasets` writes the entry of a single config without a list.
+        entry = {"config_name": name, "splits": [{"name": "test", "num_examples": rows}]}
+        info = json.dumps(entry if name == "a" else [entry, {"config_name": f"{name}-items"}])
         flag = "  default: true\n" if default else ""
         return (
-            f"---\nlicense: {license}\ntags:\n- of-{name}\n"
+            f"---\nlicense: {license}\ntags:\n- of-{name}\nsize_categories:\n- {size}\ndataset_info: {info}\n"
             f"configs:\n- config_name: {name}\n{flag}  data_files: {name}/*\n"
             f"---\n\n# REGEN: {name}\n\nAbout {name}{text}.\n"
         )
@@ -397,6 +400,16 @@ def test_merging_cards_keeps_the_configs_sections_and_default_that_were_there():
     assert "About a, anew." in again
     assert "About a." not in again
     assert "About b." in again
+
+    def told(text):
+        data = DatasetCard(text).data
+        rows = {entry["config_name"]: entry.get("splits", [{}])[0].get("num_examples") for entry in data.dataset_info}
+        return rows, data.size_categories
+
+    assert told(both) == ({"a": 5, "b": 5, "b-items": None}, ["n<1K"])
+    grown = merged_card(card("b", rows=5000, size="1K<n<10K"), both)
+    assert told(grown) == ({"a": 5, "b": 5000, "b-items": None}, ["n<1K", "1K<n<10K"])
+    assert told(merged_card(card("a", rows=6), grown)) == ({"a": 6, "b": 5000, "b-items": None}, ["n<1K", "1K<n<10K"])
     assert DatasetCard(merged_card(card("b", license="mit"), card("a"))).data.license == "other"
     foreign = merged_card(card("a"), "---\nlicense: mit\n---\nOur own words.\n")
     assert "Our own words." in foreign

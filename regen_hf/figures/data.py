@@ -41,7 +41,10 @@ def item_counts(counts: Purchases) -> Any:
     """How many items were bought how often (figure 7 of the paper), over steps that grow with the count."""
     numbers = Counter(counts.items.values())
     least, most = min(numbers), max(numbers)
-    edges = np.unique(np.geomspace(least, most + 1, 26).round())
+    growth = ((most + 1) / least) ** (1 / 25)
+    edges = [least]
+    while edges[-1] <= most:  # whole counts, never fewer in a step than in the one before: no peak is the steps' own
+        edges.append(edges[-1] + max(1, int(edges[-1] * (growth - 1))))
     figure, panel = _figure(7, 4)
     panel.hist(list(numbers), bins=edges, weights=list(numbers.values()), color=COLOURS[0], edgecolor="white")
     panel.set_xscale("log")
@@ -50,7 +53,7 @@ def item_counts(counts: Purchases) -> Any:
     panel.minorticks_off()
     panel.yaxis.get_major_locator().set_params(integer=True)
     _median(panel, quantile(numbers, 0.5), "purchases")
-    panel.set(xlabel="Purchases of an item (log scale)", ylabel="Items", title="How often an item is bought")
+    panel.set(xlabel="Purchases of an item (log scale)", ylabel="Items", title="How often an item is bought\n")
     return figure
 
 
@@ -60,7 +63,7 @@ def history_lengths(counts: Purchases) -> Any:
     panel.bar(list(counts.lengths), list(counts.lengths.values()), width=0.9, color=COLOURS[0])
     _median(panel, quantile(counts.lengths, 0.5), "purchases")
     panel.xaxis.get_major_locator().set_params(integer=True)
-    panel.set(xlabel="Purchases of a user", ylabel="Users", title="How long histories are")
+    panel.set(xlabel="Purchases of a user", ylabel="Users", title="How long histories are\n")
     return figure
 
 
@@ -117,8 +120,9 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **more
 
 def _median(panel: Any, value: float, unit: str) -> None:
     panel.axvline(value, color=COLOURS[1], linestyle="--", marker="none")
+    # Above the panel, where no bar can be behind it.
     panel.annotate(
-        f" median: {value:,} {unit}", (value, 0.97), xycoords=("data", "axes fraction"), color=COLOURS[1], va="top"
+        f"median: {value:,} {unit}", (value, 1.02), xycoords=("data", "axes fraction"), color=COLOURS[1], ha="center"
     )
 
 

@@ -15,8 +15,8 @@ from .cards import PLACEHOLDER, manifest, public_name, resource, simulated
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
 
-SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
-"""The Hub's names for sizes, with the number of rows below which each holds."""
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
+"""The Hub's names for sizes: the first is of fewer than 1,000 rows, each of the others goes to ten times as many."""
 
 
 def dataset_card(run: Path, repository: Path, name: str, counts: dict[str, Any]) -> str:
@@ -116,10 +116,10 @@ def _card_data(repository: Path, name: str, counts: dict[str, Any], sample: bool
 def _size_category(rows: int) -> str:
     """The Hub's name for a number of rows.
 
-    >>> _size_category(458), _size_category(100_613), _size_category(10**8)
-    ('n<1K', '100K<n<1M', 'n>10M')
+    >>> _size_category(458), _size_category(1000), _size_category(100_613), _size_category(43_249_276)
+    ('n<1K', '1K<n<10K', '100K<n<1M', '10M<n<100M')
     """
-    return next((label for limit, label in SIZES if rows < limit), "n>10M")
+    return SIZES[max(len(str(rows)) - 3, 0)]
 
 
 def _purchase_rows(purchases: dict[str, statistics.Purchases]) -> list[tuple[Any, ...]]:

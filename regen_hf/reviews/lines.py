@@ -176,7 +176,7 @@ def _chunk(path: Path, data: bytes, end: int, number: int, position: int) -> Chu
         text.validate(full=True)
     except pa.ArrowInvalid:
         text = pa.array([_utf8(line) for line in raw.to_pylist()], pa.large_string())
-    numbers = pa.array(np.arange(number, number + len(raw)))
+    numbers = pa.arange(number, number + len(raw))
     return Chunk(path, pa.table({"number": numbers, "line": text}), raw, position)
 
 

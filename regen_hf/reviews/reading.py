@@ -218,18 +218,19 @@ def _convert(
         raise RuntimeError(f"{chunk.path}: {len(chunk.numbers)} records came back as {len(rows)} rows.")
     if isinstance(chunk, Chunk):
         rows = _refuse_repeated_keys(engine, rows, form)
-    if kind == "reviews":
-        rows = canonical.clean_reviews(rows, cleaned, scrub=reading.scrub)
-    else:
-        rows = canonical.clean_items(rows, cleaned)
+    if reading.scrub and kind == "reviews":
+        rows = canonical.refuse_emails(rows)
     good = pc.is_null(rows["reject"])
-    kept = rows.filter(good)
+    kept, bad = rows.filter(good), rows.filter(pc.invert(good)).sort_by("number")
+    if kind == "reviews":
+        kept = canonical.clean_reviews(kept, cleaned, scrub=reading.scrub)
+    else:
+        kept = canonical.clean_items(kept, cleaned)
     cleaned.update(canonical.flagged(kept))
     schema = canonical.SCHEMAS[kind]
     kept = kept.select(schema.names)
     if kind == "reviews":
         kept = kept.sort_by("user_hash")
-    bad = rows.filter(pc.invert(good)).sort_by("number")
     dropped = Counter(bad["reject"].to_pylist())
     if distinct:
         whole, kept = len(kept), kept.group_by(schema.names, use_threads=False).aggregate([])

@@ -93,6 +93,8 @@ def histories(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
     usable = ibis.ifelse(users.in_core >= config.k_core, users.in_core, 0)
     kept = ibis.least(usable, config.max_history)
     long_enough = usable >= config.min_history
+    # Without the end of the slice, ibis has the list sorted a second time to know its length.
+    newest = users.history.sort()[-config.max_history : users.history.length()]
     return users.select(
         "user_hash",
         "reviewer_id",
@@ -106,7 +108,7 @@ def histories(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
         k_core=users.titled - usable,
         beyond_max_history=usable - kept,
         short_history=ibis.ifelse(long_enough, 0, kept),
-        history=ibis.ifelse(long_enough, users.history.sort()[-config.max_history :], ibis.null(users.history.type())),
+        history=ibis.ifelse(long_enough, newest, ibis.null(users.history.type())),
     ).order_by("user_hash", "reviewer_id")
 
 

@@ -52,6 +52,17 @@ def made_up_agreement(votes):
     return {"raters": ["judge"], "votes": votes, "users": 7, "stages": stages, "richness_by_confidence": joint}
 
 
+def test_the_scale_of_the_richness_is_not_rounded_off():
+    table = [[0] * 7 for _ in range(7)]
+    for place, count in enumerate((22, 20, 20, 20, 18)):
+        table[place][place] = count
+    figure = ratings.richness(table)
+    figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert "2.5%" in labels
+    assert [float(label.rstrip("%")) / 100 for label in labels] == pytest.approx(figure.axes[1].get_yticks().tolist())
+
+
 def drawn_ratings(tmp_path, told):
     (tmp_path / "ratings").mkdir()
     (tmp_path / "ratings" / "agreement.json").write_text(json.dumps(told))

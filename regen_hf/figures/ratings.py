@@ -185,7 +185,7 @@ def settling(stages: dict[str, Any], votes: int) -> Any:
     panels[0].set_ylim(top=1.02)
     panels[0].set_ylabel(f"Scores as with {votes} votes")
     if drawn:
-        figure.legend(handles=list(drawn.values()), fontsize=9, frameon=False, loc="outside center right")
+        figure.legend(handles=list(drawn.values()), fontsize=9, frameon=False, loc="outside right center")
     figure.suptitle("How the scores settle with the number of votes")
     return figure
 

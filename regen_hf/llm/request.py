@@ -149,6 +149,7 @@ class Reply:
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    """As the server told them; guessed from the bytes where it did not."""
     form: str = FORMS[0]
     """How the server was told the shape of the answer."""
     batched: bool = False

@@ -19,7 +19,7 @@ from ..errors import ConfigError, RegenError, RunError, missing_extra
 from .pace import Pace, backoff, retry_after
 from .request import Dialect, Failure, Reply, Request, outcome_of, unsent, writable
 from .settings import OPENAI, LLMConfig
-from .spending import Spending
+from .spending import Spending, counted
 from .store import Store
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ class Asking:
         if reply is None:
             words = payload.get("error") if isinstance(payload, dict) else None
             raise Trouble(f"the reply is no chat completion but {without_key(str(words or payload))[:500]}")
-        return reply
+        return counted(reply, request)
 
     async def _afford(self, request: Request) -> float | None:
         """Reserve the most USD that one try can cost, as soon as the budget holds it; None where all has to stop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -87,6 +88,14 @@ def size(request: Request) -> int:
     """Bytes of the messages and the schema."""
     texts = sum(len(message["content"].encode()) for message in request.messages)
     return texts + len(json.dumps(schema_of(request.answer)))
+
+
+def counted(reply: Reply, request: Request) -> Reply:
+    """`reply`; where the server told no tokens, with guesses that are rather too high, so that a budget holds."""
+    if reply.prompt_tokens or reply.completion_tokens:
+        return reply
+    prompt, said = size(request), len(reply.text.encode())
+    return dataclasses.replace(reply, prompt_tokens=prompt // 3, completion_tokens=min(said // 3, request.max_tokens))
 
 
 def spent(store: Store, config: LLMConfig) -> float | None:

@@ -51,8 +51,9 @@ def inspect(run: Path, user: str | None = None, width: int | None = None) -> Ite
         yield ""
     history = row["purchase_history"] or []
     times = [_date(purchase["review"]["unix_time"]) for purchase in history]
-    period = f", {times[0]} to {times[-1]}" if times else ""
-    yield from _wrapped(f"{clean(row['reviewer_id'])} · {split} · {len(history)} purchases{period}", width)
+    bought = f"{len(history)} purchase{'s' if len(history) != 1 else ''}"
+    period = ", " + " to ".join(dict.fromkeys([times[0], times[-1]])) if times else ""
+    yield from _wrapped(f"{clean(row['reviewer_id'])} · {split} · {bought}{period}", width)
     yield "═" * width
     for number, (date, purchase) in enumerate(zip(times, history, strict=True), 1):
         yield from _purchase(number, date, purchase, width, last=number == len(history))

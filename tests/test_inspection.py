@@ -39,6 +39,14 @@ def test_it_shows_history_and_narratives_with_their_scores(finished_run, shopper
     assert "Narratives by reference (fixed rules, no language model)" in told
 
 
+def test_one_purchase_is_told_of_as_one(tmp_path, shopper):
+    (tmp_path / "dataset").mkdir()
+    once = shopper | {"reviewer_id": "once", "purchase_history": shopper["purchase_history"][:1]}
+    once["purchase_history"][0]["review"]["unix_time"] = 0
+    pq.write_table(pa.Table.from_pylist([once], ROW), tmp_path / "dataset" / "test.parquet")
+    assert next(inspect(tmp_path, "once", width=100)) == "once · test · 1 purchase, 1970-01-01"
+
+
 def columns(line):
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in line)
 

@@ -156,12 +156,28 @@ def test_a_release_is_recognised_in_a_table(read, name):
     rows, _, _ = read(name, [RELEASED])
     assert (rows[0]["reviewer_id"], rows[0]["asin"], rows[0]["rating"]) == ("U", "B", 5)
     # As written by list-aware tools: parquet keeps lists, a CSV cell holds their text.
-    item = {"asin": "B", "title": "Pen", "category": ["Office", "Pens"], "price": "$5.00 - $7.00"}
-    if not name.endswith("parquet"):
-        item["category"] = json.dumps(item["category"])
-    rows, log, _ = read(name, [item], read_items)
-    assert rows == [{"asin": "B", "title": "Pen", "category": "Office - Pens", "description": None, "price": 5.0}]
-    assert log.cleaned == {"category_list": 1, "price_range": 1}
+    names = ["Office", "Pens"]
+    texts = [names] if name.endswith("parquet") else [json.dumps(names), str(names), "['Office' 'Pens']"]  # numpy's
+    for text in texts:
+        item = {"asin": "B", "title": "Pen", "category": text, "description": text, "price": "$5.00 - $7.00"}
+        rows, log, _ = read(name, [item], read_items)
+        assert rows[0] == {
+            "asin": "B",
+            "title": "Pen",
+            "category": "Office - Pens",
+            "description": "Office Pens",
+            "price": 5.0,
+        }
+        assert log.cleaned == {"category_list": 1, "description_list": 1, "price_range": 1}
+
+
+def test_ids_that_pandas_made_floats_are_the_integers_that_they_were(read):
+    ids = pa.array([12345678901.0, 7.0, None, 2.5, float("nan"), float("inf")])
+    table = pa.table({"reviewerID": ids, "asin": pa.array(["B"] * 6), "unixReviewTime": pa.array([1.5e9] * 6)})
+    rows, log, _ = read("p.parquet", table)
+    assert sorted(row["reviewer_id"] for row in rows) == ["12345678901", "2.5", "7", "inf"]
+    assert {row["unix_time"] for row in rows} == {1500000000}
+    assert log.dropped == {"missing_user": 2}
 
 
 def test_a_format_that_is_forced_must_fit(read):
@@ -270,6 +286,7 @@ def test_every_rule_that_changes_a_value_is_counted(read):
     ("text", "expected"),
     [
         ("write to jörg.x+y@mail.example.co.uk, please", "write to [EMAIL], please"),
+        ("joe@example.com.5jane@example.com and joe@example.com+jane@example.com", "[EMAIL] and [EMAIL]"),
         ("see https://example.com/a?b=1&c=2. Or www.example.org!", "see [URL]. Or [URL]!"),
         ("(http://example.com)", "([URL])"),
         ("mail joe@www.example.com", "mail [EMAIL]"),

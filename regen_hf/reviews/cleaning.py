@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import html
 import json
 import re
 from collections import Counter
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -127,24 +129,44 @@ def description(text: str | None, counts: Counter[str]) -> str | None:
 
 
 def _texts(text: str | None, rule: str, counts: Counter[str]) -> list[str]:
-    """The strings in a JSON list, or the text itself where it is none."""
-    if text and text.startswith("["):
-        with contextlib.suppress(ValueError, RecursionError):
-            parts = [part for part in json.loads(text) if isinstance(part, str)]
-            if parts:
-                counts[rule] += 1
-            return parts
-    return [text] if text else []
+    """The strings in a list, or the text itself where it is none."""
+    return _strings(text, _list(text), rule, counts)
 
 
 def _path(text: str | None, counts: Counter[str]) -> list[str]:
-    if text and text.startswith("[["):
-        with contextlib.suppress(ValueError, RecursionError):
-            paths = json.loads(text)
-            if len(paths) > 1:
-                counts["further_categories"] += 1
-            text = json.dumps(paths[0])
-    return _texts(text, "category_list", counts)
+    found = _list(text)
+    if found and isinstance(found[0], list):
+        if len(found) > 1:
+            counts["further_categories"] += 1
+        found = found[0]
+    return _strings(text, found, "category_list", counts)
+
+
+def _strings(text: str | None, found: list[Any] | None, rule: str, counts: Counter[str]) -> list[str]:
+    if found is None:
+        return [text] if text else []
+    strings = [part for part in found if isinstance(part, str)]
+    if strings:
+        counts[rule] += 1
+    return strings
+
+
+def _list(text: str | None) -> list[Any] | None:
+    r"""The list that a text holds, as JSON or as pandas leaves it in a CSV; None where it holds none.
+
+    >>> _list('["a", "b"]'), _list("['a', 'b']"), _list("['a' \"b's\"]"), _list("[sic] a")
+    (['a', 'b'], ['a', 'b'], ['a', "b's"], None)
+    """
+    if not text or not text.startswith("["):
+        return None
+    with contextlib.suppress(ValueError, RecursionError):
+        found = json.loads(text)
+        return found if isinstance(found, list) else None
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        # An array of numpy is written without commas, and Python would make one text of its texts.
+        found = ast.literal_eval(re.sub(r"""(['"])\s+(['"])""", r"\1, \2", text))
+        return found if isinstance(found, list) else None
+    return None
 
 
 def _counted(before: str, after: str, rule: str, counts: Counter[str]) -> str:

@@ -19,7 +19,8 @@ TLD = "com|net|org|info|biz|edu|gov|io|co|ly|to|me|tv|us|uk|de|fr|ca|gl"
 URL = re.compile(
     rf"(?i)(?<![\w@.])(?:(?:https?|ftp)://|www\.|[\w-]+(?:\.[\w-]+)*\.(?:{TLD})/)[^\s<>\"']*[^\s<>\"'.,;:!?()\[\]]"
 )
-EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}(?![\w-])")
+# Several where one ends at a character that may begin the next.
+EMAIL = re.compile(r"(?<![\w.%+-])(?:[\w.%+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}(?![\w-]))+")
 CARD = re.compile(
     r"(?<![\w-])(?:[2-6][0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?"
     r"|3[47][0-9]{2}([ -]?)[0-9]{6}\2[0-9]{5}|[2-6][0-9]{12,18})(?![\w-])"

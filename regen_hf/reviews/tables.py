@@ -293,7 +293,11 @@ def _text(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array | None]:
         seconds = pc.floor(pc.divide(moments.cast(pa.float64()), 1e6)).cast(pa.int64())
         return seconds.cast(pa.string()), None
     if pa.types.is_floating(kind):
-        return pc.if_else(pc.is_nan(values), None, values).cast(pa.string()), None
+        # pandas makes floats of whole numbers where one is missing: an id is written as the integer that it was.
+        numbers = pc.if_else(pc.is_nan(values), None, values.cast(pa.float64()))
+        whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), 2.0**53))
+        integers = pc.if_else(whole, numbers, None).cast(pa.int64())
+        return pc.if_else(whole, integers.cast(pa.string()), numbers.cast(pa.string())), None
     texts: list[str | None] | None = None
     if pa.types.is_nested(kind):
         texts = [None if value is None else _json(value) for value in _python(values)]

@@ -3,6 +3,7 @@
 python scripts/scale.py
 """
 
+import itertools
 import json
 from pathlib import Path
 
@@ -31,15 +32,19 @@ def section(results: dict) -> str:
             lines.append(
                 f"| {int(size):,} | {NAMES[name]} | {cost['cpu']:.1f} | {ratio} | {cost['memory']:.2f} | {runs} |"
             )
-    small, large = sizes[0], sizes[-1]
-    growth = results[large]["median"]["regen"]["cpu"] / results[small]["median"]["regen"]["cpu"]
+    large = sizes[-1]
     cost, times = results[large]["median"]["regen"], TARGET / int(large)
+    growth = [
+        f"{results[two]['median']['regen']['cpu'] / results[one]['median']['regen']['cpu']:.1f} times from "
+        f"{int(one):,} to {int(two):,} reviews ({int(two) / int(one):.1f} times as many)"
+        for one, two in itertools.pairwise(sizes)
+    ]
     loads = ", ".join(f"{results[size]['load']:.0f}" for size in sizes)
     lines += [
         "",
         f"Each size on {results[large]['cores']} cores with --memory {results[large]['limit']}. Other work ran on the "
-        f"machine: its load at the end of each size was {loads}. From {int(small):,} to {int(large):,} reviews, "
-        f"{int(large) / int(small):.1f} times as many, CPU grew {growth:.1f} times.",
+        f"machine: its load at the end of each size was {loads}. The CPU of `regen sequences` grew "
+        f"{', '.join(growth)}.",
         "",
         f"For {TARGET:,} reviews, each cost of the {int(large):,} taken {times:.0f} times, and memory as it is:",
         "",

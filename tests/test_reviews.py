@@ -120,6 +120,12 @@ def test_numbers_may_be_written_as_text(read):
     assert (rows[0]["reviewer_id"], rows[0]["unix_time"], rows[0]["rating"]) == ("17", 1500000000, 3)
 
 
+def test_blanks_around_a_user_and_an_item_are_no_part_of_them(read):
+    blanks = [("", ""), (" ", ""), ("", "\t"), ("\n\r", " \f\v")]
+    rows, _, _ = read([review(reviewerID=f"{before}A 1{after}", asin=f"{before}B1{after}") for before, after in blanks])
+    assert {(row["reviewer_id"], row["asin"]) for row in rows} == {("A 1", "B1")}
+
+
 # Rejects
 
 
@@ -140,6 +146,7 @@ def test_numbers_may_be_written_as_text(read):
         (review(reviewerID="  "), "missing_user"),
         (review(asin=""), "missing_item"),
         (review(unixReviewTime=None), "missing_time"),
+        (review(unixReviewTime=" "), "missing_time"),
         (review(unixReviewTime="yesterday"), "invalid_time"),
         (review(unixReviewTime=-1), "invalid_time"),
         (review(unixReviewTime=10**20), "invalid_time"),

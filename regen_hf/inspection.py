@@ -53,7 +53,7 @@ def inspect(run: Path, user: str | None = None, width: int | None = None) -> Ite
     times = [_date(purchase["review"]["unix_time"]) for purchase in history]
     bought = f"{len(history)} purchase{'s' if len(history) != 1 else ''}"
     period = ", " + " to ".join(dict.fromkeys([times[0], times[-1]])) if times else ""
-    yield from _wrapped(f"{clean(row['reviewer_id'])} · {split} · {bought}{period}", width)
+    yield from _wrapped(f"{_line(row['reviewer_id'])} · {split} · {bought}{period}", width)
     yield "═" * width
     for number, (date, purchase) in enumerate(zip(times, history, strict=True), 1):
         yield from _purchase(number, date, purchase, width, last=number == len(history))
@@ -96,6 +96,10 @@ Votes = dict[tuple[str, str], list[int | None]]
 def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     written = [task for task in TASKS.values() if row.get(task.field[0]) and task.text(row)]
     yield ""
+    if not written and row.get("narrator"):
+        why = "nothing was asked about an empty history" if not row["purchase_history"] else "every answer failed"
+        yield from _wrapped(f"No narratives by {_writer(row['narrator'])}: {why}.", width)
+        return
     if not written:
         yield "No narratives yet: regen narratives RUN"
         return

@@ -47,6 +47,16 @@ def test_one_purchase_is_told_of_as_one(tmp_path, shopper):
     assert next(inspect(tmp_path, "once", width=100)) == "once · test · 1 purchase, 1970-01-01"
 
 
+def test_a_shopper_without_narratives_is_told_the_reason(tmp_path, shopper):
+    none = {name: dict.fromkeys(shopper[name]) for name in ("last_purchase", "user")}
+    failed = shopper | none | {"reviewer_id": "failed", "narrator": "some-model"}
+    empty = failed | {"reviewer_id": "empty", "purchase_history": []}
+    (tmp_path / "dataset").mkdir()
+    pq.write_table(pa.Table.from_pylist([failed, empty], ROW), tmp_path / "dataset" / "test.parquet")
+    assert list(inspect(tmp_path, "failed", width=100))[-1] == "No narratives by some-model: every answer failed."
+    assert list(inspect(tmp_path, "empty", width=100))[-1].endswith("nothing was asked about an empty history.")
+
+
 def columns(line):
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in line)
 

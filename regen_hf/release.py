@@ -2,7 +2,7 @@
 
     office.jsonl  ─►  out/train-00000-of-00001.parquet   validation-*, test-*: `schema.ROW`
                       out/items/items.parquet            `schema.ITEMS`: every item bought, by asin
-                      out/rejects.parquet                file, line, reason, raw: every line that gave no row
+                      out/rejects.parquet                file, line, reason, raw: every line that is no user
                       out/accounting.json                lines read = users kept + dropped for each reason
 
 A line of the release is a user. It takes the place of the stages sequences, narratives and ratings: a split is decided
@@ -285,7 +285,9 @@ def _query() -> str:
                                  CASE WHEN line IS NULL THEN 'not_utf8'
                                       WHEN regexp_full_match(line, '\\s*') THEN 'blank_line'
                                       WHEN NOT json_valid(line) THEN 'not_json'
-                                      WHEN json_type(line) <> 'OBJECT' THEN 'not_an_object' END AS bad
+                                      WHEN json_type(line) <> 'OBJECT' THEN 'not_an_object'
+                                      WHEN len(list_distinct(json_keys(line))) < len(json_keys(line))
+                                      THEN 'repeated_key' END AS bad
                           FROM release_lines)))
         """  # noqa: S608 (names of the schema)
 

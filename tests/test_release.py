@@ -141,6 +141,7 @@ BAD = {
     "not_json": lambda line: json.dumps(line)[:200] + "\n",
     "not_an_object": lambda line: "[1, 2]\n",
     "blank_line": lambda line: "  \n",
+    "repeated_key": lambda line: json.dumps(line)[:-1] + ', "reviewer_id": "B"}\n',
     "missing_user": lambda line: line | {"reviewer_id": " "},
     "missing_history": lambda line: line | {"purchase_history": []},
     "missing_item": lambda line: line | {"purchase_history": [{"item": {"title": "A pen"}, "review": {}}]},
@@ -291,6 +292,15 @@ def test_a_run_has_one_source(tiny_run, tmp_path, capsys):
     path.write_text(path.read_text().replace("sample: true", "sample: false"))
     assert regen("dataset", tiny_run, "--from-release", file) == 1
     assert "Name a new run folder" in capsys.readouterr().err
+
+
+def test_a_stage_that_the_release_takes_the_place_of_is_refused(users, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert regen("dataset", run, "--from-release", written(tmp_path / "o.jsonl", map(as_released, users[:20]))) == 0
+    for command in ("sequences", "narratives", "ratings"):
+        assert regen(command, run) == 1
+        error = capsys.readouterr().err
+        assert f"the official release, which has what `{command}` makes. Its stages are: release, dataset" in error
 
 
 @pytest.mark.real_data

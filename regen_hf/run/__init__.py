@@ -157,6 +157,7 @@ class Run:
 
         Raises:
             InputError: one is not.
+            RunError: this run has no such stage.
         """
         for stage in self._until(until):
             self.inputs(stage)
@@ -259,7 +260,13 @@ class Run:
             self.tell(stage, f"[{number}/{len(stages)}] ")
 
     def _until(self, command: str) -> list[Stage]:
-        return self.stages[: [stage.command for stage in self.stages].index(command) + 1]
+        commands = [stage.command for stage in self.stages]
+        if command not in commands:
+            raise RunError(
+                f"{self.folder} is made from the official release, which has what `{command}` makes. "
+                f"Its stages are: {', '.join(commands)}."
+            )
+        return self.stages[: commands.index(command) + 1]
 
     def tell(self, stage: Stage, prefix: str = "") -> None:
         """Build `stage`, with a line on stderr before and after."""

@@ -93,6 +93,31 @@ def test_no_more_than_the_given_number_are_in_flight(store):
     assert fake.most_in_flight == 3
 
 
+def test_requests_that_are_alike_are_paid_for_once_though_all_could_be_in_flight(store):
+    bad = completion('{"colour": 3}')
+    asked = [request(number % 3) for number in range(30)]
+
+    def fault(number, body):
+        said = [message["content"] for message in body["messages"]]
+        return (200, {}, bad) if said == ["question 1"] else None
+
+    with FakeServer(fault, delay=0.05) as fake:
+        ask(asked, fake, store, concurrency=16)
+    assert answers(asked, store) == [Colour(colour="Some words.")] * 30
+    assert len(fake.bodies) == 3 + 1  # the bad one once more
+
+
+def test_alike_requests_that_nobody_answers_come_to_an_end(store):
+    asked = [request(0), *(request(1) for _ in range(5)), request(2)]
+
+    def fault(number, body):
+        return error(500, "boom") if body["messages"][0]["content"] == "question 1" else None
+
+    with FakeServer(fault) as fake:
+        ask(asked, fake, store, retries=0)
+    assert [type(one) for one in answers(asked, store)] == [Colour, *[llm.Failure] * 5, Colour]
+
+
 def test_requests_are_drawn_only_as_they_are_sent(store):
     drawn = []
 

@@ -177,6 +177,8 @@ class Asking:
         # Failures that no later success has told apart from a failing server; at most as many as make a streak.
         self.doubtful: list[tuple[Request, Reply]] = []
         self.opened = asyncio.Event()
+        self.in_flight: dict[str, asyncio.Event] = {}
+        """Requests that are being sent, by their key; set when one is done."""
 
     async def run(self, requests: Iterator[Request]) -> None:
         """Ask for all of `requests`."""
@@ -227,7 +229,16 @@ class Asking:
                 if missing is None:
                     self.bar.initial += 1  # not part of the rate
                 while self.stop is None and missing is not None:
-                    reply = await self._send(missing)
+                    if twin := self.in_flight.get(missing.key):  # as where two users bought the same
+                        await twin.wait()
+                        missing = unsent(missing, self.store)
+                        continue
+                    twin = self.in_flight[missing.key] = asyncio.Event()
+                    try:
+                        reply = await self._send(missing)
+                    finally:
+                        del self.in_flight[missing.key]
+                        twin.set()
                     outcome = None if reply is None else outcome_of(missing, reply)
                     self.failed += isinstance(outcome, Failure)
                     missing = unsent(outcome, self.store) if isinstance(outcome, Request) else None

@@ -296,6 +296,21 @@ def test_a_damaged_store_is_told_and_not_overwritten(tmp_path):
     assert path.read_bytes().startswith(b"this is no database")
 
 
+def test_a_store_made_before_the_seed_had_a_name_is_read_and_goes_on(tmp_path):
+    path = tmp_path / "requests.sqlite"
+    with llm.Store(path) as store, FakeServer() as fake:
+        ask(requests(2), fake, store)
+        for table in ("dialects", "batches"):
+            store.execute(f"ALTER TABLE {table} DROP COLUMN seed")
+        store.execute("PRAGMA user_version=2")
+    with llm.Store(path) as store, FakeServer() as fake:
+        ask(requests(3), fake, store)
+        assert len(fake.bodies) == 1
+        assert [dialect.seed for dialect in store.dialects(fake.url).values()] == ["seed"]
+    with llm.Store(path) as store:
+        assert answers(requests(3), store) == [Colour(colour="Some words.")] * 3
+
+
 def test_a_full_disk_is_told_and_what_was_stored_stays(tmp_path):
     path = tmp_path / "requests.sqlite"
     with llm.Store(path) as store:

@@ -2,6 +2,7 @@
 
 import asyncio
 import email.utils
+import gc
 import json
 import threading
 import time
@@ -277,6 +278,44 @@ def test_odd_but_usable_replies_are_used(store):
     assert answers(asked, store) == [Colour(colour="red")] * 3
     assert len(fake.bodies) == 3
     assert store.totals()["prompt_tokens"] < 200
+
+
+def forbidden(name):
+    return error(422, json.dumps([{"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs"}]))
+
+
+@pytest.mark.parametrize(
+    ("taken", "calls", "refusal"),
+    [
+        ("random_seed", 1, forbidden),
+        (None, 2, forbidden),
+        (None, 2, lambda name: error(400, f"Unrecognized request argument supplied: {name}")),
+        (None, 2, lambda name: error(400, f"Unsupported parameter: '{name}' is not supported with this model.")),
+    ],
+)
+def test_a_server_that_takes_no_seed_is_asked_by_its_own_name_for_it_or_without(store, taken, calls, refusal):
+    def fault(number, body):
+        for name in ("seed", "random_seed"):
+            if name in body and name != taken:
+                return refusal(name)
+        return None
+
+    with Server(fault) as fake:
+        ask(requests(5), fake, store)
+        ask(requests(8), fake, store)
+    assert len(fake.bodies) == 8 + calls  # remembered for the second run
+    assert "seed" not in fake.bodies[-1]
+    assert fake.bodies[-1].get("random_seed") == (1 if taken else None)
+    assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_python_looks_for_garbage_as_before_once_all_is_asked(store):
+    before = gc.get_threshold()
+    during = []
+    stopped = pytest.raises(ConfigError)
+    with Server(lambda number, body: during.append(gc.get_threshold()) or error(401)) as fake, stopped:
+        ask(requests(2), fake, store)
+    assert gc.get_threshold() == before != during[0]
 
 
 def test_an_answer_cut_off_at_max_tokens_is_told_so(store):

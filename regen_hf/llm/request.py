@@ -22,6 +22,9 @@ Message = dict[str, str]
 FORMS = ("json_schema", "json_object", "instructions")
 """How a server is told the shape of the answer, the strictest first: by its JSON schema, by JSON mode, or in words."""
 
+SEEDS = ("seed", "random_seed", "")
+"""Names of the field of the seed: most servers', Mistral's, and none."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -121,20 +124,27 @@ class Dialect:
     form: str = FORMS[0]
     max_tokens: str = "max_tokens"
     """Name of the field; newer OpenAI models want max_completion_tokens."""
+    seed: str = SEEDS[0]
+    """Name of the field, empty where the server takes none; the vote number still tells requests apart."""
 
     def body(self, request: Request) -> dict[str, Any]:
         """What is sent for `request`."""
         body = request.body(self.form)
         body[self.max_tokens] = body.pop("max_tokens")
+        seed = body.pop("seed")
+        if self.seed:
+            body[self.seed] = seed
         return body
 
     def after(self, words: str) -> Dialect | None:
         """What to try next after a refusal in the server's `words`; None after the last resort."""
         if self.max_tokens == "max_tokens" and "max_completion_tokens" in words:
-            return Dialect(self.form, "max_completion_tokens")
+            return dataclasses.replace(self, max_tokens="max_completion_tokens")
+        if self.seed and re.search(rf"""['"`.]{self.seed}\b|: {self.seed}\b""", words):
+            return dataclasses.replace(self, seed=SEEDS[SEEDS.index(self.seed) + 1])
         if self.form == FORMS[-1]:
             return None
-        return Dialect(FORMS[FORMS.index(self.form) + 1], self.max_tokens)
+        return dataclasses.replace(self, form=FORMS[FORMS.index(self.form) + 1])
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import re
@@ -65,13 +66,16 @@ def client_of(config: LLMConfig) -> openai.AsyncOpenAI:
         transport = openai.DefaultAioHttpClient()  # half the CPU of the default one
     except RuntimeError:
         raise missing_extra("aiohttp", "llm") from None
-    return openai.AsyncOpenAI(
+    client = openai.AsyncOpenAI(
         api_key=key,
         base_url=config.base_url,
         max_retries=0,
         timeout=openai.Timeout(config.timeout, connect=min(30.0, config.timeout)),
         http_client=transport,
     )
+    # It tells of this machine with every request (system, Python, versions): nobody asks for it, and it takes time.
+    told = [name for name in client.default_headers if name.lower().startswith("x-stainless-")]
+    return client.copy(default_headers=dict.fromkeys(told, openai.Omit()))  # type: ignore[arg-type]  # its own way
 
 
 def key_of(config: LLMConfig) -> str:
@@ -156,6 +160,17 @@ def _count(told: Any) -> int:
     return tokens if 0 <= tokens < 2**31 else 0
 
 
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Let Python look for garbage cycles less often: a request leaves next to none, but makes many objects."""
+    before = gc.get_threshold()
+    gc.set_threshold(20_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 class Asking:
     """One call of `ask`: workers that share the requests, and what they have seen of the server.
 
@@ -182,7 +197,7 @@ class Asking:
 
     async def run(self, requests: Iterator[Request]) -> None:
         """Ask for all of `requests`."""
-        with self._interruptible():
+        with self._interruptible(), _rare_collections():
             async with self.client:
                 await asyncio.gather(*(self._work(requests, number) for number in range(self.config.concurrency)))
         if self.stop is None and self.doubtful:
@@ -302,7 +317,7 @@ class Asking:
                     # Refused in every form: it is not the form, and the first words tell the reason best.
                     raise first if first and trouble.refused else trouble from None
                 # A refusal of the name alone is done with, and not the reason of the next one.
-                renamed = further.max_tokens != dialect.max_tokens
+                renamed = further.form == dialect.form
                 first, dialect = None if renamed else first or trouble, further
             else:
                 if known is None and request.model not in self.dialects:
@@ -315,7 +330,9 @@ class Asking:
 
         try:
             async with asyncio.timeout(self.config.timeout):
-                text = await self.client.post(self.path, cast_to=str, body=dialect.body(request))
+                # Bytes, because the client would copy the messages several times.
+                content = json.dumps(dialect.body(request)).encode()
+                text = await self.client.post(self.path, cast_to=str, content=content)
         except openai.APIStatusError as error:
             headers = error.response.headers
             raise Trouble(words_of(error), error.status_code, retry_after(headers), error.code) from None

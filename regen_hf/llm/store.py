@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import RunError
 from .request import Dialect, Reply, Request, Sent
 
-LAYOUT = 2
+LAYOUT = 3
 """Of the tables. A file of another number is refused, never guessed at."""
 
 TABLES = (
@@ -23,10 +23,11 @@ TABLES = (
     "completion_tokens INTEGER NOT NULL, batched INTEGER NOT NULL, unix_time INTEGER NOT NULL)",
     # How a server wants a model to be asked, once it is known.
     "CREATE TABLE dialects (server TEXT NOT NULL, model TEXT NOT NULL, form TEXT NOT NULL, max_tokens TEXT NOT NULL, "
-    "PRIMARY KEY (server, model))",
+    "seed TEXT NOT NULL, PRIMARY KEY (server, model))",
     # Batches that are prepared or on the server, and the requests that lie in them.
     "CREATE TABLE batches (number INTEGER PRIMARY KEY, server TEXT NOT NULL, model TEXT NOT NULL, form TEXT NOT NULL, "
-    "max_tokens TEXT NOT NULL, file_id TEXT, batch_id TEXT, requests INTEGER NOT NULL, worst REAL NOT NULL)",
+    "max_tokens TEXT NOT NULL, file_id TEXT, batch_id TEXT, requests INTEGER NOT NULL, worst REAL NOT NULL, "
+    "seed TEXT NOT NULL)",
     "CREATE TABLE in_batches (key TEXT PRIMARY KEY, batch INTEGER NOT NULL, sampling TEXT NOT NULL)",
 )
 
@@ -49,11 +50,18 @@ class Store:
         # With WAL a committed reply survives a kill; only a loss of power can cost the latest ones.
         self.execute("PRAGMA journal_mode=WAL")
         self.execute("PRAGMA synchronous=NORMAL")
+        # The log is moved into the file, for which all wait on the disk, every 40 MB in place of every 4 MB.
+        self.execute("PRAGMA wal_autocheckpoint=10000")
         with self.transaction():
             layout = self.execute("PRAGMA user_version")[0][0]
             if layout == 0 and not self.execute("SELECT 1 FROM sqlite_master"):
                 for table in TABLES:
                     self.execute(table)
+                self.execute(f"PRAGMA user_version={LAYOUT}")
+                layout = LAYOUT
+            if layout == 2:  # the same without the name of the seed
+                for name in ("dialects", "batches"):
+                    self.execute(f"ALTER TABLE {name} ADD COLUMN seed TEXT NOT NULL DEFAULT 'seed'")
                 self.execute(f"PRAGMA user_version={LAYOUT}")
                 layout = LAYOUT
         if layout != LAYOUT:
@@ -91,13 +99,13 @@ class Store:
 
     def dialects(self, server: str) -> dict[str, Dialect]:
         """How `server` wants its models to be asked, as far as that is known, by model."""
-        rows = self.execute("SELECT model, form, max_tokens FROM dialects WHERE server = ?", (server,))
+        rows = self.execute("SELECT model, form, max_tokens, seed FROM dialects WHERE server = ?", (server,))
         return {model: Dialect(*found) for model, *found in rows}
 
     def remember(self, server: str, model: str, dialect: Dialect) -> None:
         """Keep how `server` wants `model` to be asked."""
-        values = (server, model, dialect.form, dialect.max_tokens)
-        self.execute("INSERT OR REPLACE INTO dialects VALUES (?, ?, ?, ?)", values)
+        values = (server, model, dialect.form, dialect.max_tokens, dialect.seed)
+        self.execute("INSERT OR REPLACE INTO dialects VALUES (?, ?, ?, ?, ?)", values)
 
     def totals(self) -> dict[str, int]:
         """Answers and tokens of this store, over all runs."""

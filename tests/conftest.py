@@ -33,6 +33,12 @@ TINY = {
 """Settings of a world that every stage passes in seconds. Widths differ from each other and from all counts."""
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: side by side with others, the last one to end is then a short one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("spark")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _fresh_caches(tmp_path_factory):
     """Caches of `datasets` and the Hub client in a folder of this session."""

@@ -348,7 +348,7 @@ def test_a_stage_that_fails_in_the_middle_keeps_what_is_in_flight(store):
     assert store.totals()["replies"] == len(fake.bodies) == 12
 
 
-def test_a_stop_does_not_wait_for_a_retry_after(store):
+def test_a_stop_does_not_wait_for_a_retry_after_which_is_told(store, capsys):
     def fault(number, body):
         return (429, {"retry-after": "3000"}, {"error": {"message": "slower"}}) if number == 5 else late(number)
 
@@ -359,6 +359,7 @@ def test_a_stop_does_not_wait_for_a_retry_after(store):
     with Server(fault, delay=0.05) as fake, pytest.raises(ConfigError, match="revoked"):
         ask(requests(40), fake, store, concurrency=4)
     assert time.monotonic() - started < 300
+    assert capsys.readouterr().err.count("asks for 3000 s of silence: Error code: 429 - slower") == 1
 
 
 def test_a_rate_limit_narrows_the_requests_in_flight_and_all_are_answered(store):

@@ -32,10 +32,15 @@ class Pace:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._narrowed = self._closed_until = 0.0
 
+    @property
+    def pause(self) -> float:
+        """Seconds until the end of the silence that the server asked for."""
+        return max(0.0, self._closed_until - time.monotonic())
+
     async def enter(self) -> float:
         """Wait for a place in flight; returns the time of the start, for `slow_down`."""
         while True:
-            pause = self._closed_until - time.monotonic()
+            pause = self.pause
             if pause > 0 and not self.halted.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.halted.wait(), pause * random.uniform(1.0, 1.05))  # noqa: S311 (no secret)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..errors import ConfigError, RegenError, RunError, missing_extra
-from .pace import Pace, backoff, retry_after
+from .pace import LONGEST_WAIT, Pace, backoff, retry_after
 from .request import Dialect, Failure, Reply, Request, outcome_of, unsent, writable
 from .settings import OPENAI, LLMConfig
 from .spending import Spending, counted
@@ -286,6 +286,9 @@ class Asking:
                 return reply if reply is not None and self._keep(request, reply) else None
             self.opened.set()
             if trouble.too_much:
+                if (trouble.wait or 0.0) > self.pace.pause + LONGEST_WAIT:
+                    told = f"the server asks for {trouble.wait:.0f} s of silence: {trouble.words}"
+                    self.bar.write(told, file=sys.stderr)
                 self.pace.slow_down(started, trouble.wait)
             if self._hopeless(request, trouble):
                 return None

@@ -97,7 +97,8 @@ Writes narratives for users whom training has not seen, scores them, and does th
     "figures": (
         "results -> pictures",
         """\
-Draws the scores and the training loss from the files of a run; computes nothing again.
+Draws what a run has so far: items, histories, ratings over time and splits, the autorater's scores and agreement, the
+training loss, the scores of the evaluation. Computes nothing again.
 
   regen figures runs/sample
 """,

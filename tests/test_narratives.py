@@ -465,6 +465,10 @@ def test_a_language_without_spaces_is_found_and_asked_for(language, text):
     written = {part: dict.fromkeys(names, text) for part, names in checks.FIELDS.items()}
     assert checks.check(written, PENS, language)["failed"] == []
     assert set(checks.check(written, PENS, "en")["failed"]) == {f"{name}.language" for name in checks.ANSWER_FIELDS}
+    written["user"]["profile"] = "Buyer of pens by 三菱"
+    assert "profile.words" not in checks.check(written, PENS, "en")["failed"]
+    written["user"]["profile"] = "Buyer of 三菱"
+    assert "profile.words" in checks.check(written, PENS, "en")["failed"]
 
 
 @pytest.mark.parametrize(

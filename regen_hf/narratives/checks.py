@@ -75,7 +75,9 @@ def check(
             found[name] = {"words": length, "verbatim": run, "language": spoken, "refusal": refused}
             unspaced = len(UNSPACED.findall(text))
             wrong = {
-                "words": name == "profile" and not unspaced and not PROFILE_WORDS[0] <= length <= PROFILE_WORDS[1],
+                "words": name == "profile"
+                and unspaced <= length
+                and not PROFILE_WORDS[0] <= length <= PROFILE_WORDS[1],
                 "verbatim": run > MOST_VERBATIM,
                 "language": spoken != language and max(length, unspaced) >= LEAST_WORDS,
                 "refusal": refused,

@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate import PartialState
 
 from regen_hf import training
-from regen_hf.errors import RegenError
+from regen_hf.config import parse_yaml
+from regen_hf.errors import ConfigError, RegenError
 from regen_hf.run import STAGES, Run
 
 
@@ -26,11 +26,16 @@ def main() -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
     options = parser.parse_args()
     settings = {}
-    for text in options.set:
-        key, _, value = text.partition("=")
-        settings[key.removeprefix("training.")] = yaml.safe_load(value)
     state = PartialState(cpu=not torch.cuda.is_available())
     try:
+        for text in options.set:
+            key, equals, value = text.partition("=")
+            try:
+                settings[key.removeprefix("training.")] = parse_yaml(value)
+            except ValueError:
+                equals = ""
+            if not equals:
+                raise ConfigError(f"--set was given {text!r}, expected KEY=VALUE, as max_steps=200.")
         run = Run(options.folder, {"training": settings} if settings else None)
         stage = STAGES["train"]
         run.need(stage)

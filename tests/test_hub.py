@@ -294,6 +294,18 @@ def test_a_file_with_something_private_stops_the_push(tiny_run, secret):
         list(push(tiny_run, "org", dry_run=True))
 
 
+@pytest.mark.parametrize(("folder", "message"), [("model", "no trained model"), ("dataset", "another dataset")])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"fingerprint'])
+def test_an_output_whose_manifest_is_damaged_is_not_pushed(finished_run, tmp_path, folder, message, content):
+    for part in ("model", "dataset"):
+        (tmp_path / part).mkdir()
+        shutil.copy(finished_run / part / "manifest.json", tmp_path / part)
+    shutil.copy(finished_run / "run.json", tmp_path)
+    (tmp_path / folder / "manifest.json").write_text(content)
+    with pytest.raises(RunError, match=message):
+        list(push(tmp_path, "org", dry_run=True))
+
+
 def test_a_model_of_another_dataset_is_not_pushed(tiny_run):
     edited(tiny_run / "dataset" / "manifest.json", fingerprint="other")
     with pytest.raises(RunError, match="trained on another dataset"):

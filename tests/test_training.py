@@ -3,6 +3,7 @@ import itertools
 import json
 import math
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -292,6 +293,18 @@ def launch(run, *words):
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("max_steps=[", "expected KEY=VALUE"), ("max_steps", "expected KEY=VALUE"), ("steps=2", "Did you mean")],
+)
+def test_a_setting_that_the_script_cannot_take_is_told(tmp_path, monkeypatch, given, message):
+    script = str(ROOT / "scripts" / "train.py")
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "run"), "--set", given])
+    with pytest.raises(SystemExit, match=message):
+        runpy.run_path(script, run_name="__main__")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..run import read_manifest
+
 PLACEHOLDER = "path/to/this/repository"
 """Stands in the cards on disk where the repository's name stands on the Hub."""
 
@@ -71,9 +73,7 @@ def model_card(
 
 def manifest(run: Path, folder: str) -> dict[str, Any]:
     """The manifest of an output folder of a run, empty where there is none."""
-    path = run / folder / "manifest.json"
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return content
+    return read_manifest(run / folder) or {}
 
 
 def simulated(run: Path) -> bool:

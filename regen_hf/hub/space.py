@@ -54,11 +54,11 @@ def finished(folder: Path) -> Run:
     Raises:
         RunError: it is not.
     """
-    if not (folder / "model" / "manifest.json").exists():
+    model, dataset = manifest(folder, "model"), manifest(folder, "dataset")
+    if not model:
         raise RunError(f"{folder} holds no trained model. Make one with `regen run {folder} …` or `regen quickstart`.")
     run = Run(folder)
-    dataset = manifest(folder, "dataset")
-    if not dataset or dataset["fingerprint"] != manifest(folder, "model")["inputs"]["stages"]["dataset"]:
+    if not dataset or dataset["fingerprint"] != model["inputs"]["stages"]["dataset"]:
         raise RunError(f"The model in {folder} was trained on another dataset. Run `regen run {folder}` first.")
     return run
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from . import register
 from .modeling_regen import RegenForCausalLM
 from .processing_regen import RegenProcessor
 from .prompt_encoder import RegenPromptEncoder, RegenPromptEncoderConfig
@@ -35,6 +36,7 @@ def export_vllm(model_folder: str | Path, out: str | Path) -> None:
     out = Path(out)
     if out.exists() and not (out / SERVING).exists():
         raise FileExistsError(f"{out} holds something that is no earlier export: name a new folder.")
+    register()  # else the loading of the processor asks whether to trust the code in the model's folder
     model = RegenForCausalLM.from_pretrained(model_folder).eval()
     processor = RegenProcessor.from_pretrained(model_folder)
     new = out.with_name(out.name + ".new")

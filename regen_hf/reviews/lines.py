@@ -162,7 +162,8 @@ def _damage(path: Path, number: int, error: Exception) -> str:
         problem = "it ends in the middle of the compressed data (a download that was cut off?)"
     else:
         problem = f"its compressed data is damaged ({error})"
-    return f"{path} cannot be used: after line {number - 1}, {problem}. Download it again."
+    place = f"after line {number - 1}, " if number > 1 else ""  # lines are counted by whole chunks
+    return f"{path} cannot be used: {place}{problem}. Download it again."
 
 
 def _chunk(path: Path, data: bytes, end: int, number: int, position: int) -> Chunk:

@@ -28,7 +28,19 @@ from ..errors import ConfigError, RunError
 from . import files
 from .stages import STAGES, Config, Stage, config_class, make_config, plain, versions
 
-__all__ = ["FORMAT", "STAGES", "Config", "Run", "Stage", "config_class", "describe", "make_config", "plain", "versions"]
+__all__ = [
+    "FORMAT",
+    "STAGES",
+    "Config",
+    "Run",
+    "Stage",
+    "config_class",
+    "describe",
+    "make_config",
+    "plain",
+    "read_manifest",
+    "versions",
+]
 
 FORMAT = 1
 """Layout of a run folder. A folder of another number is refused, never guessed at."""
@@ -145,7 +157,7 @@ class Run:
 
     def manifest(self, stage: Stage) -> dict[str, Any] | None:
         """The manifest that `stage` left in this run, None where there is none."""
-        return _read_manifest(self.folder / stage.folder)
+        return read_manifest(self.folder / stage.folder)
 
     def is_fresh(self, stage: Stage) -> bool:
         """Whether the output on disk is what the settings and inputs of now would give."""
@@ -222,7 +234,7 @@ class Run:
         mark = self.fingerprint(stage)
         target, work = self.folder / stage.folder, self.folder / ".work"
         new, keep = work / f"{stage.folder}.new", self.keep(stage)
-        finished = _read_manifest(new)
+        finished = read_manifest(new)
         if finished is None or finished["fingerprint"] != mark:  # else killed between the two renames below
             shutil.rmtree(new, ignore_errors=True)
             new.mkdir(parents=True)
@@ -294,10 +306,12 @@ def describe(counts: Mapping[str, Any]) -> str:
     )
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest in the output `folder` of a stage, None where there is no whole one."""
     try:
         manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        whole = {"fingerprint", "inputs", "counts", "seconds"} <= manifest.keys() and "files" in manifest["inputs"]
+        whole = {"fingerprint", "inputs", "counts", "seconds"} <= manifest.keys()
+        whole = whole and {"stages", "files"} <= manifest["inputs"].keys()
     except (OSError, ValueError, TypeError, AttributeError):
         return None  # a folder without a whole manifest is no output of a finished stage
     return manifest if whole else None

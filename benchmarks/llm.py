@@ -8,7 +8,10 @@ The server is a process of its own, on bare asyncio (tests/llm_server.py). In th
 - `server`: a bare client on sockets, which does nothing but send bytes and read the answer: what server and machine
   can do;
 - `official`: the official client in a loop with as many requests in flight, which keeps nothing: what an asker that
-  uses it can do at best. `official_aiohttp` is the same with aiohttp as its transport.
+  uses it can do at best. `official_aiohttp` is the same with aiohttp as its transport;
+- `client_alone`: the official client as `ask` uses it, on a transport that answers from memory after the latency: the
+  CPU that the client takes before anything is sent, so no more than 1000 / `client_alone_cpu_ms_per_request` requests
+  a second can go through one process;
 - `regen`: `regen_hf.llm.ask`, which retries, validates, stores and counts.
 
 Each number is the median over the rounds, whose order alternates; CPU seconds are those of the client's process.
@@ -35,7 +38,7 @@ sys.path.insert(0, str(ROOT))
 from pydantic import BaseModel, ConfigDict  # noqa: E402
 
 from regen_hf import llm  # noqa: E402
-from tests.llm_server import Process  # noqa: E402
+from tests.llm_server import Process, completion  # noqa: E402
 
 LATENCY = 0.05
 WORDS = "the customer bought a soft blue pen and writes that it flows well, dries fast and fits a small hand. " * 40
@@ -102,6 +105,38 @@ def official_aiohttp(url: str, in_flight: int, count: int) -> None:
     official(url, in_flight, count, aiohttp=True)
 
 
+def client_alone(url: str, in_flight: int, count: int) -> None:
+    """The official client as `llm.ask` uses it; nothing is sent."""
+    import httpx2
+
+    from regen_hf.llm.server import client_of
+
+    config = config_of(url, in_flight)
+    answer = json.dumps(completion(ANSWER)).encode()
+
+    class Memory(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            await asyncio.sleep(LATENCY)
+            return httpx2.Response(200, headers={"content-type": "application/json"}, content=answer)
+
+    async def run() -> None:
+        async with (
+            client_of(config) as whole,
+            whole.copy(http_client=httpx2.AsyncClient(transport=Memory())) as client,
+        ):
+            numbers = iter(range(count))
+            path = f"{client.base_url}chat/completions"
+
+            async def work() -> None:
+                for number in numbers:
+                    content = json.dumps(request(number, config).body("json_schema")).encode()
+                    await client.post(path, cast_to=str, content=content)
+
+            await asyncio.gather(*(work() for _ in range(in_flight)))
+
+    asyncio.run(run())
+
+
 def server(url: str, in_flight: int, count: int) -> None:
     """A client on bare sockets that sends one body again and again."""
     host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
@@ -124,7 +159,13 @@ def server(url: str, in_flight: int, count: int) -> None:
     asyncio.run(run())
 
 
-CLIENTS = {"server": server, "official": official, "official_aiohttp": official_aiohttp, "regen": regen}
+CLIENTS = {
+    "server": server,
+    "official": official,
+    "official_aiohttp": official_aiohttp,
+    "client_alone": client_alone,
+    "regen": regen,
+}
 
 
 def one(name: str, url: str, in_flight: int, count: int) -> dict[str, float]:

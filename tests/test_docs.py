@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,9 @@ def test_the_page_on_using_a_model(office, capsys):
 
 def test_the_page_on_serving_sends_the_prompt_embeddings(office, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    # Remote code that another test has loaded came from another cache.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
     export_vllm(office, "runs/office/export/vllm")
     requests = []
 

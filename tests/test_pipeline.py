@@ -5,6 +5,7 @@ import logging
 import threading
 
 import pytest
+import torch
 from tokenizers import decoders
 
 import regen_hf
@@ -82,6 +83,23 @@ def test_the_pieces_of_a_stream_are_the_text(regen):
         regen.stream(HISTORIES, task=TASK)
     with pytest.raises(ValueError, match="Unknown task 'poem'"):
         regen.stream(HISTORIES[0], task="poem", max_new_tokens=6)
+
+
+def test_a_stream_keeps_the_space_after_a_line_break(regen, monkeypatch):
+    tokens = regen.processor.tokenizer.convert_tokens_to_ids(["w36", "gift", "\n", "w12", "w17", "\n", "\n", "w9"])
+
+    def generate(self, streamer, **_):
+        streamer.put(torch.tensor([[1, 3]]))
+        for token in tokens:
+            streamer.put(torch.tensor([token]))
+        streamer.end()
+
+    monkeypatch.setattr(type(regen.model), "generate", generate)
+    whole = regen.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+    assert "\n " in whole
+    pieces = list(regen.stream(HISTORIES[0], task=TASK, max_new_tokens=8))
+    assert "".join(pieces) == whole
+    assert len(pieces) > 3
 
 
 def test_a_stream_that_is_left_stops_the_model_and_one_that_fails_raises(regen, monkeypatch):

@@ -96,7 +96,7 @@ class RegenPipeline:
         return self._pieces(inputs, self._decoding(max_new_tokens, generation))
 
     def _pieces(self, inputs: Any, decoding: dict[str, Any]) -> Iterator[str]:
-        streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        streamer = _Pieces(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         stop, failures = Event(), []
 
         def given_up(input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
@@ -141,6 +141,27 @@ class RegenPipeline:
     @staticmethod
     def _decoding(max_new_tokens: int, generation: dict[str, Any]) -> dict[str, Any]:
         return {"max_new_tokens": max_new_tokens, "do_sample": False} | generation
+
+
+class _Pieces(TextIteratorStreamer):
+    """A text in pieces that add up to it.
+
+    The parent begins anew after a line break, where tokenizers that write a space before a word lose it.
+    """
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take the next token; the first call brings the prompt."""
+        if self.next_tokens_are_prompt:
+            self.next_tokens_are_prompt = False
+            return
+        self.token_cache.extend(value.flatten().tolist())
+        text = self.tokenizer.decode(self.token_cache, **self.decode_kwargs)
+        # The next token may still change a word that has no end.
+        whole_to_its_end = bool(text) and self._is_chinese_char(ord(text[-1]))
+        ready = len(text) if whole_to_its_end else max(text.rfind(" "), text.rfind("\n")) + 1
+        piece = text[self.print_len : ready]
+        self.print_len += len(piece)
+        self.on_finalized_text(piece)
 
 
 def load(name: str, **kwargs: Any) -> RegenPipeline:

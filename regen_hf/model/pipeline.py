@@ -155,7 +155,7 @@ class _Pieces(TextIteratorStreamer):
             self.next_tokens_are_prompt = False
             return
         self.token_cache.extend(value.flatten().tolist())
-        text = self.tokenizer.decode(self.token_cache, **self.decode_kwargs)
+        text = str(self.tokenizer.decode(self.token_cache, **self.decode_kwargs))
         # The next token may still change a word that has no end.
         whole_to_its_end = bool(text) and self._is_chinese_char(ord(text[-1]))
         ready = len(text) if whole_to_its_end else max(text.rfind(" "), text.rfind("\n")) + 1

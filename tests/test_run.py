@@ -82,7 +82,7 @@ def test_a_stage_refuses_stale_input_and_names_the_command(tiny_run, capsys):
 def test_a_stage_without_its_input_names_the_command(tmp_path, capsys):
     assert regen("narratives", tmp_path / "new") == 1
     assert "has not been made" in capsys.readouterr().err
-    assert not (tmp_path / "new" / "narratives").exists()
+    assert not (tmp_path / "new").exists()
 
 
 def test_figures_are_drawn_of_what_there_is_and_again_once_there_is_more(tiny_run, tmp_path, capsys):

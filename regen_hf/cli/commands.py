@@ -77,12 +77,14 @@ def stage(options: argparse.Namespace) -> None:
         run.need(stage)
         print(importlib.import_module(f"regen_hf.{stage.section}").estimate(run.folder, run.config[stage.section]))
         return
+    # They have no command of their own: they are what `regen sequences --sample` and `regen dataset --from-release`
+    # begin with.
+    sources = [source for source in run.reads(stage) if source.command in ("sample", "release")]
+    if not sources:
+        run.need(stage)  # told before a folder is made, of a run whose name was mistyped
     with run.locked():
-        # They have no command of their own: they are what `regen sequences --sample` and `regen dataset
-        # --from-release` begin with.
-        for source in run.reads(stage):
-            if source.command in ("sample", "release"):
-                run.tell(source)
+        for source in sources:
+            run.tell(source)
         run.need(stage)
         run.save()
         run.tell(stage)

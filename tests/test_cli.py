@@ -161,6 +161,16 @@ def test_a_users_mistake_is_told_in_a_sentence_with_exit_code_1_and_nothing_half
     assert "sequences" not in left
 
 
+@pytest.mark.parametrize(
+    "words", [["run"], ["run", "--until", "narratives"], ["sequences"], ["sequences", "--memory", "1GB"]]
+)
+def test_a_run_of_nothing_is_told_and_leaves_no_folder(tmp_path, capsys, words):
+    command, *options = words
+    assert main([command, str(tmp_path / "new"), *options]) == 1
+    assert "No reviews were given" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_a_mistake_leaves_the_output_before_it_alone(raw):
     words = [
         "sequences",

@@ -61,6 +61,7 @@ def run(options: argparse.Namespace) -> None:
     if options.until not in known:
         raise ConfigError(f"--until was given {options.until!r}, expected one of: {', '.join(known)}.")
     run.check(options.until)
+    run.check_sources()
     with run.locked():
         run.save()
         run.build_all(options.until)
@@ -73,6 +74,8 @@ def stage(options: argparse.Namespace) -> None:
     run = _open(options)
     stage = STAGES[options.command]
     run.check(options.command)
+    if options.command == "sequences":
+        run.check_sources()
     if getattr(options, "dry_run", False):
         run.need(stage)
         print(importlib.import_module(f"regen_hf.{stage.section}").estimate(run.folder, run.config[stage.section]))

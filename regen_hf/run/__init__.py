@@ -174,6 +174,17 @@ class Run:
         for stage in self._until(until):
             self.inputs(stage)
 
+    def check_sources(self) -> None:
+        """Check that the settings of a run that has no sequences yet name what to make them of.
+
+        Raises:
+            InputError: they do not.
+        """
+        if STAGES["sequences"] in self.stages and self.manifest(STAGES["sequences"]) is None:
+            from ..sequences import check_sources
+
+            check_sources(self.config["sequences"])
+
     def need(self, stage: Stage) -> None:
         """Check that all that `stage` reads is there and fresh.
 

@@ -160,17 +160,27 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
     }
 
 
+def check_sources(config: SequencesConfig) -> None:
+    """Check that the settings name what to read.
+
+    Raises:
+        InputError: they name no reviews, or nothing that tells the items' titles.
+    """
+    if not config.sample and not (config.reviews and (config.items or "title" in config.columns)):
+        raise InputError(
+            f"No {'items' if config.reviews else 'reviews'} were given. Give the raw files (--reviews FILE… "
+            "--items FILE…), or --sample for the simulated sample world. Reviews alone are enough where columns names "
+            "their title."
+        )
+
+
 def _read(run: Path, work: Path, engine: DuckDB, config: SequencesConfig) -> tuple[Log, Log]:
     """The logs of the items and of the reviews."""
+    check_sources(config)
     reviews, items = config.reviews, config.items
     if config.sample:
         reviews, items = (str(run / "sample" / "reviews.jsonl.gz"),), (str(run / "sample" / "items.jsonl.gz"),)
     inside = not items and "title" in config.columns
-    if not reviews or not (items or inside):
-        raise InputError(
-            f"No {'items' if reviews else 'reviews'} were given. Give the raw files (--reviews FILE… --items FILE…), "
-            "or --sample for the simulated sample world. Reviews alone are enough where columns names their title."
-        )
     chunk_size = max(memory_bytes(config.memory) // 32, 2**20)
 
     def reading(kind: str) -> Reading:

@@ -4,6 +4,7 @@ python scripts/readme.py runs/sample
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,10 +18,12 @@ BEGIN, END = "<!-- scores of the quickstart: begin -->", "<!-- scores of the qui
 def section(results: dict) -> str:
     """The text between the marks."""
     counts = results["training"]["counts"]
+    minutes = sum(results["seconds"].values()) / 60
     return (
         f"{BEGIN}\n"
-        f"What `make quickstart` printed ({counts['parameters']:,} parameters, {counts['steps']:,} steps, one seed): "
-        "the model, the same model without any history and with another shopper's, and the most frequent narrative of "
+        f"What `make quickstart` printed ({counts['parameters']:,} parameters, {counts['steps']:,} steps, one seed; "
+        f"its stages took {minutes:.1f} minutes on {results['cores']} cores): the model, "
+        "the same model without any history and with another shopper's, and the most frequent narrative of "
         f"the train users.\n\n{table(results)}\n{END}"
     )
 
@@ -34,6 +37,9 @@ def main() -> None:
         for name, folder in (("training", "model"), ("evaluation", "evaluation"))
     }
     results |= {name: {key: found[key] for key in ("counts", "versions")} for name, found in manifests.items()}
+    stages = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("*/manifest.json"))]
+    results["seconds"] = {stage["stage"]: stage["seconds"] for stage in stages}
+    results["cores"] = os.cpu_count()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     readme = ROOT / "README.md"

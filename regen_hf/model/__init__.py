@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .modeling_regen import RegenForCausalLM, RegenModel
     from .pipeline import RegenPipeline, load
     from .processing_regen import RegenProcessor
+    from .registration import register
 
 __all__ = [
     "RegenConfig",
@@ -37,6 +38,7 @@ _MODULES = {
     "interaction_features": "interactions",
     "interaction_text": "interactions",
     "load": "pipeline",
+    "register": "registration",
 }
 
 
@@ -46,19 +48,5 @@ def __getattr__(name: str) -> Any:
     found = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     if name in ("RegenForCausalLM", "RegenProcessor", "load"):
         # Else `from_pretrained` of these very classes would ask whether to trust the same code in the model's folder.
-        register()
+        import_module(".registration", __name__).register()
     return found
-
-
-def register() -> None:
-    """Make the Auto classes of this process load "regen" checkpoints with the local classes, without remote code."""
-    from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
-
-    from .configuration_regen import RegenConfig
-    from .modeling_regen import RegenForCausalLM
-    from .processing_regen import RegenProcessor
-
-    AutoConfig.register("regen", RegenConfig, exist_ok=True)
-    AutoModel.register(RegenConfig, RegenForCausalLM, exist_ok=True)
-    AutoModelForCausalLM.register(RegenConfig, RegenForCausalLM, exist_ok=True)
-    AutoProcessor.register(RegenConfig, RegenProcessor, exist_ok=True)

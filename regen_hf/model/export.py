@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from . import register
 from .modeling_regen import RegenForCausalLM
 from .processing_regen import RegenProcessor
 from .prompt_encoder import RegenPromptEncoder, RegenPromptEncoderConfig
+from .registration import register
 
 SERVING = "serving.json"
 

@@ -82,7 +82,7 @@ def tiny_run(finished_run, tmp_path):
     return Path(shutil.copytree(finished_run, tmp_path / "tiny"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data():
     """The development data beside the checkout."""
     if not SHARED_DATA.is_dir():

@@ -22,12 +22,8 @@ SMALL = [
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    from .conftest import SHARED_DATA
-
-    if not SHARED_DATA.is_dir():
-        pytest.skip("the development data are not beside this checkout (../shared/data)")
-    raw = SHARED_DATA / "gift_cards_2018"
+def run(shared_data, tmp_path_factory):
+    raw = shared_data / "gift_cards_2018"
     folder = tmp_path_factory.mktemp("real") / "gift_cards"
     words = ["--reviews", raw / "Gift_Cards_5.json.gz", "--items", raw / "meta_Gift_Cards.json.gz", *SMALL]
     assert main(["run", str(folder), *map(str, words)]) == 0

@@ -53,8 +53,8 @@ def fault(number, body):
 @pytest.fixture(scope="module", params=["sample", pytest.param("gift_cards", marks=pytest.mark.real_data)])
 def world(request, tmp_path_factory):
     """(rows by the scripted model, rows by the rules, dataset card of the model's run, agreement of its votes)"""
-    if request.param == "gift_cards" and not GIFT_CARDS.is_dir():
-        pytest.skip("the development data are not beside this checkout (../shared/data)")
+    if request.param == "gift_cards":
+        request.getfixturevalue("shared_data")  # skips where they are not
     runs = tmp_path_factory.mktemp(request.param)
     until = [*WORLDS[request.param], "--until", "dataset"]
     assert main(["run", str(runs / "rules"), *until]) == 0

@@ -121,7 +121,7 @@ def _read(
     from tqdm import tqdm
 
     paths = find(patterns, option)
-    _keep_if_same(work, {"files": [_state(path) for path in paths], "reading": asdict(reading), "distinct": distinct})
+    keep_if_same(work, {"files": [_state(path) for path in paths], "reading": asdict(reading), "distinct": distinct})
     read, size, dropped, cleaned = 0, 0, Counter[str](), Counter[str]()
     made: list[Path] = []
     rejects: list[Path] = []
@@ -288,8 +288,8 @@ def _state(path: Path) -> list[str | int]:
     return [str(path), state.st_size, state.st_mtime_ns]
 
 
-def _keep_if_same(work: Path, made_from: dict[str, object]) -> None:
-    """Empty the folder unless what is in it was made from the same files in the same way."""
+def keep_if_same(work: Path, made_from: object) -> None:
+    """Empty the folder unless what is in it was made from the same: plain data that tell files and settings."""
     stamp = work / "made_from.json"
     text = json.dumps(made_from)
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ..engines import DuckDB, Spark, memory_bytes
-from ..reviews.reading import REVIEWS, Log
+from ..reviews.reading import REVIEWS, Log, keep_if_same
 from ..schema import PURCHASE_HISTORY, SEQUENCES, SPLITS
 from .core import core_items, save_baskets
 from .histories import DROPS, baskets, histories
@@ -55,13 +55,8 @@ def build_ranges(
     bounds = [f"{place * 2**32 // ranges:08x}" for place in range(ranges)] + ["g"]  # "g" is after every hex digit
     settings = {name: value for name, value in asdict(config).items() if name not in ("memory", "engine", "master")}
     tables = [[str(path.relative_to(work)), path.stat().st_mtime_ns] for path in (*reviews.tables, *items.tables)]
-    made_from = json.dumps([settings, tables])
     folder = work / f"histories-{ranges}"
-    stamp = folder / "made_from.json"
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != made_from:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        stamp.write_text(made_from, encoding="utf-8")
+    keep_if_same(folder, [settings, tables])
     titled = catalogue.filter(pc.is_valid(catalogue["title"]))
     place = pc.index_in(catalogue["asin"], titled["asin"]).combine_chunks().cast(pa.int64())
     log = engine.read_parquet(reviews.tables, REVIEWS, "reviews")

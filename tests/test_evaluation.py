@@ -6,6 +6,7 @@ import pytest
 
 from regen_hf.evaluation import CONTROLS, EvaluationConfig, metrics, report
 from regen_hf.evaluation.benchmark import build, derangement, most_frequent
+from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.schema import TASKS, rows, split_files
 
 TEXTS = ["a red pen writes well", "the blue notebook lies flat on every desk", "cheap glue. It holds."]
@@ -64,6 +65,28 @@ def test_only_the_model_and_the_shuffled_control_depend_on_the_history(finished_
             assert (
                 len({row["prediction"] for row in predictions if (row["model"], row["task"]) == (control, task)}) == 1
             )
+
+
+def test_a_model_trained_on_text_reads_the_history_as_text(tiny_run, tmp_path, monkeypatch):
+    path = tiny_run / "model" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["history"] = "text"
+    path.write_text(json.dumps(manifest))
+    asked, generate = [], RegenForCausalLM.generate
+
+    def recorded(self, input_ids, history_mask, **inputs):
+        asked.append((input_ids, history_mask))
+        return generate(self, input_ids=input_ids, history_mask=history_mask, **inputs)
+
+    monkeypatch.setattr(RegenForCausalLM, "generate", recorded)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "work").mkdir()
+    settings = EvaluationConfig(max_users=1, max_new_tokens=4, tasks=("user_profile",))
+    build(tiny_run, tmp_path / "out", tmp_path / "work", settings)
+    user = next(rows(split_files(tiny_run / "dataset", "test")))
+    tokenizer = RegenProcessor.from_pretrained(tiny_run / "model").tokenizer
+    assert user["purchase_history"][-1]["review"]["text"] in tokenizer.decode(asked[0][0][0])
+    assert not any(mask.any() for _, mask in asked)
 
 
 def test_a_finished_part_is_not_written_again(finished_run, tmp_path):

@@ -18,12 +18,14 @@ from safetensors.numpy import load_file
 from regen_hf.embeddings import VectorStore
 from regen_hf.errors import ConfigError
 from regen_hf.model import RegenForCausalLM, RegenProcessor
+from regen_hf.model.interactions import interaction_text
 from regen_hf.run import Run
 from regen_hf.schema import TASKS, rows, split_files
 from regen_hf.training import TrainingConfig, build
 from regen_hf.training.collator import Histories, RegenCollator
 from regen_hf.training.optimizer import muon_and_adamw
 from regen_hf.training.sft import make_parts, make_trainer, tokenized, train_tokenizer
+from regen_hf.training.text_history import fit_text
 
 from .conftest import TINY
 
@@ -88,6 +90,49 @@ def test_a_share_of_the_examples_has_no_history(finished_run, processor):
     empty = [example for example in made if example["row"] < 0]
     assert 0.2 < len(empty) / len(made) < 0.4
     assert not any(processor.item_token_id in example["input_ids"] for example in empty)
+
+
+def test_a_control_shows_no_history_or_another_shoppers(finished_run, processor):
+    own = examples(finished_run, processor, history_dropout=0.0)
+    empty = examples(finished_run, processor, history="empty")
+    assert {example["row"] for example in empty} == {-1}
+    shuffled = examples(finished_run, processor, history="shuffled", history_dropout=0.0)
+    assert sorted(e["row"] for e in shuffled) == sorted(e["row"] for e in own)
+    purchases = [len(row["purchase_history"]) for row in rows(split_files(finished_run / "dataset", "train"))]
+    for example, other in zip(own, shuffled, strict=True):
+        assert other["row"] != example["row"]
+        assert other["kept"] == purchases[other["row"]]
+        assert [t for t in other["labels"] if t >= 0] == [t for t in example["labels"] if t >= 0]
+
+
+def test_a_history_as_text_holds_what_the_content_vectors_are_made_of(finished_run, processor):
+    files = split_files(finished_run / "dataset", "train")
+    made = tokenized(files, processor, config(history="text", history_dropout=0.0), None)
+    user = next(rows(files))
+    for example, task in zip(made, TASKS.values(), strict=False):
+        prompt = processor.tokenizer.decode(np.array(example["input_ids"])[np.array(example["labels"]) == -100])
+        *before, last = user["purchase_history"]
+        assert all(interaction_text(purchase["item"], purchase["review"]) in prompt for purchase in before)
+        assert prompt.endswith(task.prompt + "\n")
+        assert interaction_text(last["item"], None) in prompt
+        assert (last["review"]["text"] in prompt) == (not task.last_review_withheld)
+        assert (example["row"], example["kept"]) == (-1, 0)
+
+
+def test_a_history_as_text_is_fitted_to_the_window_and_cannot_hold_a_placeholder(processor):
+    history = [
+        {"item": {"title": f"Pen {number}"}, "review": {"text": f"I bought {processor.item_token} {number}."}}
+        for number in range(20)
+    ]
+    kept, everything = fit_text(processor, history, "user_profile", None)
+    assert (kept, processor.item_token_id in everything) == (20, False)
+    kept, ids = fit_text(processor, history, "user_profile", len(everything) - 1)
+    text = processor.tokenizer.decode(ids)
+    assert (kept, "Pen 0" in text, "Pen 1\n" in text) == (19, False, True)
+    bare = processor.tokenize_prompt(0, task="user_profile")
+    assert fit_text(processor, history, "user_profile", len(bare)) == (0, bare)
+    with pytest.raises(ValueError, match="shorten it"):
+        fit_text(processor, history, "user_profile", len(bare) - 1)
 
 
 def test_examples_longer_than_the_window_are_left_out_and_told(finished_run, processor, caplog):

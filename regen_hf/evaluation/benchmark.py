@@ -34,11 +34,11 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     ]
     if not users:
         raise InputError(f"The {config.split} split holds no users. Give more reviews, or a larger share to the split.")
-    predictions = predict(run, users, work, config)
+    trained = json.loads((run / "model" / "manifest.json").read_text(encoding="utf-8"))["config"]
+    predictions = predict(run, users, work, config, as_text=trained["history"] == "text")
     pq.write_table(predictions, out / "predictions.parquet")
 
     encoder_name, encoder = similarity_encoder(run, config)
-    trained = json.loads((run / "model" / "manifest.json").read_text(encoding="utf-8"))["config"]
     results = {
         "split": config.split,
         "n_users": len(users),
@@ -55,8 +55,13 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     return {"users": len(users), "narratives": predictions.num_rows}
 
 
-def predict(run: Path, users: list[dict[str, Any]], work: Path, config: EvaluationConfig) -> pa.Table:
-    """The narratives of every model, task and user that has a reference; a finished part in `work` is kept."""
+def predict(
+    run: Path, users: list[dict[str, Any]], work: Path, config: EvaluationConfig, as_text: bool = False
+) -> pa.Table:
+    """The narratives of every model, task and user that has a reference; a finished part in `work` is kept.
+
+    `as_text`: the model reads a history as text in the prompt, as it was trained to.
+    """
     try:
         import torch
 
@@ -95,7 +100,7 @@ def predict(run: Path, users: list[dict[str, Any]], work: Path, config: Evaluati
                             None if name == "empty_history" else users[others[n] if name == "shuffled_history" else n]
                             for n in asked
                         ]
-                        texts = write(model, processor, histories, shown, task, config, bar)
+                        texts = write(model, processor, histories, shown, task, config, bar, as_text)
                     table = pa.table(
                         {
                             "reviewer_id": [users[number]["reviewer_id"] for number in asked],
@@ -122,12 +127,14 @@ def write(
     task: str,
     config: EvaluationConfig,
     bar: tqdm,
+    as_text: bool = False,
 ) -> list[str]:
     """One narrative of `task` per user by greedy decoding; None stands for an empty history."""
     import torch
 
     from ..model import interaction_features
     from ..training.collator import padded_features
+    from ..training.text_history import fit_text
 
     window = model.config.window
     room = None if window is None else window - config.max_new_tokens
@@ -139,7 +146,11 @@ def write(
     for start in range(0, len(order), config.batch_size):
         batch = order[start : start + config.batch_size]
         try:
-            fitted = [processor.fit(lengths[number], task=task, max_length=room) for number in batch]
+            if as_text:
+                shown = [user["purchase_history"] if (user := users[number]) else [] for number in batch]
+                fitted = [(0, fit_text(processor, history, task, room)[1]) for history in shown]
+            else:
+                fitted = [processor.fit(lengths[number], task=task, max_length=room) for number in batch]
         except ValueError as error:
             raise ConfigError(
                 f"The model's window of {window} tokens leaves {room} beside the {config.max_new_tokens} of "

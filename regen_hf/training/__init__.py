@@ -27,6 +27,9 @@ class TrainingConfig:
     """What the model reads of a purchase beside its two embeddings: its `rating`, and its `age` in days."""
     cf_dropout: float = 0.0
     """Chance in training that a purchase, and once more that a whole history, is shown without CF: for cold items."""
+    history: Literal["own", "empty", "shuffled", "text"] = "own"
+    """What is shown of a shopper: the `own` history, or for a control none (`empty`), that of another train shopper
+    (`shuffled`), or the purchases as `text` in the prompt, as many of the latest as fit into the window."""
     leak_safe: bool = False
     """Withhold the review of the last purchase in every task, not in the endorsement alone."""
     tasks: tuple[str, ...] = tuple(TASKS)

@@ -40,9 +40,11 @@ except ImportError as error:
 from ..embeddings import VectorStore
 from ..hub import model_card
 from ..model import RegenForCausalLM, RegenProcessor, interaction_features
+from ..model.interactions import interaction_text
 from ..progress import show_bar
 from .collator import Histories, RegenCollator
 from .optimizer import muon_and_adamw
+from .text_history import fit_text
 
 if TYPE_CHECKING:
     from . import TrainingConfig
@@ -190,11 +192,14 @@ def cf_vectors(run: Path) -> tuple[NDArray[np.float32], float]:
 
 
 def train_tokenizer(train: list[Path], config: TrainingConfig) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of the train users' narratives and the task prompts."""
+    """A byte-level BPE tokenizer of the task prompts and the train users' narratives, and of histories read as text."""
+    as_text = config.history == "text"
 
     def texts() -> Iterator[str]:
         yield from (task.prompt for task in TASKS.values())
-        for row in rows(train, ["last_purchase", "user"]):
+        for row in rows(train, ["last_purchase", "user", *(["purchase_history"] if as_text else [])]):
+            if as_text:
+                yield from (interaction_text(bought["item"], bought["review"]) for bought in row["purchase_history"])
             for task in TASKS.values():
                 if text := task.text(row):
                     yield text
@@ -252,32 +257,34 @@ def tokenized(
     """
     chance = random.Random(config.seed)  # noqa: S311 (no secret)
     too_long = shortened = 0
-    for number, row in enumerate(rows(files)):
-        purchases = len(row["purchase_history"])
+    for row, shown, history in users(files, config.history == "shuffled"):
+        purchases = len(history)
         for name in config.tasks:
             text = TASKS[name].text(row)
             if not text:
                 continue
-            dropped = chance.random() < config.history_dropout
+            dropped = chance.random() < config.history_dropout or config.history == "empty"
             completion = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
             completion = [*completion, processor.tokenizer.eos_token_id]
             room = None if window is None else window - len(completion)
             if room is not None and room < len(processor.tokenize_prompt(0, task=name)):
                 too_long += 1
                 continue
-            kept, prompt = processor.fit(0 if dropped else purchases, task=name, max_length=room)
+            if config.history == "text":
+                kept, prompt = fit_text(processor, [] if dropped else history, name, room)
+            else:
+                kept, prompt = processor.fit(0 if dropped else purchases, task=name, max_length=room)
             shortened += not dropped and kept < purchases
             withheld = name in processor.metadata_only_tasks
+            soft = 0 if config.history == "text" else kept
             yield {
                 "input_ids": prompt + completion,
                 "labels": [-100] * len(prompt) + completion,
-                "row": -1 if dropped else number,
+                "row": shown if soft else -1,
                 "length": len(prompt) + len(completion),
                 "withheld": withheld,
-                "kept": kept,
-                "features": interaction_features(
-                    row["purchase_history"][purchases - kept :], config.interaction_features, withheld
-                ),
+                "kept": soft,
+                "features": interaction_features(history[purchases - soft :], config.interaction_features, withheld),
             }
     if shortened:
         logging.getLogger(__name__).warning(
@@ -289,6 +296,22 @@ def tokenized(
         logging.getLogger(__name__).warning(
             "%d examples are longer than the model's window of %s tokens and were left out.", too_long, window
         )
+
+
+def users(files: list[Path], shuffled: bool) -> Iterator[tuple[dict[str, Any], int, list[dict[str, Any]]]]:
+    """Each user's row with the number and the history of the user to show: the same one, or where `shuffled` the next.
+
+    Users lie in the order of a hash, so the next one is like any other.
+    """
+    first = before = None
+    for number, row in enumerate(rows(files)):
+        if not shuffled:
+            yield row, number, row["purchase_history"]
+        elif before is not None:
+            yield before, number, row["purchase_history"]
+        first, before = first or row, row
+    if shuffled and first is not None and before is not None:
+        yield before, 0, first["purchase_history"]
 
 
 class GroupedTrainer(SFTTrainer):

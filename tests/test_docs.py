@@ -33,7 +33,7 @@ def test_the_page_on_using_a_model(office, capsys):
     known = processor.cf_asins[int(processor.cf_factors.any(1).argmax())]
     for block in blocks:
         exec(block.replace("B01", known), names)
-    assert capsys.readouterr().out.endswith("['NEW']\n['NEW']\n")
+    assert "['NEW']\n['NEW']\n" in capsys.readouterr().out
     assert RegenProcessor.from_pretrained(office).unknown_items(names["histories"]) == []
     soft, cf_part, content_part = names["soft"], names["cf_part"], names["content_part"]
     assert soft.shape == cf_part.shape == content_part.shape == (1, 1, 32)

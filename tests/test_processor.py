@@ -316,6 +316,45 @@ def test_new_items_get_a_vector_from_those_who_bought_them_and_keep_it(tmp_path)
         processor().fold_in(fans_of_a)
 
 
+def test_the_next_items_are_those_that_implicit_recommends():
+    import implicit
+    from scipy.sparse import csr_matrix
+
+    bought = np.random.default_rng(0).random((30, 12)) < 0.3
+    bought[:, 11] = False
+    ratings = np.where(bought, np.random.default_rng(1).integers(1, 6, (30, 12)), 0)
+    user_items = csr_matrix(np.where(bought, 1.0 + 2.0 * ratings, 0).astype(np.float32))
+    als = implicit.als.AlternatingLeastSquares(factors=CF_DIM, regularization=0.2, iterations=3, random_state=0)
+    als.fit(user_items, show_progress=False)
+    factors = als.item_factors.copy()
+    factors[11] = 0.0  # nobody bought it: no vector
+    asins = [f"i{item}" for item in range(12)]
+    parts = processor(cf_asins=asins, cf_factors=factors, cf_alpha=2.0, cf_regularization=0.2)
+    histories = [
+        [
+            {"item": {"asin": asins[item]}, "review": {"rating": int(ratings[user, item])}}
+            for item in np.flatnonzero(row)
+        ]
+        for user, row in enumerate(bought[:5])
+    ]
+    items, scores = als.recommend(np.arange(5), user_items[:5], N=3, recalculate_user=True)
+    found = parts.recommend(histories, n=3)
+    assert [[asin for asin, _ in each] for each in found] == [[asins[item] for item in row] for row in items]
+    np.testing.assert_allclose([[score for _, score in each] for each in found], scores, rtol=1e-3, atol=1e-4)
+    assert parts.recommend(histories[0], n=3) == found[0]
+    everything = [asin for asin, _ in parts.recommend(histories[0], n=100)]
+    assert set(everything) == set(asins[:11]) - {purchase["item"]["asin"] for purchase in histories[0]}
+    assert parts.recommend([[], [purchase("unheard of")]]) == [[], []]
+    assert parts.recommend([]) == []
+
+
+def test_what_keeps_the_next_items_from_being_told_is_told():
+    with pytest.raises(ValueError, match="holds no CF vectors, so it cannot tell the next items"):
+        processor(cf_asins=[], cf_factors=None).recommend([purchase("A")])
+    with pytest.raises(ValueError, match="n was given 0, expected"):
+        processor().recommend([purchase("A")], n=0)
+
+
 def test_the_window_counts_the_prompt_and_what_is_to_be_written():
     parts = processor()
     n_prompt = len(parts.tokenize_prompt(0, TASK))

@@ -44,6 +44,9 @@ print(json.dumps({
     "item_token_id": config.item_token_id,
     "logits": [logits, again],
     "texts": processor.batch_decode(tokens[:, inputs["input_ids"].shape[1]:], skip_special_tokens=True),
+    "effects": model.leave_one_out(torch.tensor([[20, 21], [22, 23]]), **inputs).tolist(),
+    "shares": model.shares(**inputs).tolist(),
+    "next": processor.recommend(history, n=2),
     "tied": model.lm_head.weight is model.get_input_embeddings().weight,
 }))
 if len(sys.argv) > 2:
@@ -75,39 +78,49 @@ def saved(tmp_path_factory):
     inputs = parts(history=HISTORY, task="long_user_summary")
     tokens = model.generate(**inputs, max_new_tokens=5, min_new_tokens=5, do_sample=False)
     texts = parts.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    looked_into = {
+        "effects": model.leave_one_out(torch.tensor([[20, 21], [22, 23]]), **inputs).tolist(),
+        "shares": model.shares(**inputs).tolist(),
+        "next": [[list(pair) for pair in pairs] for pairs in parts.recommend(HISTORY, n=2)],
+    }
     with torch.no_grad():
-        return folder, model(**inputs).logits[0, -1].tolist(), texts
+        return folder, model(**inputs).logits[0, -1].tolist(), texts, looked_into
 
 
-def check(result, logits, texts):
+def check(result, logits, texts, looked_into):
     assert result["classes"] == ["RegenConfig", "RegenProcessor", "RegenForCausalLM", "RegenForCausalLM"]
     assert set(result["modules"]) == {"transformers_modules"}
     assert result["item_token_id"] == 3
     assert result["texts"] == texts
     assert result["tied"]
+    for name in ("effects", "shares"):
+        torch.testing.assert_close(*(torch.tensor(each[name]) for each in (result, looked_into)), rtol=1e-3, atol=1e-4)
+    assert [[asin for asin, _ in pairs] for pairs in result["next"]] == [
+        [asin for asin, _ in pairs] for pairs in looked_into["next"]
+    ]
     for each in result["logits"]:
         assert each == pytest.approx(logits, rel=1e-4, abs=1e-5)
 
 
 def test_a_folder_loads_and_generates_without_regen_hf_and_what_it_saves_does_too(saved, tmp_path):
-    folder, logits, texts = saved
-    check(run(tmp_path, folder, save_to=tmp_path / "again"), logits, texts)
-    check(run(tmp_path, tmp_path / "again"), logits, texts)
+    folder, *expected = saved
+    check(run(tmp_path, folder, save_to=tmp_path / "again"), *expected)
+    check(run(tmp_path, tmp_path / "again"), *expected)
 
 
 def test_a_repository_of_the_hubs_cache_loads_and_generates_without_regen_hf(saved, tmp_path):
-    folder, logits, texts = saved
+    folder, *expected = saved
     commit = "0123456789abcdef0123456789abcdef01234567"
     repository = tmp_path / "fresh home" / "hub" / "models--org--regen-tiny"
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(commit)
     (repository / "snapshots").mkdir()
     (repository / "snapshots" / commit).symlink_to(folder, target_is_directory=True)
-    check(run(tmp_path, "org/regen-tiny"), logits, texts)
+    check(run(tmp_path, "org/regen-tiny"), *expected)
 
 
 def test_a_folder_holds_no_path_of_the_machine_it_was_saved_on(saved):
-    folder, _, _ = saved
+    folder, *_ = saved
     for path in folder.rglob("*"):
         if path.suffix in {".json", ".py", ".md", ".jinja"}:
             assert str(folder) not in path.read_text(), path

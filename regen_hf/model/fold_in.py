@@ -1,6 +1,6 @@
-"""CF vectors for items that came after training: one closed step of weighted ALS, without fitting again.
+"""CF vectors for users and items that came after training: one closed step of weighted ALS, without fitting again.
 
-Shapes: K vectors, d the width of the CF vectors.
+Shapes: I items, K vectors, d the width of the CF vectors.
 """
 
 from __future__ import annotations
@@ -27,6 +27,44 @@ def solve(gram: np.ndarray, vectors: np.ndarray, confidence: np.ndarray, regular
     return np.linalg.solve(normal, vectors.T @ confidence)  # (d,)
 
 
+def confidences(history: Sequence[Mapping[str, Any]], alpha: float) -> dict[str, float]:
+    """The confidence of each item of a history: 1 + alpha * rating, of three stars where there is no rating.
+
+    >>> pen = {"item": {"asin": "pen"}, "review": {"rating": 5}}
+    >>> confidences([pen, {"item": {"asin": "ink"}}, {"item": {"asin": "pen"}, "review": None}], alpha=1.0)
+    {'pen': 6.0, 'ink': 4.0}
+    """
+    weight: dict[str, float] = {}  # several purchases of one item count as their highest
+    for purchase in history:
+        asin, rating = purchase["item"].get("asin"), (purchase.get("review") or {}).get("rating")
+        if asin is not None:
+            weight[asin] = max(weight.get(asin, 0.0), 1.0 + alpha * (3 if rating is None else rating))
+    return weight
+
+
+def fold_in_user(
+    weight: Mapping[str, float],
+    rows: Mapping[str, int],
+    item_factors: np.ndarray,
+    item_gram: np.ndarray,
+    regularization: float,
+) -> np.ndarray | None:
+    """The vector of a user, shape (d,), from the confidence of each item bought; None where none of them has a vector.
+
+    Args:
+        weight: what `confidences` gives.
+        rows: the row of `item_factors` of each item that has a vector.
+        item_factors: shape (I, d).
+        item_gram: the sum of v v' over all items, shape (d, d).
+        regularization: λ of ALS.
+    """
+    known = [asin for asin in weight if asin in rows]
+    if not known:
+        return None
+    confidence = np.array([weight[asin] for asin in known])
+    return solve(item_gram, item_factors[[rows[asin] for asin in known]], confidence, regularization)
+
+
 def fold_in_items(
     histories: Sequence[Sequence[Mapping[str, Any]]],
     rows: Mapping[str, int],
@@ -51,16 +89,10 @@ def fold_in_items(
     item_gram = item_factors.T @ item_factors  # (d, d)
     buyers: dict[str, list[tuple[np.ndarray, float]]] = defaultdict(list)
     for history in histories:
-        weight: dict[str, float] = {}  # several purchases of one item count as their highest
-        for purchase in history:
-            asin, rating = purchase["item"].get("asin"), (purchase.get("review") or {}).get("rating")
-            if asin is not None:
-                weight[asin] = max(weight.get(asin, 0.0), 1.0 + alpha * (3 if rating is None else rating))
-        known = [asin for asin in weight if asin in rows]
-        if not known:
+        weight = confidences(history, alpha)
+        user = fold_in_user(weight, rows, item_factors, item_gram, regularization)  # (d,)
+        if user is None:
             continue
-        confidence = np.array([weight[asin] for asin in known])
-        user = solve(item_gram, item_factors[[rows[asin] for asin in known]], confidence, regularization)  # (d,)
         for asin in weight.keys() - rows.keys():
             buyers[asin].append((user, weight[asin]))
     return {
@@ -74,4 +106,4 @@ def fold_in_items(
     }
 
 
-__all__ = ["fold_in_items", "solve"]
+__all__ = ["confidences", "fold_in_items", "fold_in_user", "solve"]

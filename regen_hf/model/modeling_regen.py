@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils.generic import can_return_tuple
 
 from .adapter import RegenAdapter
+from .attribution import HistoryAttribution
 from .configuration_regen import RegenConfig
 
 HISTORY = ("history_cf", "history_content", "history_mask", "history_features")
@@ -158,7 +159,7 @@ class RegenModel(FusedPrompt):
         )  # last_hidden_state: (B, T, D)
 
 
-class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
+class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin):
     """The fused model with the language model's head: build with `from_backbone`, load with `from_pretrained`.
 
     Args:

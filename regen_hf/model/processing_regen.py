@@ -22,9 +22,9 @@ from safetensors.numpy import load_file, save_file
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import cached_file
 
-from .fold_in import fold_in_items
 from .histories import first_columns, one_each, read_histories
 from .interactions import interaction_features, interaction_text
+from .item_vectors import ItemVectors
 
 ITEM_NAMES = "cf_items.json"
 ITEM_VECTORS = "cf_items.safetensors"
@@ -33,7 +33,7 @@ ENCODER_FOLDER = "content_encoder"
 logger = logging.getLogger(__name__)
 
 
-class RegenProcessor(ProcessorMixin):
+class RegenProcessor(ItemVectors, ProcessorMixin):
     """Turns purchase histories and a task into the inputs of [`RegenForCausalLM`].
 
     Args:
@@ -77,7 +77,7 @@ class RegenProcessor(ProcessorMixin):
     ) -> None:
         super().__init__(tokenizer)
         self.cf_asins = list(cf_asins)
-        self.cf_factors = None if cf_factors is None else np.ascontiguousarray(cf_factors, dtype=np.float32)
+        self.cf_factors: Any = None if cf_factors is None else np.ascontiguousarray(cf_factors, dtype=np.float32)
         self.content_encoder = content_encoder
         self.task_prompts = dict(task_prompts or {})
         self.metadata_only_tasks = list(metadata_only_tasks)
@@ -179,53 +179,6 @@ class RegenProcessor(ProcessorMixin):
                 )
             kept -= excess
         return kept, ids
-
-    def unknown_items(self, history: Any) -> list[str | None]:
-        """The items of one history or several that have no CF vector, once per purchase; `fold_in` gives them one."""
-        if self.cf_factors is None:
-            return []
-        asins = [purchase["item"].get("asin") for row in read_histories(history)[0] for purchase in row]
-        return [asin for asin in asins if asin not in self._cf_rows]
-
-    def fold_in(self, histories: Any) -> list[str]:
-        """Give CF vectors to the new items of `histories`, with no training: one closed step of ALS for each.
-
-        The histories are of customers who bought the new items among others that have a vector, the more the better.
-        Items that have a vector keep it, and so do all customers: to the model they are their histories. Save the
-        processor to keep the new vectors.
-
-        Args:
-            histories: as in `__call__`; every purchase counts, not the latest `max_history` alone.
-
-        Returns:
-            The items that have a vector now and had none before. An item that was bought with unknown items alone is
-            not among them.
-
-        Raises:
-            ValueError: a history is malformed, or this processor has no CF vectors to start from.
-        """
-        if self.cf_factors is None or self.cf_user_gram is None:
-            raise ValueError(
-                "This processor holds no cf_user_gram, which new items need: run `regen embeddings` and `regen train` "
-                "with this version, or give RegenProcessor the sum of x x' over the user vectors of ALS."
-            )
-        found = fold_in_items(
-            read_histories(histories)[0],
-            self._cf_rows,
-            self.cf_factors,
-            self.cf_user_gram,
-            self.cf_alpha,
-            self.cf_regularization,
-        )
-        places = {asin: row for row, asin in enumerate(self.cf_asins)}
-        added = [asin for asin in found if asin not in places]
-        self.cf_asins += added
-        self.cf_factors = np.vstack([self.cf_factors, np.zeros((len(added), self.cf_factors.shape[1]), np.float32)])
-        places |= {asin: row for row, asin in enumerate(added, len(places))}
-        for asin, vector in found.items():
-            self.cf_factors[places[asin]] = vector
-            self._cf_rows[asin] = places[asin]
-        return list(found)
 
     def __call__(
         self,
@@ -413,23 +366,6 @@ class RegenProcessor(ProcessorMixin):
         if purchases and task in self.metadata_only_tasks:
             texts[-1] = interaction_text(purchases[-1]["item"], None)
         return texts
-
-    def _cf_vectors(self, purchases: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
-        """Raw v_i of each purchase, zero for a cold item: (N, cf_dim)."""
-        if self.cf_factors is None:
-            return None
-        rows = [self._cf_rows.get(purchase["item"].get("asin"), -1) for purchase in purchases]
-        vectors = np.zeros((len(rows), self.cf_factors.shape[1]), dtype=np.float32)
-        known = np.array(rows, dtype=np.int64) >= 0
-        vectors[known] = self.cf_factors[np.array(rows, dtype=np.int64)[known]]
-        if not known.all() and not self._told_of_cold_items:
-            self._told_of_cold_items = True
-            logger.warning(
-                "%d of %d purchases are of items without a CF vector: the model sees only their text. Said once.",
-                int((~known).sum()),
-                len(rows),
-            )
-        return vectors
 
     def _content_vectors(self, texts: list[str]) -> np.ndarray | None:
         """s_i of each text, L2 normalised: (N, content_dim)."""

@@ -69,16 +69,16 @@ def run(options: argparse.Namespace) -> None:
 
 def stage(options: argparse.Namespace) -> None:
     """One stage."""
-    from ..run import STAGES
+    from ..run import EXTRAS, STAGES
 
     run = _open(options)
-    stage = STAGES[options.command]
+    stage = EXTRAS[options.extra] if options.extra else STAGES[options.command]
     run.check(options.command)
     if options.command == "sequences":
         run.check_sources()
     if getattr(options, "dry_run", False):
         run.need(stage)
-        print(importlib.import_module(f"regen_hf.{stage.section}").estimate(run.folder, run.config[stage.section]))
+        print(importlib.import_module(stage.code).estimate(run.folder, run.config[stage.section]))
         return
     # They have no command of their own: they are what `regen sequences --sample` and `regen dataset --from-release`
     # begin with.
@@ -91,17 +91,20 @@ def stage(options: argparse.Namespace) -> None:
         run.need(stage)
         run.save()
         run.tell(stage)
+    if options.extra:
+        print(importlib.import_module(stage.code).summary(run.folder / stage.folder))
 
 
 def status(options: argparse.Namespace) -> None:
     """Which stages are fresh."""
-    from ..run import Run, describe
+    from ..run import EXTRAS, Run, describe
 
     folder = Path(options.folder)
     if not (folder / "run.json").exists():
         raise RegenError(f"{folder} is not a run folder. Make one with `regen quickstart` or `regen run {folder} …`.")
     run = Run(folder)
-    for stage in run.stages:
+    beside = [stage for stage in EXTRAS.values() if run.manifest(stage)]
+    for stage in [*run.stages, *beside]:
         manifest = run.manifest(stage)
         if manifest is None:
             state, seconds, counts = "missing", "", ""

@@ -92,6 +92,10 @@ Writes narratives for users whom training has not seen, scores them, and does th
 
   regen evaluate runs/sample --max-users 100
   regen evaluate runs/sample --tasks user_profile long_user_summary
+
+Further evaluations, each with settings of its own that its --help tells:
+
+  regen evaluate runs/sample --next-item             the hidden last purchase among the whole catalogue
 """,
     ),
     "figures": (
@@ -104,6 +108,23 @@ training loss, the scores of the evaluation. Computes nothing again.
 """,
     ),
 }
+
+BESIDE = {
+    "next-item": (
+        "predict the hidden last purchase instead",
+        """\
+Hides the last purchase of every test user, ranks the whole catalogue but what the user had bought before, and tells
+Recall@{1,5,10,50}, NDCG@{5,10} and MRR with 95 % intervals, for all targets and for warm and cold ones apart: by
+popularity, item kNN, ALS with new users folded in, content similarity, and a blend whose weights validation users
+choose. Nothing of a test user is fitted on. It needs no trained model. Writes RUN/next_item/results.json, and
+ranks.parquet with the rank of every target.
+
+  regen evaluate runs/office --next-item
+  regen evaluate runs/office --next-item --max-users 5000
+""",
+    ),
+}
+"""Evaluations beside that of narratives, by their option of `regen evaluate`."""
 
 COLUMNS = "YAML that maps columns of one's own: columns: {user: …, item: …, time: …}, item_columns: {…}"
 
@@ -131,6 +152,8 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     called_by = parser.add_subparsers(title="commands", metavar="<command>")
     # Only the command that is called imports its stage: `regen --help` stays fast.
     called = next((word for word in arguments if not word.startswith("-")), None)
+    given = {word.partition("=")[0] for word in arguments}
+    extra = next((name for name in BESIDE if called == "evaluate" and f"--{name}" in given), None)
 
     def add(name: str, about: str, text: str, do: Any, folder: bool = True) -> argparse.ArgumentParser:
         command = called_by.add_parser(
@@ -170,13 +193,18 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     everything.add_argument("--until", metavar="STAGE", default="figures", help="the last stage to run (%(default)s)")
 
     for name, (about, text) in STAGE_COMMANDS.items():
-        command = add(name, about, text, commands.stage)
-        command.set_defaults(command=name)
+        command = add(name, about, BESIDE[extra][1] if extra and name == "evaluate" else text, commands.stage)
+        command.set_defaults(command=name, extra=extra)
         _add_common(command)
         if called == name:
-            from ..run import STAGES, config_class
+            from ..run import EXTRAS, STAGES, config_class
 
-            _add_settings(command, STAGES[name].section, config_class(STAGES[name]))
+            stage = EXTRAS[extra] if extra else STAGES[name]
+            _add_settings(command, stage.section, config_class(stage))
+        if name == "evaluate":
+            beside = command.add_mutually_exclusive_group()
+            for option, (what, _) in BESIDE.items():
+                beside.add_argument(f"--{option}", action="store_true", help=what)
         if name in ("narratives", "ratings"):
             command.add_argument("--dry-run", action="store_true", help="tell requests, tokens and USD, send nothing")
         if name == "sequences":

@@ -26,9 +26,10 @@ from .. import __version__, prompts
 from ..config import fingerprint, read_yaml
 from ..errors import ConfigError, RunError
 from . import files
-from .stages import STAGES, Config, Stage, config_class, make_config, plain, versions
+from .stages import EXTRAS, STAGES, Config, Stage, config_class, make_config, plain, versions
 
 __all__ = [
+    "EXTRAS",
     "FORMAT",
     "STAGES",
     "Config",
@@ -254,7 +255,7 @@ class Run:
                     shutil.rmtree(other)
             keep.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
-            module = importlib.import_module(f"regen_hf.{stage.section}")
+            module = importlib.import_module(stage.code)
             counts = module.build(run=self.folder, out=new, work=keep, config=self.config[stage.section])
             manifest = {
                 "stage": stage.command,

@@ -39,6 +39,13 @@ class Stage:
     """Prompt files in `regen_hf/prompts` that its output depends on, where a language model writes it."""
     reads_what_is_there: bool = False
     """It works with those of `reads` that the run has, rather than needing them all."""
+    module: str = ""
+    """Its module in `regen_hf`, where that is not the name of its settings."""
+
+    @property
+    def code(self) -> str:
+        """The full name of its module."""
+        return f"regen_hf.{self.module or self.section}"
 
 
 STAGES = {
@@ -124,13 +131,27 @@ STAGES = {
     )
 }
 
+EXTRAS = {
+    "next-item": Stage(
+        "evaluate --next-item",
+        "next_item",
+        "NextItemConfig",
+        "next_item",
+        ("dataset", "embeddings"),
+        "rank the catalogue for held-out users",
+        ("implicit", "numpy"),
+        module="evaluation.next_item",
+    ),
+}
+"""Further evaluations, by their option of `regen evaluate`: made where they are asked for, and read by no stage."""
+
 Config = dict[str, Any]
 """The settings of a run: an instance of the config dataclass of each stage, by section name."""
 
 
 def config_class(stage: Stage) -> type:
     """The config dataclass of `stage`; imports the stage's module."""
-    cls: type = getattr(importlib.import_module(f"regen_hf.{stage.section}"), stage.config)
+    cls: type = getattr(importlib.import_module(stage.code), stage.config)
     return cls
 
 
@@ -140,15 +161,15 @@ def make_config(values: Mapping[str, Any]) -> Config:
     Raises:
         ConfigError: a section or key does not exist, or a value is refused.
     """
-    sections = [stage.section for stage in STAGES.values()]
+    stages = [*STAGES.values(), *EXTRAS.values()]
+    sections = [stage.section for stage in stages]
     for name, value in values.items():
         if name not in sections:
             raise ConfigError(unknown(name, sections))
         if not isinstance(value, Mapping):
             raise ConfigError(f"Section {name!r} was given {value!r}, expected settings as 'key: value'.")
     return {
-        stage.section: section(config_class(stage), values.get(stage.section, {}), stage.section)
-        for stage in STAGES.values()
+        stage.section: section(config_class(stage), values.get(stage.section, {}), stage.section) for stage in stages
     }
 
 

@@ -1,0 +1,405 @@
+"""Next item prediction (section 4.1, task 3): the last purchase of held-out users hidden, the whole catalogue ranked.
+
+The protocol, which is the usual one of full ranking with one item left out:
+
+- A test user's purchases but the last one are the history, the item of the last one is the target. Nothing of these
+  users was fitted on: popularity, item kNN and ALS know the train users alone, whose whole histories they see. Users
+  are split by a hash and not by time, so a train user's purchase may be later than the target.
+- Every item of the catalogue is ranked but those of the history, which no model may recommend again. A user whose last
+  purchase repeats an earlier one could never be met so and is left out, as is one with a single purchase; both are
+  counted.
+- Of items with equal scores an order drawn by seed decides, the same for all models; an item that a model knows nothing
+  of (no train user bought it) comes after all that it scores.
+- A target is cold if no train user bought it, else warm. Metrics stand for all targets, the warm and the cold ones.
+
+Models: `popularity` (train users who bought the item), `item_knn` (cosine between items over their train buyers, summed
+over the history), `als` (the run's CF vectors; a new user's is solved in one step from the history, Hu et al. 2008),
+`content` (the run's content vectors of item metadata, against their mean over the history) and `blend` (a weighted sum
+of the four, each standardised within a user; the weights that give validation users the best MRR).
+
+Shapes: U users, I items of the catalogue, d width of vectors. With one target per user Recall@k is the hit rate,
+NDCG@k is 1 / log2(1 + rank) within the first k, and MRR is the mean of 1 / rank over the whole catalogue.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..config import at_least, check_seed
+from ..errors import InputError, missing_extra
+from ..schema import rows, split_files
+from .metrics import mean_interval
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+MODELS = {
+    "popularity": "how many train users bought the item",
+    "item_knn": "items bought by the train users who bought those of the history (cosine)",
+    "als": "the run's CF vectors, a new user folded in from the history",
+    "content": "the run's content vectors of item metadata, against their mean over the history",
+    "blend": "a weighted sum of the four others, weights chosen on validation users",
+}
+PARTS = tuple(MODELS)[:-1]
+RECALL, NDCG = (1, 5, 10, 50), (5, 10)
+STEP = 5
+"""Weights of the blend are multiples of 1 / STEP that add up to 1: 56 of them for four parts."""
+MOST_SCORES = 4_000_000
+"""Scores held at once for one model."""
+MOST_VALIDATION = 1000
+"""Validation users that the weights of the blend are chosen on, the first of the split."""
+
+
+@dataclass(frozen=True)
+class NextItemConfig:
+    """Settings of `regen evaluate RUN --next-item`."""
+
+    max_users: int = 0
+    """Test users whose last purchase is predicted, the first of the split; 0 for all of them."""
+    neighbours: int = 100
+    """Similar items that item kNN keeps for each item."""
+    seed: int = 0
+    """Seed of the bootstrap and of the order among equal scores."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "max_users")
+        at_least(self, 1, "neighbours")
+        check_seed(self)
+
+
+@dataclass(frozen=True)
+class Cases:
+    """Users with their last purchase hidden."""
+
+    reviewer_ids: list[str]
+    histories: list[NDArray[np.int64]]
+    """Items of each history, oldest first."""
+    confidences: list[NDArray[np.float64]]
+    """ALS confidence of each of them."""
+    targets: NDArray[np.int64]
+    """The item of each last purchase, shape (U,)."""
+    left_out: dict[str, int]
+    """Users that are no cases, by the reason."""
+
+    def __len__(self) -> int:
+        return len(self.reviewer_ids)
+
+
+def build(run: Path, out: Path, work: Path, config: NextItemConfig) -> dict[str, Any]:
+    """Rank the catalogue for the test users of `run`; `results.json` and `ranks.parquet` go into `out`.
+
+    Raises:
+        InputError: no test user has a last purchase to predict.
+    """
+    from ..run.stages import EXTRAS, versions
+
+    recommender = Recommender.of(run, config)
+    cases = read_cases(run, "test", recommender.index, recommender.alpha, config.max_users)
+    if not len(cases):
+        raise InputError(
+            "No test user has a last purchase to predict: it takes two purchases of different items. Users left out: "
+            f"{cases.left_out}. Give more reviews, or a larger share to the test split."
+        )
+    tuning = read_cases(run, "validation", recommender.index, recommender.alpha, MOST_VALIDATION)
+    weights = choose_weights(recommender, tuning)
+    found = ranks(recommender, cases, weights)
+    cold = recommender.popularity[cases.targets] == 0
+    results = {
+        "split": "test",
+        "n_users": len(cases),
+        "left_out": cases.left_out,
+        "catalogue": {"items": len(recommender.popularity), "cold": int((recommender.popularity == 0).sum())},
+        "targets": {"warm": int((~cold).sum()), "cold": int(cold.sum())},
+        "blend": {
+            "weights": None if weights is None else dict(zip(PARTS, weights, strict=True)),
+            "validation_users": len(tuning),
+            "chosen_by": "mrr",
+        },
+        "models": {
+            model: {
+                group: metrics_of(of_model[chosen], config.seed)
+                for group, chosen in (("all", slice(None)), ("warm", ~cold), ("cold", cold))
+            }
+            for model, of_model in found.items()
+        },
+        "about": {model: MODELS[model] for model in found},
+        "seed": config.seed,
+        "versions": versions(EXTRAS["next-item"]),
+    }
+    (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    asins = np.array(recommender.asins)
+    columns = {"reviewer_id": cases.reviewer_ids, "target": asins[cases.targets].tolist(), "cold": cold}
+    pq.write_table(pa.table(columns | found), out / "ranks.parquet")
+    return {"users": len(cases), "items": len(recommender.popularity)}
+
+
+def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, limit: int = 0) -> Cases:
+    """The users of `split` in the dataset of `run` with their last purchase hidden, at most `limit` (0: all).
+
+    Args:
+        run: A run with a dataset.
+        split: One of `schema.SPLITS`.
+        index: The place of each asin in the catalogue.
+        alpha: A purchase rated r has the ALS confidence 1 + alpha * r; without a rating, of three stars.
+        limit: Cases to read.
+    """
+    cases = Cases([], [], [], np.zeros(0, dtype=np.int64), {"one_purchase": 0, "bought_before": 0})
+    targets: list[int] = []
+    for row in rows(split_files(run / "dataset", split), ["reviewer_id", "purchase_history"]):
+        items = [index[purchase["item"]["asin"]] for purchase in row["purchase_history"]]
+        if len(items) < 2 or items[-1] in items[:-1]:
+            cases.left_out["one_purchase" if len(items) < 2 else "bought_before"] += 1
+            continue
+        confidence: dict[int, float] = {}  # of several purchases of one item the highest, as in the fit
+        for item, purchase in zip(items[:-1], row["purchase_history"], strict=False):
+            rating = (purchase["review"] or {}).get("rating")
+            confidence[item] = max(confidence.get(item, 0.0), 1.0 + alpha * (3 if rating is None else rating))
+        cases.reviewer_ids.append(row["reviewer_id"])
+        cases.histories.append(np.fromiter(confidence, dtype=np.int64))
+        cases.confidences.append(np.fromiter(confidence.values(), dtype=np.float64))
+        targets.append(items[-1])
+        if len(targets) == limit:
+            break
+    return Cases(
+        cases.reviewer_ids, cases.histories, cases.confidences, np.array(targets, dtype=np.int64), cases.left_out
+    )
+
+
+class Recommender:
+    """What scores the catalogue for a history, fitted on train users alone.
+
+    Args:
+        asins: The catalogue, I of them; its order is that of every array below.
+        train: Which train user bought which item, shape (train users, I).
+        item_factors: CF vectors, shape (I, d).
+        content: Content vectors of the items' metadata, shape (I, d).
+        alpha: Of the ALS confidence, see `read_cases`.
+        regularization: λ of ALS.
+        config: Neighbours, and the seed of the order among equal scores.
+    """
+
+    def __init__(
+        self,
+        asins: Sequence[str],
+        train: csr_matrix,
+        item_factors: NDArray[np.float32],
+        content: NDArray[np.floating],
+        alpha: float,
+        regularization: float,
+        config: NextItemConfig,
+    ) -> None:
+        try:
+            from implicit.nearest_neighbours import ItemItemRecommender
+        except ImportError:
+            raise missing_extra("implicit", "train") from None
+        self.asins = list(asins)
+        self.index = {asin: number for number, asin in enumerate(asins)}
+        self.alpha, self.regularization = alpha, regularization
+        bought = train.astype(bool).astype(np.float64)
+        self.popularity = np.asarray(bought.sum(axis=0)).ravel()  # (I,)
+        neighbours = ItemItemRecommender(K=config.neighbours + 1)  # an item is its own nearest
+        # Columns of length 1, so that their products are cosines. (implicit's CosineRecommender warns of its own work.)
+        neighbours.fit(bought.multiply(np.maximum(self.popularity, 1) ** -0.5).tocsr(), show_progress=False)
+        self.similarity = neighbours.similarity.tocsr()  # (I, I)
+        self.item_factors = item_factors.astype(np.float64)
+        self.gram = self.item_factors.T @ self.item_factors  # (d, d)
+        norms = np.linalg.norm(content.astype(np.float32), axis=1, keepdims=True)
+        self.content = content.astype(np.float32) / np.maximum(norms, 1e-12)
+        self.tiebreak = np.random.default_rng(config.seed).permutation(len(self.asins))  # (I,)
+
+    @classmethod
+    def of(cls, run: Path, config: NextItemConfig) -> Recommender:
+        """The recommender of a run with a dataset and embeddings."""
+        from safetensors.numpy import load_file
+
+        from ..embeddings.cf import user_item_matrix
+
+        folder = run / "embeddings"
+        settings = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["config"]
+        asins = pq.read_table(folder / "items.parquet").column("asin").to_pylist()
+        train = user_item_matrix(split_files(run / "dataset", "train"), asins, settings["cf_alpha"])
+        return cls(
+            asins,
+            train,
+            load_file(folder / "cf.safetensors")["item_factors"],
+            np.load(folder / "content_items.npy", allow_pickle=False),
+            settings["cf_alpha"],
+            settings["cf_regularization"],
+            config,
+        )
+
+    def scores(self, part: str, cases: Cases, place: slice) -> NDArray[np.float64]:
+        """The scores of `part` (one of PARTS) for the users at `place`, shape (U, I).
+
+        An item of which the part knows nothing has -inf.
+        """
+        histories = cases.histories[place]
+        if part == "popularity":
+            scores = np.repeat(self.popularity[None], len(histories), axis=0)
+        elif part == "item_knn":
+            scores = _rows(histories, len(self.asins)).dot(self.similarity).toarray()
+        elif part == "als":
+            from ..model.fold_in import solve
+
+            users = [
+                solve(self.gram, self.item_factors[items], confidence, self.regularization)
+                for items, confidence in zip(histories, cases.confidences[place], strict=True)
+            ]
+            scores = np.stack(users) @ self.item_factors.T
+        else:
+            profiles = np.stack([self.content[items].mean(axis=0) for items in histories])
+            return (profiles @ self.content.T).astype(np.float64)
+        scores[:, self.popularity == 0] = -np.inf
+        return scores
+
+    def standardised(self, part: str, cases: Cases, place: slice) -> NDArray[np.float64]:
+        """Scores of mean 0 and deviation 1 over the items that the part knows, and 0 for the others, shape (U, I).
+
+        Popularity is taken as its logarithm: a few items have most of it.
+        """
+        scores = self.scores(part, cases, place)
+        if part == "popularity":
+            scores = np.log1p(np.maximum(scores, 0.0))
+            scores[:, self.popularity == 0] = -np.inf
+        known = np.isfinite(scores)
+        count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+        scores[~known] = 0.0
+        mean = scores.sum(axis=1, keepdims=True) / count
+        deviation = np.sqrt(((scores - mean) ** 2 * known).sum(axis=1, keepdims=True) / count)
+        standard: NDArray[np.float64] = (scores - mean) * known / np.maximum(deviation, 1e-12)
+        return standard
+
+    def target_ranks(
+        self, scores: NDArray[np.float64], histories: Sequence[NDArray[np.int64]], targets: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """The place of each target among all items but those of the history, from 1, shape (U,)."""
+        users = np.arange(len(targets))
+        own = scores[users, targets][:, None]
+        before = (scores > own) | ((scores == own) & (self.tiebreak < self.tiebreak[targets][:, None]))
+        for user, items in enumerate(histories):
+            before[user, items] = False
+        found: NDArray[np.int64] = 1 + before.sum(axis=1)
+        return found
+
+    def ranking(self, scores: NDArray[np.float64], histories: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+        """All items but those of the history, best first, for each user: what `target_ranks` counts places in."""
+        orders = np.lexsort((np.broadcast_to(self.tiebreak, scores.shape), -scores), axis=1)
+        return [order[~np.isin(order, items)] for order, items in zip(orders, histories, strict=True)]
+
+
+def choose_weights(recommender: Recommender, cases: Cases) -> tuple[float, ...] | None:
+    """The weights of the parts that give `cases` the best MRR; of equals the first. None without any case."""
+    if not len(cases):
+        return None
+    grid = list(weights_grid(len(PARTS)))
+    totals = np.zeros(len(grid))
+    for place in _places(len(cases), len(recommender.asins), "choosing weights"):
+        parts = np.stack([recommender.standardised(part, cases, place) for part in PARTS])  # (parts, U, I)
+        for number, weights in enumerate(grid):
+            blended = np.tensordot(weights, parts, axes=1)
+            found = recommender.target_ranks(blended, cases.histories[place], cases.targets[place])
+            totals[number] += (1 / found).sum()
+    return grid[int(np.argmax(totals))]
+
+
+def weights_grid(parts: int) -> Iterator[tuple[float, ...]]:
+    """All weights in steps of 1 / STEP that add up to 1.
+
+    >>> len(list(weights_grid(4))), list(weights_grid(2))[:2]
+    (56, [(0.0, 1.0), (0.2, 0.8)])
+    """
+    for steps in itertools.product(range(STEP + 1), repeat=parts - 1):
+        if sum(steps) <= STEP:
+            yield tuple(step / STEP for step in (*steps, STEP - sum(steps)))
+
+
+def ranks(recommender: Recommender, cases: Cases, weights: Sequence[float] | None) -> dict[str, NDArray[np.int64]]:
+    """The rank of each target by model, shape (U,); no `blend` without weights."""
+    found: dict[str, list[NDArray[np.int64]]] = {part: [] for part in PARTS}
+    if weights is not None:
+        found["blend"] = []
+    for place in _places(len(cases), len(recommender.asins), "ranking"):
+        for model, blocks in found.items():
+            scores = model_scores(recommender, model, cases, place, weights)
+            blocks.append(recommender.target_ranks(scores, cases.histories[place], cases.targets[place]))
+    return {model: np.concatenate(blocks) for model, blocks in found.items()}
+
+
+def model_scores(
+    recommender: Recommender, model: str, cases: Cases, place: slice, weights: Sequence[float] | None
+) -> NDArray[np.float64]:
+    """The scores of `model` (one of MODELS) for the users at `place`, shape (U, I)."""
+    if model != "blend" or weights is None:
+        return recommender.scores(model, cases, place)
+    parts = ((weight, part) for weight, part in zip(weights, PARTS, strict=True) if weight)
+    return np.sum([weight * recommender.standardised(part, cases, place) for weight, part in parts], axis=0)
+
+
+def metrics_of(ranks: NDArray[np.int64], seed: int = 0) -> dict[str, Any]:
+    """Recall, NDCG and MRR of the ranks of targets, each with its 95 % bootstrap interval over users; null over none.
+
+    >>> found = metrics_of(np.array([1, 3, 60, 2]))
+    >>> found["n"], found["recall@1"]["mean"], found["recall@5"]["mean"]
+    (4, 0.25, 0.75)
+    >>> round(found["mrr"]["mean"], 4), round(found["ndcg@5"]["mean"], 4)
+    (0.4625, 0.5327)
+    >>> metrics_of(np.array([], dtype=int))["mrr"]["mean"] is None
+    True
+    """
+    gains = {
+        **{f"recall@{k}": (ranks <= k).astype(np.float64) for k in RECALL},
+        **{f"ndcg@{k}": np.where(ranks <= k, 1 / np.log2(1 + ranks), 0.0) for k in NDCG},
+        "mrr": 1 / ranks,
+    }
+    return {"n": len(ranks)} | {name: mean_interval(gain, seed) for name, gain in gains.items()}
+
+
+def summary(folder: Path) -> str:
+    """The results in the output `folder`, as a Markdown table."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    names = [*(f"recall@{k}" for k in RECALL), *(f"ndcg@{k}" for k in NDCG), "mrr"]
+    lines = [
+        f"Last purchase of {results['n_users']} test users among {results['catalogue']['items']} items, those bought "
+        f"before left out; {results['targets']['cold']} targets are cold (no train user bought them).",
+        "",
+        "| model | targets | " + " | ".join(names) + " |",
+        "|---|---|" + "---|" * len(names),
+    ]
+    for group in ("all", "warm", "cold"):
+        for model, groups in results["models"].items():
+            if groups[group]["n"]:
+                lines.append(
+                    f"| {model} | {group} | " + " | ".join(_cell(groups[group][name]) for name in names) + " |"
+                )
+    return "\n".join(lines)
+
+
+def _cell(interval: dict[str, float]) -> str:
+    return f"{interval['mean']:.3f} [{interval['low']:.3f}, {interval['high']:.3f}]"
+
+
+def _rows(histories: Sequence[NDArray[np.int64]], width: int) -> csr_matrix:
+    """One row per history with 1 where an item is in it, shape (U, width)."""
+    from scipy.sparse import csr_matrix
+
+    offsets = np.concatenate([[0], np.cumsum([len(items) for items in histories])])
+    columns = np.concatenate(histories)
+    return csr_matrix((np.ones(len(columns)), columns, offsets), shape=(len(histories), width))
+
+
+def _places(users: int, items: int, about: str) -> Iterator[slice]:
+    """Slices of the users such that one model's scores fit in memory, behind a progress bar."""
+    size = max(1, MOST_SCORES // items)
+    for start in tqdm(range(0, users, size), desc=f"      {about}", leave=False):
+        yield slice(start, start + size)

@@ -29,6 +29,9 @@ GROUPS = {
         "fused": {},
         "content": {"embedding_mode": "content"},
         "cf": {"embedding_mode": "cf"},
+        "empty": {"history": "empty"},
+        "shuffled": {"history": "shuffled"},
+        "text": {"history": "text"},
     },
     "recipe": {
         "default": {},

@@ -296,17 +296,19 @@ def test_a_damaged_store_is_told_and_not_overwritten(tmp_path):
     assert path.read_bytes().startswith(b"this is no database")
 
 
-def test_a_store_made_before_the_seed_had_a_name_is_read_and_goes_on(tmp_path):
+@pytest.mark.parametrize("layout", [2, 3])
+def test_a_store_of_an_earlier_layout_is_read_and_goes_on(layout, tmp_path):
     path = tmp_path / "requests.sqlite"
     with llm.Store(path) as store, FakeServer() as fake:
         ask(requests(2), fake, store)
         for table in ("dialects", "batches"):
-            store.execute(f"ALTER TABLE {table} DROP COLUMN seed")
-        store.execute("PRAGMA user_version=2")
+            for column in ("seed", "temperature")[layout - 2 :]:
+                store.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        store.execute(f"PRAGMA user_version={layout}")
     with llm.Store(path) as store, FakeServer() as fake:
         ask(requests(3), fake, store)
         assert len(fake.bodies) == 1
-        assert [dialect.seed for dialect in store.dialects(fake.url).values()] == ["seed"]
+        assert list(store.dialects(fake.url).values()) == [llm.request.Dialect()]
     with llm.Store(path) as store:
         assert answers(requests(3), store) == [Colour(colour="Some words.")] * 3
 

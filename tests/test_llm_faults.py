@@ -309,6 +309,22 @@ def test_a_server_that_takes_no_seed_is_asked_by_its_own_name_for_it_or_without(
     assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
 
 
+def test_a_model_that_takes_no_temperature_but_its_own_is_asked_without_and_told(store, capsys):
+    def fault(number, body):
+        told = (
+            "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) is supported."
+        )
+        return error(400, told) if "temperature" in body else None
+
+    with Server(fault) as fake:
+        ask(requests(5), fake, store)
+        ask(requests(8), fake, store)
+    assert len(fake.bodies) == 8 + 1  # remembered for the second run
+    assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
+    assert fake.bodies[-1]["seed"] == 1
+    assert "takes no temperature: it is asked with its own, not 0.5" in capsys.readouterr().err
+
+
 def test_python_looks_for_garbage_as_before_once_all_is_asked(store):
     before = gc.get_threshold()
     during = []

@@ -53,6 +53,7 @@ class Batch:
     worst: float
     """USD that it can cost at most, where there is a budget."""
     seed: str
+    temperature: int
 
 
 class Batches:
@@ -69,8 +70,8 @@ class Batches:
     def open(self) -> list[Batch]:
         """The batches that are prepared or on the server, and not collected."""
         rows = self.store.execute(
-            "SELECT number, model, form, max_tokens, file_id, batch_id, requests, worst, seed FROM batches "
-            "WHERE server = ? ORDER BY number",
+            "SELECT number, model, form, max_tokens, file_id, batch_id, requests, worst, seed, temperature "
+            "FROM batches WHERE server = ? ORDER BY number",
             (self.config.base_url,),
         )
         return [Batch(*row) for row in rows]
@@ -145,8 +146,9 @@ class Batches:
                 len(file.keys),
                 file.worst,
                 file.dialect.seed,
+                file.dialect.temperature,
             )
-            self.store.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?)", values)
+            self.store.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?)", values)
             for key, sampling in file.keys.items():
                 self.store.execute("INSERT INTO in_batches VALUES (?, ?, ?)", (key, number, sampling))
 
@@ -206,7 +208,7 @@ class Batches:
             self._too_much(batch, "; ".join(str(problem.message) for problem in problems))
             return
         outputs = [self._download(file_id, batch) for file_id in (state.output_file_id, state.error_file_id) if file_id]
-        dialect = Dialect(batch.form, batch.max_tokens, batch.seed)
+        dialect = Dialect(batch.form, batch.max_tokens, batch.seed, bool(batch.temperature))
         known = bool(self.store.execute("SELECT 1 FROM replies WHERE model = ? AND state = 'answered'", (batch.model,)))
         lines, answered, words = 0, 0, ""
         for _, reply in self._lines(outputs, batch):

@@ -126,6 +126,8 @@ class Dialect:
     """Name of the field; newer OpenAI models want max_completion_tokens."""
     seed: str = SEEDS[0]
     """Name of the field, empty where the server takes none; the vote number still tells requests apart."""
+    temperature: bool = True
+    """Whether the model takes one; many that reason refuse any but their own."""
 
     def body(self, request: Request) -> dict[str, Any]:
         """What is sent for `request`."""
@@ -134,14 +136,18 @@ class Dialect:
         seed = body.pop("seed")
         if self.seed:
             body[self.seed] = seed
+        if not self.temperature:
+            del body["temperature"]
         return body
 
     def after(self, words: str) -> Dialect | None:
         """What to try next after a refusal in the server's `words`; None after the last resort."""
         if self.max_tokens == "max_tokens" and "max_completion_tokens" in words:
             return dataclasses.replace(self, max_tokens="max_completion_tokens")
-        if self.seed and re.search(rf"""['"`.]{self.seed}\b|: {self.seed}\b""", words):
+        if self.seed and _names(self.seed, words):
             return dataclasses.replace(self, seed=SEEDS[SEEDS.index(self.seed) + 1])
+        if self.temperature and _names("temperature", words):
+            return dataclasses.replace(self, temperature=False)
         if self.form == FORMS[-1]:
             return None
         return dataclasses.replace(self, form=FORMS[FORMS.index(self.form) + 1])
@@ -243,6 +249,11 @@ def _json_in(text: str) -> str:
     said = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL)
     start, end = said.find("{"), said.rfind("}")
     return said[start : end + 1] if 0 <= start < end else text
+
+
+def _names(field: str, words: str) -> bool:
+    """Whether a refusal names `field` of the request, not merely the word."""
+    return re.search(rf"""['"`.]{field}\b|: {field}\b""", words) is not None
 
 
 def _merged(messages: list[Message]) -> list[Message]:

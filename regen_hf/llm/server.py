@@ -324,6 +324,9 @@ class Asking:
                 first, dialect = None if renamed else first or trouble, further
             else:
                 if known is None and request.model not in self.dialects:
+                    if not dialect.temperature:
+                        told = f"{request.model} takes no temperature: it is asked with its own, not"
+                        self.bar.write(f"{told} {request.temperature}", file=sys.stderr)
                     self.dialects[request.model] = dialect
                     self.store.remember(self.config.base_url, request.model, dialect)
                 return reply

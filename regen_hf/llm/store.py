@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import RunError
 from .request import Dialect, Reply, Request, Sent
 
-LAYOUT = 3
+LAYOUT = 4
 """Of the tables. A file of another number is refused, never guessed at."""
 
 TABLES = (
@@ -23,11 +23,11 @@ TABLES = (
     "completion_tokens INTEGER NOT NULL, batched INTEGER NOT NULL, unix_time INTEGER NOT NULL)",
     # How a server wants a model to be asked, once it is known.
     "CREATE TABLE dialects (server TEXT NOT NULL, model TEXT NOT NULL, form TEXT NOT NULL, max_tokens TEXT NOT NULL, "
-    "seed TEXT NOT NULL, PRIMARY KEY (server, model))",
+    "seed TEXT NOT NULL, temperature INTEGER NOT NULL, PRIMARY KEY (server, model))",
     # Batches that are prepared or on the server, and the requests that lie in them.
     "CREATE TABLE batches (number INTEGER PRIMARY KEY, server TEXT NOT NULL, model TEXT NOT NULL, form TEXT NOT NULL, "
     "max_tokens TEXT NOT NULL, file_id TEXT, batch_id TEXT, requests INTEGER NOT NULL, worst REAL NOT NULL, "
-    "seed TEXT NOT NULL)",
+    "seed TEXT NOT NULL, temperature INTEGER NOT NULL)",
     "CREATE TABLE in_batches (key TEXT PRIMARY KEY, batch INTEGER NOT NULL, sampling TEXT NOT NULL)",
 )
 
@@ -59,11 +59,16 @@ class Store:
                     self.execute(table)
                 self.execute(f"PRAGMA user_version={LAYOUT}")
                 layout = LAYOUT
-            if layout == 2:  # the same without the name of the seed
-                for name in ("dialects", "batches"):
-                    self.execute(f"ALTER TABLE {name} ADD COLUMN seed TEXT NOT NULL DEFAULT 'seed'")
-                self.execute(f"PRAGMA user_version={LAYOUT}")
-                layout = LAYOUT
+            # The same without the name of the seed, and without the temperature.
+            for before, column in (
+                (2, "seed TEXT NOT NULL DEFAULT 'seed'"),
+                (3, "temperature INTEGER NOT NULL DEFAULT 1"),
+            ):
+                if layout == before:
+                    for name in ("dialects", "batches"):
+                        self.execute(f"ALTER TABLE {name} ADD COLUMN {column}")
+                    layout += 1
+                    self.execute(f"PRAGMA user_version={layout}")
         if layout != LAYOUT:
             self.close()
             raise RunError(
@@ -99,13 +104,15 @@ class Store:
 
     def dialects(self, server: str) -> dict[str, Dialect]:
         """How `server` wants its models to be asked, as far as that is known, by model."""
-        rows = self.execute("SELECT model, form, max_tokens, seed FROM dialects WHERE server = ?", (server,))
-        return {model: Dialect(*found) for model, *found in rows}
+        rows = self.execute(
+            "SELECT model, form, max_tokens, seed, temperature FROM dialects WHERE server = ?", (server,)
+        )
+        return {model: Dialect(form, limit, seed, bool(warmth)) for model, form, limit, seed, warmth in rows}
 
     def remember(self, server: str, model: str, dialect: Dialect) -> None:
         """Keep how `server` wants `model` to be asked."""
-        values = (server, model, dialect.form, dialect.max_tokens, dialect.seed)
-        self.execute("INSERT OR REPLACE INTO dialects VALUES (?, ?, ?, ?, ?)", values)
+        values = (server, model, dialect.form, dialect.max_tokens, dialect.seed, dialect.temperature)
+        self.execute("INSERT OR REPLACE INTO dialects VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def totals(self) -> dict[str, int]:
         """Answers and tokens of this store, over all runs."""

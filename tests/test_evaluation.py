@@ -1,10 +1,12 @@
 import json
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from regen_hf.evaluation import CONTROLS, EvaluationConfig, metrics, report
+from regen_hf.errors import ConfigError, InputError, RegenError
+from regen_hf.evaluation import CONTROLS, EvaluationConfig, bootstrap, metrics, report, scoring, tables
 from regen_hf.evaluation.benchmark import build, derangement, most_frequent
 from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.schema import TASKS, rows, split_files
@@ -22,10 +24,14 @@ def test_every_model_and_task_is_scored_within_its_interval(results):
     for scores in results["models"].values():
         assert list(scores) == list(TASKS)
         for task in scores.values():
-            for metric in ("bleu", "rougeLsum", "similarity"):
+            assert task["n"] == 6
+            for metric in metrics.METRICS:
                 interval = task[metric]
-                assert interval["low"] <= interval["mean"] + 1e-9
-                assert interval["mean"] <= interval["high"] + 1e-9
+                if interval["mean"] is None:  # this model writes no word to be distinct
+                    assert metric.startswith(("distinct", "unique"))
+                    continue
+                assert interval["low"] <= interval["mean"] + 1e-9, metric
+                assert interval["mean"] <= interval["high"] + 1e-9, metric
                 assert -1 <= interval["mean"] <= 100
 
 
@@ -34,14 +40,16 @@ def test_results_tell_how_they_were_made(results):
     assert results["n_users"] == 6
     assert results["decoding"] == {"method": "greedy", "max_new_tokens": 24}
     assert "version:" in results["bleu_signature"]
+    assert "rouge-score:" in results["rouge_signature"]
+    assert results["encoder"].startswith("content_encoder of this run")
+    assert results["missing_references"] == dict.fromkeys(TASKS, 0)
+    assert results["bootstrap"] == {"over": "users", "resamples": bootstrap.RESAMPLES}
     assert results["narrators"] == ["reference"]
     assert results["seeds"] == {"training": 0, "evaluation": 0}
     assert {"regen-hf", "python", "torch", "transformers", "sacrebleu", "rouge-score"} <= results["versions"].keys()
 
 
 def test_an_encoder_that_does_not_exist_is_told(finished_run, tmp_path):
-    from regen_hf.errors import ConfigError
-
     work, out = tmp_path / "work", tmp_path / "out"
     for folder in (work, out):
         folder.mkdir()
@@ -104,42 +112,119 @@ def test_a_finished_part_is_not_written_again(finished_run, tmp_path):
     assert {row["prediction"] for row in kept} == {"kept"}
 
 
-def test_bleu_is_sacrebleus_own():
-    import sacrebleu
-
-    predictions = ["a red pen writes", "blue notebook lies on the desk", "glue. It holds."]
-    ours = metrics.bleu(predictions, TEXTS)
-    assert ours == pytest.approx(sacrebleu.corpus_bleu(predictions, [TEXTS]).score, abs=1e-6)
-    assert metrics.bleu_interval(predictions, TEXTS)["mean"] == pytest.approx(ours)
-
-
-def test_a_worse_text_scores_lower_on_every_metric(finished_run):
+@pytest.fixture(scope="module")
+def encoder(finished_run):
     from sentence_transformers import SentenceTransformer
 
-    encoder = SentenceTransformer(str(finished_run / "embeddings" / "content_encoder"))
-    wrong = TEXTS[1:] + TEXTS[:1]
-    assert metrics.bleu(TEXTS, TEXTS) == pytest.approx(100)
-    assert metrics.bleu(wrong, TEXTS) < 50
-    assert metrics.rouge_lsum(TEXTS, TEXTS).mean() == pytest.approx(100)
-    assert metrics.rouge_lsum(wrong, TEXTS).mean() < 50
-    same, other = (metrics.similarity(texts, TEXTS, encoder).mean() for texts in (TEXTS, wrong))
-    assert same == pytest.approx(1, abs=1e-5)
-    assert same > other
+    return SentenceTransformer(str(finished_run / "embeddings" / "content_encoder"))
 
 
-def test_a_score_over_nothing_is_null_and_lists_of_two_lengths_are_refused(finished_run):
+def point(predictions, references, encoder=None):
+    return metrics.scores(metrics.statistics(predictions, references, encoder).sum(axis=0), len(predictions))
+
+
+def test_bleu_is_sacrebleus_own_also_of_many_resamples_at_once():
+    import sacrebleu
+
+    predictions = ["a red pen writes", "blue notebook lies on the desk", "glue. It holds.", "", "of", "no such words"]
+    references = [*TEXTS, "a pen", "of", "a text"]
+    assert metrics.bleu(predictions, references) == pytest.approx(
+        sacrebleu.corpus_bleu(predictions, [references]).score, abs=1e-6
+    )
+    generator = np.random.default_rng(0)
+    table = metrics.bleu_statistics(predictions, references)
+    for _ in range(200):
+        drawn = generator.integers(0, 6, generator.integers(1, 7))
+        expected = sacrebleu.corpus_bleu([predictions[n] for n in drawn], [[references[n] for n in drawn]]).score
+        sums = np.zeros((1, len(metrics.STATISTICS)))
+        sums[0, :10] = table[drawn].sum(axis=0)
+        assert metrics.scores(sums, len(drawn))["bleu"][0] == pytest.approx(expected, abs=1e-6), drawn
+
+
+def test_rouge_is_rouge_scores_own():
+    from rouge_score.rouge_scorer import RougeScorer
+
+    predictions = ["A red pen; writing wells.", "the notebooks lie on every desk", "It holds. Cheap glue."]
+    scorer = RougeScorer(list(metrics.ROUGE), use_stemmer=True)
+    for prediction, reference, found in zip(predictions, TEXTS, metrics.rouge(predictions, TEXTS), strict=True):
+        cut = ("\n".join(metrics.sentences(text)) for text in (reference, prediction))
+        expected = scorer.score(*cut)
+        assert found.tolist() == [100 * expected[name].fmeasure for name in metrics.ROUGE]
+
+
+def test_a_worse_text_scores_lower_on_every_metric_of_the_reference(encoder):
+    same, other = point(TEXTS, TEXTS, encoder), point(TEXTS[1:] + TEXTS[:1], TEXTS, encoder)
+    for metric in ("bleu", *metrics.ROUGE):
+        assert same[metric] == pytest.approx(100)
+        assert other[metric] < 50
+    assert same["similarity"] == pytest.approx(1, abs=1e-5)
+    assert same["similarity"] > other["similarity"]
+
+
+def test_lengths_and_repetition_are_told():
+    found = point(["a b c d", "a b. Yes yes.", "a b. Yes yes."], ["a b", "a b", "a b c d"])
+    assert found["length_ratio"] == pytest.approx((4 + 6 + 6) / 8)  # with the full stops, as sacrebleu cuts
+    assert found["distinct1"] == pytest.approx(5 / 12)  # a b c d yes
+    assert found["distinct2"] == pytest.approx(5 / 9)  # ab bc cd, b-yes, yes-yes
+    assert found["unique_share"] == pytest.approx(3 / 5)
+    assert point(["one text"] * 4, ["a"] * 4)["unique_share"] == 0.25
+
+
+def test_a_score_over_nothing_is_null_and_lists_of_two_lengths_are_refused():
     nothing = {"mean": None, "low": None, "high": None}
-    assert metrics.bleu_interval([], []) == nothing
-    assert metrics.mean_interval(metrics.rouge_lsum([], [])) == nothing
-    assert metrics.mean_interval(metrics.similarity([], [], None)) == nothing
+    assert scoring.intervals(metrics.statistics([], [])) == dict.fromkeys(metrics.METRICS, nothing)
+    silent = scoring.intervals(metrics.statistics(["", ""], ["a red pen", "glue"]))
+    assert silent["bleu"]["mean"] == silent["rougeLsum"]["mean"] == silent["length_ratio"]["mean"] == 0
+    # No encoder was given, and there is no word to be distinct.
+    assert silent["similarity"] == silent["distinct1"] == silent["unique_share"] == nothing
     with pytest.raises(ValueError, match="1 predictions were given for 2 references"):
         metrics.bleu(["a"], ["a", "b"])
 
 
-def test_intervals_narrow_with_more_users():
+def test_vectors_that_are_no_numbers_are_told():
+    class Broken:
+        def encode(self, texts, **_):
+            return np.full((len(texts), 2), np.nan)
+
+    with pytest.raises(InputError, match=r"not finite for 2 of 2 texts, such as 'a pen'\. Name another with --encoder"):
+        metrics.similarity(["a pen"], ["glue"], Broken())
+
+
+@pytest.mark.parametrize(
+    ("package", "extra"),
+    [("sacrebleu", "eval"), ("rouge_score.rouge_scorer", "eval"), ("sentence_transformers", "train")],
+)
+def test_a_library_that_is_missing_is_told_before_anything_is_written(
+    finished_run, tmp_path, monkeypatch, package, extra
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    metrics._rouge_scorer.cache_clear()
+    with pytest.raises(RegenError, match=rf'pip install "regen-hf\[{extra}\]"'):
+        build(finished_run, tmp_path, tmp_path, EvaluationConfig(max_users=1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def made_up(spread, number, generator):
+    """Statistics of users whose ROUGE-1 is spread around 50; the rest is 1."""
+    table = np.ones((number, len(metrics.STATISTICS)))
+    table[:, metrics.STATISTICS.index("rouge1")] = generator.normal(50, spread, number)
+    return table
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
     generator = np.random.default_rng(0)
-    few, many = (metrics.mean_interval(generator.normal(50, 10, number)) for number in (20, 2000))
-    assert many["high"] - many["low"] < (few["high"] - few["low"]) / 4
+    held = 0
+    for seed in range(100):
+        found = scoring.intervals(made_up(10, 50, generator), seed)["rouge1"]
+        held += found["low"] <= 50 <= found["high"]
+    assert 87 <= held <= 99
+
+
+def test_intervals_narrow_with_more_users_and_stay_the_same_for_a_seed():
+    few, many = (scoring.intervals(made_up(10, number, np.random.default_rng(0)))["rouge1"] for number in (20, 5000))
+    assert many["high"] - many["low"] < (few["high"] - few["low"]) / 8
+    again = scoring.intervals(made_up(10, 5000, np.random.default_rng(0)))["rouge1"]
+    assert again == many  # drawn in parts, as 5,000 users times 1,000 resamples are
 
 
 @pytest.mark.parametrize("number", [2, 3, 17])
@@ -155,15 +240,32 @@ def test_the_most_frequent_narrative_is_of_the_train_users(finished_run):
     assert texts.count(found) == max(texts.count(text) for text in texts)
 
 
-def test_the_metric_loads_from_its_path(tmp_path):
+def test_the_metric_loads_from_its_path(finished_run, tmp_path):
     import evaluate
 
     from regen_hf.evaluation import regen_narrative
 
     metric = evaluate.load(regen_narrative.__file__, cache_dir=str(tmp_path))
     found = metric.compute(predictions=TEXTS, references=TEXTS)
-    assert found["bleu"] == pytest.approx(100)
-    assert found["rougeLsum"] == pytest.approx(100)
+    assert list(found) == list(metrics.METRICS)
+    assert found["bleu"] == found["rougeLsum"] == pytest.approx(100)
+    assert found["similarity"] is None
+    encoder = str(finished_run / "embeddings" / "content_encoder")
+    found = metric.compute(predictions=TEXTS, references=TEXTS, encoder=encoder)
+    assert found["similarity"] == pytest.approx(1, abs=1e-5)
+
+
+def test_all_scores_stand_in_the_tables_of_the_run(finished_run, results):
+    written = (finished_run / "evaluation" / "table.md").read_text()
+    latex = (finished_run / "evaluation" / "table.tex").read_text()
+    for model, tasks in results["models"].items():
+        assert f"- `{model}`: " in written
+        for found in tasks.values():
+            for metric, (label, digits) in tables.LABELS.items():
+                assert label in written
+                cell = tables.spanned(found[metric], digits)
+                assert f"| {cell} |" in written
+                assert f"& {cell.replace('–', '--')} " in latex
 
 
 def test_the_report_shows_scores_and_both_narratives(finished_run, results):

@@ -358,7 +358,8 @@ def test_the_model_card_holds_every_score_of_the_results_file_and_the_facts_of_t
         task, metric, *cells = [cell.strip() for cell in row.strip("|").split("|")]
         key, digits = {"BLEU": ("bleu", 1), "ROUGE-Lsum": ("rougeLsum", 1), "Similarity": ("similarity", 3)}[metric]
         for model, cell in zip(results["models"], cells, strict=True):
-            assert cell.startswith(f"{results['models'][model][task][key]['mean']:.{digits}f} [")
+            assert cell.split(" [")[0] == f"{results['models'][model][task][key]['mean']:.{digits}f}"
+        assert cells[0].count("[") == 1
     assert f"{training['counts']['examples']:,} examples, 12 optimiser steps of 8 examples" in card
     assert "**It was trained on simulated shoppers**" in card
     assert "a small backbone trained from nothing" in card

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from regen_hf.evaluation.metrics import rouge_lsum
+from regen_hf.evaluation.metrics import ROUGE, rouge
 from regen_hf.run import Run
 from regen_hf.schema import TASKS
 
@@ -29,15 +29,18 @@ def world(tmp_path_factory):
     return run.folder
 
 
-def rouge(run, model, task):
+def rouge_lsum(run, model, task):
     predictions = pq.read_table(run / "evaluation" / "predictions.parquet").to_pylist()
     chosen = [row for row in predictions if (row["model"], row["task"]) == (model, task)]
-    return rouge_lsum([row["prediction"] for row in chosen], [row["reference"] for row in chosen])
+    scores = rouge([row["prediction"] for row in chosen], [row["reference"] for row in chosen])
+    return scores[:, ROUGE.index("rougeLsum")]
 
 
 def gain(run, model):
     """ROUGE-Lsum of `model` above that of an empty history, over all tasks."""
-    return np.mean([rouge(run, model, task).mean() - rouge(run, "empty_history", task).mean() for task in TASKS])
+    return np.mean(
+        [rouge_lsum(run, model, task).mean() - rouge_lsum(run, "empty_history", task).mean() for task in TASKS]
+    )
 
 
 @pytest.mark.slow

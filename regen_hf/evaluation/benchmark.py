@@ -16,14 +16,14 @@ from ..errors import ConfigError, InputError, missing_extra
 from ..run.stages import STAGES, versions
 from ..schema import TASKS, rows, split_files
 from . import CONTROLS
-from .metrics import bleu_interval, mean_interval, rouge_lsum, similarity
+from .metrics import signatures
+from .report import write_tables
+from .scoring import PREDICTIONS, score
 
 if TYPE_CHECKING:
     from ..model import RegenForCausalLM, RegenProcessor
     from ..training.collator import Histories
     from . import EvaluationConfig
-
-PREDICTIONS = pa.schema([(name, pa.string()) for name in ("reviewer_id", "task", "model", "prediction", "reference")])
 
 
 def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[str, Any]:
@@ -34,24 +34,28 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     ]
     if not users:
         raise InputError(f"The {config.split} split holds no users. Give more reviews, or a larger share to the split.")
+    signatures()  # told before anything is written that a library is missing
+    encoder_name, encoder = similarity_encoder(run, config)
     trained = json.loads((run / "model" / "manifest.json").read_text(encoding="utf-8"))["config"]
     predictions = predict(run, users, work, config, as_text=trained["history"] == "text")
     pq.write_table(predictions, out / "predictions.parquet")
-
-    encoder_name, encoder = similarity_encoder(run, config)
+    found, table = score(predictions, list(CONTROLS), config.tasks, encoder, config.seed)
+    pq.write_table(table, out / "scores.parquet")
     results = {
         "split": config.split,
         "n_users": len(users),
-        "models": score(predictions, encoder, config.seed),
+        "max_users": config.max_users,
+        **found,
         "about": CONTROLS,
+        "missing_references": {task: sum(not TASKS[task].text(user) for user in users) for task in config.tasks},
         "encoder": encoder_name,
-        "bleu_signature": _signature(),
         "decoding": {"method": "greedy", "max_new_tokens": config.max_new_tokens},
         "seeds": {"training": trained["seed"], "evaluation": config.seed},
         "versions": versions(STAGES["evaluate"]),
         "narrators": sorted({str(user["narrator"]) for user in users}),
     }
     (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_tables(out, results)
     return {"users": len(users), "narratives": predictions.num_rows}
 
 
@@ -210,24 +214,6 @@ def most_frequent(run: Path, tasks: tuple[str, ...]) -> dict[str, str]:
     return {task: min(found, key=lambda text: (-found[text], text)) if found else "" for task, found in counts.items()}
 
 
-def score(predictions: pa.Table, encoder: Any, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """The scores of each model and task, each with its 95 % bootstrap interval over the users."""
-    texts: dict[tuple[str, str], tuple[list[str], list[str]]] = {}
-    for row in predictions.to_pylist():
-        pair = texts.setdefault((row["model"], row["task"]), ([], []))
-        pair[0].append(row["prediction"])
-        pair[1].append(row["reference"])
-    scores: dict[str, dict[str, dict[str, Any]]] = {}
-    for (model, task), (predicted, references) in tqdm(texts.items(), desc="      scoring", leave=False):
-        scores.setdefault(model, {})[task] = {
-            "n": len(predicted),
-            "bleu": bleu_interval(predicted, references, seed),
-            "rougeLsum": mean_interval(rouge_lsum(predicted, references), seed),
-            "similarity": mean_interval(similarity(predicted, references, encoder), seed),
-        }
-    return scores
-
-
 def similarity_encoder(run: Path, config: EvaluationConfig) -> tuple[str, Any]:
     """The name to report of the encoder behind `similarity`, and the encoder."""
     from ..embeddings.content import load_encoder
@@ -238,11 +224,3 @@ def similarity_encoder(run: Path, config: EvaluationConfig) -> tuple[str, Any]:
         return Path(named).name if Path(named).is_absolute() else named, load_encoder(named)
     own = "content_encoder of this run (static, trained on its train users)"
     return own, load_encoder(str(run / "embeddings" / "content_encoder"))
-
-
-def _signature() -> str:
-    from sacrebleu import BLEU
-
-    scorer = BLEU()
-    scorer.corpus_score(["a"], [["a"]])
-    return str(scorer.get_signature())

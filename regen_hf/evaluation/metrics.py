@@ -1,24 +1,38 @@
 """Scores of narratives against references (section 5.2), as plain functions over lists of texts.
 
-BLEU and ROUGE are in percent (0..100), similarity is a cosine (-1..1). A score over nothing is None.
+BLEU and ROUGE are in percent (0..100), similarity is a cosine (-1..1), the others are ratios. A score over nothing is
+None. `statistics` gives numbers per pair that add up: from their sums over any users `scores` gives every metric, which
+is all that an interval needs.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import missing_extra
+from ..errors import InputError, missing_extra
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-RESAMPLES = 1000
-"""Bootstrap resamples behind an interval."""
+ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+METRICS = ("bleu", *ROUGE, "similarity", "length_ratio", "distinct1", "distinct2", "unique_share")
+STATISTICS = (
+    *(f"bleu_{part}_{order}" for part in ("matches", "total") for order in range(1, 5)),
+    "tokens",
+    "reference_tokens",
+    *ROUGE,
+    "similarity",
+    *(f"{part}_{unit}" for unit in ("words", "word_pairs", "sentences") for part in ("distinct", "all")),
+)
+"""What `statistics` gives of each pair, in this order."""
 
 
 def bleu(predictions: Sequence[str], references: Sequence[str]) -> float | None:
@@ -31,35 +45,33 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> float | None:
     """
     if not _paired(predictions, references):
         return None
-    return _bleu_of(_bleu_statistics(predictions, references))
+    return float(_bleu_of(bleu_statistics(predictions, references).sum(axis=0)))
 
 
-def rouge_lsum(predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
-    """ROUGE-Lsum F1 of each pair by rouge-score with stemming, in percent, shape (pairs,).
+def rouge(predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
+    """F1 of ROUGE-1, -2, -L and -Lsum of each pair by rouge-score with stemming, in percent, shape (pairs, 4).
 
     ROUGE-Lsum compares sentence by sentence. The sentences are cut after '.', '!' or '?' followed by a space.
 
-    >>> [round(score) for score in rouge_lsum(["A red pen. It writes."], ["It writes. A red pen."])]
-    [100]
-    >>> [round(score) for score in rouge_lsum(["", "blue"], ["a red pen", "blue"])]
-    [0, 100]
+    >>> rouge(["A red pen. It writes.", ""], ["It writes. A red pen.", "blue"]).round().tolist()
+    [[100.0, 75.0, 60.0, 100.0], [0.0, 0.0, 0.0, 0.0]]
     """
     _paired(predictions, references)
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError:
-        raise missing_extra("rouge-score", "eval") from None
-    scorer = RougeScorer(["rougeLsum"], use_stemmer=True)
-    pairs = zip(_sentences(references), _sentences(predictions), strict=True)
-    return np.array(
-        [100 * scorer.score(reference, prediction)["rougeLsum"].fmeasure for reference, prediction in pairs]
-    )
+    scorer = _rouge_scorer()
+    found = np.zeros((len(predictions), len(ROUGE)))
+    for row, (prediction, reference) in enumerate(zip(predictions, references, strict=True)):
+        scored = scorer.score("\n".join(sentences(reference)), "\n".join(sentences(prediction)))
+        found[row] = [100 * scored[name].fmeasure for name in ROUGE]
+    return found
 
 
 def similarity(
     predictions: Sequence[str], references: Sequence[str], encoder: SentenceTransformer
 ) -> NDArray[np.float64]:
     """Cosine of the embeddings of each pair, shape (pairs,).
+
+    Raises:
+        InputError: the encoder gave vectors that are not finite.
 
     >>> from sentence_transformers import SentenceTransformer
     >>> from sentence_transformers.sentence_transformer.modules import BoW
@@ -69,69 +81,150 @@ def similarity(
     """
     if not _paired(predictions, references):
         return np.zeros(0)
-    left, right = (
-        np.asarray(encoder.encode(list(texts), normalize_embeddings=True, show_progress_bar=False), dtype=np.float64)
-        for texts in (predictions, references)
-    )
+    texts = list(dict.fromkeys([*predictions, *references]))  # controls write the same text for many users
+    vectors = np.asarray(
+        encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False), dtype=np.float64
+    )  # (texts, D)
+    wrong = ~np.isfinite(vectors).all(axis=1)
+    if wrong.any():
+        raise InputError(
+            f"The encoder behind `similarity` gave vectors that are not finite for {wrong.sum()} of {len(texts)} "
+            f"texts, such as {texts[int(wrong.argmax())]!r}. Name another with --encoder."
+        )
+    place = {text: row for row, text in enumerate(texts)}
+    left, right = (vectors[[place[text] for text in side]] for side in (predictions, references))
     cosines: NDArray[np.float64] = (left * right).sum(axis=1)
     return cosines
 
 
-Interval = dict[str, float | None]
-"""`mean`, and the bounds `low` and `high` of its 95 % interval; all None over nothing."""
+def distinct(units: Sequence[Sequence[Hashable]]) -> NDArray[np.float64]:
+    """Of each text, the units that count as distinct among all texts, and all of its units: shape (texts, 2).
 
+    Distinct-n (Li et al. 2016) is the number of distinct n-grams over the number of all of them. A unit that occurs k
+    times in all texts counts 1 / k at each place, so both columns add up, and a resample of the users does not
+    take the users drawn twice for repetition.
 
-def bleu_interval(predictions: Sequence[str], references: Sequence[str], seed: int = 0) -> Interval:
-    """Corpus BLEU with a 95 % bootstrap interval over the pairs.
-
-    >>> bleu_interval(["a red pen for you"] * 3, ["a red pen for you"] * 3)
-    {'mean': 100.0, 'low': 100.0, 'high': 100.0}
+    >>> distinct([["a", "b"], ["a"]]).tolist()
+    [[1.5, 2.0], [0.5, 1.0]]
     """
-    if not _paired(predictions, references):
-        return {"mean": None, "low": None, "high": None}
-    return _bootstrap(_bleu_statistics(predictions, references), _bleu_of, seed)
+    times = Counter(unit for text in units for unit in text)
+    rows = [(sum(1 / times[unit] for unit in text), float(len(text))) for text in units]
+    return np.array(rows).reshape(-1, 2)
 
 
-def mean_interval(scores: NDArray[np.float64], seed: int = 0) -> Interval:
-    """Mean of per-pair `scores` with a 95 % bootstrap interval.
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, cut after '.', '!' or '?' followed by a space.
 
-    >>> mean_interval(np.array([2.0, 2.0]))
-    {'mean': 2.0, 'low': 2.0, 'high': 2.0}
-    >>> mean_interval(np.array([]))
-    {'mean': None, 'low': None, 'high': None}
+    >>> sentences("It writes. Is it red? Yes")
+    ['It writes.', 'Is it red?', 'Yes']
     """
-    if not len(scores):
-        return {"mean": None, "low": None, "high": None}
-    return _bootstrap(scores, lambda sample: float(np.mean(sample)), seed)
+    return re.split(r"(?<=[.!?])\s+", text.strip()) if text.strip() else []
 
 
-def _bootstrap(values: NDArray[np.float64], score: Callable[[NDArray[np.float64]], float], seed: int) -> Interval:
-    generator = np.random.default_rng(seed)
-    draws = [score(values[generator.integers(0, len(values), len(values))]) for _ in range(RESAMPLES)]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return {"mean": score(values), "low": float(low), "high": float(high)}
+def statistics(
+    predictions: Sequence[str], references: Sequence[str], encoder: SentenceTransformer | None = None
+) -> NDArray[np.float64]:
+    """The numbers of each pair that add up to all metrics, shape (pairs, statistics) in the order of `STATISTICS`.
+
+    Args:
+        predictions: what was written.
+        references: what should have been, one for each prediction.
+        encoder: the model behind `similarity`, which is NaN without one.
+    """
+    pairs = _paired(predictions, references)
+    words = [re.findall(r"\w+", prediction.lower()) for prediction in predictions]
+    table = np.column_stack(
+        [
+            bleu_statistics(predictions, references),
+            rouge(predictions, references),
+            np.full(pairs, np.nan) if encoder is None else similarity(predictions, references, encoder),
+            distinct(words),
+            distinct([list(itertools.pairwise(text)) for text in words]),
+            distinct([sentences(prediction) for prediction in predictions]),
+        ]
+    )
+    return table.reshape(pairs, len(STATISTICS))
 
 
-def _bleu_statistics(predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
+def scores(sums: NDArray[np.float64], pairs: int) -> dict[str, NDArray[np.float64]]:
+    """Every metric from `sums` of statistics over `pairs` pairs, shape (…, statistics) to (…); NaN over nothing."""
+    at = {name: sums[..., place] for place, name in enumerate(STATISTICS)}
+    found = {"bleu": _bleu_of(sums[..., :10])} | {name: _ratio(at[name], pairs) for name in (*ROUGE, "similarity")}
+    return found | {
+        "length_ratio": _ratio(at["tokens"], at["reference_tokens"]),
+        "distinct1": _ratio(at["distinct_words"], at["all_words"]),
+        "distinct2": _ratio(at["distinct_word_pairs"], at["all_word_pairs"]),
+        "unique_share": _ratio(at["distinct_sentences"], at["all_sentences"]),
+    }
+
+
+def signatures() -> dict[str, str]:
+    """How BLEU and ROUGE are computed, in their libraries' terms.
+
+    Raises:
+        RegenError: sacrebleu or rouge-score is not installed; the message names the extra.
+    """
+    import importlib.metadata
+
+    _rouge_scorer()
+    scorer = _bleu()()
+    scorer.corpus_score(["a"], [["a"]])
+    version = importlib.metadata.version("rouge-score")
+    return {
+        "bleu_signature": str(scorer.get_signature()),
+        "rouge_signature": f"F1|stemmer:porter|sentences:after .!? and a space|rouge-score:{version}",
+    }
+
+
+def bleu_statistics(predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
     """Per pair: matches of 1 to 4 words, their totals, and both lengths, shape (pairs, 10); they add up to a corpus."""
-    try:
-        from sacrebleu import BLEU
-    except ImportError:
-        raise missing_extra("sacrebleu", "eval") from None
-    scorer = BLEU(effective_order=True)
+    scorer = _bleu()(effective_order=True)
     rows = []
     for prediction, reference in zip(predictions, references, strict=True):
         found = scorer.sentence_score(prediction, [reference])
         rows.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
-    return np.array(rows, dtype=np.float64)
+    return np.array(rows, dtype=np.float64).reshape(-1, 10)
 
 
-def _bleu_of(statistics: NDArray[np.float64]) -> float:
-    from sacrebleu import BLEU
+def _bleu_of(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Corpus BLEU from summed statistics, (…, 10) to (…): sacrebleu's `compute_bleu` for many corpora at once."""
+    matches, totals, tokens, reference_tokens = sums[..., 0:4], sums[..., 4:8], sums[..., 8], sums[..., 9]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # Smoothing `exp`: the k-th order without a match counts as 1 / 2^k matches.
+        missed = matches == 0
+        precisions = np.where(missed, 0.5 ** missed.cumsum(axis=-1), matches) / totals
+        score = 100 * np.exp(np.log(precisions).mean(axis=-1) + np.minimum(0.0, 1 - reference_tokens / tokens))
+    score = np.where(matches.any(axis=-1) & (totals > 0).all(axis=-1), score, 0.0)
+    found: NDArray[np.float64] = np.where(np.isnan(sums).any(axis=-1), np.nan, score)
+    return found.round(10)  # 100.00000000000004 is no score
 
-    sums = statistics.sum(axis=0).astype(int).tolist()
-    score = BLEU.compute_bleu(sums[0:4], sums[4:8], sums[8], sums[9], smooth_method="exp")
-    return round(float(score.score), 10)  # 100.00000000000004 is no score
+
+def _bleu() -> Any:
+    try:
+        from sacrebleu import BLEU
+    except ImportError:
+        raise missing_extra("sacrebleu", "eval") from None
+    return BLEU
+
+
+@functools.cache
+def _rouge_scorer() -> Any:
+    """The scorer of rouge-score, which reads every word and every text once: its stemmer takes most of its time."""
+    try:
+        from rouge_score.rouge_scorer import RougeScorer
+        from rouge_score.tokenizers import DefaultTokenizer
+    except ImportError:
+        raise missing_extra("rouge-score", "eval") from None
+    tokenizer = DefaultTokenizer(use_stemmer=True)
+    tokenizer._stemmer.stem = functools.lru_cache(100_000)(tokenizer._stemmer.stem)
+    tokenizer.tokenize = functools.lru_cache(10_000)(tokenizer.tokenize)
+    return RougeScorer(list(ROUGE), tokenizer=tokenizer)
+
+
+def _ratio(above: NDArray[np.float64], below: NDArray[np.float64] | int) -> NDArray[np.float64]:
+    below = np.asarray(below, dtype=np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(below > 0, above / below, np.nan)
 
 
 def _paired(predictions: Sequence[str], references: Sequence[str]) -> int:
@@ -140,7 +233,3 @@ def _paired(predictions: Sequence[str], references: Sequence[str]) -> int:
             f"{len(predictions)} predictions were given for {len(references)} references, expected as many."
         )
     return len(predictions)
-
-
-def _sentences(texts: Sequence[str]) -> list[str]:
-    return [re.sub(r"(?<=[.!?])\s+", "\n", text.strip()) for text in texts]

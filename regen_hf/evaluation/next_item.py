@@ -39,7 +39,7 @@ from tqdm import tqdm
 from ..config import at_least, check_seed
 from ..errors import InputError, missing_extra
 from ..schema import rows, split_files
-from .metrics import mean_interval
+from .bootstrap import mean_interval
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix

@@ -4,25 +4,32 @@ import datasets
 import evaluate
 import numpy as np
 
-from regen_hf.evaluation.metrics import bleu, rouge_lsum
+from regen_hf.embeddings.content import load_encoder
+from regen_hf.evaluation.metrics import scores, statistics
 
 
 class RegenNarrative(evaluate.Metric):
-    """BLEU and ROUGE-Lsum of narratives, in percent; None over nothing."""
+    """The metrics of `regen evaluate`: BLEU and ROUGE in percent, similarity as a cosine; None over nothing."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="BLEU (sacrebleu) and ROUGE-Lsum (rouge-score) of narratives, in percent.",
+            description=(
+                "Scores of narratives against references: BLEU (sacrebleu), ROUGE-1, -2, -L and -Lsum (rouge-score) in "
+                "percent, cosine of sentence embeddings, length ratio, distinct-1 and -2, share of unique sentences."
+            ),
             citation="Sayana et al. 2024, Beyond Retrieval, arXiv:2410.16780",
-            inputs_description="predictions and references: lists of texts of the same length",
+            inputs_description=(
+                "predictions and references: lists of texts of the same length; encoder: name or path of a "
+                "sentence-transformers model behind `similarity`, which is None without one"
+            ),
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
             ),
         )
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float | None]:
-        scores = rouge_lsum(predictions, references)
-        return {
-            "bleu": bleu(predictions, references),
-            "rougeLsum": float(np.mean(scores)) if len(scores) else None,
-        }
+    def _compute(
+        self, predictions: list[str], references: list[str], encoder: str | None = None
+    ) -> dict[str, float | None]:
+        table = statistics(predictions, references, load_encoder(encoder) if encoder else None)
+        found = scores(table.sum(axis=0), len(predictions))
+        return {name: None if np.isnan(value) else float(value) for name, value in found.items()}

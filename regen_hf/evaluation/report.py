@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from ..schema import TASKS, rows, split_files
+from .tables import PAPER, UNITS, latex, markdown, scores
 
 
 def summary(run: Path, shoppers: int = 3) -> str:
@@ -19,30 +20,23 @@ def summary(run: Path, shoppers: int = 3) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The scores of each task by model, as a Markdown table."""
-    models = list(results["models"])
-    lines = [
-        f"{results['n_users']} {results['split']} users. BLEU and ROUGE-Lsum in percent, similarity as a cosine, "
-        "each with its 95 % interval.",
-        "",
-        "| task | metric | " + " | ".join(models) + " |",
-        "|---|---|" + "---|" * len(models),
-    ]
-    for task in results["models"][models[0]]:
-        for metric, name, digits in (
-            ("bleu", "BLEU", 1),
-            ("rougeLsum", "ROUGE-Lsum", 1),
-            ("similarity", "Similarity", 3),
-        ):
-            cells = [_cell(results["models"][model][task][metric], digits) for model in models]
-            lines.append(f"| {task} | {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    """The main scores of each task by model, as a Markdown table; those of the first model with their intervals."""
+    first = next(iter(results["models"]))
+    head = (
+        f"{results['n_users']} {results['split']} users. {UNITS}; `{first}` with its 95 % interval over the users. "
+        "All metrics and intervals: `evaluation/table.md` of the run."
+    )
+    return f"{head}\n\n{markdown(scores(results['models'], PAPER, spans=[first]))}"
 
 
-def _cell(interval: dict[str, float | None], digits: int) -> str:
-    if interval["mean"] is None:
-        return "–"
-    return f"{interval['mean']:.{digits}f} [{interval['low']:.{digits}f}, {interval['high']:.{digits}f}]"
+def write_tables(out: Path, results: dict[str, Any]) -> None:
+    """All metrics with their intervals as `table.md` and `table.tex` into the folder `out`."""
+    grid = scores(results["models"])
+    head = f"{results['n_users']} {results['split']} users. {UNITS}, each with its 95 % interval over the users."
+    about = [f"- `{model}`: {text}" for model, text in results["about"].items() if model in results["models"]]
+    text = "\n".join([head, "", markdown(grid), "", *about, ""])
+    (out / "table.md").write_text(text, encoding="utf-8")
+    (out / "table.tex").write_text(latex(grid, head) + "\n", encoding="utf-8")
 
 
 def _examples(run: Path, results: dict[str, Any], shoppers: int) -> list[str]:

@@ -21,6 +21,7 @@ STAGES = {
     "embeddings",
     "training",
     "evaluation",
+    "reading",
     "figures",
 }
 # `embeddings` owns the vector store and `training` the batches made of it, which others read; `evaluation` may use

@@ -235,7 +235,7 @@ def released(users, tmp_path_factory):
     assert regen("dataset", folder / "run", "--from-release", file, "--name", "office") == 0
     settings = [
         f"{section}.{key}={value}"
-        for section in ("embeddings", "training", "evaluation", "figures")
+        for section in ("embeddings", "training", "evaluation", "reading", "figures")
         for key, value in {**TINY[section], **({"max_steps": 4} if section == "training" else {})}.items()
     ]
     words = [word for setting in settings for word in ("--set", setting)]
@@ -246,7 +246,9 @@ def released(users, tmp_path_factory):
 def test_the_release_feeds_every_later_stage(released, users, capsys):
     assert regen("status", released) == 0
     states = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
-    assert states == dict.fromkeys(("release", "dataset", "embeddings", "train", "evaluate", "figures"), "fresh")
+    assert states == dict.fromkeys(
+        ("release", "dataset", "embeddings", "train", "evaluate", "reading", "figures"), "fresh"
+    )
     loaded = load_dataset(str(released / "dataset"), "office")
     assert sum(map(len, loaded.values())) == len(users)
     assert len(load_dataset(str(released / "dataset"), "office-items", split="train")) > 0

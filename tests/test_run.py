@@ -52,8 +52,8 @@ def test_a_second_run_does_nothing(tiny_run, capfd):
     ("setting", "stages"),
     [
         ("figures.dpi=40", {"figures"}),
-        ("evaluation.max_new_tokens=8", {"evaluate", "figures"}),
-        ("ratings.votes=3", {"ratings", "dataset", "embeddings", "train", "evaluate", "figures"}),
+        ("evaluation.max_new_tokens=8", {"evaluate", "reading", "figures"}),
+        ("ratings.votes=3", {"ratings", "dataset", "embeddings", "train", "evaluate", "reading", "figures"}),
         ("sequences.memory=1GB", set()),
     ],
 )
@@ -150,6 +150,7 @@ def test_status_tells_fresh_stale_and_missing(tiny_run, capsys):
     assert states == {
         **dict.fromkeys(("sample", "sequences", "narratives", "ratings", "dataset", "embeddings", "train"), "fresh"),
         "evaluate": "stale",
+        "reading": "stale",
         "figures": "missing",
     }
 

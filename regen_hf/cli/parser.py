@@ -98,11 +98,22 @@ Further evaluations, each with settings of its own that its --help tells:
   regen evaluate runs/sample --next-item             the hidden last purchase among the whole catalogue
 """,
     ),
+    "reading": (
+        "model -> what its soft tokens are made of, which purchases made it say so",
+        """\
+Looks into the trained model (section 6 of the paper). Of every item's soft token: the norms of its CF and content
+part, the nearest word tokens, its place among the words on a map (t-SNE). Of the narratives of a few users: what each
+purchase does to their likelihood, found by leaving it out. Writes numbers into RUN/reading; `regen figures` draws them.
+
+  regen reading runs/sample
+  regen reading runs/office --points 0 --users 10
+""",
+    ),
     "figures": (
         "results -> pictures",
         """\
 Draws what a run has so far: items, histories, ratings over time and splits, the autorater's scores and agreement, the
-training loss, the scores of the evaluation. Computes nothing again.
+training loss, the scores of the evaluation, the soft tokens and purchases of the reading. Computes nothing again.
 
   regen figures runs/sample
 """,

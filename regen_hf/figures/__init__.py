@@ -3,6 +3,7 @@
     data.py      item_counts.png, history_lengths.png, ratings_over_time.png, split_sizes.png
     ratings.py   rated_….png, richness.png, agreement.png, votes_needed.png   the autorater
     results.py   scores.png, loss.png   evaluation and training
+    reading.py   soft_tokens.png, soft_token_parts.png, norm_shares.png, left_out_….png   the model, read
 
 A topic is a module with `draw(run)`, which yields (file name without suffix, figure) for all that the run has of it.
 """
@@ -38,12 +39,12 @@ def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, 
         import matplotlib as mpl
     except ImportError:
         raise missing_extra("matplotlib", "eval") from None
-    from . import data, ratings, results
+    from . import data, ratings, reading, results
     from .style import STYLE
 
     drawn = 0
     with mpl.rc_context({**STYLE, "figure.dpi": config.dpi}):
-        for topic in (data, ratings, results):
+        for topic in (data, ratings, results, reading):
             for name, figure in topic.draw(run):
                 figure.savefig(out / f"{name}.png", bbox_inches="tight")
                 drawn += 1

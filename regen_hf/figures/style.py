@@ -22,6 +22,18 @@ STYLE: dict[Any, Any] = {
 """Settings of matplotlib."""
 
 
+def plain(text: str) -> str:
+    r"""What a stranger wrote, in one line and in signs that the font of the figures has; others become a box.
+
+    >>> plain("Gel\npen \u4f60 $5")
+    'Gel pen □ $5'
+    """
+    from matplotlib import font_manager, ft2font
+
+    known = ft2font.FT2Font(font_manager.findfont("DejaVu Sans")).get_charmap()
+    return "".join(sign if ord(sign) in known else "□" for sign in " ".join(text.split()))
+
+
 def caption(figure: Any, run: Path, text: str) -> None:
     """Put a line under `figure` that names the run and says what its data are."""
-    figure.supxlabel(f"{run.resolve().name}: {text}", x=0.01, ha="left", fontsize=8.5, color="0.35")
+    figure.supxlabel(f"{run.resolve().name}: {text}", x=0.01, ha="left", fontsize=8.5, color="0.35", parse_math=False)

@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -55,6 +56,9 @@ class DuckDB:
         spill: folder for what does not fit.
     """
 
+    chunk_suffix = ".arrow"
+    """Of files from which `read_range` reads."""
+
     def __init__(self, memory: str, spill: Path) -> None:
         import duckdb
 
@@ -62,7 +66,7 @@ class DuckDB:
         limit = f"{max(memory_bytes(memory) // 2, 10**8) // 10**6}MB"
         self.connection = duckdb.connect(config={"memory_limit": limit, "temp_directory": str(spill)})
         self.connection.execute("SET enable_progress_bar = false")
-        self.queries: dict[Any, str] = {}
+        self.queries: dict[tuple[Any, Any], str] = {}
 
     def __enter__(self) -> DuckDB:
         return self
@@ -77,6 +81,19 @@ class DuckDB:
         files = ", ".join(_quoted(glob.escape(str(path))) for path in paths)
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{files}])")  # noqa: S608
         return _table(schema, name)
+
+    def read_range(self, paths: Sequence[Path], schema: pa.Schema, name: str, low: str, high: str) -> ir.Table:
+        """The rows of Arrow files in which `low` <= the first column < `high`, as the table `name`.
+
+        The files are sorted by that column. They are mapped into memory, and only the range is read.
+        """
+        tables = []
+        for path in paths:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            keys = table[schema.names[0]]
+            start, end = (bisect_left(range(len(keys)), bound, key=lambda n: keys[n].as_py()) for bound in (low, high))
+            tables.append(table.slice(start, end - start).replace_schema_metadata())
+        return self.read_arrow(pa.concat_tables(tables), name)
 
     def read_arrow(self, table: pa.Table, name: str) -> ir.Table:
         """The rows of an Arrow table, as the table `name`; nothing is copied."""
@@ -126,33 +143,28 @@ class DuckDB:
         others = [("number", pa.int64()), ("layout", pa.uint64()), ("nested", pa.bool_())]
         return _table(pa.schema([*others, *texts]), "raw_fields")
 
-    def json_keys(self, numbers: pa.Array) -> list[list[str]]:
-        """The keys of the objects on the lines of `read_json` that have these numbers, in the order of `numbers`."""
-        self.connection.register("wanted_numbers", pa.table({"number": numbers, "place": range(len(numbers))}))
-        found = self.connection.sql(
-            "SELECT json_keys(line) FROM raw_lines JOIN wanted_numbers USING (number) ORDER BY place"
-        )
-        return [keys for (keys,) in found.fetchall()]
+    def json_keys(self, lines: pa.Array) -> list[list[str]]:
+        """The keys of the JSON object on each line, in their order; none where the line is no JSON."""
+        self.connection.register("some_lines", pa.table({"line": lines, "place": range(len(lines))}))
+        found = self.connection.sql("SELECT TRY(json_keys(line)) FROM some_lines ORDER BY place")
+        return [keys or [] for (keys,) in found.fetchall()]
+
+    def apply(self, rule: Callable[[ir.Table], ir.Table], table: ir.Table) -> pa.Table:
+        """All rows of `rule(table)`; the SQL of a rule is written once for all tables of one name and schema."""
+        key = (rule, table.op())
+        if key not in self.queries:
+            self.queries[key] = _sql(rule(table))
+        return self.connection.sql(self.queries[key]).to_arrow_table()
 
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """All rows of an ibis expression."""
-        return self.connection.sql(self._sql(table)).to_arrow_table()
+        return self.connection.sql(_sql(table)).to_arrow_table()
 
-    def write(self, table: ir.Table, rows: int, folder: Path, writer: Writer) -> None:
-        """Hand the rows of an ibis expression in its order to `writer`, `rows` at a time, with `folder/00000`."""
+    def write(self, table: ir.Table, order: Sequence[str], rows: int, folder: Path, writer: Writer) -> None:
+        """Hand an ibis expression, sorted by `order`, to `writer`, `rows` of it at a time, with `folder/00000`."""
         part = folder / "00000"
         part.mkdir()
-        writer(iter(self.connection.sql(self._sql(table)).to_arrow_reader(rows)), part)
-
-    def _sql(self, table: ir.Table) -> str:
-        # ibis only writes the SQL: version 12 runs it through calls that DuckDB 2 has renamed or lost.
-        # What is asked of each chunk of a file is written once.
-        import ibis
-
-        query = table.op()
-        if query not in self.queries:
-            self.queries[query] = str(ibis.to_sql(table, dialect="duckdb"))
-        return self.queries[query]
+        writer(iter(self.connection.sql(_sql(table.order_by(list(order)))).to_arrow_reader(rows)), part)
 
 
 class Spark:
@@ -168,6 +180,9 @@ class Spark:
     Raises:
         RegenError: pyspark or Java is missing, or Spark does not start.
     """
+
+    chunk_suffix = ".parquet"
+    """Of files from which `read_range` reads."""
 
     def __init__(self, master: str, memory: str, spill: Path) -> None:
         try:
@@ -200,15 +215,22 @@ class Spark:
             self.session.createDataFrame(table).createOrReplaceTempView(name)
         return _table(table.schema, name)
 
+    def read_range(self, paths: Sequence[Path], schema: pa.Schema, name: str, low: str, high: str) -> ir.Table:
+        """The rows of parquet files in which `low` <= the first column < `high`, by which the files are sorted."""
+        table = self.read_parquet(paths, schema, name)
+        key = table[schema.names[0]]
+        return table.filter(key >= low, key < high)
+
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """All rows of an ibis expression."""
         with _quiet():
             return self._run(table).toArrow()
 
-    def write(self, table: ir.Table, rows: int, folder: Path, writer: Writer) -> None:
-        """Hand the rows of an ibis expression in its order to `writer`, `rows` at a time, on the machines of Spark.
+    def write(self, table: ir.Table, order: Sequence[str], rows: int, folder: Path, writer: Writer) -> None:
+        """Hand the rows of an ibis expression, sorted by `order`, to `writer`, `rows` at a time, on Spark's machines.
 
-        Each part of the rows goes to one call, with a folder of its own: `folder/00000`, `folder/00001`, ….
+        Each part of the rows goes to one call, with a folder of its own: `folder/00000`, `folder/00001`, …. Rows that
+        have the first column of `order` in common go to the same call.
         """
 
         def write_part(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -225,14 +247,13 @@ class Spark:
 
         self.session.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", str(rows))
         with _quiet():
-            self._run(table).mapInArrow(write_part, "part long").collect()
+            rows_in_order = self._run(table).repartitionByRange(order[0]).sortWithinPartitions(*order)
+            rows_in_order.mapInArrow(write_part, "part long").collect()
         for attempt in folder.glob("*.*"):
             shutil.rmtree(attempt)
 
     def _run(self, table: ir.Table) -> DataFrame:
-        import ibis
-
-        return self.session.sql(str(ibis.to_sql(table, dialect="pyspark")))
+        return self.session.sql(_sql(table, "pyspark"))
 
 
 @contextlib.contextmanager
@@ -267,6 +288,13 @@ def _session(master: str, memory: str, spill: Path) -> SparkSession:
         return builder.getOrCreate()
     except (PySparkException, OSError, Py4JError) as error:
         raise RegenError(f"Spark does not start with the master {master!r}: {str(error).splitlines()[0]}") from None
+
+
+def _sql(table: ir.Table, dialect: str = "duckdb") -> str:
+    # ibis only writes the SQL: version 12 runs it through calls that DuckDB 2 has renamed or lost.
+    import ibis
+
+    return str(ibis.to_sql(table, dialect=dialect))
 
 
 def _table(schema: pa.Schema, name: str) -> ir.Table:

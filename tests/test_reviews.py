@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -363,6 +364,14 @@ def test_a_title_with_an_angle_bracket_is_not_markup_for_that(title):
 )
 def test_prices_are_read_and_debris_is_not(text, price):
     assert cleaning.price(text, Counter()) == price
+
+
+def test_text_with_any_blank_at_its_ends_is_stripped():
+    blanks = [chr(code) for code in range(sys.maxunicode + 1) if chr(code).isspace()]
+    texts = [text for blank in blanks for text in (f"{blank}a", f"a{blank}", blank)]
+    column = pa.chunked_array([pa.array([None, "", *texts, "é日本", "a & b"]).slice(1)])
+    found = cleaning.plain_column(column, Counter()).to_pylist()
+    assert found == [None, *["a", "a", None] * len(blanks), "é日本", "a & b"]
 
 
 def test_an_item_without_asin_is_a_reject(read):

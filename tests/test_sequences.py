@@ -325,23 +325,23 @@ def test_a_build_that_was_interrupted_goes_on_with_the_ranges_that_are_left(make
     expected = make(reviews)
     from regen_hf.sequences import ranges
 
-    whole, calls = ranges._write_part, []
+    whole, calls = ranges.write_part, []
 
-    def dying(titled, users, part):
+    def dying(titled, config, purchases, part):
         calls.append(part.parent)
-        whole(titled, users, part)
+        whole(titled, config, purchases, part)
         if len(calls) == 3:
             raise KeyboardInterrupt
 
     folder = tmp_path / "run1"
     with monkeypatch.context() as patch:
-        patch.setattr(ranges, "_write_part", dying)
+        patch.setattr(ranges, "write_part", dying)
         with pytest.raises(KeyboardInterrupt):
             make(reviews, work=work)
     assert not list((folder / "out").iterdir())
     config = SequencesConfig(reviews=(str(folder / "reviews.json.gz"),), items=(str(folder / "items.json.gz"),))
     calls.clear()
-    monkeypatch.setattr(ranges, "_write_part", lambda *given: calls.append(given[2].parent) or whole(*given))
+    monkeypatch.setattr(ranges, "write_part", lambda *given: calls.append(given[3].parent) or whole(*given))
     made = Result(folder / "out", build(folder, folder / "out", work, config))
     assert calls[0].stem == "00002"
     assert made.split == expected.split
@@ -378,7 +378,7 @@ def test_chunks_of_the_log_that_were_finished_are_not_read_again_after_a_kill(ma
     monkeypatch.setattr(reading, "_convert", lambda *given: calls.append(given) or whole(*given))
     made = Result(folder / "out", build(folder, folder / "out", work, config))
     assert made.accounting["reviews"]["read"] == 3000
-    chunks = sorted(path.name for path in (work / "reviews").glob("0*.parquet"))
+    chunks = sorted(path.name for path in (work / "reviews").glob("0*.arrow"))
     assert len(chunks) > 2
     assert [given[-2].name for given in calls] == chunks[1:]  # of two, one was of the items
 

@@ -10,8 +10,11 @@ import re
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from .lines import places_of
 
 # Only names of HTML elements: "<3" and "<Black>" are text.
 ELEMENTS = (
@@ -24,8 +27,13 @@ BREAK = re.compile(r"(?i)<br\s*/?>|</(?:p|div|li|tr|h[1-6])\s*>")
 TAG = re.compile(rf"(?i)</?(?:{ELEMENTS})(?:\s[^<>]*)?/?>")
 MARKUP = re.compile(rf"(?i)</?(?:{ELEMENTS})(?:[\s/>]|$)|<!--|<!doctype|getTime\(\)|\bfunction\s*\(")
 """Also cut-off tags, and the script that stands in place of many titles of the 2018 release."""
-SUSPECT = r"[<\x00\x{a0}]|&[#\w]+;"
+SUSPECT = re.compile(r"[<\x00\xa0]|&[#\w]+;")
 """Text without this needs no cleaning."""
+SUSPECT_BYTES = b"<&\x00\xc2"
+"""Bytes of which any such text has one; the last begins a no-break space."""
+EDGE = np.isin(np.arange(256), [*range(33), 0xC2, 0xE1, 0xE2, 0xE3, *range(0x80, 0x8B), 0x9F, 0xA0, 0xA8, 0xA9, 0xAF])
+"""Bytes with which a blank begins or ends, as some other characters do: blank text, or text to be stripped, has them
+first or last."""
 AMOUNT = r"\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 PRICE = re.compile(rf"(?:from\s+)?{AMOUNT}(?:\s*(?:-|–|to)\s*{AMOUNT})?")
 
@@ -49,12 +57,40 @@ def plain(text: str, counts: Counter[str]) -> str:
 
 def plain_column(column: pa.ChunkedArray, counts: Counter[str]) -> pa.Array:
     """`plain` over a column of text; blank text becomes null. Values that need no cleaning never become Python."""
-    column = pc.utf8_trim_whitespace(column.combine_chunks())
-    suspect = pc.fill_null(pc.match_substring_regex(column, SUSPECT), False)
-    if pc.any(suspect).as_py():
-        cleaned = pa.array([plain(text, counts) for text in column.filter(suspect).to_pylist()], column.type)
-        column = pc.replace_with_mask(column, suspect, cleaned)
-    return pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
+    column = column.combine_chunks()
+    suspect = _suspect(column)
+    if suspect.any():
+        texts = column.filter(suspect).to_pylist()
+        cleaned = [plain(text, counts) if SUSPECT.search(text) else text.strip() for text in texts]
+        column = pc.replace_with_mask(column, suspect, pa.array(cleaned, column.type))
+    return without_empty(column)
+
+
+def without_empty(column: pa.StringArray) -> pa.StringArray:
+    """`column` with null for empty text; the text is not copied."""
+    offsets, _ = _bytes_of(column)
+    given = pa.array(offsets[1:] > offsets[:-1])
+    buffers = [given.buffers()[1], pa.py_buffer(offsets), column.buffers()[2]]
+    return pa.Array.from_buffers(column.type, len(column), buffers)
+
+
+def _suspect(column: pa.StringArray) -> np.ndarray:
+    """Where text may need to be cleaned or stripped."""
+    offsets, text = _bytes_of(column)
+    start, end = int(offsets[0]), int(offsets[-1])
+    rows = np.searchsorted(offsets, places_of(text[start:end], SUSPECT_BYTES) + start, side="right") - 1
+    suspect = np.zeros(len(column), bool)
+    suspect[rows] = True
+    full = np.flatnonzero(offsets[1:] > offsets[:-1])
+    suspect[full] |= EDGE[text[offsets[full]]] | EDGE[text[offsets[full + 1] - 1]]
+    return suspect & column.is_valid().to_numpy(zero_copy_only=False)
+
+
+def _bytes_of(column: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each text begins in the bytes of all of them, then where the last one ends; and these bytes."""
+    _, places, text = column.buffers()
+    offsets = np.frombuffer(places, np.int32)[column.offset : column.offset + len(column) + 1]
+    return offsets, np.frombuffer(text or b"", np.uint8)
 
 
 def title(text: str | None, counts: Counter[str]) -> str | None:

@@ -30,6 +30,8 @@ OTHER = {
 """First bytes of files that hold no text as they are."""
 LONGEST_LINE = 2**30
 """Bytes. A line past this is no record: the file has other line ends, or is no text."""
+PIECE = 2**20
+"""Bytes taken from the file, or looked at, at a time: so few that they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -63,31 +65,40 @@ def chunks(path: Path, size: int) -> Iterator[Chunk]:
     Raises:
         InputError: the file cannot be read, is damaged, is no text, or changed while it was read.
     """
-    number, rest = 1, b""
+    number, rest = 1, np.empty(0, np.uint8)
     try:
         before = path.stat()
         with path.open("rb") as file:
             start = file.read(4)
             file.seek(0)
             stream = _decompressed(path, file, start)
-            while True:
-                block = stream.read(size)
-                if file.tell() > before.st_size:  # a writer that is faster than this would keep it here for ever
-                    check_unchanged(path, before, path.stat())
-                if number == 1 and not rest:
-                    _check_text(path, block)
-                    block = block.removeprefix(codecs.BOM_UTF8)
-                data = rest + block
-                end = data.rfind(b"\n") + 1 if block else len(data)
+            first, ended = True, False
+            while not ended:
+                # What is left of the block before stands in front: it is the beginning of the first line.
+                data = np.empty(len(rest) + size, np.uint8)
+                data[: len(rest)] = rest
+                filled = len(rest)
+                while filled < len(data) and not ended:
+                    piece = stream.read(min(PIECE, len(data) - filled))
+                    if file.tell() > before.st_size:  # a writer that is faster than this would keep it here for ever
+                        check_unchanged(path, before, path.stat())
+                    data[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
+                    filled += len(piece)
+                    ended = not piece
+                data = data[:filled]
+                if first:
+                    _check_text(path, data.tobytes())
+                    data = data[len(codecs.BOM_UTF8) :] if data[:3].tobytes() == codecs.BOM_UTF8 else data
+                    first = False
+                ends = places_of(data, b"\n") + 1
+                end = len(data) if ended else int(ends[-1]) if len(ends) else 0
                 if end:
-                    chunk = _chunk(path, data, end, number, file.tell())
+                    chunk = _chunk(path, data, ends, end, number, file.tell())
                     number += len(chunk.content)
                     yield chunk
                 rest = data[end:]
                 if len(rest) > LONGEST_LINE:
                     raise InputError(f"{path}: line {number} is longer than 1 GiB, expected one record per line.")
-                if not block:
-                    break
         after = path.stat()
     except (EOFError, igzip_lib.IsalError, OSError) as error:  # type: ignore[misc]  # its stub has no class
         raise InputError(_damage(path, number, error)) from None
@@ -166,9 +177,23 @@ def _damage(path: Path, number: int, error: Exception) -> str:
     return f"{path} cannot be used: {place}{problem}. Download it again."
 
 
-def _chunk(path: Path, data: bytes, end: int, number: int, position: int) -> Chunk:
-    """The whole lines in `data[:end]`, the first of which is line `number`; no byte is copied."""
-    ends = np.flatnonzero(np.frombuffer(data, np.uint8, count=end) == ord("\n")) + 1
+def places_of(data: np.ndarray, characters: bytes) -> np.ndarray:
+    """Where any of some characters stands in `data` (bytes), in order."""
+    found = []
+    for start in range(0, len(data), PIECE):
+        piece = data[start : start + PIECE]
+        here = piece == characters[0]
+        for character in characters[1:]:
+            here |= piece == character
+        found.append(np.flatnonzero(here) + start)
+    return np.concatenate(found) if found else np.empty(0, np.int64)
+
+
+def _chunk(path: Path, data: np.ndarray, ends: np.ndarray, end: int, number: int, position: int) -> Chunk:
+    """The whole lines in `data[:end]`, the first of which is line `number`; no byte is copied.
+
+    `ends` are the places after each line feed.
+    """
     offsets = np.concatenate([[0], ends, [end] if not len(ends) or ends[-1] != end else []]).astype(np.int64)
     buffers = [None, pa.py_buffer(offsets), pa.py_buffer(data)]
     raw = pa.Array.from_buffers(pa.large_binary(), len(offsets) - 1, buffers)

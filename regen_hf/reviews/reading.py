@@ -1,7 +1,7 @@
 """Raw files of reviews and items -> canonical tables, every record of them accounted for.
 
 Each file is recognised by what is in it (JSON lines, CSV, TSV, parquet; a release or own columns) and cut into chunks
-of whole records. Each chunk becomes one parquet file of canonical rows, sorted by the hash of the user so that a range
+of whole records. Each chunk becomes one file of canonical rows, sorted by the hash of the user so that a range
 of hashes is cheap to read back. A record that gives no canonical row is kept, with its file, its number and the reason,
 as a reject. Chunks that an interrupted run finished are not made again.
 
@@ -52,7 +52,7 @@ class Log:
     """What became of the records of some files."""
 
     tables: list[Path]
-    """Parquet files of canonical rows."""
+    """Files of canonical rows."""
     rejects: list[Path]
     """Parquet files of rejects, in the order of the records."""
     read: int
@@ -76,6 +76,8 @@ class Reading:
     """Put markers in the place of e-mail addresses, phone numbers, URLs and card numbers."""
     strict: bool = False
     """A reject is an error."""
+    suffix: str = ".parquet"
+    """Of the files that are written: parquet, or .arrow, which is not compressed and costs next to nothing to read."""
 
 
 def read_reviews(engine: DuckDB, patterns: Sequence[str], work: Path, reading: Reading) -> Log:
@@ -130,11 +132,11 @@ def _read(
         done = 0
         for path in paths:
             for chunk, form, literals in _chunks(path, option, reading):
-                name = f"{len(made):06d}.parquet"
-                table, reject = work / name, work / f"rejects-{name}"
+                number = f"{len(made):06d}"
+                table, reject = work / f"{number}{reading.suffix}", work / f"rejects-{number}.parquet"
                 if not table.exists():
                     _convert(engine, chunk, form, literals, kind, reading, distinct, table, reject)
-                counts = json.loads(pq.read_schema(table).metadata[b"counts"])
+                counts = json.loads(_schema(table).metadata[b"counts"])
                 if reading.strict and counts["rejects"]:
                     raise InputError(_strict(pq.read_table(reject).slice(0, 1).to_pylist()[0]))
                 read, size = read + counts["read"], size + counts["size"]
@@ -213,15 +215,15 @@ def _convert(
     """Write the canonical rows of a chunk to `table`, and its rejects to `reject`."""
     cleaned = Counter[str]()
     fields = _fields(engine, chunk, form, literals)
-    rows = engine.to_arrow(canonical.typed_reviews(fields) if kind == "reviews" else canonical.typed_items(fields))
+    rows = engine.apply(canonical.typed_reviews if kind == "reviews" else canonical.typed_items, fields)
     if len(rows) != len(chunk.numbers):
         raise RuntimeError(f"{chunk.path}: {len(chunk.numbers)} records came back as {len(rows)} rows.")
     if isinstance(chunk, Chunk):
-        rows = _refuse_repeated_keys(engine, rows, form)
+        rows = _refuse_repeated_keys(engine, chunk, rows, form)
     if reading.scrub and kind == "reviews":
         rows = canonical.refuse_emails(rows)
-    good = pc.is_null(rows["reject"])
-    kept, bad = rows.filter(good), rows.filter(pc.invert(good)).sort_by("number")
+    bad = rows.filter(pc.is_valid(rows["reject"])).sort_by("number")
+    kept = rows.filter(pc.is_null(rows["reject"])) if len(bad) else rows
     if kind == "reviews":
         kept = canonical.clean_reviews(kept, cleaned, scrub=reading.scrub)
     else:
@@ -230,7 +232,7 @@ def _convert(
     schema = canonical.SCHEMAS[kind]
     kept = kept.select(schema.names)
     if kind == "reviews":
-        kept = kept.sort_by("user_hash")
+        kept = kept.take(pc.sort_indices(kept["user_hash"]))
     dropped = Counter(bad["reject"].to_pylist())
     if distinct:
         whole, kept = len(kept), kept.group_by(schema.names, use_threads=False).aggregate([])
@@ -261,11 +263,13 @@ def _fields(engine: DuckDB, chunk: Chunk | Records, form: Format, literals: bool
     return engine.read_json(lines, form.fields, form.flat)
 
 
-def _refuse_repeated_keys(engine: DuckDB, rows: pa.Table, form: Format) -> pa.Table:
+def _refuse_repeated_keys(engine: DuckDB, chunk: Chunk, rows: pa.Table, form: Format) -> pa.Table:
     """Reject the records that give one of the wanted keys twice: nothing says which value is meant."""
     wanted = list(form.fields.values())
-    layouts = rows["layout"].combine_chunks().unique().drop_null()
-    samples = rows["number"].take(pc.index_in(layouts, rows["layout"].combine_chunks()))
+    layout = rows["layout"].combine_chunks()
+    layouts = layout.unique().drop_null()
+    numbers = rows["number"].take(pc.index_in(layouts, layout))
+    samples = chunk.lines["line"].take(pc.index_in(numbers, chunk.numbers)).combine_chunks()
     repeated = [
         layout
         for layout, keys in zip(layouts.to_pylist(), engine.json_keys(samples), strict=True)
@@ -298,15 +302,27 @@ def keep_if_same(work: Path, made_from: object) -> None:
         stamp.write_text(text, encoding="utf-8")
 
 
+def _schema(path: Path) -> pa.Schema:
+    if path.suffix == ".arrow":
+        with pa.memory_map(str(path)) as file:
+            return pa.ipc.open_file(file).schema
+    return pq.read_schema(path)
+
+
 def _write(table: pa.Table, schema: pa.Schema, path: Path) -> None:
-    """Parquet that is either there completely or not at all."""
+    """A file that is either there completely or not at all."""
     part = path.with_suffix(".part")
-    pq.write_table(
-        table.select(schema.names).cast(schema),
-        part,
-        row_group_size=ROW_GROUP,
-        compression="lz4",  # read once and then deleted: worth no more time than this
-        use_dictionary=False,
-        write_statistics=schema.names[:1],  # the user hash of reviews, by which they are read
-    )
+    table = table.select(schema.names).cast(schema)
+    if path.suffix == ".arrow":
+        with pa.ipc.new_file(str(part), schema) as writer:
+            writer.write_table(table.combine_chunks())
+    else:
+        pq.write_table(
+            table,
+            part,
+            row_group_size=ROW_GROUP,
+            compression="lz4",  # read once and then deleted: worth no more time than this
+            use_dictionary=False,
+            write_statistics=schema.names[:1],  # the user hash of reviews, by which they are read
+        )
     os.replace(part, path)

@@ -145,7 +145,7 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
         engine: DuckDB | Spark = reader
         if config.engine == "spark":  # opened before the files are read: if it is missing, that is told at once
             engine = stack.enter_context(Spark(config.master, config.memory, work / "spill"))
-        item_log, review_log = _read(run, work, reader, config)
+        item_log, review_log = _read(run, work, reader, engine.chunk_suffix, config)
         catalogue = reader.to_arrow(best_items(reader.read_parquet(item_log.tables, ITEMS, "items")))
         done, core = build_ranges(engine, review_log, item_log, catalogue, work, config)
     accounting = account(item_log, review_log, catalogue, core, done)
@@ -174,8 +174,8 @@ def check_sources(config: SequencesConfig) -> None:
         )
 
 
-def _read(run: Path, work: Path, engine: DuckDB, config: SequencesConfig) -> tuple[Log, Log]:
-    """The logs of the items and of the reviews."""
+def _read(run: Path, work: Path, engine: DuckDB, suffix: str, config: SequencesConfig) -> tuple[Log, Log]:
+    """The logs of the items and of the reviews; the reviews in files of this suffix."""
     check_sources(config)
     reviews, items = config.reviews, config.items
     if config.sample:
@@ -183,15 +183,15 @@ def _read(run: Path, work: Path, engine: DuckDB, config: SequencesConfig) -> tup
     inside = not items and "title" in config.columns
     chunk_size = max(memory_bytes(config.memory) // 32, 2**20)
 
-    def reading(kind: str) -> Reading:
+    def reading(kind: str, suffix: str = Reading.suffix) -> Reading:
         form = chosen(kind, config.format, config.columns, config.item_columns)
-        return Reading(chunk_size, form, config.scrub, config.strict)
+        return Reading(chunk_size, form, config.scrub, config.strict, suffix)
 
     if inside:
         item_log = read_items_of_reviews(engine, reviews, work / "items", reading("items of reviews"))
     else:
         item_log = read_items(engine, items, work / "items", reading("items"))
-    return item_log, read_reviews(engine, reviews, work / "reviews", reading("reviews"))
+    return item_log, read_reviews(engine, reviews, work / "reviews", reading("reviews", suffix))
 
 
 def _day(name: str, given: str | datetime.date) -> str:

@@ -41,7 +41,7 @@ GROUPS = {
         "MLP": {"adapter": "mlp"},
     },
 }
-READ = ("sample", "sequences", "narratives", "ratings", "dataset", "embeddings")
+READ = ("sample", "release", "sequences", "narratives", "ratings", "dataset", "embeddings")
 
 
 def facts(truth: dict, items: dict[str, dict]) -> dict[str, dict[str, str]]:
@@ -88,7 +88,7 @@ def facts(truth: dict, items: dict[str, dict]) -> dict[str, dict[str, str]]:
 
 def build_world(folder: Path, settings: dict) -> Run:
     """The dataset and the vectors that all runs share."""
-    run = Run(folder, {"sequences": {"sample": True}} | settings)
+    run = Run(folder, settings)
     with run.locked():
         run.save()
         run.build_all(until="embeddings")
@@ -102,7 +102,7 @@ def build_variant(world: Path, folder: Path, training: dict, evaluation: dict) -
     with run.locked():
         run.save()
         for name in READ:
-            if not (folder / name).exists():
+            if (world / name).exists() and not (folder / name).exists():
                 os.symlink((world / name).resolve(), folder / name)
         run.build_all(until="evaluate")
 
@@ -130,10 +130,9 @@ def interval(values: list[float]) -> dict[str, float | list[float]]:
 
 
 def summary(folders: list[Path]) -> dict:
-    """Scores of one setting over its seeds: metrics by model and task, facts, parameters, seconds."""
+    """Scores of one setting over its seeds: metrics by model and task, parameters, seconds."""
     results = [json.loads((folder / "evaluation" / "results.json").read_text(encoding="utf-8")) for folder in folders]
     manifests = [json.loads((folder / "model" / "manifest.json").read_text(encoding="utf-8")) for folder in folders]
-    rights = [right(folder) for folder in folders]
     models = {
         model: {
             task: {
@@ -147,8 +146,6 @@ def summary(folders: list[Path]) -> dict:
     }
     return {
         "models": models,
-        "facts": {name: interval([found[name] for found in rights]) for name in rights[0]},
-        "all facts": interval([float(np.mean(list(found.values()))) for found in rights]),
         "rougeLsum over tasks": interval(
             [float(np.mean([s["rougeLsum"]["mean"] for s in result["models"]["fused"].values()])) for result in results]
         ),
@@ -156,6 +153,15 @@ def summary(folders: list[Path]) -> dict:
         "seconds": [manifest["seconds"] for manifest in manifests],
         "test users": results[0]["n_users"],
         "versions": manifests[0]["versions"],
+    }
+
+
+def learned(folders: list[Path]) -> dict:
+    """The share of test users of whom a fact is right, over the seeds, by fact and over all of them."""
+    rights = [right(folder) for folder in folders]
+    return {
+        "facts": {name: interval([found[name] for found in rights]) for name in rights[0]},
+        "all facts": interval([float(np.mean(list(found.values()))) for found in rights]),
     }
 
 
@@ -196,7 +202,8 @@ def main() -> None:
     options = parser.parse_args()
     common = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options.set)}
     world = build_world(
-        options.folder / "world", {"sample": {"shoppers": options.shoppers, "items": options.items}}
+        options.folder / "world",
+        {"sequences": {"sample": True}, "sample": {"shoppers": options.shoppers, "items": options.items}},
     ).folder
     found = {}
     for name, changes in GROUPS[options.group].items():
@@ -207,7 +214,7 @@ def main() -> None:
             folder = options.folder / options.group / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
             build_variant(world, folder, common | changes | {"seed": seed}, {"max_users": options.max_users})
             folders.append(folder)
-        found[name] = summary(folders)
+        found[name] = summary(folders) | learned(folders)
     report = {"group": options.group, "seeds": options.seeds, "training": common, "settings": found}
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     options.results.mkdir(parents=True, exist_ok=True)

@@ -125,6 +125,20 @@ def quickstart(options: argparse.Namespace) -> None:
     print(report.summary(run.folder))
 
 
+def report(options: argparse.Namespace) -> None:
+    """All of a run in one HTML file."""
+    from .. import report
+    from ..run import Run
+
+    if not (Path(options.folder) / "run.json").exists():
+        raise RegenError(
+            f"{options.folder} is not a run folder. Make one with `regen quickstart` or `regen run RUN …`."
+        )
+    run = Run(options.folder)
+    with run.locked():
+        print(report.write(run))
+
+
 def inspect(options: argparse.Namespace) -> None:
     """One shopper's history and narratives."""
     from ..inspection import inspect

@@ -229,6 +229,21 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         "Lists the stages of a run.\n\n  regen status runs/mine\n",
         commands.status,
     )
+    add(
+        "report",
+        "all of a run in one HTML file",
+        """\
+Writes RUN/report.html of what the run has so far: data, narratives, ratings, training curves, tables, figures, ten
+shoppers with the reference and the models' narratives side by side, settings, versions, time and cost of every stage.
+One file with its pictures in it: it needs no network, runs no script, and opens in any browser. Reviews and narratives
+are shown as text, whatever they hold; folders of this machine are left out of the settings.
+
+It tells which numbers come out equal when its settings are run again, and which are only close on another machine.
+
+  regen report runs/sample
+""",
+        commands.report,
+    )
     look = add(
         "inspect",
         "one shopper's history and narratives",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .style import caption
+from .style import COLOURS, caption
 
 METRICS = {"bleu": "BLEU (%)", "rougeLsum": "ROUGE-Lsum (%)", "similarity": "Similarity (cosine)"}
 
@@ -67,16 +67,22 @@ def scores(results: dict[str, Any]) -> Any:
 
 
 def loss(log: list[dict[str, Any]]) -> Any:
-    """Training loss by step."""
+    """Loss by step: of training, and of the validation users where it was measured."""
     from matplotlib.figure import Figure
 
-    entries = [entry for entry in log if "loss" in entry]
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     panel = figure.subplots()
-    panel.plot([entry["step"] for entry in entries], [entry["loss"] for entry in entries], marker="none")
+    for key, label, colour in (("loss", "training", COLOURS[0]), ("eval_loss", "validation", COLOURS[1])):
+        steps, losses = [entry["step"] for entry in log if key in entry], [entry[key] for entry in log if key in entry]
+        if losses:
+            marker = "o" if len(losses) < 20 else "none"
+            panel.plot(
+                steps, losses, marker=marker, markersize=4, color=colour, label=f"{label}, last {losses[-1]:.3g}"
+            )
     panel.set_xlabel("Optimiser step")
     panel.set_ylabel("Loss (nats per token)")
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
-    panel.set_title("Training loss on the narratives")
+    panel.legend(frameon=False)
+    panel.set_title("Loss on the narratives")
     return figure

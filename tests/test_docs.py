@@ -1,23 +1,49 @@
 """The code of the pages in docs/ runs as it stands, on a run called runs/office."""
 
+import ast
 import base64
 import io
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from regen_hf.cli import main
 from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.model.export import export_vllm
+from regen_hf.schema import TASKS
+
+from .llm_server import Server as LLMServer
 
 PAGES = Path(__file__).parents[1] / "docs"
 
 
 def code(page):
     return re.findall(r"```python\n(.*?)```", (PAGES / page).read_text(), flags=re.DOTALL)
+
+
+def commands(page):
+    blocks = re.findall(r"```bash\n(.*?)```", (PAGES / page).read_text(), flags=re.DOTALL)
+    return [line.split("regen ", 1)[1] for block in blocks for line in block.splitlines() if line.startswith("regen ")]
+
+
+def messages():
+    """The texts of the package, with … for what is put into them."""
+
+    def text(node):
+        if isinstance(node, ast.Constant):
+            return node.value if isinstance(node.value, str) else "…"
+        return "".join("…" if isinstance(part, ast.FormattedValue) else text(part) for part in node.values)
+
+    for path in (PAGES.parent / "regen_hf").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant | ast.JoinedStr):
+                yield text(node)
 
 
 @pytest.fixture
@@ -67,3 +93,67 @@ def test_the_page_on_serving_sends_the_prompt_embeddings(office, tmp_path, monke
     expected = model.model.fused_embeddings(**names["inputs"])[0]
     torch.testing.assert_close(sent, expected.to(torch.bfloat16))
     assert request["logit_bias"] == {str(model.config.item_token_id): -100}
+
+
+@pytest.fixture
+def whole_run(tiny_run, tmp_path, monkeypatch):
+    """A run with every stage done, called runs/office."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    return tiny_run.rename(tmp_path / "runs" / "office")
+
+
+def test_the_page_on_rows_vectors_and_soft_tokens(whole_run, capsys):
+    names = {}
+    for block in code("rows_vectors_soft_tokens.md"):
+        exec(block, names)
+    assert "['product_endorsement']" in capsys.readouterr().out
+    np.testing.assert_allclose(  # the vectors of the store are those that the processor makes
+        names["inputs"]["history_content"][0, :-1].numpy(), names["content"][:-1].astype(np.float32), atol=2e-3
+    )
+    np.testing.assert_allclose(names["inputs"]["history_cf"][0].numpy(), names["cf"][names["items"]], atol=1e-6)
+    assert not np.allclose(names["withheld"], names["content"][-1], atol=1e-2)
+
+
+def test_the_page_on_adding_a_task_and_a_backbone(whole_run, capsys):
+    before = dict(TASKS)
+    names = {}
+    try:
+        for block in code("extend.md"):
+            exec(block, names)
+    finally:
+        TASKS.clear()
+        TASKS.update(before)
+    processor = RegenProcessor.from_pretrained(whole_run / "model")
+    assert processor.task_prompts["gift_note"] == "Tell a friend what to give this customer."
+    assert "parameters in the adapter" in capsys.readouterr().out
+    for path in re.findall(r"`((?:regen_hf|tests)/[\w/.]+)`", (PAGES / "extend.md").read_text()):
+        assert (PAGES.parent / path).exists(), path
+
+
+def test_the_page_on_rating_asks_the_server_and_tells_the_cost_before(whole_run, capsys):
+    dry, asked = [], []
+    for command in commands("rate_with_your_llm.md"):
+        (dry if "--dry-run" in command else asked).append(command.replace("runs/batch", "runs/office"))
+    for command in dry:
+        assert main(shlex.split(command)) == 0
+        assert "USD" in capsys.readouterr().out
+    with LLMServer() as server:
+        for command in asked:
+            assert main(shlex.split(command.replace("http://localhost:8000/v1", server.url))) == 0
+    assert {body["model"] for body in server.bodies} == {"my-model"}
+    assert len(dry) == 3
+    assert len(asked) == 3
+
+
+def test_every_message_of_the_page_on_troubleshooting_is_one_of_the_package():
+    told = re.findall(r"^> (.*)$", (PAGES / "troubleshooting.md").read_text(), flags=re.MULTILINE)
+    known = list(messages())
+    assert len(told) > 20
+    assert [message for message in told if not any(message in text for text in known)] == []
+
+
+def test_the_pages_link_to_pages_that_exist():
+    for page in [*PAGES.glob("*.md"), PAGES.parent / "README.md"]:
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+            assert (page.parent / link).exists(), (page.name, link)

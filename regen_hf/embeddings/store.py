@@ -23,7 +23,8 @@ class VectorStore:
             purchases in the order of the dataset's rows and U users.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
         self.vectors: NDArray[np.float16] = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
         self.items: NDArray[np.int32] = np.load(folder / "items.npy", mmap_mode="r", allow_pickle=False)
         self.offsets: NDArray[np.int64] = np.load(folder / "offsets.npy", allow_pickle=False)

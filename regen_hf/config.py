@@ -29,15 +29,20 @@ Section = TypeVar("Section")
 def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section:
     """Build the dataclass `cls` from the mapping `values`, which stands under `name` in the configuration.
 
+    Where a field of `cls` carries `metadata={"rest": True}`, it takes the keys that are no fields; `cls` checks them.
+
     Raises:
         ConfigError: a key is unknown, or a value is of the wrong type or refused by `__post_init__`.
     """
     from pydantic import TypeAdapter, ValidationError
 
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in values:
-        if key not in known:
-            raise ConfigError(unknown(f"{name}.{key}", [f"{name}.{field}" for field in known]))
+    rest = next((field.name for field in dataclasses.fields(cls) if field.metadata.get("rest")), None)  # type: ignore[arg-type]
+    loose = {key: value for key, value in values.items() if key not in known}
+    if loose and rest is None:
+        raise ConfigError(unknown(f"{name}.{next(iter(loose))}", [f"{name}.{field}" for field in known]))
+    if loose and rest is not None:
+        values = {key: values[key] for key in values if key in known} | {rest: {**(values.get(rest) or {}), **loose}}
     types = typing.get_type_hints(cls)
     given = {
         # One value where several may stand is a list of one.

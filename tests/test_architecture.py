@@ -32,7 +32,8 @@ ALLOWED = {
     ("evaluation", "training"),
     ("evaluation", "ratings"),
 }
-SHIPPED = {"transformers", "torch", "numpy", "safetensors", "huggingface_hub", "sentence_transformers"}
+# peft, for a model in adapter form alone.
+SHIPPED = {"transformers", "torch", "numpy", "safetensors", "huggingface_hub", "sentence_transformers", "peft"}
 
 
 def imports(path: Path) -> set[str]:

@@ -24,7 +24,7 @@ def test_defaults_are_accepted_by_their_own_checks():
     [
         (
             {"training": {"max_step": 5}},
-            r"training\.max_step.*Did you mean 'training\.max_steps'.*training\.batch_size",
+            r"'training'.*'max_step'.*Did you mean 'max_steps'",
         ),
         ({"trainning": {"max_steps": 5}}, r"trainning.*Did you mean 'training'.*sequences"),
         ({"training": {"max_steps": "many"}}, r"training\.max_steps was given 'many'"),

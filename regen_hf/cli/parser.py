@@ -313,7 +313,7 @@ def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> Non
         destination = f"{name}.{field.name}"
         if types[field.name] is bool:
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, dest=destination, help=about)
-        elif typing.get_origin(types[field.name]) is dict:
+        elif any(typing.get_origin(part) is dict for part in (types[field.name], *typing.get_args(types[field.name]))):
             continue  # a mapping comes from a file
         elif typing.get_origin(types[field.name]) is tuple:
             group.add_argument(flag, nargs="+", metavar=_metavar(field.name), dest=destination, help=about)

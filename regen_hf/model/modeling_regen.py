@@ -24,6 +24,7 @@ from transformers.utils.generic import can_return_tuple
 from .adapter import RegenAdapter
 from .attribution import HistoryAttribution
 from .configuration_regen import RegenConfig
+from .loading import complete, quiet_about_missing
 
 HISTORY = ("history_cf", "history_content", "history_mask", "history_features")
 
@@ -372,15 +373,11 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         Raises:
             ValueError: a weight is missing or has another shape than the configuration says.
         """
-        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs)
+        path = pretrained_model_name_or_path
+        with quiet_about_missing():
+            loaded: Any = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
-        wrong = sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])})
-        if wrong:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} lacks {len(wrong)} of the model's weights, or holds them in another "
-                f"shape than config.json says: {', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}. They would be "
-                "random numbers. Download the model again, or mend its config.json."
-            )
+        model = complete(model, info, path, **kwargs)
         return (model, info) if output_loading_info else model
 
     @torch.no_grad()

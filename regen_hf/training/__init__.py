@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..config import at_least, check_seed
+from ..config import at_least, check_seed, section, unknown
 from ..schema import TASKS, check_tasks
+
+IN_STAGES = (
+    "freeze",
+    "lora",
+    "max_steps",
+    "batch_size",
+    "length_groups",
+    "optimizer",
+    "learning_rate",
+    "warmup_ratio",
+    "patience",
+    "save_steps",
+)
+"""Settings that a stage of the training may have of its own, beside SFTConfig's fields."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,8 @@ class TrainingConfig:
     """Withhold the review of the last purchase in every task, not in the endorsement alone."""
     tasks: tuple[str, ...] = tuple(TASKS)
     """Narratives to learn; all six by default."""
+    task_weights: dict[str, float] = field(default_factory=dict)
+    """How often an epoch shows the examples of a task, by task: 2 for twice, 0.5 for a half of them; 1 if not given."""
     max_steps: int = 600
     """Optimiser steps."""
     batch_size: int = 32
@@ -50,6 +68,20 @@ class TrainingConfig:
     """Share of the training examples shown without their history, so that an empty history is a fair control."""
     save_steps: int = 100
     """Steps between checkpoints: what a killed run loses at most."""
+    patience: int = 0
+    """Checkpoints without a lower validation loss after which training stops, and the best one is kept; 0 for none."""
+    validation_users: int = 256
+    """Users of the validation split on whose narratives the validation loss is measured, where there is patience."""
+    freeze: Literal["backbone"] | None = None
+    """`backbone` to train the adapter alone: cheap, and a good start for a pretrained language model."""
+    lora: dict[str, Any] | None = None
+    """Fields of PEFT's LoraConfig, as {r: 16}: the language model learns through LoRA, the adapter as a whole."""
+    merge: bool = True
+    """Write a model trained with LoRA merged; else the language model as it was, with the LoRA weights beside it."""
+    stages: tuple[dict[str, Any], ...] = ()
+    """Trainings that follow one another, each a mapping of what it has of its own: freeze, lora, max_steps, …"""
+    sft: dict[str, Any] = field(default_factory=dict, metadata={"rest": True})
+    """Fields of TRL's SFTConfig; in YAML they may stand beside the other settings."""
     vocab_size: int = 2048
     """Tokens of the small backbone's tokenizer."""
     hidden_size: int = 128
@@ -61,8 +93,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
-        at_least(self, 1, "max_steps", "batch_size", "length_groups", "save_steps", "num_layers")
-        at_least(self, 0, "recency", "learning_rate")
+        at_least(self, 1, "max_steps", "batch_size", "length_groups", "save_steps", "num_layers", "validation_users")
+        at_least(self, 0, "recency", "learning_rate", "patience")
         at_least(self, 300, "vocab_size")  # 256 bytes, the special tokens, and something to learn
         check_seed(self)
         if self.hidden_size < 1 or self.hidden_size % 32:
@@ -73,6 +105,54 @@ class TrainingConfig:
             raise ValueError(f"history_dropout was given {self.history_dropout}, expected a share from 0 to under 1")
         if not 0 <= self.cf_dropout < 1:
             raise ValueError(f"cf_dropout was given {self.cf_dropout}, expected a share from 0 to under 1")
+        for task, weight in self.task_weights.items():
+            if task not in self.tasks:
+                raise ValueError(unknown(f"task_weights.{task}", [f"task_weights.{name}" for name in self.tasks]))
+            if not 0 <= weight <= 100:
+                raise ValueError(f"task_weights.{task} was given {weight}, expected a number from 0 to 100")
+        if not any(self.task_weights.get(task, 1) for task in self.tasks):
+            raise ValueError("task_weights leave no task to learn, expected one above 0")
+        if self.freeze and self.lora is not None:
+            raise ValueError("freeze and lora were given together: what is frozen learns nothing. Use stages for both")
+        if self.optimizer == "muon" and (self.freeze or self.lora is not None or "optim" in self.sft):
+            raise ValueError(
+                "optimizer was given muon, which trains a whole language model: not with freeze, lora, optim"
+            )
+        if self.sft:
+            from .arguments import checked_sft
+
+            checked_sft(self.sft)
+        if self.lora is not None:
+            from .arguments import checked_lora
+
+            checked_lora(self.lora)
+        if self.stages:
+            in_stages(self)
+
+
+def in_stages(config: TrainingConfig) -> list[TrainingConfig]:
+    """The settings of each stage of the training in turn; `config` alone where it names no stages.
+
+    Raises:
+        ConfigError: a stage has a setting that does not exist or is refused.
+        ValueError: a stage has a setting that holds for the whole training.
+    """
+    if not config.stages:
+        return [config]
+    settings = {one.name for one in dataclasses.fields(config)}
+    common = {**dataclasses.asdict(config), "stages": ()}
+    found = []
+    for number, given in enumerate(config.stages):
+        if whole := sorted((settings & given.keys()) - {*IN_STAGES, "sft"}):
+            raise ValueError(
+                f"stages.{number} was given {whole[0]}, which holds for the whole training. A stage has of its own: "
+                f"{', '.join(IN_STAGES)}, and fields of SFTConfig"
+            )
+        own: Mapping[str, Any] = given
+        if given.get("freeze") and "lora" not in given:
+            own = {**given, "lora": None}  # the LoRA of the training is for the stages that train the language model
+        found.append(section(TrainingConfig, {**common, **own}, f"stages.{number}"))
+    return found
 
 
 def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""TRL's trainer as a stage of the training sets it up."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback
+from transformers.integrations import TensorBoardCallback
+from trl import SFTConfig, SFTTrainer
+
+from ..errors import ConfigError, missing_extra
+from ..model import RegenForCausalLM, RegenProcessor
+from ..progress import show_bar
+from .arguments import checked_lora, checked_sft
+from .collator import Histories, RegenCollator
+from .optimizer import muon_and_adamw
+
+if TYPE_CHECKING:
+    from . import TrainingConfig
+
+
+@dataclasses.dataclass
+class Examples:
+    """Tokenized examples of one split, and the vectors of the histories that they name."""
+
+    rows: Dataset
+    histories: Histories
+
+
+class GroupedTrainer(SFTTrainer):
+    """TRL's trainer with the examples of each step grouped by length, in an order that `data_seed` sets.
+
+    A step takes its examples at random, of all tasks alike, sorts them by length and passes them in groups of about
+    equal cost, so that little is padded and every step still holds every task. The order follows from seed and epoch
+    alone: a resumed run goes on where the killed one stopped, and several processes share what one would do.
+    """
+
+    eval_collator: RegenCollator | None = None
+    """Makes the batches of the validation split, whose histories lie in another store."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler: Any = super()._get_train_sampler(train_dataset)
+        sampler.seed = self.args.data_seed  # transformers gives this sampler no seed
+        return sampler
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """The batches of the validation split."""
+        trains = self.data_collator
+        self.data_collator = self.eval_collator or trains
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = trains
+
+
+class Patience(EarlyStoppingCallback):
+    """Early stopping that holds also for a training which was killed after it had stopped."""
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Stop with the first step of a resumed training that had run out of patience."""
+        control.should_training_stop |= self.early_stopping_patience_counter >= self.early_stopping_patience
+
+
+def forward_passes(examples: int, wanted: int) -> int:
+    """In how many forward passes a process takes its `examples` of a step: at most `wanted`, and equally many in each.
+
+    >>> forward_passes(32, 4), forward_passes(6, 4), forward_passes(3, 0)
+    (4, 3, 1)
+    """
+    return next(parts for parts in range(max(1, min(wanted, examples)), 0, -1) if examples % parts == 0)
+
+
+def make_trainer(
+    model: RegenForCausalLM,
+    processor: RegenProcessor,
+    train: Examples,
+    validation: Examples | None,
+    checkpoints: Path,
+    board: Path,
+    config: TrainingConfig,
+) -> GroupedTrainer:
+    """The trainer of one stage.
+
+    Args:
+        model: trained in place.
+        processor: makes nothing here; its tokenizer pads.
+        train: what to learn.
+        validation: measured at every checkpoint; None where `config.patience` is 0.
+        checkpoints: where they lie.
+        board: where TensorBoard's files lie, unless `report_to` names others.
+        config: the settings of the stage.
+
+    Raises:
+        ConfigError: the trainer refuses a setting.
+    """
+    processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    if config.batch_size % processes:
+        raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {processes} processes.")
+    parts = forward_passes(config.batch_size // processes, config.length_groups // processes)
+    each = config.batch_size // processes // parts
+    chosen: dict[str, Any] = {
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 0.01,
+        "adam_beta2": 0.95,
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "use_cpu": not torch.cuda.is_available(),
+        "activation_checkpointing": False,
+        "save_total_limit": 2,
+        "logging_steps": min(10, config.max_steps),
+        "report_to": "tensorboard",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    } | checked_sft(config.sft)
+    chosen.pop("model_init_kwargs", None)  # the model is there
+    reports = chosen.pop("report_to")
+    reports = [reports] if isinstance(reports, str) else list(reports or ())
+    measured: dict[str, Any] = {}
+    if validation:
+        measured = {
+            "eval_strategy": "steps",
+            "eval_steps": config.save_steps,
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+            "restore_callback_states_from_checkpoint": True,
+        }
+    freeze(model, config)
+    try:
+        arguments = SFTConfig(
+            output_dir=str(checkpoints),
+            max_steps=config.max_steps,
+            per_device_train_batch_size=each,
+            per_device_eval_batch_size=config.batch_size // processes,
+            gradient_accumulation_steps=parts,
+            train_sampling_strategy="batch_rebalance",
+            length_column_name="length",
+            learning_rate=config.learning_rate,
+            warmup_steps=int(config.max_steps * config.warmup_ratio),
+            max_length=None,  # placeholders must never be cut off
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},  # tokenized with the processor's own prompts
+            save_strategy="steps",
+            save_steps=config.save_steps,
+            seed=config.seed,
+            data_seed=config.seed,
+            report_to=[name for name in reports if name not in ("tensorboard", "none")],
+            **measured,
+            **chosen,
+        )
+        trainer = GroupedTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=train.rows,
+            eval_dataset=validation.rows if validation else None,
+            data_collator=collator(processor, train, config),
+            processing_class=processor.tokenizer,
+            peft_config=None if config.lora is None else LoraConfig(**checked_lora(config.lora)),
+        )
+    except ValueError as error:
+        raise ConfigError(f"The trainer refuses the settings of the training: {error}") from error
+    if validation:
+        trainer.eval_collator = collator(processor, validation, config)
+        trainer.add_callback(Patience(config.patience))
+    if "tensorboard" in reports and trainer.is_world_process_zero():
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise missing_extra("tensorboard", "train") from None
+        trainer.add_callback(TensorBoardCallback(SummaryWriter(str(board))))
+    if trains_with_muon(config):
+        trainer.optimizer = muon_and_adamw(model, config.learning_rate, trainer.args.weight_decay)
+    show_bar(trainer, "      training")
+    return trainer
+
+
+def collator(processor: RegenProcessor, examples: Examples, config: TrainingConfig) -> RegenCollator:
+    """What makes batches of `examples`."""
+    return RegenCollator(
+        pad_token_id=processor.tokenizer.pad_token_id,
+        histories=examples.histories,
+        n_features=len(config.interaction_features),
+    )
+
+
+def freeze(model: RegenForCausalLM, config: TrainingConfig) -> None:
+    """Let the parameters learn that `config.freeze` leaves free: all, or those of the adapter."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not config.freeze or name.startswith("model.adapter."))
+
+
+def trains_with_muon(config: TrainingConfig) -> bool:
+    """Whether the matrices of the language model learn by Muon: where asked for, or in a small one from nothing."""
+    if config.optimizer is None:
+        whole = config.freeze is None and config.lora is None and "optim" not in config.sft
+        return config.backbone is None and whole
+    return config.optimizer == "muon"

@@ -96,6 +96,7 @@ Writes narratives for users whom training has not seen, scores them, and does th
 Further evaluations, each with settings of its own that its --help tells:
 
   regen evaluate runs/sample --next-item             the hidden last purchase among the whole catalogue
+  regen evaluate runs/sample --grounding             which claims of the narratives the record bears out
 """,
     ),
     "reading": (
@@ -132,6 +133,22 @@ ranks.parquet with the rank of every target.
 
   regen evaluate runs/office --next-item
   regen evaluate runs/office --next-item --max-users 5000
+""",
+    ),
+    "grounding": (
+        "check the claims of the narratives by each user's record instead",
+        """\
+Cuts the narratives of every model, and the references, into claims and looks each up in the user's own history and its
+item records: items, brands, categories, colours, prices, ratings, counts, verdicts on a named item. Precision: claims
+that the record bears out, of those checked. Recall: claims of the reference that the text covers. Both with 95 %
+intervals over users. Writes RUN/grounding/results.json, and claims.parquet with every claim, its verdict, and the
+things named that the record does not hold.
+The rules go by the catalogue's own words. What they cannot check is left unchecked, unless an NLI cross-encoder (--nli)
+or a language model (--backend, --model) judges it; what was paid for once is never paid for again.
+
+  regen evaluate runs/sample --grounding
+  regen evaluate runs/office --grounding --nli cross-encoder/nli-deberta-v3-base
+  regen evaluate runs/office --grounding --backend openai --model gpt-4.1-mini --dry-run
 """,
     ),
 }
@@ -216,7 +233,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             beside = command.add_mutually_exclusive_group()
             for option, (what, _) in BESIDE.items():
                 beside.add_argument(f"--{option}", action="store_true", help=what)
-        if name in ("narratives", "ratings"):
+        if name in ("narratives", "ratings") or (name == "evaluate" and extra == "grounding"):
             command.add_argument("--dry-run", action="store_true", help="tell requests, tokens and USD, send nothing")
         if name == "sequences":
             command.add_argument("--columns", metavar="FILE", help=COLUMNS)

@@ -151,6 +151,17 @@ EXTRAS = {
         ("implicit", "numpy"),
         module="evaluation.next_item",
     ),
+    "grounding": Stage(
+        "evaluate --grounding",
+        "grounding",
+        "GroundingConfig",
+        "grounding",
+        ("dataset", "evaluate"),
+        "check the claims of narratives by the record",
+        ("numpy", "openai", "outlines", "sentence-transformers", "torch", "transformers"),
+        ("history", "grounding"),
+        module="evaluation.grounding",
+    ),
 }
 """Further evaluations, by their option of `regen evaluate`: made where they are asked for, and read by no stage."""
 

@@ -1,0 +1,473 @@
+"""How well the checker of `regen evaluate RUN --grounding` tells true claims from false ones, by kind of claim.
+
+    python benchmarks/grounding.py --out benchmarks/results/grounding.json
+
+Plants 500 true and 500 false claims about shoppers of the sample world, whose truth is known: the claims come from the
+world's own items, ratings and counts, not from the texts that the checker reads. A false claim is a near miss: another
+shopper's brand, attributes of two different purchases on one thing, a count or a rating that is off by little.
+
+Half of the wordings (`known`) were looked at while the rules were written, the other half (`unseen`) were not. Of each
+kind: `precision`, true claims among those called supported; `recall`, true claims called supported; `caught`, false
+claims called unsupported; `unchecked`, claims in which the rules find nothing to check, or too little. Three kinds are
+ones that the rules are not made for: which of several leads, what came first, and whom gifts are for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+from regen_hf.evaluation.grounding import claims_of  # noqa: E402
+from regen_hf.evaluation.grounding.entailment import CrossEncoderNLI, Question  # noqa: E402
+from regen_hf.evaluation.grounding.facts import Record  # noqa: E402
+from regen_hf.evaluation.grounding.vocabulary import Vocabulary  # noqa: E402
+from regen_hf.sample.item_text import item_record  # noqa: E402
+from regen_hf.sample.review_text import review_records  # noqa: E402
+from regen_hf.sample.world import (  # noqa: E402
+    BRANDS,
+    COLOURS,
+    KINDS,
+    RECIPIENTS,
+    Item,
+    Shopper,
+    article,
+    make_items,
+    make_shoppers,
+)
+
+NUMBERS = "zero one two three four five six seven eight nine ten".split()  # noqa: SIM905
+NOT_MADE_FOR = ("favourite", "order", "recipient")
+WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # (known, unseen)
+    "item": (
+        ("They bought {a_thing}.", "The history holds {a_thing}.", "{A_thing} is among the purchases."),
+        (
+            "At some point {a_thing} found its way into the basket.",
+            "You already own {a_thing}, so you know what to expect.",
+            "One of the orders was for {a_thing}.",
+        ),
+    ),
+    "brand": (
+        ("They have bought from {brand}.", "{brand} is a name that comes up in this history."),
+        (
+            "Among the makers chosen is {brand}.",
+            "Something by {brand} was ordered.",
+            "A {brand} product is on the list.",
+        ),
+    ),
+    "category": (
+        ("The customer has bought {a_kind}.", "There is {a_kind} in the history."),
+        ("{Kinds} are part of what this person shops for.", "This shopper's basket has included {a_kind}."),
+    ),
+    "colour": (
+        ("At least one purchase was {colour}.", "They own something {colour}."),
+        ("{Colour} shows up among the shades chosen.", "The shopper has picked a thing in {colour}."),
+    ),
+    "price": (
+        ("The {thing} cost ${price}.", "They paid ${price} for the {thing}.", "The {thing} cost less than ${above}."),
+        (
+            "At ${price}, the {thing} was theirs.",
+            "The {thing} went for {price} dollars.",
+            "For the {thing} they spent no more than ${above}.",
+        ),
+    ),
+    "rating": (
+        (
+            "The {thing} was rated {rating} of 5.",
+            "They gave the {thing} {rating} stars.",
+            "Their average rating is {average} of 5.",
+        ),
+        (
+            "With {rating} out of 5, the {thing} got its verdict.",
+            "{Rating_word} stars went to the {thing}.",
+            "On average they hand out {average} stars.",
+        ),
+    ),
+    "count": (
+        (
+            "The history has {size} purchases.",
+            "{Brand_count} of {size_word} purchases are from {brand}.",
+            "They bought {colour_count} {colour} items.",
+        ),
+        (
+            "In total the customer ordered {size_word} products.",
+            "{brand} accounts for {brand_count} of the {size} orders.",
+            "Of {size} things bought, {colour_count} are {colour}.",
+        ),
+    ),
+    "sentiment": (
+        ("They {loved} the {thing}.", "The {thing} {pleased} them."),
+        ("{Praise} was all they had for the {thing}.", "The {thing} turned out to be {good}."),
+    ),
+    "favourite": (
+        ("{brand} is the brand bought most often.", "They buy {colour} things more than any others."),
+        ("{brand} is their first choice.", "Nothing beats {colour} for this shopper."),
+    ),
+    "order": (
+        ("The first purchase was {a_thing}.", "It all began with {a_thing}.", "The latest purchase is {a_thing}."),
+        ("{A_thing} opened the list.", "Right at the end of the record stands {a_thing}."),
+    ),
+    "recipient": (
+        ("Some purchases were gifts for their {who}.",),
+        ("Their {who} has been given presents from this list.",),
+    ),
+    "absence": (
+        ("They have never bought {a_kind}.", "Nothing by {brand} is in the history."),
+        ("{brand} is absent from this list.", "No {kind} was ever ordered."),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A claim whose truth is known."""
+
+    shopper: int
+    kind: str
+    text: str
+    true: bool
+    wording: str
+    """known or unseen."""
+
+
+class World:
+    """Shoppers with their records as a dataset has them, drawn by seed."""
+
+    def __init__(self, shoppers: int, seed: int) -> None:
+        world, text = (np.random.default_rng([seed, stream]) for stream in range(2))
+        items = make_items(800, world)
+        self.shoppers = make_shoppers(shoppers, items, world)
+        self.items = {item.asin: self._item(item_record(item, text)) for item in items}
+        self.histories = [
+            [
+                {
+                    "item": self.items[record["asin"]],
+                    "review": {
+                        "summary": record["summary"],
+                        "rating": int(record["overall"]),
+                        "text": record["reviewText"],
+                        "unix_time": record["unixReviewTime"],
+                    },
+                }
+                for record in review_records(shopper, text)
+            ]
+            for shopper in self.shoppers
+        ]
+        texts = (purchase["review"]["text"] for history in self.histories for purchase in history)
+        self.vocabulary = Vocabulary.of(list(self.items.values()), texts)
+
+    @staticmethod
+    def _item(record: dict[str, Any]) -> dict[str, Any]:
+        price = record["price"]
+        return {
+            "asin": record["asin"],
+            "title": record["title"],
+            "category": " - ".join(record["category"]),
+            "description": " ".join(record["description"]) or None,
+            "price": float(price[1:]) if price and "-" not in price else None,
+        }
+
+
+def plant(world: World, number: int, seed: int) -> Iterator[Planted]:
+    """`number` true and as many false claims, the kinds and wordings in turn."""
+    rng = np.random.default_rng([seed, 9])
+    for true in (True, False):
+        for place in range(number):
+            kind = list(WORDINGS)[place % len(WORDINGS)]
+            turn = place // len(WORDINGS)
+            wording = ("known", "unseen")[turn % 2]
+            options = WORDINGS[kind][turn % 2]
+            template = options[turn // 2 % len(options)]
+            while True:
+                shopper = int(rng.integers(len(world.shoppers)))
+                words = WORDS[kind](world, shopper, true, rng)
+                if words is not None:
+                    break
+            yield Planted(shopper, kind, template.format(**words), true, wording)
+
+
+Words = dict[str, Any]
+
+
+def has(shopper: Shopper, **attributes: str) -> list[int]:
+    """Places of the purchases whose item has all these attributes."""
+    return [
+        place
+        for place, purchase in enumerate(shopper.purchases)
+        if all(getattr(purchase.item, name) == value for name, value in attributes.items())
+    ]
+
+
+def described(item: Item, names: Sequence[str]) -> str:
+    """An item by some of its attributes, as "navy Elmsgate mug"."""
+    return " ".join(getattr(item, name) for name in names)
+
+
+def naming(rng: np.random.Generator) -> tuple[str, ...]:
+    """By which attributes a thing is named."""
+    options = (("colour", "kind"), ("brand", "kind"), ("colour", "brand", "kind"))
+    return options[rng.integers(len(options))]
+
+
+def one_of(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+    """Any of them, None of none."""
+    return options[rng.integers(len(options))] if len(options) else None
+
+
+def thing_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+    """A thing that was bought; or one whose attributes no single purchase has, though each may be in the history."""
+    shopper, names = world.shoppers[number], naming(rng)
+    chosen = {name: getattr(one_of(rng, shopper.purchases).item, name) for name in names}
+    if true:
+        item = one_of(rng, shopper.purchases).item
+        chosen = {name: getattr(item, name) for name in names}
+    elif rng.random() < 0.5:
+        chosen["kind"] = one_of(rng, KINDS)
+    if bool(has(shopper, **chosen)) != true:
+        return None
+    thing = " ".join(chosen[name] for name in names)
+    return {"a_thing": article(thing), "A_thing": article(thing, capital=True)}
+
+
+def attribute_words(name: str, values: Sequence[str]) -> Callable[..., Words | None]:
+    """A brand, kind or colour that was bought or was not."""
+
+    def words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+        shopper = world.shoppers[number]
+        value = one_of(rng, [value for value in values if bool(has(shopper, **{name: value})) == true])
+        if value is None:
+            return None  # a shopper of every colour
+        plural = "boxes" if value.endswith("box") else f"{value}s"
+        return {name: value, "Colour": value.capitalize(), "a_kind": article(value), "Kinds": plural.capitalize()}
+
+    return words
+
+
+def unique(world: World, number: int, rng: np.random.Generator) -> tuple[int, str] | None:
+    """A purchase and a name for its item that no other purchase of the shopper fits."""
+    shopper, names = world.shoppers[number], naming(rng)
+    place = int(rng.integers(len(shopper.purchases)))
+    item = shopper.purchases[place].item
+    if len(has(shopper, **{name: getattr(item, name) for name in names})) > 1:
+        return None
+    return place, described(item, names)
+
+
+def price_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+    """What a thing cost, or the price of another."""
+    if (found := unique(world, number, rng)) is None:
+        return None
+    place, thing = found
+    price = world.histories[number][place]["item"]["price"]
+    others = [purchase["item"]["price"] for purchase in world.histories[number]]
+    told = price if true else one_of(rng, [other for other in others if other and price and abs(other - price) > 1])
+    if not price or not told:
+        return None
+    return {"thing": thing, "price": f"{told:.2f}", "above": round(price * (1.3 if true else 0.7))}
+
+
+def rating_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+    """What a thing was rated, or another rating."""
+    if (found := unique(world, number, rng)) is None:
+        return None
+    place, thing = found
+    shopper = world.shoppers[number]
+    rating = shopper.purchases[place].rating
+    average = sum(purchase.rating for purchase in shopper.purchases) / len(shopper.purchases)
+    if not true:
+        rating = one_of(rng, [other for other in (2, 3, 4, 5) if other != rating])
+        average += 0.4 if average < 4 else -0.4
+    if rating < 2:
+        return None  # "1 stars"
+    return {
+        "thing": thing,
+        "rating": rating,
+        "Rating_word": NUMBERS[rating].capitalize(),
+        "average": f"{average:.1f}",
+    }
+
+
+def count_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+    """How many purchases there are, of a brand, in a colour; or one or two more."""
+    shopper = world.shoppers[number]
+    item = one_of(rng, shopper.purchases).item
+    off = 0 if true else int(rng.integers(1, 3))
+    size = len(shopper.purchases)
+    brands, colours = (len(has(shopper, **{name: getattr(item, name)})) for name in ("brand", "colour"))
+    if size + off > 10 or brands + off > size or colours + off > size or min(brands, colours) < 2:
+        return None
+    return {
+        "size": size + off,
+        "size_word": NUMBERS[size + off],
+        "brand": item.brand,
+        "colour": item.colour,
+        "brand_count": NUMBERS[brands + off],
+        "Brand_count": NUMBERS[brands + off].capitalize(),
+        "colour_count": NUMBERS[colours + off],
+    }
+
+
+def sentiment_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+    """The verdict on a thing as its rating has it, or its opposite; nothing of three stars."""
+    if (found := unique(world, number, rng)) is None:
+        return None
+    place, thing = found
+    rating = world.shoppers[number].purchases[place].rating
+    if rating == 3:
+        return None
+    good = (rating > 3) == true
+    return {
+        "thing": thing,
+        "loved": one_of(rng, ("loved", "praised", "were happy with") if good else ("disliked", "complained about")),
+        "pleased": one_of(rng, ("delighted", "pleased") if good else ("disappointed", "did not please")),
+        "Praise": "Praise" if good else "Blame",
+        "good": one_of(rng, ("a joy", "just right") if good else ("a waste of money", "a nuisance")),
+    }
+
+
+def favourite_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+    """The brand and colour that lead, or others in the history."""
+    shopper = world.shoppers[number]
+    words = {}
+    for name in ("brand", "colour"):
+        first = shopper.favourite(name)
+        counts = {getattr(p.item, name): len(has(shopper, **{name: getattr(p.item, name)})) for p in shopper.purchases}
+        others = [value for value, count in counts.items() if count < counts[first]]
+        if true and any(value != first and count == counts[first] for value, count in counts.items()):
+            return None
+        words[name] = first if true else one_of(rng, others)
+    return words if all(words.values()) else None
+
+
+def order_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+    """The first or the last thing, whichever the wording asks for: of a pair that would do for neither, if false."""
+    purchases, names = world.shoppers[number].purchases, naming(rng)
+    ends = {described(purchases[place].item, names) for place in (0, -1)}
+    thing = described((purchases[0] if true else one_of(rng, purchases[1:-1])).item, names)
+    if true and len(ends) > 1:
+        return None  # a wording may ask for the first or the last, so the same name must fit both
+    if not true and thing in ends:
+        return None
+    return {"a_thing": article(thing), "A_thing": article(thing, capital=True)}
+
+
+def recipient_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+    """Whom gifts are for, or somebody else."""
+    shopper = world.shoppers[number]
+    if shopper.recipient is None and true:
+        return None
+    if true and not any(purchase.is_gift for purchase in shopper.purchases):
+        return None
+    return {"who": shopper.recipient if true else one_of(rng, [who for who in RECIPIENTS if who != shopper.recipient])}
+
+
+def absence_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
+    """What was never bought, or was."""
+    kind = attribute_words("kind", KINDS)(world, number, not true, rng)
+    brand = attribute_words("brand", BRANDS)(world, number, not true, rng)
+    return {**kind, "brand": brand["brand"]} if kind and brand else None
+
+
+WORDS: dict[str, Callable[[World, int, bool, np.random.Generator], Words | None]] = {
+    "item": thing_words,
+    "brand": attribute_words("brand", BRANDS),
+    "category": attribute_words("kind", KINDS),
+    "colour": attribute_words("colour", COLOURS),
+    "price": price_words,
+    "rating": rating_words,
+    "count": count_words,
+    "sentiment": sentiment_words,
+    "favourite": favourite_words,
+    "order": order_words,
+    "recipient": recipient_words,
+    "absence": absence_words,
+}
+
+
+def verdict(world: World, planted: Planted, nli: CrossEncoderNLI | None) -> bool | None:
+    """What the checker says of a claim: supported, unsupported, or None for unchecked."""
+    history = world.histories[planted.shopper]
+    found = claims_of(planted.text, [Record.read(purchase) for purchase in history], world.vocabulary)
+    verdicts = [claim.supported for claim in found]
+    if nli and None in verdicts:
+        unchecked = tuple(claim.text for claim in found if claim.supported is None)
+        verdicts = [v for v in verdicts if v is not None] + nli(Question("", "", unchecked, history), 0.5)
+    if all(v is None for v in verdicts):
+        return None
+    return all(v is not False for v in verdicts)
+
+
+def figures(verdicts: Sequence[tuple[Planted, bool | None]]) -> dict[str, Any]:
+    """Precision and recall of "supported", and what became of the false claims; null over nothing."""
+    true = [found for planted, found in verdicts if planted.true]
+    false = [found for planted, found in verdicts if not planted.true]
+    accepted = true.count(True) + false.count(True)
+
+    def share(part: int, whole: int) -> float | None:
+        return round(part / whole, 4) if whole else None
+
+    return {
+        "true": len(true),
+        "false": len(false),
+        "precision": share(true.count(True), accepted),
+        "recall": share(true.count(True), len(true)),
+        "caught": share(false.count(False), len(false)),
+        "unchecked": share(true.count(None) + false.count(None), len(verdicts)),
+    }
+
+
+def main() -> None:
+    """Measure, and print one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--claims", type=int, default=500, help="true claims, and as many false ones (%(default)s)")
+    parser.add_argument("--shoppers", type=int, default=400, help="simulated shoppers (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the world and of the claims (%(default)s)")
+    parser.add_argument("--nli", help="a cross-encoder for what the rules cannot check; none if not given")
+    parser.add_argument("--show", action="store_true", help="print known wordings that are judged wrongly, on stderr")
+    parser.add_argument("--out", type=Path, help="write the line here too")
+    options = parser.parse_args()
+    world = World(options.shoppers, options.seed)
+    nli = CrossEncoderNLI(options.nli) if options.nli else None
+    found = [(planted, verdict(world, planted, nli)) for planted in plant(world, options.claims, options.seed)]
+    if options.show:
+        for planted, said in found:
+            if said is not planted.true and planted.wording == "known" and planted.kind not in NOT_MADE_FOR:
+                print(planted.kind, planted.true, said, planted.text, file=sys.stderr)
+    made_for = [(planted, said) for planted, said in found if planted.kind not in NOT_MADE_FOR]
+    vocabulary = world.vocabulary
+    line = json.dumps(
+        {
+            "all": figures(found),
+            "made_for": figures(made_for),
+            "wordings": {
+                wording: figures([pair for pair in made_for if pair[0].wording == wording])
+                for wording in ("known", "unseen")
+            },
+            "kinds": {kind: figures([pair for pair in found if pair[0].kind == kind]) for kind in WORDINGS},
+            "not_made_for": NOT_MADE_FOR,
+            "brands_from_titles": {
+                "found": len(vocabulary.brands & {(brand.lower(),) for brand in BRANDS}),
+                "of": len(BRANDS),
+                "wrong": len(vocabulary.brands - {(brand.lower(),) for brand in BRANDS}),
+            },
+            "nli": Path(options.nli).name if options.nli else None,
+            "sizes": {"claims": 2 * options.claims, "shoppers": options.shoppers, "items": len(world.items)},
+            "seed": options.seed,
+        }
+    )
+    if options.out:
+        options.out.write_text(line + "\n", encoding="utf-8")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()

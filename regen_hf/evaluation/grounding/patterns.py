@@ -1,0 +1,75 @@
+"""How English says what the rules look for: numbers, prices, ratings, counts, verdicts, and what puts a fact aside."""
+
+from __future__ import annotations
+
+import re
+
+NUMBERS = (  # noqa: SIM905 (a list of strings would be a column)
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+).split()
+NUMBER = rf"(?:\d[\d,]*|{'|'.join(NUMBERS[1:])}|a dozen)"
+THINGS = r"(?:purchases?|items?|products?|orders?|things?|reviews?|buys?)"
+
+
+def _any_of(words: str, end: str = r"\b") -> re.Pattern[str]:
+    """Any of the alternatives in `words`, which stand apart by two spaces or a line break, as whole words."""
+    either = "|".join(re.split(r"\s\s+", words.strip()))
+    return re.compile(rf"\b(?:{either}){end}", re.IGNORECASE)
+
+
+CLAUSE = re.compile(
+    r"\s*(?:;|:\s|—|–|,?\s(?:but|while|although|though|whereas|because)\s|,\s(?:and|so|which|who)\s)\s*"
+)
+NO = r"(?:no|not|never|nothing|none|hardly|without|far from|\w+n['’]t)"
+ABSENT = re.compile(
+    rf"\b{NO}\b[^.]{{0,30}}?\b(?:bought|buys?|ordered|orders|owns?|purchased|tried|chose|chosen|from|by)\b"
+    r"|\b(?:is|are) (?:absent|missing)\b",
+    re.IGNORECASE,
+)
+"""The claim denies that things were bought."""
+COMPARED = _any_of("more  less  as often  outnumbers?  than  over  so far  again  not even")
+BEYOND = _any_of(
+    """most  best  favou?rite  first  latest  newest  oldest  recent(?:ly)?  beg[au]n  begins  start(?:s|ed)  only
+    outnumbers?  outnumbered  prefers?  preferred  than any  often  rarely  always  every time  usual(?:ly)?"""
+)
+"""The claim says which of several leads, or what came first: no rule looks that up."""
+
+PRICE = re.compile(r"(?:\$|USD\s?)(\d[\d,]*(?:\.\d+)?)|(\d[\d,]*(?:\.\d+)?)\s?(?:dollars|USD|bucks)\b")
+BELOW = _any_of("under  below  less than  at most  no(?:t)? more than  up to  cheaper than  within", r"\s+(?:about )?$")
+ABOVE = _any_of("over  above  more than  at least  upwards of  beyond  no less than  exceeds?  exceeding", r"\s+$")
+ABOUT = _any_of("about  around  roughly  nearly  almost  close to  some  approximately", r"\s+$")
+EVERY = _any_of("every  all  each  always  never  none  nothing  whole  entire  only")
+AVERAGE = _any_of("averages?  averaging  mean  typical(?:ly)?  usual(?:ly)?  on the whole")
+RATING = re.compile(
+    r"\b(\d(?:\.\d+)?|one|two|three|four|five)(?:\s?/\s?5\b"
+    rf"|\s(?:out\s)?of\s(?:5|five)\b(?!\s+(?:earlier |their |the )?{THINGS})|(?:\s|-)stars?\b)"
+    r"|\baverage (?:rating|score) (?:of|is|at|near|around|close to) (\d(?:\.\d+)?)"
+    r"|\b(?:g[ai]ves?|given|got|gets|earn(?:s|ed)|receive[ds]|with|at) (?:it |them )?"
+    r"(full marks|top marks|the top score|a perfect score|the lowest score|the lowest mark)\b",
+    re.IGNORECASE,
+)
+OF = re.compile(
+    rf"\b({NUMBER}) (?:of|out of|in) (?:the |their |all |these |those |her |his |your )*({NUMBER})\b", re.IGNORECASE
+)
+COUNT = re.compile(rf"\b({NUMBER}|twice|once) ((?:[a-z-]+ )?{THINGS}\b)?", re.IGNORECASE)
+LINK = re.compile(
+    r"\s*(?:from|by|of|in|are|were|is|was|bear|carry)\s(?:the |brand |colour |color |made by |from |by )*"
+)
+"""Between a count and what is counted: "five purchases from …"."""
+
+THE_BRAND = _any_of("the brand  the maker  the label  this brand")
+"""The brand of the thing that was just named."""
+LIKED = _any_of(
+    """lov(?:es?|ed)  ador(?:es?|ed)  prais(?:es?|ed|ing)  delight(?:s|ed)?  thrilled  happy  pleas(?:es?|ed)
+    satisf(?:ies|ied)  lik(?:es|ed)  (?<=not )like  (?<=n't )like  enjoy(?:s|ed)?  impress(?:es|ed)?  fond
+    rav(?:es|ed)  favou?rites?  success  hit  applaud(?:s|ed)  recommend(?:s|ed)?  won (?:them|her|him) over  glowing
+    great  excellent  welcome[ds]?"""
+)
+DISLIKED = _any_of(
+    """disappoint(?:s|ed|ing|ment)?  dislik(?:es?|ed)  hat(?:es|ed)  unhappy  displeased  regret(?:s|ted)?
+    let (?:them |her |him )?down  frustrat(?:es?|ed|ing)  annoy(?:s|ed|ing)?  critici[sz](?:es?|ed)  poor(?:ly)?
+    fail(?:s|ed|ure)?  dissatisfied  complain(?:s|ed|t)?  unimpressed  panned  letdown  fell short  mistake"""
+)
+NOT = re.compile(rf"\b{NO}\b[^,;.]{{0,20}}$", re.IGNORECASE)
+"""Right before a verdict: it means the opposite."""

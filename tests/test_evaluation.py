@@ -1,13 +1,19 @@
 import json
+import shutil
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from safetensors.numpy import load_file
 
+from regen_hf.cli import main
+from regen_hf.embeddings import VectorStore
 from regen_hf.errors import ConfigError, InputError, RegenError
 from regen_hf.evaluation import CONTROLS, EvaluationConfig, bootstrap, metrics, report, scoring, tables
-from regen_hf.evaluation.benchmark import build, derangement, most_frequent
+from regen_hf.evaluation.benchmark import about, build
+from regen_hf.evaluation.controls import derangement, nearest, train_narratives
 from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.schema import TASKS, rows, split_files
 
@@ -103,10 +109,7 @@ def test_a_finished_part_is_not_written_again(finished_run, tmp_path):
         folder.mkdir()
     config = EvaluationConfig(max_users=3, max_new_tokens=4, tasks=("user_profile",))
     build(finished_run, out, work, config)
-    part = work / "fused-user_profile.parquet"
-    table = pq.read_table(part)
-    marked = table.set_column(table.schema.get_field_index("prediction"), "prediction", [["kept"] * len(table)])
-    pq.write_table(marked, part)
+    pq.write_table(pa.table({"prediction": ["kept"] * 3}), work / "fused-user_profile-0.parquet")
     build(finished_run, out, work, config)
     kept = [row for row in pq.read_table(out / "predictions.parquet").to_pylist() if row["model"] == "fused"]
     assert {row["prediction"] for row in kept} == {"kept"}
@@ -236,8 +239,165 @@ def test_shuffled_histories_are_always_anothers(number):
 
 def test_the_most_frequent_narrative_is_of_the_train_users(finished_run):
     texts = [row["user"]["profile"] for row in rows(split_files(finished_run / "dataset", "train"))]
-    found = most_frequent(finished_run, ("user_profile",))["user_profile"]
-    assert texts.count(found) == max(texts.count(text) for text in texts)
+    frequent, longest = train_narratives(finished_run, ("user_profile",))
+    assert texts.count(frequent["user_profile"]) == max(texts.count(text) for text in texts)
+    assert len(longest["user_profile"][0]) == max(map(len, texts))
+
+
+def test_the_nearest_narrative_is_that_of_the_train_user_with_the_most_similar_history(finished_run):
+    tasks = ("user_profile", "product_endorsement")
+    found = nearest(finished_run, "test", 4, tasks, ["product_endorsement"])
+    factors = load_file(finished_run / "embeddings" / "cf.safetensors")["item_factors"]
+    of_items = np.load(finished_run / "embeddings" / "content_items.npy")
+
+    def halves(split, user, withheld):
+        content, items = VectorStore(finished_run / "embeddings" / split).user(user)
+        content = content.astype(np.float32)
+        if withheld:
+            content[-1] = of_items[items[-1]]
+        means = factors[items].mean(axis=0), content.mean(axis=0)
+        return [mean / np.linalg.norm(mean) for mean in means]
+
+    train = list(rows(split_files(finished_run / "dataset", "train")))
+    for task in tasks:
+        withheld = task == "product_endorsement"
+        others = [halves("train", user, withheld) for user in range(len(train))]
+        for user in range(4):
+            own = halves("test", user, withheld)
+            alike = [sum(a @ b for a, b in zip(own, other, strict=True)) for other in others]
+            assert found[task][user] == TASKS[task].text(train[int(np.argmax(alike))])
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name in ("out", "work"):
+        (tmp_path / name).mkdir()
+    return tmp_path / "out", tmp_path / "work"
+
+
+def test_each_control_is_shown_what_its_name_says(finished_run, folders, monkeypatch):
+    asked, generate = [], RegenForCausalLM.generate
+
+    def recorded(self, **inputs):
+        asked.append(inputs)
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(RegenForCausalLM, "generate", recorded)
+    settings = EvaluationConfig(
+        max_users=2, max_new_tokens=3, batch_size=1, tasks=("product_endorsement",), text_users=0
+    )
+    build(finished_run, *folders, settings)
+    names = ["fused", "content", "cf", "empty_history", "shuffled_history", "text_history"]
+    # An empty history is one prompt, whoever it is written for.
+    order = [name for name in names for _ in range(1 if name == "empty_history" else 2)]
+    shown = {name: [one for by, one in zip(order, asked, strict=True) if by == name] for name in names}
+    for fused, content, cf in zip(shown["fused"], shown["content"], shown["cf"], strict=True):
+        assert (content["history_content"] == fused["history_content"]).all()
+        assert (cf["history_cf"] == fused["history_cf"]).all()
+        assert not content["history_cf"].any()
+        assert not cf["history_content"].any()
+    assert not shown["empty_history"][0]["history_mask"].any()
+    swapped = {tuple(one["history_content"].shape): one["history_content"] for one in shown["shuffled_history"]}
+    for fused in shown["fused"]:
+        assert (swapped[tuple(fused["history_content"].shape)] == fused["history_content"]).all()
+    tokenizer = RegenProcessor.from_pretrained(finished_run / "model").tokenizer
+    prompts = [tokenizer.decode(one["input_ids"][0]) for one in shown["text_history"]]
+    for user in rows(split_files(finished_run / "dataset", "test"), limit=2):
+        (prompt,) = [prompt for prompt in prompts if user["purchase_history"][-2]["review"]["text"] in prompt]
+        assert user["purchase_history"][-1]["item"]["title"] in prompt
+        assert user["purchase_history"][-1]["review"]["text"] not in prompt  # withheld from an endorsement
+
+
+def test_a_model_of_one_half_is_its_own_control():
+    told = about({"embedding_mode": "cf", "history": "own"})
+    assert told["cf"] == "the model itself, which was trained so"
+    assert told["content"] == "nothing: the model does not read it"
+    told = about({"embedding_mode": "both", "history": "text"})
+    assert told["text_history"] == "the model itself, which was trained so"
+    assert told["content"] == told["cf"] == "nothing: the model does not read it"
+
+
+def test_one_user_alone_is_scored_and_has_nobody_to_be_shuffled_with(finished_run, folders):
+    settings = EvaluationConfig(max_users=1, max_new_tokens=8, tasks=("user_profile",))
+    build(finished_run, *folders, settings)
+    models = json.loads((folders[0] / "results.json").read_text())["models"]
+    assert list(models) == list(CONTROLS)
+    for name, tasks in models.items():
+        found = tasks["user_profile"]
+        assert found["n"] == (0 if name == "shuffled_history" else 1)
+        for metric in ("bleu", "rougeLsum", "similarity"):
+            if name == "shuffled_history":
+                assert found[metric] == {"mean": None, "low": None, "high": None}
+            else:
+                assert found[metric]["low"] == pytest.approx(found[metric]["mean"]) == found[metric]["high"]
+    assert "| – |" in (folders[0] / "table.md").read_text()
+
+
+def test_scoring_anew_needs_no_model(tiny_run, tmp_path, capsys):
+    before = pq.read_table(tiny_run / "evaluation" / "predictions.parquet")
+    (tiny_run / "model" / "model.safetensors").unlink()
+    shutil.copytree(tiny_run / "embeddings" / "content_encoder", tmp_path / "other")
+    assert main(["evaluate", str(tiny_run), "--encoder", str(tmp_path / "other")]) == 0
+    assert json.loads((tiny_run / "evaluation" / "results.json").read_text())["encoder"] == "other"
+    assert pq.read_table(tiny_run / "evaluation" / "predictions.parquet").equals(before)
+
+
+def test_decoding_is_set_and_told(finished_run, tmp_path, monkeypatch):
+    told, calls, generate = {}, [], RegenForCausalLM.generate
+
+    def recorded(self, **inputs):
+        calls.append(inputs)
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(RegenForCausalLM, "generate", recorded)
+    sampling = {"temperature": 2.0, "top_p": 0.9}
+    for number, decoding in enumerate([{}, sampling, sampling, {**sampling, "seed": 1}, {"num_beams": 2}]):
+        out, work = tmp_path / f"out{number}", tmp_path / f"work{number}"
+        out.mkdir()
+        work.mkdir()
+        settings = EvaluationConfig(max_users=3, max_new_tokens=6, tasks=("user_profile",), **decoding)
+        build(finished_run, out, work, settings)
+        kept = pq.read_table(out / "predictions.parquet").to_pylist()
+        texts = [row["prediction"] for row in kept if row["model"] == "fused"]
+        told[number] = json.loads((out / "results.json").read_text())["decoding"], texts
+    assert told[0][0] == {"method": "greedy", "max_new_tokens": 6}
+    assert told[1][0] == {"method": "sampling", "temperature": 2.0, "top_p": 0.9, "max_new_tokens": 6}
+    assert told[4][0] == {"method": "beams", "num_beams": 2, "max_new_tokens": 6}
+    assert told[1] == told[2]  # the same seed
+    assert told[1][1] != told[3][1]
+    assert told[1][1] != told[0][1]
+    assert {(call["do_sample"], call.get("temperature"), call.get("num_beams")) for call in calls} == {
+        (False, None, 1),
+        (True, 2.0, None),
+        (False, None, 2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"top_p": 0.0}, "top_p was given 0.0, expected a share"),
+        ({"top_p": 0.9}, "without a temperature"),
+        ({"temperature": 1.0, "num_beams": 4}, "give one of the two"),
+        ({"temperature": -1.0}, "temperature was given -1.0, expected at least 0"),
+        ({"num_beams": 0}, "num_beams was given 0, expected at least 1"),
+    ],
+)
+def test_decoding_that_makes_no_sense_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluationConfig(**settings)
+
+
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_histories_whose_vectors_are_no_numbers_are_told(tiny_run, folders, split):
+    path = tiny_run / "embeddings" / split / "vectors.npy"
+    vectors = np.load(path)
+    vectors[0, 0] = np.nan
+    np.save(path, vectors)
+    with pytest.raises(
+        InputError, match=f"history of {split} user 0 hold values that are not finite.*regen embeddings"
+    ):
+        build(tiny_run, *folders, EvaluationConfig(max_users=2, tasks=("user_profile",)))
 
 
 def test_the_metric_loads_from_its_path(finished_run, tmp_path):

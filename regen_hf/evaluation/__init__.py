@@ -13,10 +13,16 @@ HELD_OUT = ("test", "validation")
 
 CONTROLS = {
     "fused": "the model",
+    "content": "the same model shown the content half of its soft tokens alone",
+    "cf": "the same model shown the CF half of its soft tokens alone",
     "empty_history": "the same model without any history",
     "shuffled_history": "the same model with another user's history",
+    "text_history": "the same language model with the history as text in its prompt, the latest purchases that fit its "
+    "window; it was not trained on such prompts",
     "most_frequent": "the most frequent narrative of the train users",
+    "nearest": "the narrative of the train user whose history is most alike, by the mean CF and content vectors",
 }
+"""The models of the results: the one in question first, then what tells whether it uses the history."""
 
 
 @dataclass(frozen=True)
@@ -27,16 +33,24 @@ class EvaluationConfig:
     """Whose users are written about: `test` or `validation`."""
     max_users: int = 100
     """Users written about, the first of the split; 0 for all of them."""
+    text_users: int = 50
+    """Users with the control `text_history`, the first ones, as a history costs far more as text; 0 for all of them."""
     tasks: tuple[str, ...] = tuple(TASKS)
     """Narratives to write; all six by default."""
     max_new_tokens: int = 256
-    """Longest narrative, in tokens."""
+    """Longest narrative, in tokens; none is written longer than the longest one of the train users."""
+    temperature: float = 0.0
+    """0 for the likeliest token each time (greedy); above, tokens are drawn at this temperature."""
+    top_p: float = 1.0
+    """With a temperature, tokens are drawn from the likeliest ones that have this share of the probability."""
+    num_beams: int = 1
+    """Beams of a beam search, without a temperature; 1 for greedy."""
     batch_size: int = 64
     """Narratives written at once."""
     encoder: str | None = field(default=None, metadata={"reads": "model"})
     """The sentence-transformers model behind `similarity`; that of the run's own content vectors if not given."""
     seed: int = 0
-    """Seed of the bootstrap and of the shuffled histories."""
+    """Seed of the bootstrap, of the shuffled histories and of the drawn tokens."""
 
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
@@ -44,8 +58,16 @@ class EvaluationConfig:
             raise ValueError(
                 f"split was given {self.split!r}, expected {' or '.join(HELD_OUT)}, which training has not seen"
             )
-        at_least(self, 0, "max_users")
-        at_least(self, 1, "max_new_tokens", "batch_size")
+        at_least(self, 0, "max_users", "text_users", "temperature")
+        at_least(self, 1, "max_new_tokens", "batch_size", "num_beams")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p was given {self.top_p}, expected a share above 0 and at most 1")
+        if self.temperature == 0 and self.top_p < 1:
+            raise ValueError(f"top_p was given {self.top_p} without a temperature: give both, or none to be greedy")
+        if self.temperature > 0 and self.num_beams > 1:
+            raise ValueError(
+                f"temperature was given {self.temperature} and num_beams {self.num_beams}: give one of the two"
+            )
         check_seed(self)
 
 

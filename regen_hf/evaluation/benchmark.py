@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ..errors import ConfigError, InputError, missing_extra
+from ..config import fingerprint
+from ..errors import InputError
 from ..run.stages import STAGES, versions
 from ..schema import TASKS, rows, split_files
-from . import CONTROLS
+from . import CONTROLS, EvaluationConfig
+from .controls import derangement, nearest, train_narratives
+from .generation import Writer, described
 from .metrics import signatures
 from .report import write_tables
 from .scoring import PREDICTIONS, score
 
-if TYPE_CHECKING:
-    from ..model import RegenForCausalLM, RegenProcessor
-    from ..training.collator import Histories
-    from . import EvaluationConfig
+PART = 1024
+"""Narratives after which they are kept: what a killed evaluation loses at most."""
 
 
 def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[str, Any]:
@@ -35,9 +36,9 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     if not users:
         raise InputError(f"The {config.split} split holds no users. Give more reviews, or a larger share to the split.")
     signatures()  # told before anything is written that a library is missing
-    encoder_name, encoder = similarity_encoder(run, config)
-    trained = json.loads((run / "model" / "manifest.json").read_text(encoding="utf-8"))["config"]
-    predictions = predict(run, users, work, config, as_text=trained["history"] == "text")
+    encoder_name, encoder = similarity_encoder(run, config.encoder)
+    trained = _manifest(run, "model")["config"]
+    predictions = predict(run, users, work, config, trained)
     pq.write_table(predictions, out / "predictions.parquet")
     found, table = score(predictions, list(CONTROLS), config.tasks, encoder, config.seed)
     pq.write_table(table, out / "scores.parquet")
@@ -46,10 +47,11 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
         "n_users": len(users),
         "max_users": config.max_users,
         **found,
-        "about": CONTROLS,
+        "about": about(trained),
         "missing_references": {task: sum(not TASKS[task].text(user) for user in users) for task in config.tasks},
         "encoder": encoder_name,
-        "decoding": {"method": "greedy", "max_new_tokens": config.max_new_tokens},
+        "decoding": described(config),
+        "trained": {name: trained[name] for name in ("embedding_mode", "history", "adapter")},
         "seeds": {"training": trained["seed"], "evaluation": config.seed},
         "versions": versions(STAGES["evaluate"]),
         "narrators": sorted({str(user["narrator"]) for user in users}),
@@ -59,168 +61,163 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     return {"users": len(users), "narratives": predictions.num_rows}
 
 
+def written_by(name: str, trained: dict[str, Any]) -> str | None:
+    """The model whose narratives are those of `name`; None where the model reads nothing of the kind.
+
+    A model that was trained on CF alone is its own CF control, and has no content to be shown; a model that reads
+    the history as text has neither half.
+
+    >>> written_by("cf", {"embedding_mode": "cf", "history": "own"})
+    'fused'
+    >>> written_by("content", {"embedding_mode": "cf", "history": "own"}) is None
+    True
+    """
+    if name in ("cf", "content") and (trained["history"] == "text" or trained["embedding_mode"] != "both"):
+        return "fused" if trained["embedding_mode"] == name and trained["history"] != "text" else None
+    return "fused" if name == "text_history" and trained["history"] == "text" else name
+
+
+def about(trained: dict[str, Any]) -> dict[str, str]:
+    """What each model of the results is, for a model trained as `trained`."""
+    told = dict(CONTROLS)
+    for name in CONTROLS:
+        by = written_by(name, trained)
+        if by is None:
+            told[name] = "nothing: the model does not read it"
+        elif by != name:
+            told[name] = "the model itself, which was trained so"
+    return told
+
+
 def predict(
-    run: Path, users: list[dict[str, Any]], work: Path, config: EvaluationConfig, as_text: bool = False
+    run: Path, users: list[dict[str, Any]], work: Path, config: EvaluationConfig, trained: dict[str, Any]
 ) -> pa.Table:
-    """The narratives of every model, task and user that has a reference; a finished part in `work` is kept.
+    """The narratives of every model, task and user that has a reference.
 
-    `as_text`: the model reads a history as text in the prompt, as it was trained to.
+    A finished part in `work` is kept, and so is what the run's last evaluation wrote with the same model, users and
+    decoding: to score it anew, no model is loaded.
+
+    Args:
+        run: the run folder.
+        users: rows of the dataset, each with its `row` in the split.
+        work: where finished parts lie.
+        config: what to write, and how.
+        trained: settings of the training.
     """
-    try:
-        import torch
-
-        from ..model import RegenForCausalLM, RegenProcessor
-        from ..training.collator import Histories
-    except ImportError as error:
-        raise missing_extra(error.name or "transformers", "train") from None
-    from safetensors.numpy import load_file
-
-    from ..embeddings import VectorStore
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = RegenForCausalLM.from_pretrained(run / "model").eval()
-    model.to(torch.device(device))
-    processor = RegenProcessor.from_pretrained(run / "model")
-    embeddings = run / "embeddings"
-    histories = Histories(
-        VectorStore(embeddings / config.split),
-        load_file(embeddings / "cf.safetensors")["item_factors"],
-        np.load(embeddings / "content_items.npy", mmap_mode="r", allow_pickle=False),
-    )
+    tasks = config.tasks
+    frequent, longest = train_narratives(run, tasks)
+    withheld = [task for task in tasks if TASKS[task].last_review_withheld or trained["leak_safe"]]
+    alike = nearest(run, config.split, len(users), tasks, withheld)
+    asked = {task: [number for number, user in enumerate(users) if TASKS[task].text(user)] for task in tasks}
+    as_text = trained["history"] == "text"
+    writer = Writer(run, config, longest)
     others = derangement(len(users), config.seed)
-    frequent = most_frequent(run, config.tasks)
-    parts = []
-    total = sum(1 for task in config.tasks for user in users if TASKS[task].text(user)) * (len(CONTROLS) - 1)
+    mark = fingerprint(
+        [_manifest(run, folder)["fingerprint"] for folder in ("dataset", "embeddings", "model")]
+        + [config.split, config.max_users, config.text_users, config.batch_size, described(config), config.seed]
+    )
+    before = _written_before(run, mark)
+    texts: dict[tuple[str, str], list[str | None]] = {}
+    for task in tasks:
+        texts["most_frequent", task] = [frequent[task]] * len(asked[task])
+        texts["nearest", task] = [alike[task][number] for number in asked[task]]
+    language_models = [
+        name
+        for name in CONTROLS
+        if name not in ("most_frequent", "nearest")
+        and written_by(name, trained) == name
+        and not (name == "shuffled_history" and len(users) == 1)  # there is no other
+    ]
+    total = sum(
+        min(len(numbers), config.text_users or len(numbers)) if name == "text_history" else len(numbers)
+        for name, numbers in itertools.product(language_models, asked.values())
+    )
     with tqdm(total=total, desc="      writing", unit="narrative", leave=False) as bar:
-        for name in CONTROLS:
-            for task in config.tasks:
-                part = work / f"{name}-{task}.parquet"
-                asked = [number for number, user in enumerate(users) if TASKS[task].text(user)]
-                if not part.exists():
-                    if name == "most_frequent":
-                        texts = [frequent[task]] * len(asked)
-                    else:
-                        shown: list[dict[str, Any] | None] = [
-                            None if name == "empty_history" else users[others[n] if name == "shuffled_history" else n]
-                            for n in asked
-                        ]
-                        texts = write(model, processor, histories, shown, task, config, bar, as_text)
-                    table = pa.table(
-                        {
-                            "reviewer_id": [users[number]["reviewer_id"] for number in asked],
-                            "task": [task] * len(asked),
-                            "model": [name] * len(asked),
-                            "prediction": texts,
-                            "reference": [TASKS[task].text(users[number]) for number in asked],
-                        },
-                        schema=PREDICTIONS,
-                    )
-                    pq.write_table(table, part.with_suffix(".new"))
-                    part.with_suffix(".new").rename(part)
-                elif name != "most_frequent":
-                    bar.update(len(asked))
-                parts.append(pq.read_table(part))
-    return pa.concat_tables(parts)
-
-
-def write(
-    model: RegenForCausalLM,
-    processor: RegenProcessor,
-    histories: Histories,
-    users: list[dict[str, Any] | None],
-    task: str,
-    config: EvaluationConfig,
-    bar: tqdm,
-    as_text: bool = False,
-) -> list[str]:
-    """One narrative of `task` per user by greedy decoding; None stands for an empty history."""
-    import torch
-
-    from ..model import interaction_features
-    from ..training.collator import padded_features
-    from ..training.text_history import fit_text
-
-    window = model.config.window
-    room = None if window is None else window - config.max_new_tokens
-    lengths = [len(user["purchase_history"]) if user else 0 for user in users]
-    texts = [""] * len(users)
-    withheld = task in processor.metadata_only_tasks
-    # Histories of one length need no padding, so the batches are of neighbours in length.
-    order = sorted(range(len(users)), key=lambda number: lengths[number])
-    for start in range(0, len(order), config.batch_size):
-        batch = order[start : start + config.batch_size]
-        try:
-            if as_text:
-                shown = [user["purchase_history"] if (user := users[number]) else [] for number in batch]
-                fitted = [(0, fit_text(processor, history, task, room)[1]) for history in shown]
+        for name, task in itertools.product(language_models, tasks):
+            chosen = asked[task][: config.text_users or None] if name == "text_history" else asked[task]
+            ids = [users[number]["reviewer_id"] for number in chosen]
+            if all((name, task, user) in before for user in ids):
+                texts[name, task] = [before[name, task, user] for user in ids]
+                bar.update(len(ids))
             else:
-                fitted = [processor.fit(lengths[number], task=task, max_length=room) for number in batch]
-        except ValueError as error:
-            raise ConfigError(
-                f"The model's window of {window} tokens leaves {room} beside the {config.max_new_tokens} of "
-                f"max_new_tokens: {error} Lower evaluation.max_new_tokens."
-            ) from None
-        kept = [n for n, _ in fitted]
-        inputs = processor.tokenizer.pad(
-            {"input_ids": [prompt for _, prompt in fitted]}, padding_side="left", return_tensors="pt"
-        )
-        chosen = [users[number] for number in batch]
-        vectors = histories.batch([user["row"] if user else None for user in chosen], [withheld] * len(batch), kept)
-        if processor.interaction_features:
-            features = [
-                interaction_features(
-                    user["purchase_history"][len(user["purchase_history"]) - n :],
-                    processor.interaction_features,
-                    withheld,
-                )
-                if user
-                else []
-                for user, n in zip(chosen, kept, strict=True)
-            ]
-            vectors["history_features"] = padded_features(
-                features, vectors["history_mask"], len(processor.interaction_features)
+                shown = [_shown(name, number, users, others) for number in chosen]
+                texts[name, task] = [*_in_parts(writer, name, task, shown, work, as_text, bar)]
+    found = [
+        {
+            "reviewer_id": users[number]["reviewer_id"],
+            "task": task,
+            "model": name,
+            "prediction": text,
+            "reference": TASKS[task].text(users[number]),
+        }
+        for name, task in itertools.product(CONTROLS, tasks)
+        if (written := texts.get((written_by(name, trained) or "", task)))
+        for number, text in zip(asked[task], written, strict=False)  # a control may be of the first users alone
+        if text is not None
+    ]
+    return pa.Table.from_pylist(found, schema=PREDICTIONS.with_metadata({"generation": mark}))
+
+
+def _in_parts(
+    writer: Writer,
+    name: str,
+    task: str,
+    shown: list[dict[str, Any] | None],
+    work: Path,
+    as_text: bool,
+    bar: tqdm,
+) -> Iterator[str]:
+    """What the language model writes as the model `name`, in parts, each kept in `work` once it is finished."""
+    half: Literal["cf", "content"] | None = name if name in ("cf", "content") else None  # type: ignore[assignment]
+    for start in range(0, len(shown), PART):
+        part, histories = work / f"{name}-{task}-{start}.parquet", shown[start : start + PART]
+        if part.exists():
+            bar.update(len(histories))
+        else:
+            same = name == "empty_history" and not writer.config.temperature  # one prompt, one narrative
+            texts = writer.write(
+                histories[:1] if same else histories,
+                task,
+                bar,
+                half=half,
+                as_text=as_text or name == "text_history",
+                seed=int(fingerprint([writer.config.seed, name, task, start])[:8], 16),
             )
-        inputs = {key: value.to(model.device) for key, value in {**inputs, **vectors}.items()}
-        with torch.inference_mode():
-            tokens = model.generate(  # type: ignore[misc]
-                **inputs, max_new_tokens=config.max_new_tokens, do_sample=False
-            )
-        written = processor.tokenizer.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-        for number, text in zip(batch, written, strict=True):
-            texts[number] = text.strip()
-        bar.update(len(batch))
-    return texts
+            if same:
+                texts *= len(histories)
+                bar.update(len(histories) - 1)
+            pq.write_table(pa.table({"prediction": texts}), part.with_suffix(".new"))
+            part.with_suffix(".new").rename(part)
+        yield from pq.read_table(part).column("prediction").to_pylist()
 
 
-def derangement(number: int, seed: int) -> list[int]:
-    """Another index for each of `number`; a single one has no other and keeps its own.
-
-    >>> sorted(derangement(5, 0)), any(other == own for own, other in enumerate(derangement(5, 0)))
-    ([0, 1, 2, 3, 4], False)
-    """
-    order = np.random.default_rng(seed).permutation(number)
-    others = np.empty(number, dtype=int)
-    others[order] = np.roll(order, 1)
-    return others.tolist()
-
-
-def most_frequent(run: Path, tasks: tuple[str, ...]) -> dict[str, str]:
-    """The narrative that most train users share, by task; of equals the first in the alphabet."""
-    counts: dict[str, Counter[str]] = {task: Counter() for task in tasks}
-    for row in rows(split_files(run / "dataset", "train"), ["last_purchase", "user"]):
-        for task in tasks:
-            if text := TASKS[task].text(row):
-                counts[task][text] += 1
-    return {task: min(found, key=lambda text: (-found[text], text)) if found else "" for task, found in counts.items()}
-
-
-def similarity_encoder(run: Path, config: EvaluationConfig) -> tuple[str, Any]:
-    """The name to report of the encoder behind `similarity`, and the encoder."""
+def similarity_encoder(run: Path, named: str | None) -> tuple[str, Any]:
+    """The name to report of the encoder behind `similarity`, that `named` or the run's own, and the encoder."""
     from ..embeddings.content import load_encoder
 
-    manifest = json.loads((run / "embeddings" / "manifest.json").read_text(encoding="utf-8"))
-    named = config.encoder or manifest["config"]["content_encoder"]
+    named = named or _manifest(run, "embeddings")["config"]["content_encoder"]
     if named is not None:
         return Path(named).name if Path(named).is_absolute() else named, load_encoder(named)
     own = "content_encoder of this run (static, trained on its train users)"
     return own, load_encoder(str(run / "embeddings" / "content_encoder"))
+
+
+def _shown(name: str, number: int, users: list[dict[str, Any]], others: list[int]) -> dict[str, Any] | None:
+    """The user whose history is shown in the place of that of user `number`."""
+    if name == "empty_history":
+        return None
+    return users[others[number] if name == "shuffled_history" else number]
+
+
+def _written_before(run: Path, mark: str) -> dict[tuple[str, str, str], str]:
+    """The run's last predictions by model, task and user, if they are those that `mark` stands for."""
+    path = run / "evaluation" / "predictions.parquet"
+    if not path.exists() or (pq.read_schema(path).metadata or {}).get(b"generation") != mark.encode():
+        return {}
+    kept = pq.read_table(path).to_pylist()
+    return {(row["model"], row["task"], row["reviewer_id"]): row["prediction"] for row in kept}
+
+
+def _manifest(run: Path, folder: str) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((run / folder / "manifest.json").read_text(encoding="utf-8"))
+    return manifest

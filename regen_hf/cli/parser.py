@@ -80,9 +80,20 @@ With no --content-encoder, a small one is trained on the train users' texts, off
 Trains the fused model with TRL's SFTTrainer and writes RUN/model, a repository as the Hub holds them.
 With no --backbone, a small language model is trained from nothing on the narratives, offline.
 For several processes: accelerate launch scripts/train.py RUN
+A training that was stopped or killed goes on exactly from its last checkpoint by the same command.
 
   regen train runs/office --backbone Qwen/Qwen3-0.6B --learning-rate 2e-5
+  regen train runs/office --backbone Qwen/Qwen3-0.6B --set 'training.lora={r: 16}' --learning-rate 2e-4
+  regen train runs/office --config train.yaml
   regen train runs/sample --max-steps 200
+
+The section `training` of a file given as --config also takes any field of TRL's SFTConfig, as they are or as sft: {…}:
+
+  training:
+    weight_decay: 0.1
+    task_weights: {user_profile: 2}
+    lora: {r: 16}
+    stages: [{freeze: backbone, max_steps: 200, learning_rate: 1e-3}, {max_steps: 2000}]
 """,
     ),
     "evaluate": (

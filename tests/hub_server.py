@@ -12,7 +12,9 @@ import datetime
 import hashlib
 import json
 import re
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -23,6 +25,7 @@ TOKENS = {
     "hf_stranger": {"name": "stranger", "orgs": [], "role": "write"},
 }
 LFS_SUFFIXES = (".safetensors", ".parquet", ".png")
+PIECE = 2**14
 
 REPO = r"(?P<repo>[\w.-]+/[\w.-]+)"
 API = rf"/api/(?P<kind>model|dataset|space)s/{REPO}"
@@ -53,11 +56,14 @@ class Refused(Exception):
 
 
 class HubServer:
-    """`fault(method, path)` gives the status that a request is refused with, or None."""
+    """`fault(method, path)` gives the status that a request is refused with, "cut" to break the connection off in the
+    middle of what is sent (an upload, or the answer to a GET), or None. `pause` are the seconds that each 16 KiB take.
+    """
 
     def __init__(self, root):
         self.root = Path(root)
         self.fault = lambda method, path: None
+        self.pause = 0.0
         self.requests = []
         self._lock = threading.RLock()
 
@@ -95,15 +101,29 @@ class HubServer:
         self._http.shutdown()
         self._http.server_close()
 
+    def put(self, kind, repo, files, private=False):
+        """What somebody else has pushed: `files` as one commit, beside what is there; returns the commit."""
+        if not self.place(kind, repo).exists():
+            about = {"private": private, "sdk": None, "branches": {}, "tags": {}, "commits": {}}
+            self.add_commit(kind, repo, about, "main", "initial commit", {".gitattributes": self.entry(b"", False)})
+        about = self.load(kind, repo)
+        there = self.commit_of(about, "main")[1]["files"]
+        new = {path: self.entry(data, path.endswith(LFS_SUFFIXES)) for path, data in files.items()}
+        return self.add_commit(kind, repo, about, "main", "somebody's", there | new)
+
     def answer(self, http):
         address = urlsplit(http.path)
         path = unquote(address.path)
+        self.requests.append((http.command, path))
+        fault = self.fault(http.command, path)
+        if fault == "cut" and http.command != "GET":
+            http.rfile.read(int(http.headers.get("content-length", 2)) // 2)
+            return self.hang_up(http)
         body = self.read_body(http)
         headers = {"Content-Type": "application/json"}
         try:
-            self.requests.append((http.command, path))
-            if status := self.fault(http.command, path):
-                raise Refused(status, "scripted")
+            if fault and fault != "cut":
+                raise Refused(fault, "scripted")
             user = self.user(http)
             method = "GET" if http.command == "HEAD" else http.command
             for known, pattern, name in ROUTES:
@@ -126,13 +146,28 @@ class HubServer:
         for key, value in {**headers, "Content-Length": str(len(data))}.items():
             http.send_header(key, value)
         http.end_headers()
-        if http.command != "HEAD":
-            http.wfile.write(data)
+        if http.command == "HEAD":
+            return None
+        sent = data[: len(data) // 2] if fault == "cut" else data
+        for start in range(0, len(sent), PIECE):
+            time.sleep(self.pause)
+            http.wfile.write(sent[start : start + PIECE])
+        return self.hang_up(http) if fault == "cut" else None
 
     @staticmethod
-    def read_body(http):
+    def hang_up(http):
+        http.close_connection = True
+        http.wfile.flush()
+        http.connection.shutdown(socket.SHUT_RDWR)
+
+    def read_body(self, http):
         if http.headers.get("transfer-encoding") != "chunked":
-            return http.rfile.read(int(http.headers.get("content-length", 0)))
+            left, pieces = int(http.headers.get("content-length", 0)), []
+            while left:
+                time.sleep(self.pause)
+                pieces.append(http.rfile.read(min(left, PIECE)))
+                left -= len(pieces[-1])
+            return b"".join(pieces)
         chunks = []
         while size := int(http.rfile.readline(), 16):
             chunks.append(http.rfile.read(size))

@@ -11,15 +11,21 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import DatasetCard, ModelCard, SpaceCard
+from safetensors.numpy import load_file, save_file
 
-from regen_hf.errors import RegenError, RunError
+from regen_hf.errors import RunError
 from regen_hf.hub import dataset_card, merged_card, model_card, push
 from regen_hf.schema import SPLITS, TASKS
 
 from .hub_server import HubServer
 
 ROOT = Path(__file__).parents[1]
-KINDS = {"dataset": "regen", "model": "regen-tiny", "space": "regen-demo"}
+REPOSITORIES = {
+    "dataset": ("dataset", "org/regen"),
+    "model": ("model", "org/regen-tiny"),
+    "metric": ("space", "org/regen_narrative"),
+    "space": ("space", "org/regen-demo"),
+}
 
 LOADED_BACK = """
 import sys
@@ -65,11 +71,19 @@ assert torch.equal(told[0][0], told[1][0])
 assert told[0][1] == told[1][1]
 assert all(told[0][1])
 
+import evaluate
+pairs = {"predictions": ["A red pen.", ""], "references": ["A blue pen.", "A gift."]}
+scores = evaluate.load("org/regen_narrative").compute(**pairs)
+assert scores["bleu"] > 0 and scores["rougeLsum"] > 0, scores
+
+assert load_dataset("org/regen", "tiny", split="test", revision="v1").to_list() == users["test"].to_list()
+AutoModelForCausalLM.from_pretrained("org/regen-tiny", revision="v1", trust_remote_code=True)
+
 config = json.load(open(hf_hub_download("org/regen-demo", "config.json", repo_type="space")))
 AutoProcessor.from_pretrained(config["model"], revision=config["model_revision"], trust_remote_code=True)
 load_dataset(config["dataset"], config["dataset_config"], split=config["split"], revision=config["dataset_revision"])
 
-for kind, repository in (("dataset", "org/regen"), ("model", "org/regen-tiny")):
+for kind, repository in (("dataset", "org/regen"), ("model", "org/regen-tiny"), ("space", "org/regen_narrative")):
     card = open(hf_hub_download(repository, "README.md", repo_type=kind), encoding="utf-8").read()
     blocks = re.findall(r"```python\\n(.*?)```", card, flags=re.DOTALL)
     assert blocks, kind
@@ -92,7 +106,10 @@ assert get_dataset_config_names("writer/regen") == ["tiny", "tiny-items", "other
 first, second = (load_dataset("writer/regen", name, split="test") for name in ("tiny", "other"))
 assert load_dataset("writer/regen", split="test").to_list() == first.to_list() == second.to_list()
 assert load_dataset("writer/regen", "other-items", split="train").num_rows > 0
-for kind, name in (("dataset", "regen"), ("model", "regen-tiny"), ("model", "regen-other"), ("space", "regen-demo")):
+for kind, name in (
+    ("dataset", "regen"), ("model", "regen-tiny"), ("model", "regen-other"), ("space", "regen_narrative"),
+    ("space", "regen-demo"),
+):
     assert HfApi().repo_info(f"writer/{name}", repo_type=kind).private
     try:
         HfApi(token=False).repo_info(f"writer/{name}", repo_type=kind)
@@ -102,7 +119,7 @@ for kind, name in (("dataset", "regen"), ("model", "regen-tiny"), ("model", "reg
 """
 
 
-def call(words, home, endpoint, token="hf_writer", **more):
+def call(words, home, endpoint, token="hf_writer", stdin="", **more):
     """Run a Python program with the given words in a new process with fresh caches; the finished process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
         "HF_HOME": str(home / "home"),
@@ -119,7 +136,7 @@ def call(words, home, endpoint, token="hf_writer", **more):
         env=environment,
         capture_output=True,
         text=True,
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         timeout=300,
     )
 
@@ -140,8 +157,16 @@ def hub(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def pushed(hub, finished_run, tmp_path_factory):
-    """The Hub once `regen push` has pushed the tiny run to `org`, and what the command printed."""
-    done = regen_push(finished_run, "org", tmp_path_factory.mktemp("push"), hub.url)
+    """The Hub once `regen push` has pushed and verified the tiny run in `org`, and what the command printed."""
+    broken = iter(["cut"])  # a download broken off goes on
+
+    def cut_once(method, path):
+        is_weights = method == "GET" and path.endswith("/model.safetensors") and "/resolve/" in path
+        return next(broken, None) if is_weights else None
+
+    hub.fault = cut_once
+    done = regen_push(finished_run, "org", tmp_path_factory.mktemp("push"), hub.url, "--tag", "v1", "--verify")
+    assert next(broken, None) is None
     assert done.returncode == 0, done.stderr
     return hub, done.stdout
 
@@ -151,41 +176,112 @@ def pushed(hub, finished_run, tmp_path_factory):
 
 def test_what_is_pushed_is_what_is_on_disk_in_one_commit_each(pushed, finished_run):
     hub, told = pushed
+    package = ROOT / "regen_hf"
+    pictures = {path.name: path for path in (finished_run / "figures").glob("*.png")}
     sources = {
-        "dataset": (finished_run / "dataset", {"README.md"}),
-        "model": (finished_run / "model", {"README.md"}),
-        "space": (ROOT / "spaces" / "regen_demo", {"README.md", "config.json"}),
+        "dataset": (
+            finished_run / "dataset",
+            {f"figures/tiny/{name}" for name in pictures} - of_the_model("tiny/"),
+            {},
+        ),
+        "model": (finished_run / "model", of_the_model(), {}),
+        "metric": (
+            ROOT / "spaces" / "regen_narrative",
+            set(),
+            {name: package / "evaluation" / name for name in ("regen_narrative.py", "metrics.py")},
+        ),
+        "space": (ROOT / "spaces" / "regen_demo", set(), {}),
     }
-    for kind, (source, made) in sources.items():
-        files = hub.files(kind, f"org/{KINDS[kind]}")
+    made = {"model": {".eval_results/regen.yaml"}, "space": {"config.json"}}
+    for part, (source, figures, more) in sources.items():
+        kind, name = REPOSITORIES[part]
+        files = hub.files(kind, name)
         expected = {
-            path.relative_to(source).as_posix(): path.read_bytes()
+            path.relative_to(source).as_posix(): path
             for path in source.rglob("*")
             if path.is_file() and path.name != "manifest.json" and "__pycache__" not in path.parts
         }
-        assert set(files) == set(expected) | made | {".gitattributes"}
-        for path in set(expected) - made:
-            assert files[path] == expected[path], path
-            assert f"  {path} ({len(expected[path]):,} bytes)\n" in told
-        assert len(hub.load(kind, f"org/{KINDS[kind]}")["commits"]) == 2  # that of the new repository, and one
-        assert f"{hub.url}/{'' if kind == 'model' else kind + 's/'}org/{KINDS[kind]}\n" in told
+        expected |= more | {path: pictures[path.rpartition("/")[2]] for path in figures}
+        assert set(files) == set(expected) | made.get(part, set()) | {".gitattributes", "README.md"}
+        for path in set(expected) - {"README.md"}:
+            assert files[path] == expected[path].read_bytes(), path
+            assert f"  {path} ({len(files[path]):,} bytes): new\n" in told
+        about = hub.load(kind, name)
+        assert len(about["commits"]) == 2  # that of the new repository, and one
+        assert about["tags"] == {"v1": about["branches"]["main"]}
+        assert f"{hub.url}/{'' if kind == 'model' else kind + 's/'}{name}\n" in told
     shipped = {"content_encoder/model.safetensors", "modeling_regen.py", "processing_regen.py", "cf_items.json"}
     assert shipped <= set(hub.files("model", "org/regen-tiny"))
+
+
+def of_the_model(folder=""):
+    return {f"figures/{folder}{name}.png" for name in ("loss", "scores")}
+
+
+def test_the_push_verified_all_that_it_pushed(pushed, finished_run):
+    _, told = pushed
+    counts = json.loads((finished_run / "dataset" / "manifest.json").read_text())["counts"]
+    verified = [line for line in told.splitlines() if line.startswith("verified ")]
+    assert verified[:4] == [
+        *(f"verified dataset org/regen: tiny, {split}: {counts[split]} rows are equal" for split in SPLITS),
+        f"verified dataset org/regen: tiny-items, train: {counts['items']} rows are equal",
+    ]
+    assert [line.split(":")[0] for line in verified[4:]] == [
+        "verified model org/regen-tiny",
+        "verified metric org/regen_narrative",
+        "verified space org/regen-demo",
+    ]
+
+
+@pytest.mark.parametrize("part", ["dataset", "model", "space"])
+def test_what_comes_back_other_than_it_is_here_is_found(pushed, tiny_run, tmp_path, part):
+    hub, _ = pushed
+    asked = {
+        "pushed": {part: (REPOSITORIES[part][1], "v1")},
+        "configs": {"tiny": {"test": [str(tiny_run / "dataset" / "tiny" / "test-00000-of-00001.parquet")]}},
+        "model": str(tiny_run / "model"),
+    }
+    if part == "dataset":
+        (shard,) = asked["configs"]["tiny"]["test"]
+        pq.write_table(pq.read_table(shard).slice(1), shard)
+    elif part == "model":
+        weights = tiny_run / "model" / "model.safetensors"
+        tensors = load_file(weights)
+        name = next(name for name in tensors if "adapter" in name and tensors[name].any())
+        save_file({**tensors, name: tensors[name] * 2}, weights, metadata={"format": "pt"})
+    else:
+        config = json.loads(hub.files("space", "org/regen-demo")["config.json"]) | {"model_revision": "0" * 40}
+        asked["pushed"] = {"space": ("org/other-demo", "main")}
+        hub.put(
+            "space",
+            "org/other-demo",
+            hub.files("space", "org/regen-demo") | {"config.json": json.dumps(config).encode()},
+        )
+    done = call(["-P", ROOT / "regen_hf/hub/loaded_back.py"], tmp_path, hub.url, stdin=json.dumps(asked))
+    assert done.returncode == 1
+    told = {
+        "dataset": "tiny, test: rows 0 to ",
+        "model": "org/regen-tiny: the logits of 4 users differ",
+        "space": "Revision Not Found",
+    }
+    assert told[part] in done.stderr.strip().splitlines()[-1]
 
 
 def test_nothing_pushed_tells_of_this_machine(pushed, finished_run):
     hub, _ = pushed
     private = [str(finished_run), str(finished_run.parent), str(Path.home()) + "/", str(ROOT), "hf_writer"]
-    for kind, name in KINDS.items():
-        for path, content in hub.files(kind, f"org/{name}").items():
+    for kind, name in REPOSITORIES.values():
+        for path, content in hub.files(kind, name).items():
             assert not [needle for needle in private if needle.encode() in content], (kind, path)
 
 
 def test_a_second_push_of_the_same_run_commits_nothing(pushed, finished_run, tmp_path):
     hub, _ = pushed
-    assert regen_push(finished_run, "org", tmp_path, hub.url).returncode == 0
-    for kind, name in KINDS.items():
-        assert len(hub.load(kind, f"org/{name}")["commits"]) == 2, kind
+    done = regen_push(finished_run, "org", tmp_path, hub.url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("unchanged http") == 4
+    for kind, name in REPOSITORIES.values():
+        assert len(hub.load(kind, name)["commits"]) == 2, name
 
 
 def test_everything_loads_back_where_this_package_is_not_installed_and_the_cards_code_runs(
@@ -226,72 +322,6 @@ def test_a_private_push_is_private_and_a_second_run_stands_beside_the_first(hub,
         assert done.returncode == 0, done.stderr
     done = call(["-c", BOTH_RUNS], tmp_path, hub.url)
     assert done.returncode == 0, done.stderr
-
-
-def test_a_dry_run_lists_files_and_sizes_and_asks_nobody(hub, finished_run, tmp_path):
-    before = len(hub.requests)
-    done = regen_push(finished_run, "nobody", tmp_path, hub.url, "--dry-run", token=None)
-    assert done.returncode == 0, done.stderr
-    assert f"  model.safetensors ({(finished_run / 'model/model.safetensors').stat().st_size:,} bytes)" in done.stdout
-    assert "dataset nobody/regen: " in done.stdout
-    assert "dry run" in done.stdout.splitlines()[-1]
-    assert "manifest.json" not in done.stdout
-    assert len(hub.requests) == before
-
-
-@pytest.mark.parametrize(
-    ("case", "namespace", "token", "told"),
-    [
-        ("wrong token", "org", "hf_nonsense", "the Hub does not accept the token. Log in with `hf auth login`"),
-        ("no token", "org", None, "there is no token. Log in with `hf auth login`"),
-        ("token that may only read", "org", "hf_reader", "the token may only read"),
-        ("someone else's namespace", "org", "hf_stranger", "belongs to stranger, who can push to stranger alone"),
-        ("no network", "org", "hf_writer", "cannot be reached. Check the network"),
-        ("offline on purpose", "org", "hf_writer", "HF_HUB_OFFLINE is set"),
-        ("no name", "my org", "hf_writer", "The Hub takes no repository named my org/regen"),
-        ("public already", "org", "hf_writer", "it exists and is public"),
-    ],
-)
-def test_what_keeps_a_push_from_starting_is_told_in_a_sentence(
-    pushed, finished_run, tmp_path, case, namespace, token, told
-):
-    hub, _ = pushed
-    options = ["--private"] if case == "public already" else []
-    endpoint = "http://127.0.0.1:9" if case == "no network" else hub.url
-    more = {"HF_HUB_OFFLINE": "1"} if case == "offline on purpose" else {}
-    done = regen_push(finished_run, namespace, tmp_path, endpoint, *options, token=token, **more)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("regen: ")
-    assert told in message
-    assert len(hub.load("dataset", "org/regen")["commits"]) == 2
-
-
-@pytest.mark.parametrize(("status", "told"), [(507, "scripted"), (412, "someone else has pushed")])
-def test_a_push_broken_off_tells_what_is_there_and_the_next_one_completes_it(finished_run, tmp_path, status, told):
-    with HubServer(tmp_path / "hub") as hub:
-        hub.fault = lambda method, path: status if path.endswith("/models/org/regen-tiny/commit/main") else None
-        done = regen_push(finished_run, "org", tmp_path, hub.url)
-        assert done.returncode == 1
-        message = done.stderr.strip().splitlines()[-1]
-        assert message.startswith("regen: The model org/regen-tiny was not pushed: ")
-        assert told in message
-        assert message.endswith("Pushed before it: org/regen.")
-        assert not hub.place("space", "org/regen-demo").exists()
-        hub.fault = lambda method, path: None
-        uploads = len([path for method, path in hub.requests if method == "PUT"])
-        assert regen_push(finished_run, "org", tmp_path, hub.url).returncode == 0
-        assert len([path for method, path in hub.requests if method == "PUT"]) == uploads  # nothing is sent twice
-        assert "app.py" in hub.files("space", "org/regen-demo")
-
-
-@pytest.mark.parametrize("secret", ["hf_" + "x" * 34, "sk-" + "y" * 40, "the run folder"])
-def test_a_file_with_something_private_stops_the_push(tiny_run, secret):
-    private = str(tiny_run) if secret == "the run folder" else secret
-    edited(tiny_run / "model" / "processor_config.json", note=private)
-    with pytest.raises(RegenError, match=r"processor_config\.json of the model holds"):
-        list(push(tiny_run, "org", dry_run=True))
 
 
 @pytest.mark.parametrize(("folder", "message"), [("model", "no trained model"), ("dataset", "another dataset")])
@@ -352,7 +382,8 @@ def test_the_model_card_holds_every_score_of_the_results_file_and_the_facts_of_t
     card = model_card(finished_run)
     results = json.loads((finished_run / "evaluation" / "results.json").read_text())
     training = json.loads((finished_run / "model" / "manifest.json").read_text())
-    rows = [line for line in card.splitlines() if line.startswith("| ") and "|---" not in line][1:]
+    scores = card.split("## Scores")[1].split("\n## ")[0]
+    rows = [line for line in scores.splitlines() if line.startswith("| ") and "|---" not in line][1:]
     assert len(rows) == 3 * len(TASKS)
     for row in rows:
         task, metric, *cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -374,7 +405,7 @@ def test_without_results_of_this_very_model_the_card_has_no_scores(tiny_run, cas
         edited(tiny_run / "model" / "manifest.json", fingerprint="retrained")
     card = model_card(tiny_run)
     assert "Scores" not in card
-    assert "BLEU" not in card
+    assert "| BLEU" not in card
     assert "## Limits" in card
 
 

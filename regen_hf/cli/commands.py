@@ -149,11 +149,23 @@ def inspect(options: argparse.Namespace) -> None:
 
 
 def push(options: argparse.Namespace) -> None:
-    """Dataset, model and Space to the Hub."""
+    """Dataset, model, metric and Space to the Hub."""
     from .. import hub
 
-    for line in hub.push(Path(options.folder), options.namespace, private=options.private, dry_run=options.dry_run):
-        print(line)
+    given = vars(options)
+    parts = ("dataset", "model", "metric", "space")
+    lines = hub.push(
+        Path(options.folder),
+        options.namespace,
+        parts=[part for part in parts if given[part]],
+        names={part: name for part in parts if (name := given[f"{part}_name"]) is not None},
+        private=options.private,
+        tag=options.tag,
+        dry_run=options.dry_run,
+        verified=options.verify,
+    )
+    for line in lines:
+        print(line, flush=True)
 
 
 def export(options: argparse.Namespace) -> None:

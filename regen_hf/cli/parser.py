@@ -284,15 +284,28 @@ It tells which numbers come out equal when its settings are run again, and which
     look.add_argument("--user", metavar="ID", help="the shopper's reviewer_id")
     push = add(
         "push",
-        "dataset, model and Space -> the Hub",
-        "Pushes what a run has made. The token comes from `hf auth login` or HF_TOKEN.\n\n"
-        "  regen push runs/mine --namespace my-org --dry-run\n"
-        "  regen push runs/mine --namespace my-org --private\n",
+        "dataset, model, metric and Space -> the Hub",
+        """\
+Pushes what a run has made: the dataset to ORG/regen, beside the runs that are there already, the model to
+ORG/regen-<run>, the metric to ORG/regen_narrative, the demo to ORG/regen-demo; all four, or those that are named.
+It first tells every file and what changes on the Hub, and refuses secrets, paths of this machine and names of
+reviewers. Broken off, the same command goes on. The token comes from `hf auth login` or HF_TOKEN. See docs/publish.md.
+
+  regen push runs/mine --namespace my-org --dry-run
+  regen push runs/mine --namespace my-org --private --verify
+  regen push runs/mine --namespace my-org --dataset --dataset-name my-reviews --tag v1
+""",
         commands.push,
     )
     push.add_argument("--namespace", required=True, metavar="ORG", help="the user or organisation on the Hub")
+    for part in ("dataset", "model", "metric", "space"):
+        push.add_argument(f"--{part}", action="store_true", help=f"push the {part}")
+    for part in ("dataset", "model", "metric", "space"):
+        push.add_argument(f"--{part}-name", metavar="NAME", help=f"the name of the {part}'s repository")
     push.add_argument("--private", action="store_true", help="make the repositories private")
-    push.add_argument("--dry-run", action="store_true", help="list what would be pushed, push nothing")
+    push.add_argument("--tag", metavar="NAME", help="tag what is pushed, as v1")
+    push.add_argument("--dry-run", action="store_true", help="tell what would be pushed and changed, push nothing")
+    push.add_argument("--verify", action="store_true", help="load everything back from the Hub and compare")
     export = add(
         "export",
         "model -> folders for a server",

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, missing_extra
+try:
+    from ..errors import InputError, missing_extra
+except ImportError:  # on the Hub this file stands alone beside the metric, and `evaluate` has looked for the packages
+    InputError = ValueError  # type: ignore[misc,assignment]
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

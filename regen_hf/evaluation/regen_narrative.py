@@ -1,11 +1,15 @@
-"""The scores as an `evaluate.Metric`: `evaluate.load(path of this file)` works offline."""
+"""The scores as an `evaluate.Metric`: `evaluate.load(path of this file)` works offline, and from the Hub once pushed.
+
+`evaluate` reads the lines below alone: it ships `.metrics` beside this file, and tells which package is missing.
+"""
 
 import datasets
 import evaluate
 import numpy as np
+import rouge_score  # noqa: F401
+import sacrebleu  # noqa: F401
 
-from regen_hf.embeddings.content import load_encoder
-from regen_hf.evaluation.metrics import scores, statistics
+from .metrics import scores, statistics
 
 
 class RegenNarrative(evaluate.Metric):
@@ -30,6 +34,11 @@ class RegenNarrative(evaluate.Metric):
     def _compute(
         self, predictions: list[str], references: list[str], encoder: str | None = None
     ) -> dict[str, float | None]:
-        table = statistics(predictions, references, load_encoder(encoder) if encoder else None)
+        model = None
+        if encoder:
+            from sentence_transformers import SentenceTransformer
+
+            model = SentenceTransformer(encoder)
+        table = statistics(predictions, references, model)
         found = scores(table.sum(axis=0), len(predictions))
         return {name: None if np.isnan(value) else float(value) for name, value in found.items()}

@@ -1,7 +1,7 @@
-"""The Hub: cards from results, the push, and the Space's app on this machine."""
+"""The Hub: cards from results, the push and its proof, and the Space's app on this machine."""
 
-from .cards import model_card
 from .dataset_card import dataset_card, merged_card
+from .model_card import model_card
 from .publishing import push
 from .space import demo
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import statistics
 from ..schema import ITEMS, ROW, SPLITS, TASKS, features, split_files
 from .cards import PLACEHOLDER, manifest, public_name, resource, simulated
+from .figures import caption
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
@@ -19,14 +21,25 @@ SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"
 """The Hub's names for sizes: the first is of fewer than 1,000 rows, each of the others goes to ten times as many."""
 
 
-def dataset_card(run: Path, repository: Path, name: str, counts: dict[str, Any]) -> str:
+def dataset_card(
+    run: Path,
+    folder: Path,
+    name: str,
+    counts: dict[str, Any],
+    repository: str = PLACEHOLDER,
+    figures: Sequence[str] = (),
+    linked: Mapping[str, str] | None = None,
+) -> str:
     """The card of a dataset repository, with the YAML that tells `load_dataset` its files.
 
     Args:
         run: the run folder, for the manifests of the stages before.
-        repository: the folder with the dataset's parquet files.
+        folder: the folder with the dataset's parquet files.
         name: the config's name.
         counts: what the dataset stage counted: rows of each split, `items`, and `bytes` of each in memory.
+        repository: what the card's code loads.
+        figures: paths of pictures in the repository.
+        linked: the repositories of the run on the Hub, by part.
     """
     from huggingface_hub import DatasetCard
 
@@ -34,16 +47,17 @@ def dataset_card(run: Path, repository: Path, name: str, counts: dict[str, Any])
     manifests = {stage: manifest(run, stage) for stage in (source, "narratives", "ratings")}
     sample = simulated(run)
     splits = [split for split in SPLITS if counts[split]]
-    files = {split: split_files(repository / name, split) for split in splits}
+    files = {split: split_files(folder / name, split) for split in splits}
     purchases = {split: statistics.purchases(files[split]) for split in splits}
     every_file = [path for paths in files.values() for path in paths]
     accounting = json.loads((run / source / "accounting.json").read_text(encoding="utf-8"))
     shown = "test" if "test" in splits else splits[0]
     return str(
         DatasetCard.from_template(
-            _card_data(repository, name, counts, sample),
+            _card_data(folder, name, counts, sample),
             template_path=str(resource("dataset_card") / "template.md"),
-            repository=PLACEHOLDER,
+            repository=repository,
+            address=repository if repository == PLACEHOLDER else f"hf://datasets/{repository}",
             name=name,
             split=splits[0],
             shown=shown,
@@ -63,17 +77,19 @@ def dataset_card(run: Path, repository: Path, name: str, counts: dict[str, Any])
             from_truth=manifests["narratives"].get("counts", {}).get("from_truth", 0),
             rater=_writer(manifests["ratings"].get("config", {})),
             made=[_made(stage, content) for stage, content in manifests.items() if content],
+            figures=[(path, caption(path)) for path in figures],
+            linked=linked or {},
         )
     )
 
 
-def _card_data(repository: Path, name: str, counts: dict[str, Any], sample: bool) -> DatasetCardData:
+def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool) -> DatasetCardData:
     from datasets import DatasetInfo, SplitDict, SplitInfo
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCardData
 
     def files(config: str, stem: str) -> str | list[str]:
-        found = [f"{config}/{path.name}" for path in split_files(repository / config, stem)]
+        found = [f"{config}/{path.name}" for path in split_files(folder / config, stem)]
         return found if len(found) != 1 else found[0]
 
     splits = [split for split in SPLITS if counts[split]]
@@ -104,7 +120,7 @@ def _card_data(repository: Path, name: str, counts: dict[str, Any], sample: bool
                         for split, key in keys.items()
                     }
                 ),
-                download_size=sum(path.stat().st_size for path in (repository / config).glob("*.parquet")),
+                download_size=sum(path.stat().st_size for path in (folder / config).glob("*.parquet")),
                 dataset_size=sum(counts["bytes"][key] for key in keys.values()),
             )
             for config, keys in rows.items()
@@ -188,6 +204,7 @@ def _made(stage: str, content: dict[str, Any]) -> dict[str, Any]:
         "stage": stage,
         "date": content.get("made", "")[:10],
         "version": content["versions"]["regen-hf"],
+        "seconds": content["seconds"],
         "sampling": {
             key: content["config"][key]
             for key in ("temperature", "seed", "votes")
@@ -195,11 +212,6 @@ def _made(stage: str, content: dict[str, Any]) -> dict[str, Any]:
         },
         "prompts": (content["counts"].get("prompts") or {}) if asked else {},
     }
-
-
-def on_the_hub(card: str, repository: str) -> str:
-    """A card on disk with the repository's name on the Hub where a path stood."""
-    return card.replace(f"{PLACEHOLDER}/", f"hf://datasets/{repository}/").replace(PLACEHOLDER, repository)
 
 
 def merged_card(card: str, other: str) -> str:

@@ -1,201 +1,237 @@
-"""The push: one commit per repository, checked before anything leaves this machine."""
+"""The push: looked through and compared with what is there before anything leaves this machine, then a commit each."""
 
 from __future__ import annotations
 
-import contextlib
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, RegenError
-from .cards import model_card, resource, space_card
-from .dataset_card import merged_card, on_the_hub
-from .space import APP, config_name, finished, space_config
+from .contents import PARTS, Files, check_parts, contents, default_names
+from .dataset_card import merged_card
+from .privacy import check
+from .refusals import check_token, errors, is_unreachable, reason
+from .there import Changes, There, changes, described, look, refuse_foreign, size
+from .verification import verify
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-PRIVATE_FILES = ("manifest.json",)
-"""What stays at home: it names paths of the machine that made it."""
 
-BINARY = (".parquet", ".safetensors")
-"""Suffixes of files that hold no readable text."""
+def push(
+    folder: Path,
+    namespace: str,
+    parts: Sequence[str] = (),
+    names: Mapping[str, str] | None = None,
+    private: bool = False,
+    tag: str | None = None,
+    dry_run: bool = False,
+    verified: bool = False,
+) -> Iterator[str]:
+    """Push dataset, model, metric and Space of a run to the Hub; yields a line per file and repository.
 
-SECRET = re.compile(rb"\b(hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,})")
-"""Tokens of the Hub and keys of LLM servers."""
-
-Files = dict[str, Path | bytes]
-"""Contents by path in a repository."""
-
-
-def push(folder: Path, namespace: str, private: bool = False, dry_run: bool = False) -> Iterator[str]:
-    """Push dataset, model and Space of a run to the Hub; yields a line per file and repository.
+    Args:
+        folder: the run folder.
+        namespace: the user or organisation on the Hub.
+        parts: some of `contents.PARTS`; all of them if empty.
+        names: names of repositories by part, in place of the default ones.
+        private: make them private.
+        tag: a name for the commits.
+        dry_run: only tell what would be pushed and what it would change.
+        verified: load everything back from the Hub and compare.
 
     Raises:
-        RegenError: the run has no model yet, a file holds something private, or the Hub refuses.
+        RegenError: the run lacks something, a file holds something private, the Hub refuses, or what is loaded back
+            differs.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
 
-    run = finished(folder).folder
-    name = config_name(run)
-    dataset, model, space = f"{namespace}/regen", f"{namespace}/regen-{name}", f"{namespace}/regen-demo"
-    try:
-        for repository in (dataset, model, space):
-            validate_repo_id(repository)
-    except HFValidationError as error:
-        raise ConfigError(f"The Hub takes no repository named {repository}: {error}") from None
-    card = on_the_hub((run / "dataset" / "README.md").read_text(encoding="utf-8"), dataset)
-    card = merged_card(card, card)  # in the form that a later merge keeps, so that an equal push commits nothing
-    app = resource(APP)
-    files: dict[str, Files] = {
-        "dataset": _files(run / "dataset") | {"README.md": card.encode()},
-        "model": _files(run / "model") | {"README.md": model_card(run, model, dataset).encode()},
-        "space": _files(app)
-        | {"README.md": space_card(app, model, dataset), "config.json": space_config(run, model, dataset)},
-    }
-    for kind, repository in (("dataset", dataset), ("model", model), ("space", space)):
-        sizes = {path: _size(content) for path, content in files[kind].items()}
-        yield f"{kind} {repository}: {len(sizes)} files, {sum(sizes.values()):,} bytes"
-        for path, size in sizes.items():
-            yield f"  {path} ({size:,} bytes)"
-    _refuse_secrets(files, run)
+    if dry_run and verified:
+        raise ConfigError("--verify loads back what a push has put there. Leave out --dry-run.")
+    chosen = tuple(part for part in PARTS if part in parts or not parts)
+    check_parts(folder, chosen)
+    repositories = _repositories(folder, namespace, names or {})
+    api = HfApi()
+    there = _look(api, namespace, repositories, chosen, private, tag, dry_run)
+    linked = {part: name for part, name in repositories.items() if part in chosen or there is None or there[part]}
+    if "space" in chosen and (missing := {"model", "dataset"} - linked.keys()):
+        lacking = " and ".join(f"the {part} {repositories[part]}" for part in sorted(missing))
+        raise RegenError(
+            f"The Space loads {lacking} from the Hub, where it is not yet. Push it too: "
+            + " ".join(f"--{part}" for part in ("dataset", "model", "space") if part in missing or part == "space")
+        )
+    known = {part: found.commit for part, found in (there or {}).items() if found}
+    files: dict[str, Files] = {}
+    plans: dict[str, Changes] = {}
+    for part in chosen:
+        files[part] = contents(part, folder, linked, known)
+        found = (there or {}).get(part)
+        if part == "dataset":
+            files[part]["README.md"] = _merged(files[part]["README.md"], found)
+        if there is not None:
+            plans[part] = changes(files[part], found, folder)
+            if plans[part] and part != "space":
+                known.pop(part, None)  # its commit is still to come
+            if tag and found and tag in found.tags and (plans[part] or found.tags[tag] != found.commit):
+                raise RegenError(
+                    _nothing(part, repositories, f"its tag {tag} stands for another commit. Choose another --tag.")
+                )
+    for part in chosen:
+        sizes = sum(map(size, files[part].values()))
+        plan = plans.get(part)
+        told = f": {plan}" if plan is not None else ""
+        yield f"{part} {repositories[part]}: {len(files[part])} files, {sizes:,} bytes{told}"
+        yield from described(files[part], plan)
+    yield from check(files, folder)
     if dry_run:
+        if there is None:
+            yield "What is on the Hub now could not be asked: it cannot be reached."
         yield "Nothing was pushed: this was a dry run."
         return
 
-    api = HfApi()
+    commits: dict[str, str] = dict(known)
     done: list[str] = []
-    revisions: dict[str, str] = {}
-    for kind, repository in (("dataset", dataset), ("model", model), ("space", space)):
-        if kind == "space":  # it runs the code of the model repository: of the commit made above and no later one
-            files[kind]["config.json"] = space_config(run, model, dataset, revisions)
+    for part in chosen:
+        name = repositories[part]
+        found = (there or {}).get(part)
+        if part == "space":  # it runs the code of the model repository: of the commit made above and no later one
+            files[part] = contents(part, folder, linked, commits)
+            plans[part] = changes(files[part], found, folder)
         try:
-            url, revisions[kind] = _commit(
-                api, kind, repository, files[kind], private, f"Push {kind} of the run {name}"
-            )
+            commits[part] = _commit(api, part, name, files[part], plans[part], found, private)
+            if tag:
+                _tag(api, part, name, tag, commits[part], found)
         except RegenError as error:
-            there = f" Pushed before it: {', '.join(done)}." if done else " No file was pushed."
-            raise RegenError(f"The {kind} {repository} was not pushed: {error}{there}") from error
-        done.append(repository)
-        yield f"pushed {url}"
+            raise RegenError(f"The {part} {name} was not pushed: {error} {_so_far(api, repositories, done)}") from error
+        done.append(part)
+        address = f"{api.endpoint}/{'' if PARTS[part] == 'model' else PARTS[part] + 's/'}{name}"
+        yield f"{'pushed' if plans[part] else 'unchanged'} {address}"
+    if verified:
+        yield from verify(folder, {part: (repositories[part], commits[part]) for part in chosen})
 
 
-def _commit(api: HfApi, kind: str, repository: str, files: Files, private: bool, message: str) -> tuple[str, str]:
-    """Make the repository if need be, and one commit; returns its URL and the commit's hash.
+def _repositories(run: Path, namespace: str, names: Mapping[str, str]) -> dict[str, str]:
+    """The full name of each part's repository.
+
+    Raises:
+        ConfigError: the Hub takes no such name, or two Spaces would share one.
+    """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    repositories = {part: f"{namespace}/{name}" for part, name in {**default_names(run), **names}.items()}
+    for part, name in repositories.items():
+        try:
+            validate_repo_id(name)
+            if name.count("/") != 1:
+                raise HFValidationError("expected a name without '/'")
+        except HFValidationError as error:
+            raise ConfigError(f"The Hub takes no repository named {name}: {error}") from None
+        if part == "metric" and not name.split("/")[1].isidentifier():
+            raise ConfigError(
+                f"--metric-name was given {name.split('/')[1]!r}, expected a name that a Python module may have: "
+                "letters, digits and '_'."
+            )
+    if repositories["metric"] == repositories["space"]:
+        raise ConfigError(f"Metric and Space are both named {repositories['space']}. Give one another name.")
+    return repositories
+
+
+def _look(
+    api: HfApi,
+    namespace: str,
+    repositories: Mapping[str, str],
+    chosen: Sequence[str],
+    private: bool,
+    tag: str | None,
+    dry_run: bool,
+) -> dict[str, There | None] | None:
+    """What is on the Hub now, by part; None in a dry run where the Hub cannot be reached.
+
+    Raises:
+        RegenError: a push could not succeed, so that none is begun.
+    """
+    from huggingface_hub import get_token
+
+    part = chosen[0]
+    try:
+        if not dry_run or get_token():
+            check_token(api.whoami(cache=True), namespace)
+        there: dict[str, There | None] = {}
+        for part in PARTS:
+            there[part] = look(api, part, repositories[part])
+        for part in chosen:
+            if found := there[part]:
+                refuse_foreign(found)
+                if private and not found.private:
+                    raise RegenError(
+                        "it exists and is public. Make it private in its settings, or leave out --private."
+                    )
+    except errors() as error:
+        if dry_run and is_unreachable(error):
+            return None
+        raise RegenError(_nothing(part, repositories, reason(error))) from error
+    except RegenError as error:
+        raise RegenError(_nothing(part, repositories, str(error))) from error
+    return there
+
+
+def _nothing(part: str, repositories: Mapping[str, str], why: str) -> str:
+    return f"The {part} {repositories[part]} was not pushed: {why} No file was pushed."
+
+
+def _merged(card: Path | bytes, there: There | None) -> bytes:
+    """The dataset card with what is said there of further runs, in the form that a later merge keeps."""
+    own = (card if isinstance(card, bytes) else card.read_bytes()).decode()
+    return merged_card(own, (there.card if there else None) or own).encode()
+
+
+def _commit(api: HfApi, part: str, name: str, files: Files, plan: Changes, there: There | None, private: bool) -> str:
+    """Make the repository if need be, and one commit of what changes; returns the commit's hash.
 
     Raises:
         RegenError: with what the Hub said, and what to do.
     """
-    from huggingface_hub import CommitOperationAdd, DatasetCard
-    from huggingface_hub.errors import EntryNotFoundError, HTTPError  # HTTPError: that of httpx, of whatever version
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
+    made = False
     try:
-        _check_token(api.whoami(cache=True), repository.split("/")[0])
-        api.create_repo(
-            repository,
-            repo_type=kind,
-            private=private or None,
-            exist_ok=True,
-            space_sdk="gradio" if kind == "space" else None,
-        )
-        info = api.repo_info(repository, repo_type=kind)
-        if private and not info.private:
-            raise RegenError("it exists and is public. Make it private in its settings, or leave out --private.")
-        if kind == "dataset":
-            with contextlib.suppress(EntryNotFoundError):  # a new repository has no card
-                theirs = DatasetCard.load(repository).content
-                files = files | {"README.md": merged_card(_text(files["README.md"]), theirs).encode()}
+        if there is None:
+            api.create_repo(
+                name,
+                repo_type=PARTS[part],
+                private=private or None,
+                exist_ok=True,
+                space_sdk={"space": "gradio", "metric": "static"}.get(part),
+            )
+            made = True
+        elif not plan:
+            return there.commit
         commit = api.create_commit(
-            repository,
-            repo_type=kind,
-            operations=[CommitOperationAdd(path, content) for path, content in files.items()],
-            commit_message=message,
-            parent_commit=info.sha,  # a push of someone else in between is refused, not lost
+            name,
+            repo_type=PARTS[part],
+            operations=[
+                *(CommitOperationAdd(path, files[path]) for path in (*plan.new, *plan.changed)),
+                *(CommitOperationDelete(path) for path in plan.removed),
+            ],
+            commit_message=f"Push {part}",
+            # A push of someone else in between is refused, not lost.
+            parent_commit=there.commit if there else api.repo_info(name, repo_type=PARTS[part]).sha,
         )
-    except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        if isinstance(error, RegenError):
-            raise
-        raise RegenError(_reason(error)) from error
-    return str(commit.repo_url), commit.oid
+    except errors() as error:
+        empty = " The repository itself was made, and is empty." if made else ""
+        raise RegenError(reason(error) + empty) from error
+    return str(commit.oid)
 
 
-def _check_token(user: Mapping[str, Any], namespace: str) -> None:
-    """Refuse a token that cannot write to `namespace`, as far as the Hub tells."""
-    token = user.get("auth", {}).get("accessToken", {})
-    if token.get("role") == "read":
-        raise RegenError("the token may only read. Make one that may write at https://huggingface.co/settings/tokens.")
-    known = [user["name"], *(organisation["name"] for organisation in user.get("orgs", []))]
-    if namespace not in known:
-        raise RegenError(f"the token belongs to {user['name']}, who can push to {', '.join(known)} alone.")
+def _tag(api: HfApi, part: str, name: str, tag: str, commit: str, there: There | None) -> None:
+    if there and there.tags.get(tag) == commit:
+        return
+    try:
+        api.create_tag(name, tag=tag, revision=commit, repo_type=PARTS[part])
+    except errors() as error:
+        raise RegenError(f"it was pushed, but not tagged {tag}: {reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
-    """What went wrong on the way to the Hub, in a sentence that says what to do."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
-
-    causes = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:  # an upload wraps what stopped it
-        causes.append(cause)  # type: ignore[arg-type]
-    if any(isinstance(cause, OfflineModeIsEnabled) for cause in causes):
-        return "HF_HUB_OFFLINE is set, which keeps the Hub out of reach. Unset it."
-    if isinstance(error, LocalTokenNotFoundError):
-        return "there is no token. Log in with `hf auth login`, or set HF_TOKEN."
-    refusal = next((cause for cause in causes if isinstance(cause, HfHubHTTPError)), None)
-    if refusal is not None:
-        status = refusal.response.status_code
-        told = refusal.server_message or f"status {status}"
-        if status == 401:
-            return "the Hub does not accept the token. Log in with `hf auth login`, or set HF_TOKEN."
-        if status == 403:
-            return f"the token may not do this ({told}). Use one that may write there."
-        if status == 412:
-            return "someone else has pushed to it at the same time. Push again."
-        return f"the Hub refused ({told}). Push again later: what was uploaded is not uploaded twice."
-    if any(isinstance(cause, HTTPError | ConnectionError) for cause in causes):
-        return f"{constants.ENDPOINT} cannot be reached. Check the network, then push again."
-    return str(error).strip().splitlines()[0]
-
-
-def _refuse_secrets(files: dict[str, Files], run: Path) -> None:
-    """Refuse to push a text file that tells of this machine or holds a token.
-
-    Raises:
-        RegenError: with the file and what is in it.
-    """
-    from huggingface_hub import get_token
-
-    home = str(Path.home())
-    needles = {
-        str(run.resolve()): "the path of the run folder",
-        home + "/": "the path of your home folder" if len(home) > 1 else "",
-        get_token() or "": "your token of the Hub",
-    }
-    for kind, contents in files.items():
-        for path, content in contents.items():
-            if path.endswith(BINARY):
-                continue
-            data = content if isinstance(content, bytes) else content.read_bytes()
-            found = [what for needle, what in needles.items() if needle and what and needle.encode() in data]
-            if SECRET.search(data):
-                found.append("something that looks like a token")
-            if found:
-                raise RegenError(f"{path} of the {kind} holds {' and '.join(found)}. Take it out; no file was pushed.")
-
-
-def _files(folder: Path) -> Files:
-    return {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in PRIVATE_FILES and "__pycache__" not in path.parts
-    }
-
-
-def _text(content: Path | bytes) -> str:
-    return (content if isinstance(content, bytes) else content.read_bytes()).decode()
-
-
-def _size(content: Path | bytes) -> int:
-    return len(content) if isinstance(content, bytes) else content.stat().st_size
+def _so_far(api: HfApi, repositories: Mapping[str, str], done: Sequence[str]) -> str:
+    """What a push that stopped has left on the Hub."""
+    return f"Pushed before it: {', '.join(repositories[part] for part in done)}." if done else "No file was pushed."

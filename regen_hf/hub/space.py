@@ -14,9 +14,11 @@ from pathlib import Path
 from ..errors import ConfigError, RegenError, RunError, missing_extra
 from ..run import Run
 from ..schema import SPLITS
-from .cards import manifest, resource, simulated
+from .cards import PLACEHOLDER, manifest, resource, simulated
 
 APP = "spaces/regen_demo"
+METRIC = "spaces/regen_narrative"
+"""The Hub keeps a metric of `evaluate` as a Space: this one is a page, beside the metric's code."""
 
 
 def demo(folder: Path, port: int) -> None:
@@ -84,3 +86,23 @@ def space_config(run: Path, model: str, dataset: str, revisions: Mapping[str, st
         "simulated": simulated(run),
     }
     return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def space_card(app: Path, model: str, dataset: str) -> bytes:
+    """The Space's card, linked to model and dataset."""
+    from huggingface_hub import SpaceCard
+
+    card = SpaceCard.load(app / "README.md")
+    card.data.models, card.data.datasets = [model], [dataset]
+    return str(card).encode()
+
+
+def metric_card(repository: str, dataset: str | None) -> bytes:
+    """The metric's card, linked to the dataset, if there is one."""
+    from huggingface_hub import SpaceCard
+
+    card = SpaceCard.load(resource(METRIC) / "README.md")
+    if dataset:
+        card.data.datasets = [dataset]
+    card.text = card.text.replace(PLACEHOLDER, repository)
+    return str(card).encode()

@@ -178,13 +178,15 @@ def test_what_is_pushed_is_what_is_on_disk_in_one_commit_each(pushed, finished_r
     hub, told = pushed
     package = ROOT / "regen_hf"
     pictures = {path.name: path for path in (finished_run / "figures").glob("*.png")}
+    of_the_model = {name for name in pictures if re.match("loss|scores|soft_token|norm_|left_out", name)}
+    assert {"loss.png", "scores.png", "left_out_1.png"} <= of_the_model < set(pictures)
     sources = {
         "dataset": (
             finished_run / "dataset",
-            {f"figures/tiny/{name}" for name in pictures} - of_the_model("tiny/"),
+            {f"figures/tiny/{name}" for name in set(pictures) - of_the_model},
             {},
         ),
-        "model": (finished_run / "model", of_the_model(), {}),
+        "model": (finished_run / "model", {f"figures/{name}" for name in of_the_model}, {}),
         "metric": (
             ROOT / "spaces" / "regen_narrative",
             set(),
@@ -212,10 +214,6 @@ def test_what_is_pushed_is_what_is_on_disk_in_one_commit_each(pushed, finished_r
         assert f"{hub.url}/{'' if kind == 'model' else kind + 's/'}{name}\n" in told
     shipped = {"content_encoder/model.safetensors", "modeling_regen.py", "processing_regen.py", "cf_items.json"}
     assert shipped <= set(hub.files("model", "org/regen-tiny"))
-
-
-def of_the_model(folder=""):
-    return {f"figures/{folder}{name}.png" for name in ("loss", "scores")}
 
 
 def test_the_push_verified_all_that_it_pushed(pushed, finished_run):
@@ -382,7 +380,16 @@ def test_the_model_card_holds_every_score_of_the_results_file_and_the_facts_of_t
     card = model_card(finished_run)
     results = json.loads((finished_run / "evaluation" / "results.json").read_text())
     training = json.loads((finished_run / "model" / "manifest.json").read_text())
-    scores = card.split("## Scores")[1].split("\n## ")[0]
+    scores, every = card.split("## Scores")[1].split("\n## ")[0].split("All metrics of the model itself")
+    for task, row in zip(TASKS, [line for line in every.splitlines() if re.match(r"\| \w+_", line)], strict=True):
+        given = results["models"]["fused"][task]
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert cells[0] == task
+        means = [given[key]["mean"] for key in given if key != "n"]
+        assert len(cells) == len(means) + 1
+        for cell, mean in zip(cells[1:], means, strict=True):
+            digits = len(cell.split(" [")[0].partition(".")[2])
+            assert cell.split(" [")[0] == ("–" if mean is None else f"{mean:.{digits}f}")
     rows = [line for line in scores.splitlines() if line.startswith("| ") and "|---" not in line][1:]
     assert len(rows) == 3 * len(TASKS)
     for row in rows:

@@ -129,6 +129,9 @@ def test_parts_are_pushed_one_by_one_under_names_of_ones_own_and_then_linked(hub
     list(push(finished_run, "writer", ["model"], names))
     card = hub.files("model", "writer/teller")["README.md"].decode()
     assert "writer/shop" not in card  # no link to what is not there
+    pictures = {path for path in hub.files("model", "writer/teller") if path.endswith(".png")}
+    assert "figures/loss.png" in pictures
+    assert not [path for path in pictures if "left_out" in path]  # users of a dataset that is not there
     list(push(finished_run, "writer", ["dataset", "metric"], names))
     assert set(hub.files("space", "writer/told")) >= {"told.py", "metrics.py"}
     list(push(finished_run, "writer", ["space"], names))

@@ -67,7 +67,7 @@ def contents(part: str, run: Path, linked: Mapping[str, str], revisions: Mapping
         )
         return _files(run / "dataset") | drawn | {"README.md": card.encode()}
     if part == "model":
-        drawn = {f"figures/{path.name}": path for path in figures(run, "model")}
+        drawn = {f"figures/{path.name}": path for path in figures(run, "model", users="dataset" in linked)}
         card = model_card(run, own, linked.get("dataset"), figures=tuple(drawn), linked=linked)
         scores = eval_results(run, linked.get("dataset"))
         return (

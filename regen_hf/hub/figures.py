@@ -19,8 +19,18 @@ OF_THE_DATASET = (
 """How the names of pictures begin that show the data; the others show the model."""
 
 
-def figures(run: Path, part: str) -> list[Path]:
-    """The pictures of `part`, `dataset` or `model`, as far as they were drawn of what the run holds now."""
+OF_USERS = ("left_out_",)
+"""Those of the model that show purchases of single users: for a model whose dataset is there to be seen."""
+
+
+def figures(run: Path, part: str, users: bool = True) -> list[Path]:
+    """The pictures of `part`, `dataset` or `model`, as far as they were drawn of what the run holds now.
+
+    Args:
+        run: the run folder.
+        part: whose card they are for.
+        users: with those that show single users.
+    """
     drawn_of = manifest(run, "figures").get("inputs", {}).get("stages", {})
     shows = {"dataset": ("dataset",), "model": ("train", "evaluate")}[part]
     folders = {"dataset": "dataset", "train": "model", "evaluate": "evaluation"}
@@ -29,7 +39,7 @@ def figures(run: Path, part: str) -> list[Path]:
     return [
         path
         for path in sorted((run / "figures").glob("*.png"))
-        if path.stem.startswith(OF_THE_DATASET) == (part == "dataset")
+        if path.stem.startswith(OF_THE_DATASET) == (part == "dataset") and (users or not path.stem.startswith(OF_USERS))
     ]
 
 

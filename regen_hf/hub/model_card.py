@@ -47,7 +47,7 @@ def model_card(
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    from ..evaluation.report import table
+    from ..evaluation.tables import PAPER, UNITS, markdown, scores
 
     trained = training or manifest(run, "model")
     sample = simulated(run)
@@ -81,7 +81,9 @@ def model_card(
         training=trained,
         simulated=sample,
         results=results,
-        scores=table(results) if results else None,
+        units=UNITS,
+        scores=markdown(scores(results["models"], PAPER)) if results else None,
+        every_score=markdown(_by_task(scores({"fused": results["models"]["fused"]})[1:])) if results else None,
         figures=[(path, caption(path)) for path in figures],
         linked=linked or {},
         narrator=_narrator(run),
@@ -146,6 +148,19 @@ def _model_index(run: Path, results: dict[str, Any], dataset: str) -> Iterator[E
             metric_name=f"{title}, {task}",
             metric_value=interval["mean"],
         )
+
+
+def _by_task(rows: list[list[str]]) -> list[list[str]]:
+    """A line per task in place of one per task and metric.
+
+    >>> _by_task([["a", "BLEU", "1"], ["a", "ROUGE-1", "2"], ["b", "BLEU", "3"], ["b", "ROUGE-1", "4"]])
+    [['task', 'BLEU', 'ROUGE-1'], ['a', '1', '2'], ['b', '3', '4']]
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for task, metric, cell in rows:
+        cells.setdefault(task, {})[metric] = cell
+    metrics = list(next(iter(cells.values())))
+    return [["task", *metrics], *([task, *(row[metric] for metric in metrics)] for task, row in cells.items())]
 
 
 def _config(run: Path) -> str:

@@ -20,3 +20,16 @@ def test_the_benchmark_of_the_model_prints_its_ratios(tmp_path):
     for part in (line["wrapper_over_bare"], line["text_over_soft_tokens"]):
         assert all(each["ratio"] > 0 and each["model"] == "tiny" for each in part.values())
     assert line["wrapper_over_bare"]["training_step"]["rounds"] == 2
+
+
+def test_the_benchmark_of_the_reading_compares_two_libraries(tmp_path):
+    call = [sys.executable, str(BENCHMARKS / "reading.py"), "--items", "50", "--words", "60", "--width", "32"]
+    call += ["--points", "20", "--out", str(tmp_path / "reading.json")]
+    done = subprocess.run(call, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line == json.loads((tmp_path / "reading.json").read_text())
+    assert line["sizes"]["points"] == 80
+    assert set(line["map"]) == {"openTSNE", "scikit-learn"}
+    assert all(0 < drawn["kept"] <= 1 for drawn in line["map"].values())
+    assert line["reading"]["largest_error_of_the_sum"] < 1e-5

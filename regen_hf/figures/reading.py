@@ -79,7 +79,9 @@ def soft_tokens(places: dict[str, Any]) -> Any:
     for kind, place in places.items():
         _scatter(panel, kind, place)
     _bare(panel)
-    figure.legend(loc="outside upper center", ncols=2, frameon=False, markerscale=4)
+    legend: Any = figure.legend(loc="outside upper center", ncols=2, frameon=False)
+    for handle in legend.legend_handles:
+        handle.set_sizes([40])
     return figure
 
 

@@ -179,11 +179,15 @@ def tsne(vectors: Vectors, seed: int) -> Vectors:
     except ImportError:
         raise missing_extra("openTSNE", "eval") from None
 
+    method = TSNE(perplexity=min(30, (len(vectors) - 1) / 3), n_jobs=-1, random_state=seed)
+    return np.asarray(method.fit(principal(vectors)), np.float32)
+
+
+def principal(vectors: Vectors) -> Vectors:
+    """The components of most variance of `vectors` (n, D), at most `COMPONENTS` of them: (n, C)."""
     centred = vectors - vectors.mean(0)
     _, axes = np.linalg.eigh(centred.T @ centred)  # the components of most variance come last
-    components = centred @ axes[:, -COMPONENTS:][:, ::-1]
-    method = TSNE(perplexity=min(30, (len(vectors) - 1) / 3), n_jobs=-1, random_state=seed)
-    return np.asarray(method.fit(np.ascontiguousarray(components)), np.float32)
+    return np.ascontiguousarray(centred @ axes[:, -COMPONENTS:][:, ::-1])
 
 
 def nearest(vectors: Vectors, others: Vectors, number: int) -> tuple[NDArray[np.int64], Vectors]:

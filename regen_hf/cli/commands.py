@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -93,6 +94,54 @@ def stage(options: argparse.Namespace) -> None:
         run.tell(stage)
     if options.extra:
         print(importlib.import_module(stage.code).summary(run.folder / stage.folder))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Narratives of held-out users, scored: of one run, of several beside each other, or from a file."""
+    folders = [Path(folder) for folder in options.folders]
+    if options.predictions is not None:
+        _score_file(options, folders)
+        return
+    if not folders:
+        raise ConfigError("No run was named. Give one, several to compare, or a file: regen evaluate --from FILE.")
+    if options.extra and len(folders) > 1:
+        raise ConfigError(f"--{options.extra} was given {len(folders)} runs, expected one.")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ConfigError("A run was named twice, expected each once.")
+    for folder in folders:
+        options.folder = folder
+        stage(options)
+    if len(folders) > 1:
+        from ..evaluation.comparison import compare
+
+        out = Path(options.out) if options.out else folders[0] / "comparison"
+        compare(folders, out)
+        print((out / "comparison.md").read_text(encoding="utf-8"))
+
+
+def _score_file(options: argparse.Namespace, folders: list[Path]) -> None:
+    """Score anybody's predictions."""
+    from ..config import section
+    from ..evaluation import EvaluationConfig, report
+    from ..evaluation.leaderboard import score_file
+    from ..run import STAGES, Run
+
+    given = _overrides(options).get("evaluation", {})
+    unused = sorted(given.keys() - {"encoder", "split", "seed"})
+    if unused or options.extra:
+        raise ConfigError(
+            f"--from was given with --{(unused or [options.extra])[0].replace('_', '-')}, which is for writing "
+            "narratives. A file is scored as it is: --encoder, --split, --seed and --out count."
+        )
+    if len(folders) > 1:
+        raise ConfigError(f"--from was given {len(folders)} runs, expected one, for its references, or none.")
+    config = section(EvaluationConfig, given, "evaluation")
+    if folders:
+        Run(folders[0]).need(dataclasses.replace(STAGES["evaluate"], reads=("dataset", "embeddings")))
+    path = Path(options.predictions)
+    out = Path(options.out) if options.out else path.with_name(f"{path.stem}_scores")
+    results = score_file(path, out, folders[0] if folders else None, config.encoder, config.split, config.seed)
+    print(report.table(results))
 
 
 def status(options: argparse.Namespace) -> None:

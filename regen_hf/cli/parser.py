@@ -99,10 +99,20 @@ The section `training` of a file given as --config also takes any field of TRL's
     "evaluate": (
         "model -> narratives of held-out users, scored",
         """\
-Writes narratives for users whom training has not seen, scores them, and does the same with controls.
+Writes narratives for users whom training has not seen, scores them, and does the same with controls. What is written
+already is scored anew without the model. Several runs, such as three seeds each of training.embedding_mode=cf, content
+and both, are compared as in the paper's table 1, with p-values: comparison.json, .md and .tex in RUN/comparison of the
+first run, or in --out.
 
-  regen evaluate runs/sample --max-users 100
-  regen evaluate runs/sample --tasks user_profile long_user_summary
+  regen evaluate runs/sample --limit 100
+  regen evaluate runs/sample --tasks user_profile long_user_summary --temperature 0.7 --top-p 0.9
+  regen evaluate runs/cf runs/content runs/both --out tables/office
+
+Anybody's narratives are scored from a parquet file of reviewer_id, task, model, prediction and reference; a run in
+front of it has the references. The scores go into a folder beside the file, or into --out:
+
+  regen evaluate --from predictions.parquet --encoder sentence-transformers/all-MiniLM-L6-v2
+  regen evaluate runs/office --from predictions.parquet
 
 Further evaluations, each with settings of its own that its --help tells:
 
@@ -232,7 +242,9 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     everything.add_argument("--until", metavar="STAGE", default="figures", help="the last stage to run (%(default)s)")
 
     for name, (about, text) in STAGE_COMMANDS.items():
-        command = add(name, about, BESIDE[extra][1] if extra and name == "evaluate" else text, commands.stage)
+        whole = name != "evaluate"
+        do = commands.stage if whole else commands.evaluate
+        command = add(name, about, BESIDE[extra][1] if extra and not whole else text, do, folder=whole)
         command.set_defaults(command=name, extra=extra)
         _add_common(command)
         if called == name:
@@ -241,6 +253,14 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             stage = EXTRAS[extra] if extra else STAGES[name]
             _add_settings(command, stage.section, config_class(stage))
         if name == "evaluate":
+            command.add_argument("folders", metavar="RUN", nargs="*", help="run folders; several are compared")
+            command.add_argument(
+                "--from", dest="predictions", metavar="FILE", help="score the predictions in this file"
+            )
+            command.add_argument("--out", metavar="FOLDER", help="where a comparison, or the scores of a file, go")
+            command.add_argument(
+                "--limit", dest="evaluation.max_users", metavar="VALUE", help="the same as --max-users"
+            )
             beside = command.add_mutually_exclusive_group()
             for option, (what, _) in BESIDE.items():
                 beside.add_argument(f"--{option}", action="store_true", help=what)

@@ -23,8 +23,8 @@ def table(results: dict[str, Any]) -> str:
     """The main scores of each task by model, as a Markdown table; those of the first model with their intervals."""
     first = next(iter(results["models"]))
     head = (
-        f"{results['n_users']} {results['split']} users. {UNITS}; `{first}` with its 95 % interval over the users. "
-        "All metrics and intervals: `evaluation/table.md` of the run."
+        f"{_users(results)}. {UNITS}; `{first}` with its 95 % interval over the users. All metrics and intervals: "
+        "`table.md` beside `results.json`."
     )
     return f"{head}\n\n{markdown(scores(results['models'], PAPER, spans=[first]))}"
 
@@ -32,11 +32,15 @@ def table(results: dict[str, Any]) -> str:
 def write_tables(out: Path, results: dict[str, Any]) -> None:
     """All metrics with their intervals as `table.md` and `table.tex` into the folder `out`."""
     grid = scores(results["models"])
-    head = f"{results['n_users']} {results['split']} users. {UNITS}, each with its 95 % interval over the users."
+    head = f"{_users(results)}. {UNITS}, each with its 95 % interval over the users."
     about = [f"- `{model}`: {text}" for model, text in results["about"].items() if model in results["models"]]
     text = "\n".join([head, "", markdown(grid), "", *about, ""])
     (out / "table.md").write_text(text, encoding="utf-8")
     (out / "table.tex").write_text(latex(grid, head) + "\n", encoding="utf-8")
+
+
+def _users(results: dict[str, Any]) -> str:
+    return f"{results['n_users']} {results['split']} users" if results["split"] else f"{results['n_users']} users"
 
 
 def _examples(run: Path, results: dict[str, Any], shoppers: int) -> list[str]:

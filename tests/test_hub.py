@@ -1,4 +1,4 @@
-"""Cards, and the push to a Hub on the loopback by the real client, loaded back in processes without this package."""
+"""The push to a Hub on the loopback by the real client, loaded back in processes without this package."""
 
 import json
 import os
@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import DatasetCard, ModelCard, SpaceCard
+from huggingface_hub import ModelCard, SpaceCard
 from safetensors.numpy import load_file, save_file
 
 from regen_hf.errors import RunError
-from regen_hf.hub import dataset_card, merged_card, model_card, push
-from regen_hf.schema import SPLITS, TASKS
+from regen_hf.hub import push
+from regen_hf.schema import SPLITS
 
 from .hub_server import HubServer
 
@@ -338,131 +338,3 @@ def test_a_model_of_another_dataset_is_not_pushed(tiny_run):
     edited(tiny_run / "dataset" / "manifest.json", fingerprint="other")
     with pytest.raises(RunError, match="trained on another dataset"):
         list(push(tiny_run, "org", dry_run=True))
-
-
-# The cards
-
-
-def test_the_dataset_card_says_what_the_accounting_says(finished_run):
-    card = DatasetCard.load(finished_run / "dataset" / "README.md")
-    counts = json.loads((finished_run / "dataset" / "manifest.json").read_text())["counts"]
-    reviews = json.loads((finished_run / "sequences" / "accounting.json").read_text())["reviews"]
-    for split in SPLITS:
-        assert f"| {split} | {counts[split]:,} |" in card.text
-    assert f"Of {reviews['read']:,} reviews read, {reviews['kept']:,} were kept." in card.text
-    for reason, number in reviews["dropped"].items():
-        assert (f"| {reason.replace('_', ' ')} | {number:,} |" in card.text) == (number > 0)
-    for task in TASKS.values():
-        assert f"`{'.'.join(task.field)}`" in card.text
-    assert "**The people in this dataset are simulated.**" in card.text
-    assert "fixed rules (`reference`), not by a language model" in card.text
-    assert "simulated" in card.data.tags
-    assert card.data.configs[0]["config_name"] == "tiny"
-    assert card.data.configs[0]["default"] is True
-
-
-def test_a_card_of_real_reviews_calls_nobody_simulated_and_names_who_wrote(tiny_run):
-    manifest = tiny_run / "sequences" / "manifest.json"
-    edited(manifest, config=json.loads(manifest.read_text())["config"] | {"sample": False})
-    edited(tiny_run / "narratives" / "manifest.json", config={"backend": "openai", "model": "/data/models/writer-9b"})
-    edited(tiny_run / "ratings" / "manifest.json", config={"backend": "openai", "model": "org/rater-9b"})
-    counts = json.loads((tiny_run / "dataset" / "manifest.json").read_text())["counts"]
-    card = dataset_card(tiny_run, tiny_run / "dataset", "tiny", counts)
-    assert "simulated" not in card
-    assert "/data/models" not in card
-    assert re.search(r"written by the language\s+model `writer-9b`", card)
-    assert "given by the language model `org/rater-9b`" in card
-    assert DatasetCard(card).data.license == "unknown"
-    assert "simulated" not in model_card(tiny_run)
-
-
-def test_the_model_card_holds_every_score_of_the_results_file_and_the_facts_of_the_training(finished_run):
-    card = model_card(finished_run)
-    results = json.loads((finished_run / "evaluation" / "results.json").read_text())
-    training = json.loads((finished_run / "model" / "manifest.json").read_text())
-    scores, every = card.split("## Scores")[1].split("\n## ")[0].split("All metrics of the model itself")
-    for task, row in zip(TASKS, [line for line in every.splitlines() if re.match(r"\| \w+_", line)], strict=True):
-        given = results["models"]["fused"][task]
-        cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert cells[0] == task
-        means = [given[key]["mean"] for key in given if key != "n"]
-        assert len(cells) == len(means) + 1
-        for cell, mean in zip(cells[1:], means, strict=True):
-            digits = len(cell.split(" [")[0].partition(".")[2])
-            assert cell.split(" [")[0] == ("–" if mean is None else f"{mean:.{digits}f}")
-    rows = [line for line in scores.splitlines() if line.startswith("| ") and "|---" not in line][1:]
-    assert len(rows) == 3 * len(TASKS)
-    for row in rows:
-        task, metric, *cells = [cell.strip() for cell in row.strip("|").split("|")]
-        key, digits = {"BLEU": ("bleu", 1), "ROUGE-Lsum": ("rougeLsum", 1), "Similarity": ("similarity", 3)}[metric]
-        for model, cell in zip(results["models"], cells, strict=True):
-            assert cell.split(" [")[0] == f"{results['models'][model][task][key]['mean']:.{digits}f}"
-        assert cells[0].count("[") == 1
-    assert f"{training['counts']['examples']:,} examples, 12 optimiser steps of 8 examples" in card
-    assert "**It was trained on simulated shoppers**" in card
-    assert "a small backbone trained from nothing" in card
-    assert "empty_history" in card.split("## Scores")[1]
-
-
-@pytest.mark.parametrize("case", ["not evaluated", "another model evaluated"])
-def test_without_results_of_this_very_model_the_card_has_no_scores(tiny_run, case):
-    if case == "not evaluated":
-        shutil.rmtree(tiny_run / "evaluation")
-    else:
-        edited(tiny_run / "model" / "manifest.json", fingerprint="retrained")
-    card = model_card(tiny_run)
-    assert "Scores" not in card
-    assert "| BLEU" not in card
-    assert "## Limits" in card
-
-
-def test_a_backbones_folder_does_not_reach_the_card(tiny_run):
-    manifest = tiny_run / "model" / "manifest.json"
-    before = json.loads(manifest.read_text())["config"]
-    edited(manifest, config=before | {"backbone": "/data/models/backbone-1b"})
-    card = model_card(tiny_run)
-    assert "/data" not in card
-    assert "backbone `backbone-1b`" in card
-    assert ModelCard(card).data.base_model is None
-    edited(manifest, config=before | {"backbone": "some/backbone-1b"})
-    assert ModelCard(model_card(tiny_run)).data.base_model == "some/backbone-1b"
-
-
-def test_merging_cards_keeps_the_configs_sections_and_default_that_were_there():
-    def card(name, *, default=True, license="apache-2.0", text="", rows=5, size="n<1K"):
-        # `datasets` writes the entry of a single config without a list.
-        entry = {"config_name": name, "splits": [{"name": "test", "num_examples": rows}]}
-        info = json.dumps(entry if name == "a" else [entry, {"config_name": f"{name}-items"}])
-        flag = "  default: true\n" if default else ""
-        return (
-            f"---\nlicense: {license}\ntags:\n- of-{name}\nsize_categories:\n- {size}\ndataset_info: {info}\n"
-            f"configs:\n- config_name: {name}\n{flag}  data_files: {name}/*\n"
-            f"---\n\n# REGEN: {name}\n\nAbout {name}{text}.\n"
-        )
-
-    both = merged_card(card("b"), card("a"))
-    assert merged_card(card("b"), both) == both
-    assert merged_card(card("a"), both) == both
-    configs = DatasetCard(both).data.configs
-    assert [(config["config_name"], config.get("default")) for config in configs] == [("a", True), ("b", None)]
-    assert DatasetCard(both).data.tags == ["of-a", "of-b"]
-    assert both.index("About a.") < both.index("About b.")
-    again = merged_card(card("a", text=", anew"), both)
-    assert "About a, anew." in again
-    assert "About a." not in again
-    assert "About b." in again
-
-    def told(text):
-        data = DatasetCard(text).data
-        rows = {entry["config_name"]: entry.get("splits", [{}])[0].get("num_examples") for entry in data.dataset_info}
-        return rows, data.size_categories
-
-    assert told(both) == ({"a": 5, "b": 5, "b-items": None}, ["n<1K"])
-    grown = merged_card(card("b", rows=5000, size="1K<n<10K"), both)
-    assert told(grown) == ({"a": 5, "b": 5000, "b-items": None}, ["n<1K", "1K<n<10K"])
-    assert told(merged_card(card("a", rows=6), grown)) == ({"a": 6, "b": 5000, "b-items": None}, ["n<1K", "1K<n<10K"])
-    assert DatasetCard(merged_card(card("b", license="mit"), card("a"))).data.license == "other"
-    foreign = merged_card(card("a"), "---\nlicense: mit\n---\nOur own words.\n")
-    assert "Our own words." in foreign
-    assert DatasetCard(foreign).data.configs[0]["default"] is True
-    assert DatasetCard(foreign).data.license == "apache-2.0"

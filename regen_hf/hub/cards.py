@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..run import read_manifest
+from ..run import EXTRAS, STAGES, read_manifest
 
 PLACEHOLDER = "path/to/this/repository"
 """Stands in the cards on disk where the repository's name stands on the Hub."""
@@ -34,3 +36,20 @@ def public_name(model: str | None) -> str | None:
     ('google/gemma-3-270m', 'gemma-3-270m')
     """
     return Path(model).name if model and (Path(model).is_absolute() or Path(model).exists()) else model
+
+
+def further(run: Path, options: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Heading and text of each further evaluation that the run has, of what it holds now.
+
+    Args:
+        run: the run folder.
+        options: their options of `regen evaluate`, some of `EXTRAS`.
+    """
+    for option in options:
+        stage = EXTRAS[option]
+        made = manifest(run, stage.folder)
+        if made and all(
+            manifest(run, STAGES[other].folder).get("fingerprint") == fingerprint
+            for other, fingerprint in made["inputs"]["stages"].items()
+        ):
+            yield option.replace("-", " ").capitalize(), importlib.import_module(stage.code).summary(run / stage.folder)

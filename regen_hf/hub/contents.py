@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import RunError
-from .cards import manifest, resource
+from ..run import EXTRAS
+from .cards import further, manifest, resource
 from .dataset_card import dataset_card
 from .figures import figures
 from .model_card import eval_results, model_card
@@ -21,6 +22,9 @@ PARTS = {"dataset": "dataset", "model": "model", "metric": "space", "space": "sp
 
 PRIVATE_FILES = ("manifest.json",)
 """What stays at home: it names paths of the machine that made it."""
+
+OF_THE_DATASET = ("next-item",)
+"""Further evaluations that need no model of ours: they stand in the dataset's card, the others in the model's."""
 
 METRIC_FILES = ("regen_narrative.py", "metrics.py")
 
@@ -64,11 +68,13 @@ def contents(part: str, run: Path, linked: Mapping[str, str], revisions: Mapping
             repository=own,
             figures=tuple(drawn),
             linked=linked,
+            further=further(run, OF_THE_DATASET),
         )
         return _files(run / "dataset") | drawn | {"README.md": card.encode()}
     if part == "model":
         drawn = {f"figures/{path.name}": path for path in figures(run, "model", users="dataset" in linked)}
-        card = model_card(run, own, linked.get("dataset"), figures=tuple(drawn), linked=linked)
+        of_the_model = further(run, [option for option in EXTRAS if option not in OF_THE_DATASET])
+        card = model_card(run, own, linked.get("dataset"), figures=tuple(drawn), linked=linked, further=of_the_model)
         scores = eval_results(run, linked.get("dataset"))
         return (
             _files(run / "model")

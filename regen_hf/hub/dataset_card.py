@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ def dataset_card(
     repository: str = PLACEHOLDER,
     figures: Sequence[str] = (),
     linked: Mapping[str, str] | None = None,
+    further: Iterable[tuple[str, str]] = (),
 ) -> str:
     """The card of a dataset repository, with the YAML that tells `load_dataset` its files.
 
@@ -40,6 +41,7 @@ def dataset_card(
         repository: what the card's code loads.
         figures: paths of pictures in the repository.
         linked: the repositories of the run on the Hub, by part.
+        further: headings and texts of further evaluations.
     """
     from huggingface_hub import DatasetCard
 
@@ -79,6 +81,7 @@ def dataset_card(
             made=[_made(stage, content) for stage, content in manifests.items() if content],
             figures=[(path, caption(path)) for path in figures],
             linked=linked or {},
+            further=list(further),
         )
     )
 

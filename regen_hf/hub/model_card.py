@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,7 @@ def model_card(
     training: dict[str, Any] | None = None,
     figures: Sequence[str] = (),
     linked: Mapping[str, str] | None = None,
+    further: Iterable[tuple[str, str]] = (),
 ) -> str:
     """The card of a model repository; scores stand in it once this very model has been evaluated.
 
@@ -44,6 +45,7 @@ def model_card(
         training: `config` and `counts` of the training, while the model's manifest is not there yet.
         figures: paths of pictures in the repository.
         linked: the repositories of the run on the Hub, by part.
+        further: headings and texts of further evaluations.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -86,6 +88,7 @@ def model_card(
         every_score=markdown(_by_task(scores({"fused": results["models"]["fused"]})[1:])) if results else None,
         figures=[(path, caption(path)) for path in figures],
         linked=linked or {},
+        further=list(further),
         narrator=_narrator(run),
         seconds=_seconds(run, trained),
     )

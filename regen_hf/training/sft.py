@@ -97,6 +97,7 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": log[-1]["step"],
         "processes": PartialState().num_processes,
+        "device": torch.cuda.get_device_name() if PartialState().device.type == "cuda" else PartialState().device.type,
         "first_loss": losses[0],
         "last_loss": losses[-1],
     }

@@ -31,9 +31,6 @@ SUSPECT = re.compile(r"[<\x00\xa0]|&[#\w]+;")
 """Text without this needs no cleaning."""
 SUSPECT_BYTES = b"<&\x00\xc2"
 """Bytes of which any such text has one; the last begins a no-break space."""
-EDGE = np.isin(np.arange(256), [*range(33), 0xC2, 0xE1, 0xE2, 0xE3, *range(0x80, 0x8B), 0x9F, 0xA0, 0xA8, 0xA9, 0xAF])
-"""Bytes with which a blank begins or ends, as some other characters do: blank text, or text to be stripped, has them
-first or last."""
 AMOUNT = r"\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 PRICE = re.compile(rf"(?:from\s+)?{AMOUNT}(?:\s*(?:-|–|to)\s*{AMOUNT})?")
 
@@ -57,11 +54,11 @@ def plain(text: str, counts: Counter[str]) -> str:
 
 def plain_column(column: pa.ChunkedArray, counts: Counter[str]) -> pa.Array:
     """`plain` over a column of text; blank text becomes null. Values that need no cleaning never become Python."""
-    column = column.combine_chunks()
+    column = pc.utf8_trim_whitespace(column.combine_chunks())
     suspect = _suspect(column)
     if suspect.any():
         texts = column.filter(suspect).to_pylist()
-        cleaned = [plain(text, counts) if SUSPECT.search(text) else text.strip() for text in texts]
+        cleaned = [plain(text, counts) if SUSPECT.search(text) else text for text in texts]
         column = pc.replace_with_mask(column, suspect, pa.array(cleaned, column.type))
     return without_empty(column)
 
@@ -75,15 +72,13 @@ def without_empty(column: pa.StringArray) -> pa.StringArray:
 
 
 def _suspect(column: pa.StringArray) -> np.ndarray:
-    """Where text may need to be cleaned or stripped."""
+    """Where text may need to be cleaned."""
     offsets, text = _bytes_of(column)
     start, end = int(offsets[0]), int(offsets[-1])
     rows = np.searchsorted(offsets, places_of(text[start:end], SUSPECT_BYTES) + start, side="right") - 1
     suspect = np.zeros(len(column), bool)
     suspect[rows] = True
-    full = np.flatnonzero(offsets[1:] > offsets[:-1])
-    suspect[full] |= EDGE[text[offsets[full]]] | EDGE[text[offsets[full + 1] - 1]]
-    return suspect & column.is_valid().to_numpy(zero_copy_only=False)
+    return suspect
 
 
 def _bytes_of(column: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:

@@ -181,7 +181,7 @@ def _read(run: Path, work: Path, engine: DuckDB, suffix: str, config: SequencesC
     if config.sample:
         reviews, items = (str(run / "sample" / "reviews.jsonl.gz"),), (str(run / "sample" / "items.jsonl.gz"),)
     inside = not items and "title" in config.columns
-    chunk_size = max(memory_bytes(config.memory) // 32, 2**20)
+    chunk_size = max(memory_bytes(config.memory) // 64, 2**20)
 
     def reading(kind: str, suffix: str = Reading.suffix) -> Reading:
         form = chosen(kind, config.format, config.columns, config.item_columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     # Threads that sleep while they wait: spinning ones take the cores from whatever else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # As often as Python looks for garbage by itself, it goes through the objects of all imports again and again.
+    gc.set_threshold(100_000)
     try:
         parser = make_parser(arguments)
         options = parser.parse_args(arguments)

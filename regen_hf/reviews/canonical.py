@@ -102,20 +102,21 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         milliseconds=(number >= MILLISECONDS).fill_null(False),
         iso_date=date.notnull(),
     )
+    good_time, good_stars = table.time.between(0, LATEST), table.stars.between(1, 5)
     reject = ibis.cases(
         (table.reject.notnull(), table.reject),
         (table.nested, "wrong_type"),
         (table.reviewer_id.fill_null("") == "", "missing_user"),
         (table.asin.fill_null("") == "", "missing_item"),
         (table.time.isnull() & (table.unix_time.fill_null("").strip() == ""), "missing_time"),
-        (~table.time.between(0, LATEST).fill_null(False), "invalid_time"),
+        (~good_time.fill_null(False), "invalid_time"),
         (table.has_rating & rating.isnull(), "invalid_rating"),
-        (~table.stars.between(1, 5).fill_null(True), "rating_out_of_scale"),
+        (~good_stars.fill_null(True), "rating_out_of_scale"),
         else_=ibis.null("string"),
     )
     # Only good values are rounded: an infinite one is no integer.
-    time = ibis.ifelse(reject.isnull(), table.time, ibis.null("float64"))
-    stars = ibis.ifelse(reject.isnull(), table.stars, ibis.null("float64"))
+    time = ibis.ifelse(good_time, table.time, ibis.null("float64"))
+    stars = ibis.ifelse(good_stars, table.stars, ibis.null("float64"))
     return table.select(
         "number",
         *_layout(fields),

@@ -306,6 +306,7 @@ def test_the_repositories_are_linked_and_the_space_takes_the_commits_pushed_with
         "dataset_revision": hub.load("dataset", "org/regen")["branches"]["main"],
         "dataset_config": "tiny",
         "split": "test",
+        "splits": list(SPLITS),
         "simulated": True,
     }
 

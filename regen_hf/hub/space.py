@@ -7,6 +7,7 @@ import json
 import os
 import runpy
 import socket
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ def demo(folder: Path, port: int) -> None:
     for package, extra in (("gradio", "space"), ("torch", "train"), ("transformers", "train")):
         if importlib.util.find_spec(package) is None:  # told before the model is loaded
             raise missing_extra(package, extra)
-    run = finished(folder).folder.resolve()
+    run = finished(folder).folder
     if not 0 < port < 65536:
         raise ConfigError(f"--port was given {port}, expected a number from 1 to 65535.")
     with socket.socket() as probe:
@@ -43,10 +44,13 @@ def demo(folder: Path, port: int) -> None:
             ) from None
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.json"
-        config.write_bytes(space_config(run, str(run / "model"), str(run / "dataset")))
+        figures = run / "figures"
+        local = {"figures": str(figures)} if figures.is_dir() else {}
+        config.write_bytes(space_config(run, str(run / "model"), str(run / "dataset"), **local))
         os.environ["REGEN_DEMO_CONFIG"] = str(config)
         os.environ["GRADIO_SERVER_PORT"] = str(port)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        sys.path.insert(0, str(resource(APP)))  # as for a script: the app imports the files beside it
         runpy.run_path(str(resource(APP) / "app.py"), run_name="__main__")
 
 
@@ -73,8 +77,18 @@ def config_name(run: Path) -> str:
     return name
 
 
-def space_config(run: Path, model: str, dataset: str, revisions: Mapping[str, str] | None = None) -> bytes:
-    """What the app reads: names on the Hub or folders, and the commits to take."""
+def space_config(
+    run: Path, model: str, dataset: str, revisions: Mapping[str, str] | None = None, figures: str | None = None
+) -> bytes:
+    """What the app reads: names on the Hub or folders, and the commits to take.
+
+    Args:
+        run: the run folder.
+        model: repository on the Hub, or a folder.
+        dataset: repository on the Hub, or a folder.
+        revisions: the commits of "model" and "dataset".
+        figures: folder of the figures; without, those in `figures/` of the dataset's repository are shown.
+    """
     counts = manifest(run, "dataset")["counts"]
     config = {
         "model": model,
@@ -83,7 +97,9 @@ def space_config(run: Path, model: str, dataset: str, revisions: Mapping[str, st
         "dataset_revision": (revisions or {}).get("dataset", "main"),
         "dataset_config": config_name(run),
         "split": next((split for split in reversed(SPLITS) if counts[split]), SPLITS[0]),
+        "splits": [split for split in SPLITS if counts[split]],
         "simulated": simulated(run),
+        **({"figures": figures} if figures else {}),
     }
     return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
 

@@ -1,202 +1,220 @@
 """Demo of a fused recommender language model: a shopper's history in, words about them out.
 
-Loads the model and the dataset named in `config.json` (repositories on the Hub at a commit, or folders) and shows what
-the model says about shoppers it was not trained on, beside what the dataset says.
+Shows the model and the dataset that `config.json` names, repositories on the Hub at a commit, or folders.
 """
 
-import html
-import json
-import os
-import random
-from collections.abc import Iterator
 from pathlib import Path
-from threading import Event, Lock, Thread
 from typing import Any
 
 import gradio as gr
-import torch
-from datasets import load_dataset
-from transformers import AutoModelForCausalLM, AutoProcessor, TextIteratorStreamer
-
-CONFIG = json.loads(
-    Path(os.environ.get("REGEN_DEMO_CONFIG", Path(__file__).parent / "config.json")).read_text(encoding="utf-8")
+import view
+from steps import (
+    CONFIG,
+    MAX_REVIEW,
+    NOTHING_COMPARED,
+    NOTHING_NEXT,
+    NOTHING_TOLD,
+    about,
+    add_purchase,
+    compare,
+    compared,
+    edit,
+    endorse,
+    explain,
+    figures,
+    find,
+    label,
+    narrate,
+    next_items,
+    page_of,
+    recommend,
+    search,
+    shoppers,
+    start_from,
+    take,
+    tell,
 )
-SHOPPERS = 200
-MAX_NEW_TOKENS = 256
-REVIEW_LENGTH = 280
-QUESTIONS = {  # by task: what a visitor asks, and where the dataset holds an answer
-    "user_profile": ("Who is this, in a phrase?", ("user", "profile")),
-    "brief_user_summary": ("Who is this, briefly?", ("user", "brief_summary")),
-    "long_user_summary": ("Who is this, in detail?", ("user", "long_summary")),
-    "purchase_reason": ("Why the last purchase?", ("last_purchase", "reason")),
-    "purchase_reason_explanation": ("How does it fit what they bought before?", ("last_purchase", "explanation")),
-    "product_endorsement": ("Recommend it to them (their review is hidden)", ("last_purchase", "endorsement")),
-}
-ABOUT = """
-Each purchase on the left reaches the language model as **one soft token**: a vector that blends *who else bought the
-item* (collaborative filtering) with *what the item and the review say* (text). The model never reads the history as
-text. It was trained to write the six narratives of [REGEN](https://arxiv.org/abs/2410.16780).
 
-It can be wrong, and fluent when it is. What it says is not advice.
+SIMULATED = " **The shoppers, their reviews and the shop are simulated.**" if CONFIG["simulated"] else ""
+ABOUT = f"""
+### What is this?
+[REGEN](https://arxiv.org/abs/2410.16780) asks a recommender to explain itself: who is this shopper, why did they buy
+this, what would one say to recommend it? Each purchase reaches the language model as **one soft token**, a vector that
+blends *who else bought the item* (collaborative filtering, CF) with *what the item and the review say* (content). The
+model never reads the history as text.
+
+**Influence** of a purchase is by how much the log-likelihood of the text falls when that purchase is left out, in nats.
+**Made of** is the share of CF and of content in its soft token, by norm.
+
+### What was it trained on?
+On the train split of `{CONFIG["dataset_config"]}` in `{CONFIG["dataset"]}`; the shoppers offered here are of its
+{CONFIG["split"]} split, whom it has not seen.{SIMULATED}
 """
-CSS = """
-.history { list-style: none; margin: 0; padding: 0 .3rem 0 0; max-height: 34rem; overflow-y: auto; }
-.history li { margin: 0 0 .55rem 0; padding: .65rem .85rem; border: 1px solid var(--border-color-primary);
-  border-radius: .6rem; background: var(--background-fill-primary); }
-.history li.last { border-color: var(--color-accent); border-width: 2px; }
-.history .head { display: flex; gap: .6rem; align-items: baseline; justify-content: space-between; }
-.history .title { font-weight: 600; overflow-wrap: anywhere; }
-.history .stars { color: #d97706; letter-spacing: .06em; white-space: nowrap; }
-.history .review { margin: .25rem 0 0 0; opacity: .75; overflow-wrap: anywhere; }
-.history .badge { font-size: .72rem; font-weight: 600; color: var(--color-accent); text-transform: uppercase;
-  letter-spacing: .05em; }
-@media (max-width: 640px) { .history { max-height: 20rem; } }
-#said textarea { font-size: 1.1rem; line-height: 1.55; }
-footer { display: none !important; }
+LIMITS = """
+### Limits
+It can be wrong, and fluent when it is: it may name things that nobody bought. A small model repeats the phrases of its
+training. Reviews are written by strangers, and the narratives by rules or by a language model. Nothing it says is
+advice, or true of a real person. Nothing that you type is kept.
 """
+CODE = f'''from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoProcessor
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
-model = AutoModelForCausalLM.from_pretrained(
-    CONFIG["model"], revision=CONFIG["model_revision"], trust_remote_code=True
-).eval()
-model.to(device)
-processor = AutoProcessor.from_pretrained(CONFIG["model"], revision=CONFIG["model_revision"], trust_remote_code=True)
-shoppers = list(
-    load_dataset(
-        CONFIG["dataset"],
-        CONFIG["dataset_config"],
-        split=CONFIG["split"],
-        revision=CONFIG["dataset_revision"],
-        streaming=True,
-    ).take(SHOPPERS)
-)
-tasks = [task for task in QUESTIONS if task in processor.task_prompts]
-one_at_a_time = Lock()  # tokenizers refuse two threads at once
+shopper = load_dataset("{CONFIG["dataset"]}", "{CONFIG["dataset_config"]}", split="{CONFIG["split"]}")[0]
+model = AutoModelForCausalLM.from_pretrained("{CONFIG["model"]}", trust_remote_code=True)
+processor = AutoProcessor.from_pretrained("{CONFIG["model"]}", trust_remote_code=True)
 
+inputs = processor(history=shopper["purchase_history"], task="long_user_summary")
+tokens = model.generate(**inputs, max_new_tokens=256, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+print(processor.batch_decode(tokens, skip_special_tokens=True)[0])
+print(model.leave_one_out(tokens, **inputs))  # which purchases made it say so
+print(processor.recommend(shopper["purchase_history"], n=5))  # what they buy next
+'''
+CALL = """from gradio_client import Client
 
-def label(number: int) -> str:
-    """How a shopper stands in the list."""
-    return f"Shopper {number + 1} · {len(shoppers[number]['purchase_history'])} purchases"
-
-
-def history(number: int) -> str:
-    """The purchases of a shopper, the latest first, as HTML."""
-    items = []
-    for place, purchase in enumerate(reversed(shoppers[number]["purchase_history"])):
-        item, review = purchase["item"], purchase["review"] or {}
-        rating = review.get("rating")
-        stars = f'<span class="stars" title="{rating} of 5">{"★" * rating}{"☆" * (5 - rating)}</span>' if rating else ""
-        text = review.get("text") or review.get("summary") or ""
-        if len(text) > REVIEW_LENGTH:
-            text = text[:REVIEW_LENGTH].rsplit(" ", 1)[0] + " …"
-        items.append(
-            f"<li{' class=last' if place == 0 else ''}>"
-            + ('<div class="badge">last purchase</div>' if place == 0 else "")
-            + f'<div class="head"><span class="title">{html.escape(item["title"] or item["asin"])}</span>{stars}</div>'
-            + (f'<p class="review">{html.escape(text)}</p>' if text else "")
-            + "</li>"
-        )
-    return f'<ol class="history" tabindex="0" aria-label="Purchases, the latest first">{"".join(items)}</ol>'
-
-
-def narrate(number: int, task: str) -> Iterator[str]:
-    """Stream what the model answers about a shopper; `task` is one of REGEN's narratives."""
-    with one_at_a_time:
-        inputs = processor(history=shoppers[number]["purchase_history"], task=task).to(device)
-    streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    stop, failures = Event(), []
-
-    def given_up(input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
-        return torch.full((len(input_ids),), stop.is_set(), device=input_ids.device)
-
-    def write() -> None:
-        try:
-            model.generate(
-                **inputs,
-                streamer=streamer,
-                max_new_tokens=MAX_NEW_TOKENS,
-                do_sample=False,
-                stopping_criteria=[given_up],
-            )
-        except Exception as error:  # it would end with the thread, and the visitor wait for ever
-            failures.append(error)
-            streamer.end()
-
-    worker = Thread(target=write, daemon=True)
-    worker.start()
-    text = ""
-    try:
-        for piece in streamer:
-            text += piece
-            yield text
-    finally:
-        stop.set()  # also when the visitor has gone on to another shopper
-        worker.join()
-    if failures:
-        raise gr.Error(f"The model failed: {failures[0]}")
-    if not text:
-        yield "(The model has nothing to say.)"
-
-
-def reference(number: int, task: str) -> str:
-    """What the dataset says about a shopper."""
-    part, field = QUESTIONS[task][1]
-    return (shoppers[number][part] or {}).get(field) or "(The dataset says nothing here.)"
-
-
-def another() -> int:
-    """The number of some shopper."""
-    return random.randrange(len(shoppers))  # noqa: S311 (no secret)  # noqa: S311 (nothing to guess here)
-
+client = Client("URL of this page")
+history = [{"item": {"title": "Gel pen"}, "review": {"rating": 5, "text": "Writes well."}}]
+print(client.predict(history, "user_profile", api_name="/narrate"))
+"""
+TASKS = [(question, task) for task, (question, _) in view.QUESTIONS.items()]
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+SESSION: dict[str, Any] = {"api_visibility": "undocumented"}  # a step of a page; its state is the session's
+MODEL: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "model"}
 
 with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
+    shop = gr.State({"history": [], "shopper": None})
+    found = gr.State([])
     gr.Markdown(
-        "# A recommender that explains itself\nPick a shopper, ask a question, and a language model answers from "
-        "their purchases and reviews."
-        + (" **The shoppers and their reviews are simulated.**" if CONFIG["simulated"] else "")
+        "# A recommender that explains itself\nPick a shopper, ask, and a language model answers from their purchases, "
+        f"and shows which of them made it say so.{SIMULATED}",
+        elem_id="top",
     )
-    with gr.Row():
-        with gr.Column(scale=5):
+    with gr.Row(elem_classes="bar"):
+        shopper = gr.Dropdown(
+            [(label(number), number) for number in range(len(shoppers.rows(shoppers.split)))],
+            value=0,
+            label="Shopper" + (", not seen in training" if CONFIG["split"] != "train" else ""),
+            scale=4,
+            min_width=220,
+        )
+        surprise = gr.Button("Another", scale=1, min_width=110)
+        nobody = gr.Button("Start empty", scale=1, min_width=110)
+    with gr.Tabs() as tabs:
+        with gr.Tab("Shop and be told", id="shop"), gr.Row():
+            with gr.Column(scale=5, min_width=300):
+                gr.Markdown("#### 1 · The history")
+                with gr.Accordion("Add a purchase", open=False):
+                    words = gr.Textbox(
+                        label="Search the catalogue", placeholder="e.g. red lamp", max_lines=1, max_length=200
+                    )
+                    hits = gr.Radio([], label="Items", visible=False)
+                    no_hits = gr.Markdown()
+                    stars = gr.Radio([(f"{n} ★", n) for n in range(1, 6)], value=5, label="Your rating")
+                    review = gr.Textbox(
+                        label="A few words of review",
+                        placeholder="What did you like, or not?",
+                        lines=2,
+                        max_length=MAX_REVIEW,
+                    )
+                    add = gr.Button("Add to the history", variant="secondary")
+                purchases = gr.HTML(js_on_load=view.CLICKS)
+            with gr.Column(scale=6, min_width=300):
+                gr.Markdown("#### 2 · What do you want to hear about them?")
+                question = gr.Radio(TASKS, value="long_user_summary", show_label=False, label="Question")
+                ask = gr.Button("Tell me", variant="primary", size="lg")
+                said = gr.HTML(view.said(empty=NOTHING_TOLD), elem_id="said")
+                reasons = gr.HTML(elem_id="reasons")
+        with gr.Tab("Compare", id="compare"):
+            gr.Markdown(
+                "What does the model know from *texts*, and what from *who else bought the same*? It is asked four "
+                "times, each time with a part of the history hidden from it. It is one model, trained on both."
+            )
+            history_compared = gr.HTML()
+            with gr.Row(elem_classes="bar"):
+                other_question = gr.Dropdown(TASKS, value="long_user_summary", label="Question", scale=4, min_width=220)
+                ask_all = gr.Button("Compare", variant="primary", scale=1, min_width=140)
+            answers = gr.HTML(view.said(empty=NOTHING_COMPARED), elem_id="answers")
+        with gr.Tab("Recommend", id="recommend"):
+            gr.Markdown(
+                "What comes next, from the purchases of others (ALS, folded in for this history), and what the "
+                "model says to recommend it."
+            )
+            history_next = gr.HTML()
+            ask_next = gr.Button("What next?", variant="primary")
+            offers = gr.HTML(view.said(empty=NOTHING_NEXT), elem_id="offers", js_on_load=view.CLICKS)
+        with gr.Tab("Explore the dataset", id="explore") as explore:
             with gr.Row(equal_height=True):
-                shopper = gr.Dropdown(
-                    [(label(number), number) for number in range(len(shoppers))],
-                    value=0,
-                    label="1 · A shopper" + (" the model was not trained on" if CONFIG["split"] != "train" else ""),
-                    scale=5,
-                    min_width=240,
+                split = gr.Dropdown(["all", *shoppers.splits], value=shoppers.split, label="Split", min_width=120)
+                rated = gr.Dropdown(
+                    [("any", 0), *((f"{n} ★", n) for n in range(1, 6))], value=0, label="Last purchase", min_width=120
                 )
-                surprise = gr.Button("Another", scale=1, min_width=120)
-            purchases = gr.HTML(history(0))
-        with gr.Column(scale=5):
-            question = gr.Radio(
-                [(QUESTIONS[task][0], task) for task in tasks], value=tasks[0], label="2 · What do you want to know?"
-            )
-            ask = gr.Button("Ask the model", variant="primary", size="lg")
-            said = gr.Textbox(
-                label="The model says",
-                placeholder="Its answer appears here, word by word.",
-                lines=4,
-                interactive=False,
-                elem_id="said",
-            )
-            truth = gr.Textbox(
-                label="For comparison, the dataset's own answer",
-                placeholder="Shown when the model is done.",
-                lines=3,
-                interactive=False,
-            )
-            with gr.Accordion("How does it work?", open=False):
-                gr.Markdown(ABOUT)
+                rich = gr.Slider(0, 7, value=0, step=1, label="Richness of at least (0: any)", min_width=180)
+            where = gr.HTML()
+            rows = gr.HTML(elem_id="rows", js_on_load=view.CLICKS)
+            with gr.Row():
+                back = gr.Button("← Previous", min_width=120)
+                page = gr.Number(1, label="Page", precision=0, minimum=1, min_width=100)
+                on = gr.Button("Next →", min_width=120)
+            with gr.Accordion("Figures of the dataset", open=False) as drawn:
+                pictures = gr.HTML()
+        with gr.Tab("About", id="about") as about_tab:
+            gr.Markdown(ABOUT)
+            facts = gr.HTML()
+            gr.Markdown(LIMITS)
+            gr.Markdown("### Load it yourself")
+            gr.Code(CODE, language="python", interactive=False, label="Model and dataset")
+            gr.Code(CALL, language="python", interactive=False, label="This page from a program")
 
-    answer = ask.click(narrate, [shopper, question], said, api_name="narrate", concurrency_limit=2)
-    answer.success(reference, [shopper, question], truth, api_name="reference")
-    surprise.click(another, outputs=shopper, api_visibility="private")
-    shopper.change(history, shopper, purchases, api_visibility="private", show_progress="hidden")
-    # An answer to another question, or about another shopper, stops and goes. Two steps: a function that cancels would,
+    changed = [shop, shopper, purchases, said, reasons, history_compared, answers, history_next, found, offers]
+    quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
+
+    told = ask.click(
+        tell,
+        [shop, question],
+        [said, purchases, reasons],
+        api_name="tell",
+        show_progress="minimal",
+        show_progress_on=said,
+        **SESSION,
+        **MODEL,
+    )
+    all_told = ask_all.click(compared, [shop, other_question], answers, **PRIVATE, **MODEL)
+    ask_next.click(next_items, shop, [found, offers], **PRIVATE)
+    endorsed = offers.click(endorse, [shop, found], [found, offers], show_progress="hidden", **PRIVATE, **MODEL)
+
+    # An answer to another question, or about another history, stops and goes. Two steps: a function that cancels would,
     # on the server, also cancel what was asked after it.
-    changed = [shopper.change, question.change]
-    gr.on(changed, None, cancels=[answer], api_visibility="private")
-    gr.on(changed, lambda: ("", ""), outputs=[said, truth], queue=False, api_visibility="private")
+    changes = [shopper.input, surprise.click, nobody.click, add.click, purchases.click, rows.click]
+    gr.on([*changes, question.input], None, cancels=[told], **PRIVATE)
+    gr.on(changes, None, cancels=[all_told, endorsed], **PRIVATE)
+    demo.load(lambda: start_from(0), None, changed, **quick, **PRIVATE)
+    shopper.input(start_from, shopper, changed, api_name="start_from", **quick, **SESSION)
+    surprise.click(lambda: start_from(shoppers.some()), None, changed, **quick, **PRIVATE)
+    nobody.click(lambda: start_from(None), None, changed, **quick, **PRIVATE)
+    purchases.click(edit, shop, changed, **quick, **PRIVATE)
+    gr.on([words.submit, words.change], find, words, [hits, no_hits], api_name="find", trigger_mode="always_last",
+          show_progress="hidden", **SESSION)  # fmt: skip
+    add.click(
+        add_purchase, [shop, hits, stars, review], [*changed, review], api_name="add_purchase", **quick, **SESSION
+    )
+    question.input(
+        lambda mine: (view.said(empty=NOTHING_TOLD), view.history(mine["history"]), ""),
+        shop,
+        [said, purchases, reasons],
+        **quick,
+        **PRIVATE,
+    )
+
+    filters: list[Any] = [split, rated, rich]
+    gr.on([explore.select, page.submit], page_of, [*filters, page], [page, where, rows], **PRIVATE)
+    gr.on([each.change for each in filters], lambda *kept: page_of(*kept, 1), filters, [page, where, rows], **PRIVATE)
+    back.click(lambda *kept: page_of(*kept[:-1], kept[-1] - 1), [*filters, page], [page, where, rows], **PRIVATE)
+    on.click(lambda *kept: page_of(*kept[:-1], kept[-1] + 1), [*filters, page], [page, where, rows], **PRIVATE)
+    rows.click(take, None, [*changed, tabs], **quick, **PRIVATE)
+    drawn.expand(figures, None, pictures, **PRIVATE)
+    about_tab.select(about, None, facts, **PRIVATE)
+
+    for function, limits in ((narrate, MODEL), (explain, MODEL), (compare, MODEL), (recommend, {}), (search, {})):
+        gr.api(function, api_name=function.__name__, **limits)
 
 if __name__ == "__main__":
     demo.queue(max_size=64).launch(
@@ -204,5 +222,5 @@ if __name__ == "__main__":
         theme=gr.themes.Default(primary_hue="emerald", font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(
             button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700"
         ),
-        css=CSS,
+        css_paths=Path(__file__).parent / "style.css",
     )

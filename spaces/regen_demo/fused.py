@@ -1,0 +1,187 @@
+"""The fused model of the Space: what it says of a history, which purchases made it say so, and what comes next.
+
+It keeps nothing of any visitor: every call gets the whole history.
+"""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from threading import Event, Lock, Thread
+from typing import Any
+
+MAX_NEW_TOKENS = 256
+SECONDS = 60
+"""How long one answer may take."""
+
+VIEWS = {  # what of the history the model is shown, in the tab that compares
+    "fused": "Everything",
+    "content": "Texts only",
+    "cf": "Co-purchases only",
+    "empty": "No history at all",
+}
+
+
+class Fused:
+    """Model and processor of a repository or folder, loaded in the background from the moment this is made.
+
+    Args:
+        name: repository on the Hub, or a folder.
+        revision: commit of the repository.
+        seconds: how long one answer may take.
+    """
+
+    def __init__(self, name: str, revision: str, seconds: float = SECONDS) -> None:
+        self.seconds = seconds
+        self.ready = Event()
+        self._failure: Exception | None = None
+        self._one_at_a_time = Lock()  # tokenizers refuse two threads at once
+        Thread(target=self._load, args=(name, revision), daemon=True).start()
+
+    def _load(self, name: str, revision: str) -> None:
+        try:
+            import torch
+            from transformers import AutoModelForCausalLM, AutoProcessor
+
+            self._device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = AutoModelForCausalLM.from_pretrained(name, revision=revision, trust_remote_code=True)
+            self._model = model.eval().to(self._device)
+            self._processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=True)
+            limits = [self._processor.tokenizer.model_max_length, model.config.window, 1_000_000]
+            room = min(limit for limit in limits if limit is not None)
+            self._new_tokens = min(MAX_NEW_TOKENS, room // 2)
+            self._prompt_tokens = room - self._new_tokens
+            if self._processor.content_encoder is not None:
+                _ = self._processor.encoder  # now, not while the first visitor waits
+        except Exception as error:
+            self._failure = error  # each visitor is told in words
+            logging.exception("The model could not be loaded")
+        finally:
+            self.ready.set()
+
+    def _parts(self) -> tuple[Any, Any]:
+        self.ready.wait()
+        if self._failure is not None:
+            raise RuntimeError(f"The model could not be loaded ({self._failure}).")
+        return self._model, self._processor
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the model is, from its configuration."""
+        model, processor = self._parts()
+        return {
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "language model": model.config.get_text_config().model_type,
+            "adapter": model.config.adapter,
+            "reads": {"both": "CF and content", "cf": "CF alone", "content": "content alone"}[
+                model.config.embedding_mode
+            ],
+            "items with a CF vector": len(processor.cf_asins),
+            "longest history": processor.max_history,
+        }
+
+    def narrate(self, history: Sequence[Any], task: str) -> Iterator[tuple[str, Any]]:
+        """The text so far, and its tokens (1, L) with the last one; leaving the loop stops the model.
+
+        Raises:
+            TimeoutError: it took too long; what was written until then has been given.
+        """
+        from transformers import TextIteratorStreamer
+
+        model, processor = self._parts()
+        inputs = self._inputs([list(history)], task)
+        streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        end = _End(self.seconds)
+        failures: list[Exception] = []
+        written: list[Any] = []
+
+        def write() -> None:
+            try:
+                written.append(model.generate(**inputs, **self._decoding(end), streamer=streamer))
+            except Exception as error:  # it would end with the thread, and the visitor wait for ever
+                failures.append(error)
+                streamer.end()
+
+        worker = Thread(target=write, daemon=True)
+        worker.start()
+        text = ""
+        try:
+            for piece in streamer:
+                text += piece
+                if piece:
+                    yield text, None
+        finally:
+            end.stopped.set()  # also when the visitor has gone on to another shopper
+            worker.join()
+        if failures:
+            raise failures[0]
+        if end.late:
+            raise TimeoutError(self._late())
+        yield text, written[0][:, inputs["input_ids"].shape[1] :]
+
+    def compare(self, history: Sequence[Any], task: str) -> dict[str, str]:
+        """What the model says when it is shown all of the history, one half of its vectors, or nothing; by VIEWS.
+
+        Raises:
+            TimeoutError: it took too long.
+        """
+        model, processor = self._parts()
+        whole = list(history)
+        inputs = self._inputs([whole, whole, whole, []], task)
+        if "history_cf" in inputs:
+            inputs["history_cf"][1] = 0.0
+        if "history_content" in inputs:
+            inputs["history_content"][2] = 0.0
+        end = _End(self.seconds)
+        tokens = model.generate(**inputs, **self._decoding(end))
+        if end.late:
+            raise TimeoutError(self._late())
+        texts = processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return {view: text.strip() for view, text in zip(VIEWS, texts, strict=True)}
+
+    def attribution(self, history: Sequence[Any], task: str, tokens: Any) -> list[dict[str, float]]:
+        """For each purchase, how much the text needed it, in nats, and the shares of CF and content in its soft token.
+
+        A purchase that the model did not read, because the history is too long, has zeros.
+        """
+        model, _ = self._parts()
+        inputs = self._inputs([list(history)], task)
+        if not inputs["history_mask"].any():
+            return [{"effect": 0.0, "cf": 0.0, "content": 0.0}] * len(history)
+        effects = model.leave_one_out(tokens, **inputs)[0].tolist()
+        shares = model.shares(**inputs)[0].tolist()
+        unread = [(0.0, [0.0, 0.0])] * (len(history) - len(effects))
+        return [
+            {"effect": effect, "cf": cf, "content": content}
+            for effect, (cf, content) in [*unread, *zip(effects, shares, strict=True)]
+        ]
+
+    def recommend(self, history: Sequence[Any], n: int) -> list[tuple[str, float]]:
+        """The next items by one step of ALS, with scores; none where the model has no CF vectors."""
+        _, processor = self._parts()
+        return [] if processor.cf_factors is None else processor.recommend(list(history), n)
+
+    def _inputs(self, histories: list[list[Any]], task: str) -> Any:
+        _, processor = self._parts()
+        with self._one_at_a_time:
+            return processor(histories, task, max_length=self._prompt_tokens).to(self._device)
+
+    def _decoding(self, end: "_End") -> dict[str, Any]:
+        return {"max_new_tokens": self._new_tokens, "do_sample": False, "stopping_criteria": [end]}
+
+    def _late(self) -> str:
+        return (
+            f"The model took longer than {self.seconds:g} seconds, so it was stopped. Try again, or a shorter history."
+        )
+
+
+class _End:
+    """Ends a generation that nobody waits for, or that takes too long."""
+
+    def __init__(self, seconds: float) -> None:
+        self.stopped, self.late, self._deadline = Event(), False, time.monotonic() + seconds
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        import torch
+
+        self.late = self.late or (time.monotonic() > self._deadline and not self.stopped.is_set())
+        return torch.full((len(input_ids),), self.stopped.is_set() or self.late, device=input_ids.device)

@@ -9,13 +9,14 @@ import runpy
 import socket
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ConfigError, RegenError, RunError, missing_extra
 from ..run import Run
 from ..schema import SPLITS
 from .cards import PLACEHOLDER, manifest, resource, simulated
+from .figures import figures
 
 APP = "spaces/regen_demo"
 METRIC = "spaces/regen_narrative"
@@ -44,9 +45,8 @@ def demo(folder: Path, port: int) -> None:
             ) from None
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.json"
-        figures = run / "figures"
-        local = {"figures": str(figures)} if figures.is_dir() else {}
-        config.write_bytes(space_config(run, str(run / "model"), str(run / "dataset"), **local))
+        drawn = [str(path) for path in figures(run, "dataset")]
+        config.write_bytes(space_config(run, str(run / "model"), str(run / "dataset"), drawn=drawn))
         os.environ["REGEN_DEMO_CONFIG"] = str(config)
         os.environ["GRADIO_SERVER_PORT"] = str(port)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -78,7 +78,11 @@ def config_name(run: Path) -> str:
 
 
 def space_config(
-    run: Path, model: str, dataset: str, revisions: Mapping[str, str] | None = None, figures: str | None = None
+    run: Path,
+    model: str,
+    dataset: str,
+    revisions: Mapping[str, str] | None = None,
+    drawn: Sequence[str] | None = None,
 ) -> bytes:
     """What the app reads: names on the Hub or folders, and the commits to take.
 
@@ -87,7 +91,7 @@ def space_config(
         model: repository on the Hub, or a folder.
         dataset: repository on the Hub, or a folder.
         revisions: the commits of "model" and "dataset".
-        figures: folder of the figures; without, those in `figures/` of the dataset's repository are shown.
+        drawn: the figures of the dataset; None for those in its repository.
     """
     counts = manifest(run, "dataset")["counts"]
     config = {
@@ -99,7 +103,7 @@ def space_config(
         "split": next((split for split in reversed(SPLITS) if counts[split]), SPLITS[0]),
         "splits": [split for split in SPLITS if counts[split]],
         "simulated": simulated(run),
-        **({"figures": figures} if figures else {}),
+        **({} if drawn is None else {"figures": list(drawn)}),
     }
     return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
 

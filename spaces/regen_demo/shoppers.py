@@ -88,16 +88,17 @@ class Shoppers:
 
     @cached_property
     def figures(self) -> list[Path]:
-        """The figures of the dataset: those of the run, or those in its repository; none if there are none."""
-        folder = self._config.get("figures")
-        if folder is None and not Path(self._config["dataset"]).exists():
-            from huggingface_hub import snapshot_download
+        """The figures of the dataset: those that the config names, or those in its repository."""
+        named = self._config.get("figures")
+        if named is not None:
+            return [Path(path).resolve() for path in named]
+        from huggingface_hub import snapshot_download
 
-            folder = snapshot_download(
-                self._config["dataset"],
-                repo_type="dataset",
-                revision=self._config["dataset_revision"],
-                allow_patterns="figures/*.png",
-            )
-            folder = str(Path(folder) / "figures")
-        return sorted(Path(folder).resolve().glob("*.png")) if folder else []
+        pattern = f"figures/{self._config['dataset_config']}/*.png"
+        folder = snapshot_download(
+            self._config["dataset"],
+            repo_type="dataset",
+            revision=self._config["dataset_revision"],
+            allow_patterns=pattern,
+        )
+        return sorted(Path(folder).glob(pattern))

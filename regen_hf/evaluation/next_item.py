@@ -105,6 +105,19 @@ def build(run: Path, out: Path, work: Path, config: NextItemConfig) -> dict[str,
     from ..run.stages import EXTRAS, versions
 
     recommender = Recommender.of(run, config)
+    results, table = evaluate(run, recommender, config)
+    results["versions"] = versions(EXTRAS["next-item"])
+    (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    pq.write_table(table, out / "ranks.parquet")
+    return {"users": results["n_users"], "items": results["catalogue"]["items"]}
+
+
+def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tuple[dict[str, Any], pa.Table]:
+    """The figures for the test users in the dataset of `run`, and the rank of every target by model.
+
+    Raises:
+        InputError: no test user has a last purchase to predict.
+    """
     cases = read_cases(run, "test", recommender.index, recommender.alpha, config.max_users)
     if not len(cases):
         raise InputError(
@@ -135,13 +148,9 @@ def build(run: Path, out: Path, work: Path, config: NextItemConfig) -> dict[str,
         },
         "about": {model: MODELS[model] for model in found},
         "seed": config.seed,
-        "versions": versions(EXTRAS["next-item"]),
     }
-    (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    asins = np.array(recommender.asins)
-    columns = {"reviewer_id": cases.reviewer_ids, "target": asins[cases.targets].tolist(), "cold": cold}
-    pq.write_table(pa.table(columns | found), out / "ranks.parquet")
-    return {"users": len(cases), "items": len(recommender.popularity)}
+    targets = np.array(recommender.asins)[cases.targets].tolist()
+    return results, pa.table({"reviewer_id": cases.reviewer_ids, "target": targets, "cold": cold} | found)
 
 
 def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, limit: int = 0) -> Cases:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import typing
 from collections.abc import Sequence
 from typing import Any
@@ -118,6 +119,7 @@ Further evaluations, each with settings of its own that its --help tells:
 
   regen evaluate runs/sample --next-item             the hidden last purchase among the whole catalogue
   regen evaluate runs/sample --grounding             which claims of the narratives the record bears out
+  regen evaluate runs/sample --judge runs/other      which of two models a language model judges to write better
 """,
     ),
     "reading": (
@@ -170,6 +172,21 @@ or a language model (--backend, --model) judges it; what was paid for once is ne
   regen evaluate runs/sample --grounding
   regen evaluate runs/office --grounding --nli cross-encoder/nli-deberta-v3-base
   regen evaluate runs/office --grounding --backend openai --model gpt-4.1-mini --dry-run
+""",
+    ),
+    "judge": (
+        "have a language model judge the narratives beside those of another run, or of a predictions.parquet, instead",
+        """\
+Shows a language model two models' narratives about the same user beside the user's history, each pair in both orders
+and in several votes, ties allowed, and tells how often the one of RUN wins: win rates with 95 % intervals over users,
+what place and length did to the verdicts, how far the votes agree. Warns where the judge is of the family of the model
+that wrote. What was paid for once is never paid for again; --dry-run tells the cost, --budget holds it.
+Writes RUN/judge/results.json, and votes.parquet with every vote.
+
+  regen evaluate runs/office --judge runs/office-content --backend openai --model gpt-4.1-mini --dry-run
+  regen evaluate runs/office --judge runs/office-content --backend openai --model gpt-4.1-mini --votes 5 --budget 20
+  regen evaluate runs/office --judge runs/office --model-of-other nearest --backend openai --model gpt-4.1-mini
+  regen evaluate runs/office --judge theirs.parquet --model-of-other their-model --backend openai --model gpt-4.1-mini
 """,
     ),
 }
@@ -263,8 +280,13 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             )
             beside = command.add_mutually_exclusive_group()
             for option, (what, _) in BESIDE.items():
-                beside.add_argument(f"--{option}", action="store_true", help=what)
-        if name in ("narratives", "ratings") or (name == "evaluate" and extra == "grounding"):
+                if option == "judge":
+                    beside.add_argument(
+                        "--judge", metavar="OTHER_RUN", dest="judge.other", type=_predictions, help=what
+                    )
+                else:
+                    beside.add_argument(f"--{option}", action="store_true", help=what)
+        if name in ("narratives", "ratings") or (name == "evaluate" and extra in ("grounding", "judge")):
             command.add_argument("--dry-run", action="store_true", help="tell requests, tokens and USD, send nothing")
         if name == "sequences":
             command.add_argument("--columns", metavar="FILE", help=COLUMNS)
@@ -367,6 +389,8 @@ def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> Non
     group = command.add_argument_group("settings")
     types = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
+        if "option" in field.metadata:
+            continue  # the parser has it already, under that name
         default = field.default_factory() if callable(field.default_factory) else field.default
         shown = "" if default in (None, (), "") else f" (default: {default})"
         flag = "--" + field.name.replace("_", "-")
@@ -380,6 +404,11 @@ def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> Non
             group.add_argument(flag, nargs="+", metavar=_metavar(field.name), dest=destination, help=about)
         else:
             group.add_argument(flag, metavar=_metavar(field.name), dest=destination, help=about)
+
+
+def _predictions(given: str) -> str:
+    """The predictions of a run, or a file of them as it is."""
+    return os.path.join(given, "evaluation", "predictions.parquet") if os.path.isdir(given) else given
 
 
 def _metavar(name: str) -> str:

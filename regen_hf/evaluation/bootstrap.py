@@ -42,6 +42,22 @@ def mean_interval(values: NDArray[np.float64], seed: int = 0) -> Interval:
     return interval(float(values.mean()), resample(values[:, None], seed)[:, 0] / len(values))
 
 
+def share_interval(sums: NDArray[np.float64], seed: int = 0) -> Interval:
+    """The sum of the first column over that of the second, (U, 2), with its 95 % interval; None over nothing.
+
+    >>> share_interval(np.array([[1.0, 2.0], [1.0, 2.0]]))
+    {'mean': 0.5, 'low': 0.5, 'high': 0.5}
+    >>> share_interval(np.zeros((3, 2)))
+    {'mean': None, 'low': None, 'high': None}
+    """
+    part, whole = sums.sum(axis=0)
+    if not whole:
+        return {"mean": None, "low": None, "high": None}
+    drawn = resample(sums, seed)
+    with np.errstate(invalid="ignore"):
+        return interval(float(part / whole), drawn[:, 0] / drawn[:, 1])
+
+
 def interval(mean: float, drawn: NDArray[np.float64]) -> Interval:
     """The 95 % interval of the scores `drawn`, (B,), around `mean`; None where there is no number.
 

@@ -69,7 +69,7 @@ def read(settings: Any, known: Mapping[str, Any], hashes: dict[str, str]) -> dic
                 if gone:
                     found |= gone
                     continue
-            for path in _find(pattern, kind, "--" + field.name.replace("_", "-")):
+            for path in _find(pattern, kind, "--" + field.metadata.get("option", field.name).replace("_", "-")):
                 stat = path.stat()
                 state = [stat.st_size, stat.st_mtime_ns]
                 before = known.get(str(path), {})

@@ -162,6 +162,17 @@ EXTRAS = {
         ("history", "grounding"),
         module="evaluation.grounding",
     ),
+    "judge": Stage(
+        "evaluate --judge",
+        "judge",
+        "JudgeConfig",
+        "judge",
+        ("dataset", "evaluate"),
+        "judge two models' narratives side by side",
+        ("numpy", "openai", "outlines", "transformers"),
+        ("history", "judge"),
+        module="evaluation.judge",
+    ),
 }
 """Further evaluations, by their option of `regen evaluate`: made where they are asked for, and read by no stage."""
 

@@ -30,7 +30,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ... import llm
@@ -38,7 +37,7 @@ from ...config import at_least
 from ...errors import InputError
 from ...llm import Estimate, LLMConfig
 from ...schema import item_files, rows, split_files
-from ..bootstrap import Interval, interval, resample
+from ..bootstrap import Interval, share_interval
 from .entailment import Asked, CrossEncoderNLI, Question, request
 from .facts import KINDS, Fact, Record, claims, facts
 from .patterns import BEYOND
@@ -322,7 +321,9 @@ class Tallies:
         for (model, task), counts in self.counts.items():
 
             def share(part: str, whole: str, counts: list[Counter[str]] = counts) -> Interval:
-                return _share(np.array([[count[part], count[whole]] for count in counts], dtype=np.float64), seed)
+                return share_interval(
+                    np.array([[count[part], count[whole]] for count in counts], dtype=np.float64), seed
+                )
 
             total = sum(counts, Counter[str]())
             report.setdefault(model, {})[task] = {
@@ -339,16 +340,6 @@ class Tallies:
                 },
             }
         return report
-
-
-def _share(table: NDArray[np.float64], seed: int) -> Interval:
-    """The sum of the first column over that of the second, with its 95 % bootstrap interval over the rows."""
-    part, whole = table.sum(axis=0)
-    if not whole:
-        return {"mean": None, "low": None, "high": None}
-    drawn = resample(table, seed)
-    with np.errstate(invalid="ignore"):
-        return interval(float(part / whole), drawn[:, 0] / drawn[:, 1])
 
 
 def _public(name: str | None) -> str | None:

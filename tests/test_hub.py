@@ -83,6 +83,9 @@ config = json.load(open(hf_hub_download("org/regen-demo", "config.json", repo_ty
 AutoProcessor.from_pretrained(config["model"], revision=config["model_revision"], trust_remote_code=True)
 load_dataset(config["dataset"], config["dataset_config"], split=config["split"], revision=config["dataset_revision"])
 
+(block,) = re.findall(r"```python\\n(.*?)```", open(sys.argv[2], encoding="utf-8").read(), flags=re.DOTALL)
+exec(block.replace("regen-office", "regen-tiny").replace('"office', '"tiny'), {})
+
 for kind, repository in (("dataset", "org/regen"), ("model", "org/regen-tiny"), ("space", "org/regen_narrative")):
     card = open(hf_hub_download(repository, "README.md", repo_type=kind), encoding="utf-8").read()
     blocks = re.findall(r"```python\\n(.*?)```", card, flags=re.DOTALL)
@@ -286,7 +289,7 @@ def test_everything_loads_back_where_this_package_is_not_installed_and_the_cards
     pushed, finished_run, tmp_path
 ):
     hub, _ = pushed
-    done = call(["-c", LOADED_BACK, finished_run], tmp_path, hub.url, token=None)
+    done = call(["-c", LOADED_BACK, finished_run, ROOT / "docs" / "publish.md"], tmp_path, hub.url, token=None)
     assert done.returncode == 0, done.stderr
     first = pq.read_table(finished_run / "dataset" / "tiny" / "train-00000-of-00001.parquet").slice(0, 1).to_pylist()[0]
     assert first["user"]["long_summary"] in done.stdout

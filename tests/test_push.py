@@ -1,8 +1,13 @@
 """What a push changes on the Hub, what it refuses, and how it goes on: by the real client, in this process."""
 
 import json
+import os
+import re
+import shlex
 import shutil
+import subprocess
 import threading
+from pathlib import Path
 
 import huggingface_hub
 import pyarrow as pa
@@ -17,6 +22,7 @@ from regen_hf.hub.privacy import check
 
 from .hub_server import HubServer
 
+ROOT = Path(__file__).parents[1]
 REPOSITORIES = {
     "dataset": ("dataset", "org/regen"),
     "model": ("model", "org/regen-tiny"),
@@ -164,6 +170,56 @@ def test_a_tag_marks_what_was_pushed_and_is_not_moved(hub, tiny_run):
     assert commits(hub, "model") == 2
     list(push(tiny_run, "org", tag="v2"))
     assert set(hub.load("model", "org/regen-tiny")["tags"]) == {"v1", "v2"}
+
+
+# The page about it
+
+
+def blocks(page):
+    return re.findall(r"```bash\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def test_the_commands_of_the_page_push_as_it_says(hub, finished_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "office").symlink_to(finished_run)
+    monkeypatch.setattr("regen_hf.hub.publishing.verify", lambda run, pushed: [f"verified {part}" for part in pushed])
+    commands = [line for block in blocks("publish.md") for line in block.splitlines() if line.startswith("regen ")]
+    assert len(commands) == 4
+    for command in commands:
+        assert main(shlex.split(command)[1:]) == 0, command
+    told = capsys.readouterr().out
+    assert told.count("\nverified ") == 4
+    assert "dry run" in told
+    assert all(hub.load(kind, name)["private"] for kind, name in REPOSITORIES.values())
+    assert [part for part, (kind, name) in REPOSITORIES.items() if "v1" in hub.load(kind, name)["tags"]] == [
+        "dataset",
+        "model",
+    ]
+    assert "modeling_regen.py" in hub.files("model", "org/my-teller")
+
+
+@pytest.mark.parametrize("fails", [None, "runs/b --namespace org --dry-run", "runs/a --namespace org --dataset"])
+def test_the_script_pushes_all_runs_after_a_dry_run_of_all(tmp_path, fails):
+    """With a `regen` that only notes how it was called."""
+    stand_in = tmp_path / "regen"
+    stand_in.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/called\ncase "$*" in *"{fails}"*) exit 1;; esac\n')
+    stand_in.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "scripts" / "push_all.sh", "org", "runs/a", "runs/b"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=False,
+    )
+    assert done.returncode == (fails is not None)
+    expected = [
+        "push runs/a --namespace org --dry-run",
+        "push runs/b --namespace org --dry-run",
+        "push runs/a --namespace org --dataset --model --verify",
+        "push runs/b --namespace org --dataset --model --verify",
+        "push runs/a --namespace org --metric --space --verify",
+    ]
+    called = (tmp_path / "called").read_text().splitlines()
+    assert called == expected[: next((n + 1 for n, line in enumerate(expected) if fails and fails in line), None)]
 
 
 # What keeps a push from starting

@@ -4,15 +4,19 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import gradio_client
 import pyarrow.parquet as pq
 import pytest
 from huggingface_hub import ModelCard, SpaceCard
 from safetensors.numpy import load_file, save_file
 
+import regen_hf
 from regen_hf.errors import RunError
 from regen_hf.hub import push
 from regen_hf.schema import SPLITS
@@ -312,6 +316,44 @@ def test_the_repositories_are_linked_and_the_space_takes_the_commits_pushed_with
         "splits": list(SPLITS),
         "simulated": True,
     }
+
+
+def test_the_space_runs_on_the_repositories_alone(pushed, finished_run, tmp_path):
+    hub, _ = pushed
+    for path, content in hub.files("space", "org/regen-demo").items():
+        (tmp_path / path).write_bytes(content)
+    (tmp_path / "sitecustomize.py").write_text('import sys; sys.modules["regen_hf"] = None')
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_ENDPOINT": hub.url,
+        "HF_HUB_DISABLE_XET": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(tmp_path),
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "GRADIO_SERVER_PORT": str(port),
+    }
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        while "Running on local URL" not in (tmp_path / "log").read_text():
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        client = gradio_client.Client(f"http://127.0.0.1:{port}", verbose=False)
+        row = pq.read_table(finished_run / "dataset" / "tiny" / "test-00000-of-00001.parquet").to_pylist()[0]
+        told = client.predict(row["purchase_history"], "user_profile", api_name="/narrate")
+        found = client.predict("", api_name="/search")
+    finally:
+        process.terminate()
+        process.wait(20)
+    regen = regen_hf.load(str(finished_run / "model"))
+    assert told.strip() == regen.narrate(row, task="user_profile")
+    catalogue = pq.read_table(finished_run / "dataset" / "tiny-items" / "items-00000-of-00001.parquet")
+    assert found[0]["asin"] == catalogue.column("asin")[0].as_py()
 
 
 def test_a_private_push_is_private_and_a_second_run_stands_beside_the_first(hub, finished_run, tiny_run, tmp_path):

@@ -18,13 +18,13 @@ BEGIN, END = "<!-- scores of the quickstart: begin -->", "<!-- scores of the qui
 def section(results: dict) -> str:
     """The text between the marks."""
     counts = results["training"]["counts"]
+    controls = "\n".join(f"- `{model}`: {about}" for model, about in results["about"].items())
     minutes = sum(results["seconds"].values()) / 60
     return (
         f"{BEGIN}\n"
         f"What `make quickstart` printed ({counts['parameters']:,} parameters, {counts['steps']:,} steps, one seed; "
-        f"its stages took {minutes:.1f} minutes on {results['cores']} cores): the model, "
-        "the same model without any history and with another shopper's, and the most frequent narrative of "
-        f"the train users.\n\n{table(results)}\n{END}"
+        f"its stages took {minutes:.1f} minutes on {results['cores']} cores): the model beside its controls.\n\n"
+        f"{table(results)}\n\n{controls}\n{END}"
     )
 
 

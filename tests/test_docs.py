@@ -146,6 +146,32 @@ def test_the_page_on_rating_asks_the_server_and_tells_the_cost_before(whole_run,
     assert len(asked) == 3
 
 
+def test_the_page_on_the_tables(whole_run, capsys, monkeypatch):
+    import evaluate
+
+    monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", "metrics")
+    monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", "modules")
+    # Two of the nine runs, with fewer users.
+    compare, score = commands("reproduce_the_tables.md")
+    (train,) = re.findall(r"^    regen (run .*)$", (PAGES / "reproduce_the_tables.md").read_text(), flags=re.MULTILINE)
+    for mode in ("both", "cf"):
+        shutil.copytree(whole_run, f"runs/{mode}-0")
+        command = train.replace("$mode", mode).replace("$seed", "0")
+        assert main([*shlex.split(command), "--set", "training.max_steps=2"]) == 0
+    runs = [path for pattern in re.findall(r"runs/\S+", compare) for path in sorted(map(str, Path().glob(pattern)))]
+    assert runs == ["runs/both-0", "runs/cf-0"]
+    options = shlex.split(re.sub(r"runs/\S+ ", "", compare).replace("--limit 0", "--limit 2").removeprefix("evaluate"))
+    assert main(["evaluate", *runs, *options]) == 0
+    assert "| Purchase reason | BLEU |" in Path("tables/office/comparison.md").read_text()
+    for block in code("reproduce_the_tables.md")[:1]:
+        exec(block, {})
+    assert main(shlex.split(score)) == 0
+    assert "| user_profile | BLEU |" in capsys.readouterr().out
+    assert Path("predictions_scores/results.json").exists()
+    exec(code("reproduce_the_tables.md")[1], {})
+    assert capsys.readouterr().out.endswith("ROUGE-1 80\n")
+
+
 def test_every_message_of_the_page_on_troubleshooting_is_one_of_the_package():
     told = re.findall(r"^> (.*)$", (PAGES / "troubleshooting.md").read_text(), flags=re.MULTILINE)
     known = list(messages())

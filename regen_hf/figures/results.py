@@ -34,7 +34,7 @@ def scores(results: dict[str, Any]) -> Any:
 
     models = list(results["models"])
     tasks = list(results["models"][models[0]])
-    figure = Figure(figsize=(13, 0.75 * len(tasks) + 1.6), layout="constrained")
+    figure = Figure(figsize=(13, 0.13 * len(models) * len(tasks) + 1.6), layout="constrained")
     panels = figure.subplots(1, len(METRICS), sharey=True)
     step = 0.8 / len(models)
     for panel, (metric, label) in zip(panels, METRICS.items(), strict=True):

@@ -109,11 +109,13 @@ def test_it_reads_well_in_a_browser_and_asks_the_network_for_nothing(reported, t
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.exists():
         pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
+    playwright.expect.set_options(timeout=60_000)
     said, asked = [], []
     address = (reported / "report.html").as_uri()
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
+        page.set_default_timeout(120_000)
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda request: asked.append(request.url))
@@ -182,8 +184,20 @@ def test_further_evaluations_are_shown_where_they_were_made(tiny_run):
     (tiny_run / "next_item").mkdir()
     told = {"split": "test", "n_users": 5, "models": models, "about": {"popularity": "most bought first"}}
     (tiny_run / "next_item" / "results.json").write_text(json.dumps(told))
+    judged = {
+        "n": 6,
+        "win_rate": {**interval, "high": 0.75},
+        "position_bias": {"turned": 0.125},
+        "judges": {"a": {"b": {}}},
+    }
+    sides = {"run": {"name": "tiny", "model": "fused"}, "other": {"name": "big", "model": "cf"}, "judges": ["J"]}
+    (tiny_run / "judge").mkdir()
+    (tiny_run / "judge" / "results.json").write_text(json.dumps({**sides, "tasks": {"user_profile": judged}}))
     assert main(["report", str(tiny_run)]) == 0
-    shown = Page((tiny_run / "report.html").read_text()).text["next_item"]
+    text = Page((tiny_run / "report.html").read_text()).text
+    assert "tiny (fused) against big (cf), judged by J." in text["judge"]
+    assert re.search(r"position bias: turned\s*user profile\s*6\s*0\.250 \[0\.125, 0\.750\]\s*0\.125", text["judge"])
+    shown = text["next_item"]
     assert re.search(r"popularity\s*warm\s*5\s*0\.250 \[0\.125, 0\.500\]", shown)
     assert "most bought first" in shown
 

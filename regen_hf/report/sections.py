@@ -193,21 +193,20 @@ def evaluation(run: Path) -> Blocks:
     results = _results(run, "evaluation")
     if results is None:
         return
-    yield Text(f"{number(results['n_users'])} {results['split']} users. {UNITS}, with 95 % intervals over the users.")
     known = results["models"]
-    grid = scores(known, PAPER)
+    first = next(iter(known))
+    yield Text(
+        f"{number(results['n_users'])} {results['split']} users. {UNITS}; {words(first)} with its 95 % interval over "
+        "the users. The full table has all intervals."
+    )
+    grid = scores(known, PAPER, spans=[first])
     yield Table(
         "The paper's metrics", [words(cell) for cell in grid[0]], grouped([words(row[0]), *row[1:]] for row in grid[1:])
     )
-    told = next(iter(next(iter(known.values())).values()))
-    rest = [metric for metric in LABELS if metric in told and metric not in PAPER]
-    grid = scores(known, rest)
-    yield Table(
-        "Further metrics",
-        [words(cell) for cell in grid[0]],
-        grouped([words(row[0]), *row[1:]] for row in grid[1:]),
-        True,
-    )
+    of_one = next(iter(known[first].values()))
+    grid = scores(known, [metric for metric in LABELS if metric in of_one])
+    rows = grouped([words(row[0]), *row[1:]] for row in grid[1:])
+    yield Table("The full table", [words(cell) for cell in grid[0]], rows, folded=True)
     about = [[words(model), text] for model, text in results["about"].items() if model in known]
     yield Table("The models", ["model", "what it is"], about)
     yield from figures(run, {"scores": "Scores with 95 % intervals"})
@@ -263,14 +262,17 @@ def _extra(name: str, about: str) -> Any:
         if results is None:
             return
         users = f" {number(results['n_users'])} {results.get('split', '')} users." if "n_users" in results else ""
-        yield Text(f"{about}.{users} Means with 95 % intervals.")
-        rows = list(_leaves(results.get("models", {})))
+        sides = [f"{results[side]['name']} ({results[side]['model']})" for side in ("run", "other") if side in results]
+        by = f" {' against '.join(sides)}, judged by {', '.join(results['judges'])}." if sides else ""
+        yield Text(f"{about}.{users}{by} Means with 95 % intervals.")
+        rows = list(_leaves(results.get("models") or results.get("tasks") or {}))
         if rows:
+            heads = ("model", "group") if results.get("models") else ("task",)
             depth = max(len(path) for path, _ in rows)
             columns = list(dict.fromkeys(column for _, leaf in rows for column in leaf))
             yield Table(
                 "Scores",
-                [*(["model", "group", *[""] * depth][:depth]), *map(words, columns)],
+                [*[*heads, *[""] * depth][:depth], *map(words, columns)],
                 grouped(
                     [*map(words, path), *[""] * (depth - len(path)), *(spanned(leaf.get(column)) for column in columns)]
                     for path, leaf in rows
@@ -286,17 +288,18 @@ def _extra(name: str, about: str) -> Any:
 
 def _leaves(scores: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """The innermost mappings of metrics (numbers and intervals), with the names that lead to each."""
-    leaf = {
-        name: value
-        for name, value in scores.items()
-        if value is None or isinstance(value, int | float) or (isinstance(value, Mapping) and "mean" in value)
-    }
-    if leaf:
-        yield path, leaf
+    inner = {name: value for name, value in scores.items() if isinstance(value, Mapping) and "mean" not in value}
+    leaf = {name: value for name, value in scores.items() if name not in inner and not isinstance(value, str | list)}
+    if leaf:  # what is told of its parts are further columns
+        parts = [(f"{name}: {part}", value) for name, of in inner.items() for part, value in of.items()]
+        yield path, leaf | {name: value for name, value in parts if not isinstance(value, str | list) and _plain(value)}
     else:
-        for name, inner in scores.items():
-            if isinstance(inner, Mapping):
-                yield from _leaves(inner, (*path, name))
+        for name, of in inner.items():
+            yield from _leaves(of, (*path, name))
+
+
+def _plain(value: Any) -> bool:
+    return not isinstance(value, Mapping) or "mean" in value
 
 
 def _short(value: float) -> str:

@@ -202,6 +202,8 @@ def test_a_language_model_judges_what_the_rules_cannot_and_is_paid_once(tiny_run
     results = json.loads((tiny_run / "grounding" / "results.json").read_text())
     assert results["checker"]["llm"] == "checker"
     assert results["models"]["fused"]["brief_user_summary"]["checked_share"]["mean"] == 1
+    # "A beekeeper who …" has no facts for the rules; the model says that "A person of good taste." covers it.
+    assert results["models"]["fused"]["brief_user_summary"]["recall"]["mean"] > 0
     assert "secret-key" not in (tiny_run / "grounding" / "results.json").read_text()
 
 

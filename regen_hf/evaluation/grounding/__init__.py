@@ -10,7 +10,8 @@ language model (`backend`) may be given the unchecked ones.
 
 - precision: supported claims over checked ones
 - recall: the reference's claims that the narrative covers, over those that can be compared; a claim is covered if the
-  narrative says the same of each of its facts. A prediction that says nothing has recall 0 and no precision
+  narrative says the same of each of its facts, or, where it has none and a model is asked, if the narrative entails
+  it. A prediction that says nothing has recall 0 and no precision
 
 Precision of the references themselves stands under the model `reference`. What the checker itself is worth is measured
 on planted claims by `benchmarks/grounding.py`.
@@ -221,17 +222,30 @@ def claims_of(text: str, history: Sequence[Record], vocabulary: Vocabulary) -> l
 
 
 def questions(run: Path, split: str, vocabulary: Vocabulary) -> Iterator[Question]:
-    """What entailment is asked: for each narrative, its claims that the rules cannot check."""
+    """What entailment is asked about each narrative; see `questions_about`."""
     for narrative in narratives(run, split):
         records = [Record.read(purchase) for purchase in narrative.history]
-        if question := _question(narrative, claims_of(narrative.text, records, vocabulary)):
-            yield question
+        found, reference = (claims_of(text, records, vocabulary) for text in (narrative.text, narrative.reference))
+        yield from (question for question in questions_about(narrative, found, reference) if question)
 
 
-def _question(narrative: Narrative, found: Sequence[Claim]) -> Question | None:
+def questions_about(
+    narrative: Narrative, found: Sequence[Claim], reference: Sequence[Claim]
+) -> tuple[Question | None, Question | None]:
+    """What the rules leave open; None where there is nothing to ask.
+
+    Returns:
+        Does the record entail the unchecked claims of the narrative? Does the narrative entail those of its reference
+        that have no facts to compare?
+    """
+    about = (narrative.reviewer_id, f"{narrative.task}, {narrative.model}")
     unchecked = tuple(claim.text for claim in found if claim.supported is None)
-    about = f"{narrative.task}, {narrative.model}"
-    return Question(narrative.reviewer_id, about, unchecked, narrative.history) if unchecked else None
+    open_ = tuple(claim.text for claim in reference if not claim.facts)
+    told = narrative.model != REFERENCE and bool(narrative.text.strip())
+    return (
+        Question(*about, unchecked, narrative.history) if unchecked else None,
+        Question(*about, open_, None, narrative.text) if open_ and told else None,
+    )
 
 
 def checked(
@@ -245,15 +259,17 @@ def checked(
     bar: tqdm,
 ) -> Iterator[dict[str, Any]]:
     """Rows of CLAIMS for every narrative; the counts of each go into `tallies`."""
+
+    def answer(question: Question) -> Sequence[bool | None]:
+        return nli(question, config.nli_threshold) if nli else asked(question) if asked else []
+
     for narrative in narratives(run, split):
         records = [Record.read(purchase) for purchase in narrative.history]
-        found = claims_of(narrative.text, records, vocabulary)
-        entailed: Iterator[bool | None] = iter(())
-        question = _question(narrative, found)
-        if question and nli:
-            entailed = iter(nli(question, config.nli_threshold))
-        elif question and asked:
-            entailed = iter(asked(question))
+        found, reference = (claims_of(text, records, vocabulary) for text in (narrative.text, narrative.reference))
+        by_record, by_narrative = (
+            answer(question) if question else [] for question in questions_about(narrative, found, reference)
+        )
+        entailed = iter(by_record)
         verdicts: list[bool | None] = []
         for claim in found:
             by = "rules"
@@ -271,8 +287,12 @@ def checked(
                 "facts": [{"kind": fact.kind, "text": fact.text, "supported": fact.supported} for fact in claim.facts],
                 "hallucinated": [fact.text for fact in claim.facts if fact.kind in ENTITIES and not fact.supported],
             }
-        reference = claims_of(narrative.reference, records, vocabulary)
-        tallies.add(narrative, found, verdicts, *covered(found, reference))
+        said, compared = covered(found, reference)
+        said += by_narrative.count(True)
+        compared += len(by_narrative) - by_narrative.count(None)
+        if (nli or asked) and not narrative.text.strip():  # nobody need be asked what no words say
+            compared += sum(not claim.facts for claim in reference)
+        tallies.add(narrative, found, verdicts, said, compared)
         bar.update(narrative.model != REFERENCE)
 
 

@@ -24,7 +24,7 @@ from ... import llm, prompts
 from ...config import at_least
 from ...errors import ConfigError, InputError
 from ...llm import Estimate, LLMConfig
-from ...schema import SPLITS, TASKS, check_tasks, rows, split_files
+from ...schema import TASKS, check_tasks, rows, split_files
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -149,7 +149,7 @@ def estimate(run: Path, config: JudgeConfig) -> Estimate:
 
 
 def read_pairs(run: Path, config: JudgeConfig) -> list[Pair]:
-    """The texts to compare, in the order of the run's dataset; a user and task that one side lacks is left out.
+    """The texts to compare, in the order of the run's predictions; a user and task that one side lacks is left out.
 
     Raises:
         ConfigError: there is no language model, or nothing to compare with.
@@ -165,13 +165,13 @@ def read_pairs(run: Path, config: JudgeConfig) -> list[Pair]:
     ours = _texts(run / "evaluation" / "predictions.parquet", config.model_of_run)
     theirs = _texts(Path(config.other), config.model_of_other)
     asked = [(user, task) for user, task in ours if task in config.tasks and (user, task) in theirs]
-    users = dict.fromkeys(user for user, _ in asked)
-    histories = _histories(run, set(list(users)[: config.max_users or None]))
-    order = {task: place for place, task in enumerate(TASKS)}
+    users = list(dict.fromkeys(user for user, _ in asked))[: config.max_users or None]
+    histories = _histories(run, set(users))
     pairs = [
         Pair(user, task, ours[user, task], theirs[user, task], histories[user])
-        for user, task in sorted(asked, key=lambda place: (list(users).index(place[0]), order[place[1]]))
-        if user in histories
+        for user in users
+        for task in config.tasks
+        if (user, task) in ours and (user, task) in theirs
     ]
     if not pairs:
         raise InputError(
@@ -201,9 +201,9 @@ def _texts(path: Path, model: str) -> dict[tuple[str, str], str]:
 
 
 def _histories(run: Path, users: set[str]) -> dict[str, list[dict[str, Any]]]:
+    split = _json(run / "evaluation" / "results.json")["split"]
     return {
         row["reviewer_id"]: row["purchase_history"] or []
-        for split in SPLITS
         for row in rows(split_files(run / "dataset", split), ["reviewer_id", "purchase_history"])
         if row["reviewer_id"] in users
     }
@@ -271,7 +271,7 @@ def families(name: str) -> set[str]:
 def warn_of_relatives(run: Path, config: JudgeConfig) -> list[str]:
     """Tell on stderr, before anything is paid, of judges that are of the family of who wrote; returns what was told."""
     writers: dict[str, str] = {}
-    for folder in (run, Path(config.other or "").parents[1] if config.other else run):
+    for folder in (run, Path(config.other or "").resolve().parent.parent):
         for name, what in _writers(folder).items():
             writers.setdefault(name, what)
     told = [
@@ -309,7 +309,7 @@ def _json(path: Path) -> Mapping[str, Any]:
 
 def _name(config: JudgeConfig) -> str:
     path = Path(config.other or "").resolve()
-    return path.parents[1].name if path.parent.name == "evaluation" else path.name
+    return path.parent.parent.name if path.parent.name == "evaluation" else path.name
 
 
 def _public(name: str) -> str:

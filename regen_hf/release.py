@@ -43,8 +43,18 @@ COPIES = 8
 """A range of hashes is so small that this many copies of its rows fit into the memory set."""
 ROW_GROUP = 1000
 """Users in a row group: small, so that one range of hashes reads few rows of its neighbours."""
-ROWS = pa.schema([("user_hash", pa.string()), ("read", pa.int64()), ("bad_scores", pa.int64()), *ROW])
-"""A row on its way: with the hash it is sorted by, the purchases read, and the scores outside 1..7."""
+ROWS = pa.schema(
+    [
+        ("user_hash", pa.string()),
+        ("read", pa.int64()),
+        ("bad_scores", pa.int64()),
+        ("file", pa.int64()),
+        ("line", pa.int64()),
+        *ROW,
+    ]
+)
+"""A row on its way: with the hash it is sorted by, the purchases read, the scores outside 1..7, and its file (a number)
+and line."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +95,14 @@ def build(run: Path, out: Path, work: Path, config: ReleaseConfig) -> dict[str, 
     shutil.rmtree(work, ignore_errors=True)  # what a killed run left: reading again takes minutes and costs nothing
     work.mkdir(parents=True)
     users: Counter[str] = Counter()
-    with DuckDB(config.memory, work / "spill") as engine:
-        size = _read(engine, find(config.from_release, OPTION), work, out, config, users)
-        reviews = _put_together(engine, size, work, out, config, users)
+    paths = find(config.from_release, OPTION)
+    with (
+        DuckDB(config.memory, work / "spill") as engine,
+        pq.ParquetWriter(out / "rejects.parquet", REJECTS, compression="zstd") as rejects,
+    ):
+        size = _read(engine, paths, work, rejects, config, users)
+        reviews, again = _put_together(engine, size, work, out, config, users)
+        _write_duplicates(paths, again, rejects, config)
         items = _write_items(engine, work, out)
     splits = {split: users[split] for split in SPLITS}
     dropped = {reason: n for reason, n in sorted(users.items()) if n and reason not in ("read", *SPLITS)}
@@ -123,23 +138,28 @@ def _nobody_left(read: int, dropped: dict[str, int], out: Path) -> str:
 # From lines to chunks of rows
 
 
-def _read(engine: DuckDB, paths: list[Path], work: Path, out: Path, config: ReleaseConfig, users: Counter[str]) -> int:
+def _read(
+    engine: DuckDB,
+    paths: list[Path],
+    work: Path,
+    rejects: pq.ParquetWriter,
+    config: ReleaseConfig,
+    users: Counter[str],
+) -> int:
     """Write the rows of each chunk of lines to `work`, sorted by the user's hash; returns their bytes in memory."""
     from tqdm import tqdm
 
     size = number = 0
-    with (
-        tqdm(total=sum(path.stat().st_size for path in paths), unit="B", unit_scale=True, desc="read release") as bar,
-        pq.ParquetWriter(out / "rejects.parquet", REJECTS, compression="zstd") as rejects,
-    ):
+    total = sum(path.stat().st_size for path in paths)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="read release") as bar:
         done = 0
-        for path in paths:
+        for place, path in enumerate(paths):
             lines_read = 0
-            for chunk in chunks(path, max(memory_bytes(config.memory) // 64, 2**20)):
+            for chunk in chunks(path, _chunk_size(config)):
                 if not lines_read:
                     _recognise(path, chunk)
                 lines_read += len(chunk.lines)
-                rows, refused = _rows(engine, chunk, config)
+                rows, refused = _rows(engine, chunk, place, config)
                 users.update(refused["reason"].to_pylist())
                 if len(refused):
                     rejects.write_table(refused)
@@ -151,6 +171,10 @@ def _read(engine: DuckDB, paths: list[Path], work: Path, out: Path, config: Rele
             users["read"] += lines_read
             done += path.stat().st_size
     return size
+
+
+def _chunk_size(config: ReleaseConfig) -> int:
+    return max(memory_bytes(config.memory) // 64, 2**20)
 
 
 def _recognise(path: Path, chunk: Chunk) -> None:
@@ -202,6 +226,7 @@ STRUCTURE = {
     "user": _texts(USER),
     "metadata": _texts(METADATA),
 }
+NARRATIVES = {"last_purchase": LAST_PURCHASE, "user": USER}
 DATES = ["%m/%d/%Y", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]
 TIME = "coalesce(p.review.unix_time, p.review.timestamp)"
 SECONDS = f"""CASE WHEN try_cast({TIME} AS DOUBLE) >= 1e11 THEN floor(try_cast({TIME} AS DOUBLE) / 1000)
@@ -209,8 +234,8 @@ SECONDS = f"""CASE WHEN try_cast({TIME} AS DOUBLE) >= 1e11 THEN floor(try_cast({
 """Times from 1e11 on are milliseconds: as seconds this is the year 5138, as milliseconds the year 1973."""
 
 
-def _rows(engine: DuckDB, chunk: Chunk, config: ReleaseConfig) -> tuple[pa.Table, pa.Table]:
-    """The rows of a chunk of lines, sorted by the user's hash, and the lines that gave none."""
+def _rows(engine: DuckDB, chunk: Chunk, place: int, config: ReleaseConfig) -> tuple[pa.Table, pa.Table]:
+    """The rows of a chunk of lines of the file of this number, sorted by the user's hash, and the lines without one."""
     engine.connection.register("release_lines", chunk.lines)
     table = engine.connection.sql(_query(), params={"keep": config.max_history}).to_arrow_table()
     if len(table) != len(chunk.lines):
@@ -223,6 +248,8 @@ def _rows(engine: DuckDB, chunk: Chunk, config: ReleaseConfig) -> tuple[pa.Table
         "reason": bad["reject"],
         "raw": chunk.raw(pc.subtract(bad["number"], chunk.lines["number"][0])),
     }
+    rows = rows.append_column("line", rows["number"])
+    rows = rows.append_column("file", pa.repeat(pa.scalar(place), len(rows)))
     for unknown in set(ROWS.names) - set(rows.column_names):  # what only this package's own stages tell
         rows = rows.append_column(unknown, pa.nulls(len(rows), ROWS.field(unknown).type))
     return rows.select(ROWS.names).cast(ROWS), pa.table(refused, schema=REJECTS)
@@ -261,6 +288,9 @@ def _query() -> str:
         return f"len(list_filter(r.purchase_history, lambda p: {condition})) > 0"
 
     rating = "try_cast(p.review.rating AS DOUBLE)"
+    narratives = [f"{name}.{part.name}" for name, kind in NARRATIVES.items() for part in kind]
+    bracket = " OR ".join(f"r.{name}[1] IN ('[', '{{')" for name in ("reviewer_id", *narratives))
+    kinds = ", ".join("'/" + name.replace(".", "/") + "'" for name in ("reviewer_id", *narratives))
     return f"""
         SELECT number, reject, md5(reviewer_id)[:8] AS user_hash, reviewer_id,
                len(r.purchase_history) AS read, {bad_scores} AS bad_scores,
@@ -271,6 +301,8 @@ def _query() -> str:
                {metadata} AS metadata, '{RELEASE}' AS narrator, '{RELEASE}' AS rater
         FROM (SELECT number, r, trim(r.reviewer_id) AS reviewer_id,
                      CASE WHEN bad IS NOT NULL THEN bad
+                          WHEN ({bracket}) AND list_has_any(json_type(line, [{kinds}]), ['ARRAY', 'OBJECT'])
+                          THEN 'wrong_type'
                           WHEN coalesce(trim(r.reviewer_id), '') = '' THEN 'missing_user'
                           WHEN coalesce(len(r.purchase_history), 0) = 0 THEN 'missing_history'
                           WHEN {some("coalesce(trim(p.item.asin), '') = ''")} THEN 'missing_item'
@@ -279,7 +311,7 @@ def _query() -> str:
                           WHEN {some(f"coalesce(p.review.rating, '') <> '' AND {rating} IS NULL")} THEN 'invalid_rating'
                           WHEN {some(f"NOT {rating} BETWEEN 1 AND 5")} THEN 'rating_out_of_scale'
                      END AS reject
-              FROM (SELECT number, bad,
+              FROM (SELECT number, line, bad,
                            CASE WHEN bad IS NULL THEN json_transform(line, '{json.dumps(STRUCTURE)}') END AS r
                     FROM (SELECT number, line,
                                  CASE WHEN line IS NULL THEN 'not_utf8'
@@ -297,8 +329,13 @@ def _query() -> str:
 
 def _put_together(
     engine: DuckDB, size: int, work: Path, out: Path, config: ReleaseConfig, users: Counter[str]
-) -> Counter[str]:
-    """Write the splits to `out` and the distinct items of each range to `work`; returns counts of the purchases."""
+) -> tuple[Counter[str], pa.Table]:
+    """Write the splits to `out` and the distinct items of each range to `work`.
+
+    Returns:
+        Counts of the purchases; and `file` and `line` of the lines whose user had one before.
+    """
+    again = []
     counts: Counter[str] = Counter()
     ranges = max(1, -(-COPIES * size // memory_bytes(config.memory)))
     bounds = [f"{place * 2**32 // ranges:08x}" for place in range(ranges)] + ["g"]  # "g" is after every hex digit
@@ -312,7 +349,8 @@ def _put_together(
         rows = rows.append_column("place", pa.array(range(len(rows)), pa.int64()))
         rows = rows.sort_by([("user_hash", "ascending"), ("reviewer_id", "ascending"), ("place", "ascending")])
         first = _first_of_each(rows["reviewer_id"])
-        users["duplicate"] += len(rows) - (pc.sum(first).as_py() or 0)
+        again.append(rows.filter(pc.invert(first)).select(["file", "line"]))
+        users["duplicate"] += len(again[-1])
         rows = rows.filter(first)
         counts["read"] += pc.sum(rows["read"]).as_py() or 0
         counts["bad_scores"] += pc.sum(rows["bad_scores"]).as_py() or 0
@@ -337,7 +375,19 @@ def _put_together(
             path.rename(out / f"{split}-{number:05d}-of-{len(files):05d}.parquet")
         if not files:
             pq.write_table(ROW.empty_table(), out / f"{split}-00000-of-00001.parquet")
-    return counts
+    return counts, pa.concat_tables(again)
+
+
+def _write_duplicates(paths: list[Path], again: pa.Table, rejects: pq.ParquetWriter, config: ReleaseConfig) -> None:
+    """Add these lines to the rejects; for their text, the files that have any are read a second time."""
+    for place, path in enumerate(paths):
+        lines = again.filter(pc.equal(again["file"], place))["line"]
+        for chunk in chunks(path, _chunk_size(config)) if len(lines) else ():
+            here = pc.indices_nonzero(pc.is_in(chunk.numbers, lines.combine_chunks()))
+            if len(here):
+                numbers, reason = chunk.numbers.take(here), ["duplicate"] * len(here)
+                refused = {"file": [str(path)] * len(here), "line": numbers, "reason": reason, "raw": chunk.raw(here)}
+                rejects.write_table(pa.table(refused, schema=REJECTS))
 
 
 def _first_of_each(sorted_ids: pa.ChunkedArray) -> pa.Array:

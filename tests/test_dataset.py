@@ -21,6 +21,7 @@ from huggingface_hub import DatasetCard
 from regen_hf import RegenBuilder, __version__
 from regen_hf.cli import main
 from regen_hf.errors import InputError
+from regen_hf.hub.cards import language
 from regen_hf.schema import NARRATIVES, RATED, ROW, SPLITS, TASKS, features, rows, split_files
 
 
@@ -241,6 +242,18 @@ def test_the_lines_that_the_card_shows_run_as_printed(finished_run, tmp_path, mo
     assert eval(pandas_line, names)["reviewer_id"].to_list() == truth
     assert eval(polars_line, names)["reviewer_id"].to_list() == truth
     assert [row[0] for row in eval(duckdb_line, names).fetchall()] == truth
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [({"backend": "openai", "language": "de"}, "de"), ({"backend": "reference", "language": "en"}, "en"), (None, None)],
+)
+def test_the_language_of_a_card_is_that_of_the_narratives(tmp_path, config, expected):
+    if config:
+        (tmp_path / "narratives").mkdir()
+        made = {"fingerprint": "", "inputs": {"stages": {}, "files": {}}, "counts": {}, "seconds": 1}
+        (tmp_path / "narratives" / "manifest.json").write_text(json.dumps(made | {"config": config}))
+    assert language(tmp_path) == expected
 
 
 def test_the_card_tells_the_hub_all_it_asks_for(finished_run):

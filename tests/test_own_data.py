@@ -237,6 +237,20 @@ def test_iso_dates_are_what_python_takes_them_for(tmp_path_factory, engine, draw
     assert log.cleaned["iso_date"] == len(texts)
 
 
+def test_eight_digits_are_a_day_where_they_can_be_one(read):
+    times = {
+        20230511: 1683763200,
+        "20230511": 1683763200,
+        "19991231": 946598400,
+        20231311: 20231311,
+        1500000000: 1500000000,
+    }
+    rows, log, rejects = read("j.json", [RELEASED | {"unixReviewTime": time} for time in [*times, "20230231"]])
+    assert sorted(row["unix_time"] for row in rows) == sorted(times.values())
+    assert log.cleaned["compact_date"] == 3
+    assert [reject["reason"] for reject in rejects] == ["invalid_time"]
+
+
 # What cleaning changed
 
 

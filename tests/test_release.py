@@ -143,6 +143,7 @@ BAD = {
     "blank_line": lambda line: "  \n",
     "repeated_key": lambda line: json.dumps(line)[:-1] + ', "reviewer_id": "B"}\n',
     "missing_user": lambda line: line | {"reviewer_id": " "},
+    "wrong_type": lambda line: line | {"user": line["user"] | {"profile": ["Buys pens.", "Likes blue."]}},
     "missing_history": lambda line: line | {"purchase_history": []},
     "missing_item": lambda line: line | {"purchase_history": [{"item": {"title": "A pen"}, "review": {}}]},
     "missing_time": lambda line: changed(line, unix_time=None),
@@ -165,7 +166,9 @@ def test_every_line_is_a_user_or_is_counted_with_its_reason_number_and_text(line
     assert [(row["line"], row["reason"]) for row in rejects] == [
         *((111 + place, reason) for place, reason in enumerate(bad)),
         (111 + len(bad), "missing_history"),
+        (111 + len(bad) + 21, "duplicate"),
     ]
+    assert json.loads(rejects[-1]["raw"]) == twice
     assert rejects[0]["raw"] == bad["not_json"].rstrip("\n")
     first = next(
         row for split in SPLITS for row in rows(split_files(out, split)) if row["reviewer_id"] == twice["reviewer_id"]

@@ -29,6 +29,14 @@ def simulated(run: Path) -> bool:
     return bool(manifest(run, "sequences").get("config", {}).get("sample"))
 
 
+def language(run: Path) -> str | None:
+    """The language of the narratives as ISO 639-1, None where there are none; release and rules are English."""
+    if (run / "release").exists():
+        return "en"
+    config = manifest(run, "narratives").get("config", {})
+    return "en" if config.get("backend") == "reference" else config.get("language")
+
+
 def public_name(model: str | None) -> str | None:
     """A model's name without the folders of this machine.
 

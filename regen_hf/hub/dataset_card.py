@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import statistics
 from ..schema import ITEMS, ROW, SPLITS, TASKS, features, split_files
-from .cards import PLACEHOLDER, manifest, public_name, resource, simulated
+from .cards import PLACEHOLDER, language, manifest, public_name, resource, simulated
 from .figures import caption
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def dataset_card(
     shown = "test" if "test" in splits else splits[0]
     return str(
         DatasetCard.from_template(
-            _card_data(folder, name, counts, sample),
+            _card_data(folder, name, counts, sample, language(run)),
             template_path=str(resource("dataset_card") / "template.md"),
             repository=repository,
             address=repository if repository == PLACEHOLDER else f"hf://datasets/{repository}",
@@ -86,7 +86,7 @@ def dataset_card(
     )
 
 
-def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool) -> DatasetCardData:
+def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool, spoken: str | None) -> DatasetCardData:
     from datasets import DatasetInfo, SplitDict, SplitInfo
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCardData
@@ -100,7 +100,7 @@ def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool) ->
     rows = {name: {split: split for split in splits}, items: {"train": "items"}}  # split -> its key in `counts`
     data = DatasetCardData(
         pretty_name="REGEN",
-        language="en",
+        language=spoken,
         license="apache-2.0" if sample else "unknown",
         annotations_creators=["machine-generated"],
         task_categories=["text-generation"],

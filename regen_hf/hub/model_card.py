@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cards import PLACEHOLDER, manifest, public_name, resource, simulated
+from .cards import PLACEHOLDER, language, manifest, public_name, resource, simulated
 from .figures import caption
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def model_card(
     data = ModelCardData(
         library_name="transformers",
         pipeline_tag="text-generation",
-        language="en",
+        language=language(run),
         license="apache-2.0" if sample and not backbone else None,
         base_model=backbone if backbone and backbone == trained["config"]["backbone"] else None,
         datasets=[dataset] if dataset else None,

@@ -28,7 +28,7 @@ REVIEWS = pa.schema(
     ]
 )
 SCHEMAS = {"reviews": REVIEWS, "items": ITEMS}
-FLAGS = ("milliseconds", "iso_date", "rounded_rating", "empty_review")
+FLAGS = ("milliseconds", "iso_date", "compact_date", "rounded_rating", "empty_review")
 """Rules of which a column of the same name says where they applied."""
 MILLISECONDS = 10**11
 """Times from here on are milliseconds: as seconds this is the year 5138, as milliseconds the year 1973."""
@@ -38,6 +38,10 @@ DATE = (
     r"(?: ?(?:Z|UTC|([+-])([0-9]{2}):?([0-9]{2})?))?\s*$"
 )
 """ISO 8601: a day, or a moment with or without an offset; without one it is UTC."""
+
+
+COMPACT_DATE = r"^\s*(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?:\.0)?\s*$"
+"""YYYYMMDD. As seconds these numbers are days of August and September 1970, before there were reviews to log."""
 
 
 def refuse_emails(rows: pa.Table) -> pa.Table:
@@ -90,17 +94,18 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
     import ibis
 
     fields = _complete(fields, REVIEWS.names[1:])
-    number = fields.unix_time.try_cast("float64")
-    date = ibis.ifelse(number.isnull(), _seconds(fields.unix_time), ibis.null("float64"))
+    number, day = _number_or_day(fields.unix_time)
+    date = ibis.ifelse(number.isnull() & day.isnull(), _seconds(fields.unix_time), ibis.null("float64"))
     rating = fields.rating.nullif("").try_cast("float64")
     table = fields.mutate(
         reviewer_id=_stripped(fields.reviewer_id),
         asin=_stripped(fields.asin),
-        time=ibis.coalesce(number, date),
+        time=ibis.coalesce(number, day, date),
         stars=ibis.ifelse(rating.isnan(), ibis.null("float64"), rating),  # pandas writes a missing number as NaN
         has_rating=fields.rating.nullif("").notnull(),
         milliseconds=(number >= MILLISECONDS).fill_null(False),
         iso_date=date.notnull(),
+        compact_date=day.notnull(),
     )
     good_time, good_stars = table.time.between(0, LATEST), table.stars.between(1, 5)
     reject = ibis.cases(
@@ -130,6 +135,7 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         text=table.text,
         milliseconds=table.milliseconds,
         iso_date=table.iso_date,
+        compact_date=table.compact_date,
         rounded_rating=(stars != stars.floor()).fill_null(False),
     )
 
@@ -148,6 +154,19 @@ def typed_items(fields: ir.Table) -> ir.Table:
     )
     texts = (name for name in ITEMS.names if name != "asin")
     return fields.select("number", *_layout(fields), reject=reject, asin=asin, **{name: fields[name] for name in texts})
+
+
+def _number_or_day(text: ir.StringValue) -> tuple[ir.FloatingValue, ir.FloatingValue]:
+    """The number that a text is, null where it is none or is a day as YYYYMMDD; and of such a day the unix seconds."""
+    import ibis
+
+    number = text.try_cast("float64")
+    # Few numbers are looked at as text.
+    is_day = number.between(19000101, 20991231).fill_null(False) & text.re_search(COMPACT_DATE)
+    digits = text.strip()
+    moment = (digits[:4] + "-" + digits[4:6] + "-" + digits[6:8]).try_cast("timestamp")
+    nothing = ibis.null("float64")
+    return ibis.ifelse(is_day, nothing, number), ibis.ifelse(is_day, moment.epoch_seconds().cast("float64"), nothing)
 
 
 def _seconds(text: ir.StringValue) -> ir.FloatingValue:

@@ -267,7 +267,7 @@ def wait_for(process: subprocess.Popen, seen, seconds: float = 120) -> None:
         (
             "evaluate",
             {"evaluation": {"max_users": 0, "max_new_tokens": 60}},
-            "evaluation.keep/*/fused-user_profile.parquet",
+            "evaluation.keep/*/fused-user_profile-0.parquet",
         ),
     ],
 )

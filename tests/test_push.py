@@ -300,7 +300,7 @@ def test_a_push_broken_off_tells_what_is_there_and_the_next_one_completes_it(hub
     message = str(refused.value)
     assert message.startswith("The model org/regen-tiny was not pushed: ")
     assert told in message
-    assert message.endswith("The repository itself was made, and is empty. Pushed before it: org/regen.")
+    assert message.endswith("The repository itself was made, and is empty. On the Hub by now: org/regen.")
     assert commits(hub, "space") == 0
     hub.fault = lambda method, path: None
     before = len(uploads(hub))
@@ -363,6 +363,15 @@ def test_a_push_of_someone_else_in_between_is_not_lost(hub, tiny_run):
     files = hub.files("model", "org/regen-tiny")
     assert files["notes.md"] == b"first"
     assert b"retrained" in files["processor_config.json"]
+
+
+def test_a_tag_that_the_hub_refuses_is_told_apart_from_the_push(hub, finished_run):
+    hub.fault = lambda method, path: 403 if "/tag/" in path else None
+    with pytest.raises(
+        RegenError, match=r"model org/regen-tiny was not tagged v1: .* On the Hub by now: org/regen-tiny"
+    ):
+        list(push(finished_run, "org", ["model"], tag="v1"))
+    assert commits(hub, "model") == 2
 
 
 # What must not leave

@@ -99,11 +99,16 @@ def push(
             plans[part] = changes(files[part], found, folder)
         try:
             commits[part] = _commit(api, part, name, files[part], plans[part], found, private)
-            if tag:
-                _tag(api, part, name, tag, commits[part], found)
         except RegenError as error:
-            raise RegenError(f"The {part} {name} was not pushed: {error} {_so_far(api, repositories, done)}") from error
+            raise RegenError(f"The {part} {name} was not pushed: {error} {_so_far(repositories, done)}") from error
         done.append(part)
+        if tag and not (found and found.tags.get(tag) == commits[part]):
+            try:
+                api.create_tag(name, tag=tag, revision=commits[part], repo_type=PARTS[part])
+            except errors() as error:
+                raise RegenError(
+                    f"The {part} {name} was not tagged {tag}: {reason(error)} {_so_far(repositories, done)}"
+                ) from error
         address = f"{api.endpoint}/{'' if PARTS[part] == 'model' else PARTS[part] + 's/'}{name}"
         yield f"{'pushed' if plans[part] else 'unchanged'} {address}"
     if verified:
@@ -223,15 +228,6 @@ def _commit(api: HfApi, part: str, name: str, files: Files, plan: Changes, there
     return str(commit.oid)
 
 
-def _tag(api: HfApi, part: str, name: str, tag: str, commit: str, there: There | None) -> None:
-    if there and there.tags.get(tag) == commit:
-        return
-    try:
-        api.create_tag(name, tag=tag, revision=commit, repo_type=PARTS[part])
-    except errors() as error:
-        raise RegenError(f"it was pushed, but not tagged {tag}: {reason(error)}") from error
-
-
-def _so_far(api: HfApi, repositories: Mapping[str, str], done: Sequence[str]) -> str:
+def _so_far(repositories: Mapping[str, str], done: Sequence[str]) -> str:
     """What a push that stopped has left on the Hub."""
-    return f"Pushed before it: {', '.join(repositories[part] for part in done)}." if done else "No file was pushed."
+    return f"On the Hub by now: {', '.join(repositories[part] for part in done)}." if done else "No file was pushed."

@@ -457,6 +457,28 @@ def test_what_people_wrote_is_told_of_and_not_taken_for_a_path(tmp_path):
     assert note.startswith("note: 1 e-mail addresses in reviews and narratives. `regen sequences ")
 
 
+def test_users_who_signed_with_their_name_are_counted(tiny_run, tmp_path):
+    shard = tiny_run / "dataset" / "tiny" / "test-00000-of-00001.parquet"
+    table = pq.read_table(shard)
+    rows = table.to_pylist()
+    rows[0]["purchase_history"][0]["review"]["text"] = "Writes well.\n- Jane Doe"
+    rows[1]["user"]["long_summary"] = "Zoë Löwe buys pens."
+    rows[2]["purchase_history"][0]["review"]["text"] = "Jane Doe told me of it."  # another one's name
+    rows[3]["purchase_history"][0]["review"]["summary"] = "From a happy Amazon Customer"
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), shard)
+    raw = tmp_path / "reviews.json"
+    names = ["Jane Doe", "Zoë Löwe", "Max Power", "Amazon Customer"]
+    lines = [{"reviewerID": row["reviewer_id"], "reviewerName": name} for row, name in zip(rows, names, strict=False)]
+    raw.write_text("\n".join(map(json.dumps, lines)) + "\nno json\n")
+    manifest = tiny_run / "sequences" / "manifest.json"
+    inputs = json.loads(manifest.read_text())["inputs"]
+    edited(manifest, inputs=inputs | {"files": {str(raw): {"kind": "reviews", "sha256": "0" * 64}}})
+    notes = list(check({"dataset": {f"tiny/{shard.name}": shard}}, tiny_run))
+    assert notes[0].startswith("note: 2 users have the name that the raw files give them")
+    raw.unlink()
+    assert not list(check({"dataset": {f"tiny/{shard.name}": shard}}, tiny_run))
+
+
 def test_two_spaces_need_two_names(finished_run):
     with pytest.raises(ConfigError, match="Give one another name"):
         list(push(finished_run, "org", names={"metric": "same", "space": "same"}, dry_run=True))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RegenError
 from ..schema import ITEMS, ROW
+from .signatures import signed
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,6 +62,14 @@ def check(repositories: Mapping[str, Mapping[str, Path | bytes]], run: Path) -> 
         raise RegenError(
             "Nothing was pushed: what must not leave this machine is in what would be pushed. Take it out first.\n"
             + "\n".join(found)
+        )
+    users = [path for path in repositories.get("dataset", {}).values() if isinstance(path, Path)]
+    if number := signed(
+        run, [path for path in users if path.suffix == ".parquet" and not path.stem.startswith("items")]
+    ):
+        yield (
+            f"note: {number:,} users have the name that the raw files give them in their reviews or narratives. It may "
+            "be a pen name: have a look at whether it may be told."
         )
     for kind, number in sorted(notes.items()):
         yield (

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.cli import main
+from regen_hf.evaluation.tables import markdown
 from regen_hf.llm.store import Store
 from regen_hf.report import making
 from regen_hf.run import STAGES, Run
@@ -193,10 +194,21 @@ def test_further_evaluations_are_shown_where_they_were_made(tiny_run):
     sides = {"run": {"name": "tiny", "model": "fused"}, "other": {"name": "big", "model": "cf"}, "judges": ["J"]}
     (tiny_run / "judge").mkdir()
     (tiny_run / "judge" / "results.json").write_text(json.dumps({**sides, "tasks": {"user_profile": judged}}))
+    (tiny_run / "comparison").mkdir()
+    grid = [
+        ["Output Feature", "Metrics", "CF"],
+        ["User Profile", "BLEU", "17.5"],
+        ["User Profile", "Similarity", "0.625"],
+    ]
+    compared = f"4 users.\n\n{markdown(grid)}\n\n- CF: run a & b\n\n## Controls\n\n{markdown(grid[:2])}\n"
+    (tiny_run / "comparison" / "comparison.md").write_text(compared)
     assert main(["report", str(tiny_run)]) == 0
     text = Page((tiny_run / "report.html").read_text()).text
     assert "tiny (fused) against big (cf), judged by J." in text["judge"]
     assert re.search(r"position bias: turned\s*user profile\s*6\s*0\.250 \[0\.125, 0\.750\]\s*0\.125", text["judge"])
+    assert re.search(
+        r"4 users.*BLEU\s*17\.5\s*Similarity\s*0\.625\s*CF: run a & b\s*Controls", text["comparison"], re.S
+    )
     shown = text["next_item"]
     assert re.search(r"popularity\s*warm\s*5\s*0\.250 \[0\.125, 0\.500\]", shown)
     assert "most bought first" in shown

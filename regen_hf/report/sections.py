@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -76,6 +77,7 @@ def sections(run: Path) -> list[Section]:
             ("ratings", "Ratings", ratings),
             ("training", "Training", training),
             ("scores", "Scores", evaluation),
+            ("comparison", "Against other runs", comparison),
             *((name, title, _extra(name, about)) for name, (title, about) in EXTRAS.items()),
             ("reading", "Reading the model", reading),
         )
@@ -219,6 +221,23 @@ def evaluation(run: Path) -> Blocks:
     yield Table(
         "How it was measured", ["what", "how"], [[words(name), str(how)] for name, how in measured.items()], True
     )
+
+
+def comparison(run: Path) -> Blocks:
+    """The tables and notes that `regen evaluate RUN1 RUN2 …` left, from their Markdown."""
+    path = run / "comparison" / "comparison.md"
+    title = "Side by side, as in the paper"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    for is_table, group in itertools.groupby((line for line in lines if line), lambda line: line.startswith("|")):
+        if is_table:
+            head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in group)
+            yield Table(title, head, grouped(rows))
+        else:
+            for line in group:
+                if line.startswith("#"):
+                    title = line.strip("# ")
+                else:
+                    yield Text(line.removeprefix("- "))
 
 
 def reading(run: Path) -> Blocks:

@@ -160,7 +160,7 @@ def status(options: argparse.Namespace) -> None:
         else:
             state = "fresh" if run.is_fresh(stage) else "stale"
             seconds, counts = f"{manifest['seconds']:.1f} s", describe(manifest["counts"])
-        print(f"{stage.command:<11} {state:<8} {seconds:>9}  {counts}".rstrip())
+        print(f"{stage.command:<20} {state:<8} {seconds:>9}  {counts}".rstrip())
 
 
 def quickstart(options: argparse.Namespace) -> None:

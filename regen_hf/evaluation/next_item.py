@@ -385,7 +385,7 @@ def summary(folder: Path) -> str:
         "| model | targets | " + " | ".join(names) + " |",
         "|---|---|" + "---|" * len(names),
     ]
-    for group in ("all", "warm", "cold"):
+    for group in ("all", "warm", "cold") if results["targets"]["cold"] else ("all",):
         for model, groups in results["models"].items():
             if groups[group]["n"]:
                 lines.append(

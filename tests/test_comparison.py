@@ -146,6 +146,7 @@ def test_the_tables_are_laid_out_as_the_papers(compared):
     latex = (out / "comparison.tex").read_text()
     assert latex.count(r"\begin{tabular}") == latex.count(r"\end{tabular}") == 2
     assert r"(\%) vs CF" in latex
+    assert "$<$0.001" in latex
     assert "17.71 / 21.07 / 21.92" in latex
     assert not list(out.parent.glob(".*"))
 

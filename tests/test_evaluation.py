@@ -317,6 +317,15 @@ def test_a_model_of_one_half_is_its_own_control():
     assert told["content"] == told["cf"] == "nothing: the model does not read it"
 
 
+def test_the_text_control_may_be_of_the_first_users_alone(finished_run, folders):
+    settings = EvaluationConfig(max_users=3, text_users=1, max_new_tokens=2, tasks=("user_profile",))
+    build(finished_run, *folders, settings)
+    results = json.loads((folders[0] / "results.json").read_text())
+    assert results["models"]["text_history"]["user_profile"]["n"] == 1
+    assert results["models"]["nearest"]["user_profile"]["n"] == 3
+    assert results["about"]["text_history"].endswith("; the first 1 users alone")
+
+
 def test_one_user_alone_is_scored_and_has_nobody_to_be_shuffled_with(finished_run, folders):
     settings = EvaluationConfig(max_users=1, max_new_tokens=8, tasks=("user_profile",))
     build(finished_run, *folders, settings)

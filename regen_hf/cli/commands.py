@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,10 @@ def evaluate(options: argparse.Namespace) -> None:
         out = Path(options.out) if options.out else folders[0] / "comparison"
         compare(folders, out)
         print((out / "comparison.md").read_text(encoding="utf-8"))
+    elif not options.extra:
+        from ..evaluation import report
+
+        print(report.table(json.loads((folders[0] / "evaluation" / "results.json").read_text(encoding="utf-8"))))
 
 
 def _score_file(options: argparse.Namespace, folders: list[Path]) -> None:

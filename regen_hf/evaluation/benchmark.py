@@ -47,7 +47,7 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
         "n_users": len(users),
         "max_users": config.max_users,
         **found,
-        "about": about(trained),
+        "about": about(trained, config.text_users if 0 < config.text_users < len(users) else None),
         "missing_references": {task: sum(not TASKS[task].text(user) for user in users) for task in config.tasks},
         "encoder": encoder_name,
         "decoding": described(config),
@@ -77,8 +77,8 @@ def written_by(name: str, trained: dict[str, Any]) -> str | None:
     return "fused" if name == "text_history" and trained["history"] == "text" else name
 
 
-def about(trained: dict[str, Any]) -> dict[str, str]:
-    """What each model of the results is, for a model trained as `trained`."""
+def about(trained: dict[str, Any], text_users: int | None = None) -> dict[str, str]:
+    """What each model of the results is, for a model trained as `trained`; the text control of some users alone."""
     told = dict(CONTROLS)
     for name in CONTROLS:
         by = written_by(name, trained)
@@ -86,6 +86,8 @@ def about(trained: dict[str, Any]) -> dict[str, str]:
             told[name] = "nothing: the model does not read it"
         elif by != name:
             told[name] = "the model itself, which was trained so"
+        elif name == "text_history" and text_users:
+            told[name] += f"; the first {text_users} users alone"
     return told
 
 

@@ -147,7 +147,7 @@ def compare(runs: Sequence[Path], out: Path, seed: int = 0) -> dict[str, Any]:
             model: {
                 "runs": [one.name for one in of],
                 "seeds": [one.training["seed"] for one in of],
-                "about": "trained so" if model in kinds else CONTROLS[model],
+                "about": "trained so" if model in kinds else of[0].results["about"][model],
             }
             for model, (of, _) in sources.items()
         },

@@ -85,7 +85,7 @@ def markdown(grid: Sequence[Sequence[str]]) -> str:
 def latex(grid: Sequence[Sequence[str]], caption: str) -> str:
     r"""A table in LaTeX (package booktabs) of a header and rows; what stands in the first column is told once.
 
-    >>> print(latex([["task", "% vs CF"], ["user_profile", "+1.0%"], ["user_profile", "–"]], "Scores."))
+    >>> print(latex([["task", "% vs CF"], ["user_profile", "+1.0%"], ["user_profile", "–"]], "p < 0.1."))
     \begin{table}
     \centering
     \begin{tabular}{ll}
@@ -96,7 +96,7 @@ def latex(grid: Sequence[Sequence[str]], caption: str) -> str:
      & -- \\
     \bottomrule
     \end{tabular}
-    \caption{Scores.}
+    \caption{p $<$ 0.1.}
     \end{table}
     """
     lines, before = [], ""
@@ -129,4 +129,4 @@ def _latex_row(cells: Sequence[str]) -> str:
 def _latex_text(text: str) -> str:
     for sign, written in (("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#")):
         text = text.replace(sign, written)
-    return text.replace("–", "--").replace("−", "$-$")
+    return text.replace("–", "--").replace("<", "$<$")

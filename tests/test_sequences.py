@@ -327,9 +327,9 @@ def test_a_build_that_was_interrupted_goes_on_with_the_ranges_that_are_left(make
 
     whole, calls = ranges.write_part, []
 
-    def dying(titled, config, purchases, part):
+    def dying(file, config, purchases, part):
         calls.append(part.parent)
-        whole(titled, config, purchases, part)
+        whole(file, config, purchases, part)
         if len(calls) == 3:
             raise KeyboardInterrupt
 

@@ -27,9 +27,9 @@ from ..engines import DuckDB, Spark, memory_bytes
 from ..errors import ConfigError, InputError
 from ..reviews.formats import ITEM_COLUMNS, chosen
 from ..reviews.reading import Log, Reading, read_items, read_items_of_reviews, read_reviews
-from ..schema import ITEMS, MAX_HISTORY
+from ..schema import MAX_HISTORY
 from .accounting import account, write
-from .histories import best_items
+from .catalogue import read_catalogue, save_catalogue
 from .ranges import build_ranges
 
 DAY = 86400
@@ -146,8 +146,9 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
         if config.engine == "spark":  # opened before the files are read: if it is missing, that is told at once
             engine = stack.enter_context(Spark(config.master, config.memory, work / "spill"))
         item_log, review_log = _read(run, work, reader, engine.chunk_suffix, config)
-        catalogue = reader.to_arrow(best_items(reader.read_parquet(item_log.tables, ITEMS, "items")))
-        done, core = build_ranges(engine, review_log, item_log, catalogue, work, config)
+        file = save_catalogue(reader, item_log.tables, work)
+        done, core = build_ranges(engine, review_log, item_log, file, work, config)
+    catalogue = read_catalogue(file)
     accounting = account(item_log, review_log, catalogue, core, done)
     write(out, item_log, review_log, catalogue, core, done, accounting)
     shutil.rmtree(work / "spill", ignore_errors=True)

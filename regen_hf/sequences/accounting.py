@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from ..reviews.reading import REJECTS, Log
-from ..schema import ITEMS, SEQUENCES, SPLITS
+from ..schema import SEQUENCES, SPLITS
+from .catalogue import write_items
 from .histories import DROPS
 
 
@@ -80,8 +81,7 @@ def write(
         if not shards:
             pq.write_table(SEQUENCES.empty_table(), out / f"{name}-00000-of-00001.parquet")
     (out / "items").mkdir()
-    titled = catalogue.filter(pc.is_valid(catalogue["title"])).filter(core)
-    pq.write_table(titled.select(ITEMS.names).cast(ITEMS), out / "items" / "items.parquet", compression="zstd")
+    write_items(catalogue, core, out / "items" / "items.parquet")
     with pq.ParquetWriter(out / "rejects.parquet", REJECTS, compression="zstd") as writer:
         for path in (*reviews.rejects, *items.rejects):
             table = pq.read_table(path)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..reviews.cleaning import without_empty
 from ..schema import PURCHASE_HISTORY, hash_bound
+from .catalogue import items_at, read_catalogue
 from .histories import DROPS, KEPT
 
 if TYPE_CHECKING:
@@ -27,15 +28,16 @@ DICTIONARY = 2**24
 """Bytes of a column's values that may be written so."""
 
 
-def write_part(titled: pa.Table, config: SequencesConfig, purchases: Iterator[pa.RecordBatch], part: Path) -> None:
+def write_part(file: Path, config: SequencesConfig, purchases: Iterator[pa.RecordBatch], part: Path) -> None:
     """Write some users of one range as `SPLIT.parquet`, and `counts.json`.
 
     Args:
-        titled: the items with a title; the `place` of a purchase is a row of it.
+        file: the catalogue; the `place` of a purchase is a row of it.
         config: gives `k_core`, `max_history`, `min_history` and the shares of the splits.
         purchases: rows of `histories.purchases`, all of these users, sorted by `histories.ORDER`.
         part: an empty folder.
     """
+    catalogue = read_catalogue(file)
     counts: Counter[str] = Counter()
     writers: dict[str, pq.ParquetWriter] = {}
     try:
@@ -48,7 +50,7 @@ def write_part(titled: pa.Table, config: SequencesConfig, purchases: Iterator[pa
                 ("test", "validation", "train"), [0, *bounds], [*bounds, len(users)], strict=True
             ):
                 if start < end:
-                    rows = _rows(users["reviewer_id"][start:end], history, offsets[start : end + 1], titled)
+                    rows = _rows(users["reviewer_id"][start:end], history, offsets[start : end + 1], catalogue)
                     if name not in writers:
                         writers[name] = pq.ParquetWriter(
                             part / f"{name}.parquet",
@@ -115,13 +117,13 @@ def _cut(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> tupl
     return users, history.combine_chunks(), np.concatenate([[0], np.cumsum(kept[stays])])
 
 
-def _rows(users: pa.ChunkedArray, history: pa.Table, offsets: np.ndarray, titled: pa.Table) -> pa.Table:
+def _rows(users: pa.ChunkedArray, history: pa.Table, offsets: np.ndarray, catalogue: pa.Table) -> pa.Table:
     """`schema.SEQUENCES`, the texts of items as dictionaries."""
     history = history.slice(offsets[0], offsets[-1] - offsets[0])
     places, recurs = np.unique(history["place"].to_numpy(), return_inverse=True)
-    catalogue = titled.take(places).combine_chunks()
+    items = items_at(catalogue, places)
     indices = pa.array(recurs, pa.int32())
-    item = {field.name: _recurring(catalogue[field.name].chunk(0), indices) for field in ITEM}
+    item = {field.name: _recurring(items[field.name].chunk(0), indices) for field in ITEM}
     rating = history["rating"]
     review = {
         "summary": without_empty(history["summary"].combine_chunks()),

@@ -31,7 +31,7 @@ has one."""
 
 
 def best_items(items: ir.Table) -> ir.Table:
-    """One record for each asin, in the order of asin, with `records`, how many there were of it.
+    """One record for each asin, with `records`, how many there were of it.
 
     A record with a title is kept before one without, then that with most fields, then that with most text; ties are
     decided by the text itself.
@@ -51,7 +51,7 @@ def best_items(items: ir.Table) -> ir.Table:
         ],
     )
     numbered = items.mutate(place=place, records=items.count().over(group_by=items.asin))
-    return numbered.filter(numbered.place == 0).drop("place").order_by("asin")
+    return numbered.filter(numbered.place == 0).drop("place")
 
 
 def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..engines import DuckDB, Spark, memory_bytes
 from ..reviews.reading import REVIEWS, Log, keep_if_same
+from .catalogue import has_title, read_catalogue
 from .core import core_items, save_baskets
 from .cutting import write_part
 from .histories import ORDER, baskets, purchases
@@ -38,15 +39,15 @@ def build_ranges(
     engine: DuckDB | Spark,
     reviews: Log,
     items: Log,
-    catalogue: pa.Table,
+    file: Path,
     work: Path,
     config: SequencesConfig,
 ) -> tuple[list[Path], pa.Array]:
-    """Folders of finished parquet and counts in the order of the hashes, and which titled items count.
+    """Folders of finished parquet and counts in the order of the hashes, and which items of the catalogue count.
 
     A range of hashes has one folder, or several where the engine works on parts of it at once.
 
-    An item counts unless it is outside of the k-core, where one is asked for.
+    An item counts that has a title, and is in the k-core where one is asked for. `file` is the catalogue.
     """
     ranges = max(1, -(-REVIEW_COPIES * reviews.size // memory_bytes(config.memory)))
     bounds = [f"{place * 2**32 // ranges:08x}" for place in range(ranges)] + ["g"]  # "g" is after every hex digit
@@ -54,17 +55,17 @@ def build_ranges(
     tables = [[str(path.relative_to(work)), path.stat().st_mtime_ns] for path in (*reviews.tables, *items.tables)]
     folder = work / f"histories-{ranges}"
     keep_if_same(folder, [settings, tables])
-    titled = catalogue.filter(pc.is_valid(catalogue["title"]))
-    place = pc.index_in(catalogue["asin"], titled["asin"]).combine_chunks().cast(pa.int64())
+    catalogue = read_catalogue(file)
+    core = titled = has_title(catalogue)
+    place = pc.if_else(titled, pa.arange(0, len(titled)), None)
     parts = [
         partial(engine.read_range, reviews.tables, REVIEWS, "reviews", *pair) for pair in itertools.pairwise(bounds)
     ]
-    table = pa.table({"asin": catalogue["asin"], "place": place, "core": pc.is_valid(place)})
+    table = pa.table({"asin": catalogue["asin"], "place": place, "core": titled})
     known = engine.read_arrow(table, "known")
-    core = pa.repeat(pa.scalar(True), len(titled))
     if config.k_core:
         core = pa.array(_core(engine, parts, known, len(titled), folder, config))
-        known = engine.read_arrow(table.set_column(2, "core", pc.fill_null(core.take(place), False)), "known")
+        known = engine.read_arrow(table.set_column(2, "core", core), "known")
     done = []
     for number in tqdm(range(ranges), desc="histories", unit="range"):
         path = folder / f"{number:05d}"
@@ -73,7 +74,7 @@ def build_ranges(
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             rows = purchases(parts[number](), known, config)
-            engine.write(rows, ORDER, ROW_GROUP, part, partial(write_part, titled, config))
+            engine.write(rows, ORDER, ROW_GROUP, part, partial(write_part, file.resolve(), config))
             os.replace(part, path)
         done += sorted(path.iterdir())
     return done, core
@@ -87,7 +88,7 @@ def _core(
     folder: Path,
     config: SequencesConfig,
 ) -> np.ndarray:
-    """Which of the `count` titled items are in the k-core; purchases that an interrupted run took out are kept."""
+    """Which of the `count` items are in the k-core; purchases that an interrupted run took out are kept."""
     files = []
     for number, part in enumerate(tqdm(parts, desc="k-core", unit="range")):
         path = folder / f"baskets-{number:05d}.npy"

@@ -13,7 +13,7 @@ from transformers import BatchFeature
 from regen_hf.cli import main
 from regen_hf.figures import reading as figures
 from regen_hf.model import RegenForCausalLM, RegenProcessor
-from regen_hf.reading import left_out, soft_tokens
+from regen_hf.reading import ReadingConfig, build, left_out, soft_tokens
 from regen_hf.schema import rows, split_files
 
 from .tiny_model import CF_DIM, CONTENT_DIM, fused, processor
@@ -204,3 +204,15 @@ def test_nobody_left_out_and_all_points_are_fine(tiny_run):
     told = json.loads((tiny_run / "reading" / "results.json").read_text())
     assert told["map"]["kinds"] == {"soft": 64, "cf": 64, "content": 64, "word": 597}
     assert list(dict(figures.draw(tiny_run))) == ["soft_tokens", "soft_token_parts", "norm_shares"]
+
+
+def test_a_control_that_reads_text_is_told_and_has_nothing_to_leave_out(tiny_run, tmp_path):
+    path = tiny_run / "model" / "manifest.json"
+    trained = json.loads(path.read_text())
+    trained["config"]["history"] = "text"
+    path.write_text(json.dumps(trained))
+    counts = build(tiny_run, tiny_run / "reading", tmp_path, ReadingConfig(points=40))
+    assert counts["left_out"] == 0
+    drawn = dict(figures.draw(tiny_run))
+    assert list(drawn) == ["soft_tokens", "soft_token_parts", "norm_shares"]
+    assert all("trained with histories that are text" in figure.get_supxlabel() for figure in drawn.values())

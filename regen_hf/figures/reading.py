@@ -39,6 +39,8 @@ def draw(run: Path) -> Iterator[tuple[str, Any]]:
         if (chosen := np.equal(points["kind"].to_numpy(zero_copy_only=False), kind)).any()
     }
     parts = f"{told['adapter']} adapter; parts: {told['parts'].partition(':')[0]}"
+    if told["history"] != "own":
+        parts += f"; a control, trained with histories that are {told['history']}"
     drawn = ", ".join(f"{len(place):,} {kind}" for kind, place in places.items())
     for name, figure in (("soft_tokens", soft_tokens(places)), ("soft_token_parts", soft_token_parts(places))):
         caption(figure, run, f"{told['map']['method']}, points: {drawn}; {parts}\n{room(told)}")

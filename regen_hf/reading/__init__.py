@@ -50,7 +50,9 @@ def build(run: Path, out: Path, work: Path, config: ReadingConfig) -> dict[str, 
     model = RegenForCausalLM.from_pretrained(run / "model").eval()
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     processor = RegenProcessor.from_pretrained(run / "model")
-    results = soft_tokens.build(run, out, model, processor, config)
-    effects = left_out.build(run, out, model, processor, config.users)
+    history = json.loads((run / "model" / "manifest.json").read_text(encoding="utf-8"))["config"]["history"]
+    results = soft_tokens.build(run, out, model, processor, config) | {"history": history}
+    # A control that reads its history as text has no soft tokens to leave out.
+    effects = left_out.build(run, out, model, processor, 0 if history == "text" else config.users)
     (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return {"items": results["items"], "points": results["map"]["points"], "left_out": effects}

@@ -83,6 +83,12 @@ assert scores["bleu"] > 0 and scores["rougeLsum"] > 0, scores
 assert load_dataset("org/regen", "tiny", split="test", revision="v1").to_list() == users["test"].to_list()
 AutoModelForCausalLM.from_pretrained("org/regen-tiny", revision="v1", trust_remote_code=True)
 
+from pathlib import Path
+from huggingface_hub import snapshot_download
+space = Path(snapshot_download("org/regen-demo", repo_type="space"))
+source = Path(sys.argv[2]).parents[1] / "spaces" / "regen_demo"
+for path in source.glob("*.*"):
+    assert path.name == "README.md" or (space / path.name).read_bytes() == path.read_bytes(), path
 config = json.load(open(hf_hub_download("org/regen-demo", "config.json", repo_type="space")))
 AutoProcessor.from_pretrained(config["model"], revision=config["model_revision"], trust_remote_code=True)
 load_dataset(config["dataset"], config["dataset_config"], split=config["split"], revision=config["dataset_revision"])

@@ -6,6 +6,7 @@ with `= ` tells what was found equal; what differs ends it.
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 SHOPPERS = 4
@@ -86,20 +87,23 @@ def metric(asked: dict[str, Any], name: str, commit: str) -> Any:
 
 
 def space(asked: dict[str, Any], name: str, commit: str) -> Any:
-    """That the app is there, and that the commits which it takes are."""
-    from huggingface_hub import HfApi, SpaceCard, hf_hub_download
+    """That the app and all files of its code are there, and that the commits which it takes are."""
+    from huggingface_hub import HfApi, SpaceCard, snapshot_download
 
-    def download(path: str) -> str:
-        return hf_hub_download(name, path, repo_type="space", revision=commit)
-
-    app = SpaceCard.load(download("README.md")).data.app_file
-    with open(download(app), encoding="utf-8") as file:
-        compile(file.read(), app, "exec")
-    with open(download("config.json"), encoding="utf-8") as file:
-        config = json.load(file)
+    folder = Path(snapshot_download(name, repo_type="space", revision=commit))
+    app = SpaceCard.load(folder / "README.md").data.app_file
+    code = sorted(folder.glob("*.py"))
+    for file in code:
+        compile(file.read_text(encoding="utf-8"), file.name, "exec")
+    if app not in [file.name for file in code]:
+        raise SystemExit(f"{name}: {app} is not there")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for kind in ("model", "dataset"):
         HfApi().repo_info(config[kind], repo_type=kind, revision=config[f"{kind}_revision"])
-    yield f"{app} is there, and loads {config['model']} and {config['dataset']} at commits that are there"
+    yield (
+        f"{app} and {len(code) - 1} files of its code are there, and the commits of {config['model']} and "
+        f"{config['dataset']} that it takes"
+    )
 
 
 if __name__ == "__main__":

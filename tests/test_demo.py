@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import gradio
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -257,6 +258,34 @@ def test_an_answer_that_takes_too_long_is_stopped_and_says_so(space, talkative):
         with pytest.raises(TimeoutError, match=r"took longer than 0 seconds, so it was stopped\. Try again"):
             pieces += ask(history["purchase_history"], "user_profile")
     assert len(pieces) < 3
+
+
+def test_a_visitor_is_told_in_words_that_it_took_too_long(space, talkative, tmp_path, monkeypatch):
+    config = {
+        "model": str(talkative / "model"),
+        "model_revision": "main",
+        "dataset": str(talkative / "dataset"),
+        "dataset_revision": "main",
+        "dataset_config": "tiny",
+        "split": "test",
+        "splits": ["test"],
+        "simulated": True,
+        "limits": {"seconds": 0},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("REGEN_DEMO_CONFIG", str(tmp_path / "config.json"))
+    steps = importlib.import_module("steps")
+    shop = steps.start_from(0)[0]
+    asked = [
+        lambda: list(steps.tell(shop, "user_profile")),
+        lambda: steps.compared(shop, "user_profile"),
+        lambda: list(steps.narrate(shop["history"], "user_profile")),
+    ]
+    for ask in asked:
+        with pytest.raises(gradio.Error, match="took longer than 0 seconds, so it was stopped"):
+            ask()
+    with pytest.raises(gradio.Error, match="The history is empty: choose a shopper above"):
+        steps.compared(steps.start_from(None)[0], "user_profile")
 
 
 def test_a_model_that_does_not_load_is_told_to_whoever_asks(space, tmp_path):

@@ -33,7 +33,7 @@ class EvaluationConfig:
     """Whose users are written about: `test` or `validation`."""
     max_users: int = 100
     """Users written about, the first of the split; 0 for all of them."""
-    text_users: int = 50
+    text_users: int = 25
     """Users with the control `text_history`, the first ones, as a history costs far more as text; 0 for all of them."""
     tasks: tuple[str, ...] = tuple(TASKS)
     """Narratives to write; all six by default."""

@@ -173,6 +173,21 @@ def test_the_page_on_the_tables(whole_run, capsys, monkeypatch):
     assert capsys.readouterr().out.endswith("ROUGE-1 80\n")
 
 
+def test_the_page_on_evaluation(whole_run):
+    with LLMServer() as server:
+        for command in commands("evaluate.md"):
+            assert main(shlex.split(command.replace("http://localhost:8000/v1", server.url))) == 0
+    assert server.bodies
+    names = {}
+    for block in code("evaluate.md"):
+        exec(block, names)
+    assert {claim["verdict"] for claim in names["claims"]} > {"unsupported"}
+    assert names["wrong"]
+    for folder in ("next_item", "grounding", "judge"):
+        assert (whole_run / folder / "results.json").exists()
+    assert (whole_run / "report.html").exists()
+
+
 def test_every_message_of_the_page_on_troubleshooting_is_one_of_the_package():
     told = re.findall(r"^> (.*)$", (PAGES / "troubleshooting.md").read_text(), flags=re.MULTILINE)
     known = list(messages())

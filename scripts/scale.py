@@ -13,6 +13,8 @@ DOCS = ROOT / "docs" / "scale.md"
 BEGIN, END = "<!-- scale: begin -->", "<!-- scale: end -->"
 TARGET = 233_000_000
 """Reviews in all categories of the 2018 release."""
+EARLIER = "earlier_code"
+"""Marks a size that was measured before `regen sequences` changed; measuring it again takes the mark off."""
 NAMES = {"regen": "`regen sequences`", "polars": "Polars", "pandas": "pandas", "hf_datasets": "HF `datasets`"}
 
 
@@ -26,11 +28,12 @@ def section(results: dict) -> str:
     ]
     for size in sizes:
         median = results[size]["median"]
+        mark = " (earlier)" if results[size].get(EARLIER) else ""
         for name, cost in median.items():
             ratio = f"{cost['cpu'] / median['polars']['cpu']:.2f}" if "polars" in median else ""
             runs = results[size]["ratios"]["runs"]
             lines.append(
-                f"| {int(size):,} | {NAMES[name]} | {cost['cpu']:.1f} | {ratio} | {cost['memory']:.2f} | {runs} |"
+                f"| {int(size):,}{mark} | {NAMES[name]} | {cost['cpu']:.1f} | {ratio} | {cost['memory']:.2f} | {runs} |"
             )
     large = sizes[-1]
     cost, times = results[large]["median"]["regen"], TARGET / int(large)
@@ -38,9 +41,11 @@ def section(results: dict) -> str:
         f"{results[two]['median']['regen']['cpu'] / results[one]['median']['regen']['cpu']:.1f} times from "
         f"{int(one):,} to {int(two):,} reviews ({int(two) / int(one):.1f} times as many)"
         for one, two in itertools.pairwise(sizes)
+        if results[one].get(EARLIER) == results[two].get(EARLIER)
     ]
-    first, last = (results[size]["median"]["regen"]["memory"] for size in sizes[-2:])
-    each = (last - first) / (int(large) - int(sizes[-2]))
+    small = [size for size in sizes if results[size].get(EARLIER) == results[large].get(EARLIER)][-2]
+    first, last = (results[size]["median"]["regen"]["memory"] for size in (small, large))
+    each = (last - first) / (int(large) - int(small))
     memory = last + each * (TARGET - int(large))
     loads = ", ".join(f"{results[size]['load']:.0f}" for size in sizes)
     lines += [
@@ -48,15 +53,23 @@ def section(results: dict) -> str:
         f"Each size on {results[large]['cores']} cores with --memory {results[large]['limit']}. Other work ran on the "
         f"machine: its load at the end of each size was {loads}. The CPU of `regen sequences` grew "
         f"{', '.join(growth)}.",
+        *(
+            [
+                "",
+                "Earlier: measured before chunks became Arrow files and purchases were sorted as flat rows.",
+            ]
+            if any(result.get(EARLIER) for result in results.values())
+            else []
+        ),
         "",
         f"For {TARGET:,} reviews, each cost of the {int(large):,} taken {times:.0f} times; memory as it grew from "
-        f"{first:.2f} GB for {int(sizes[-2]):,} reviews to {last:.2f} GB for {int(large):,}:",
+        f"{first:.2f} GB for {int(small):,} reviews to {last:.2f} GB for {int(large):,}:",
         "",
         "| | |",
         "|---|---|",
         f"| CPU | {cost['cpu'] * times / 3600:.1f} hours |",
         f"| time, as on this machine and with its load | {cost['wall'] * times / 3600:.1f} hours |",
-        f"| memory, mostly the items | {memory:.0f} GB |",
+        f"| memory | {memory:.0f} GB |",
         f"| disk: the log, gzip | {results[large]['log_gb'] * times:.0f} GB |",
         f"| disk: the run folder at its fullest | {cost['peak_disk'] * times:.0f} GB |",
         f"| disk: the sequences that stay | {cost['output'] * times:.0f} GB |",

@@ -39,4 +39,9 @@ def test_the_table_has_the_papers_columns(ablation):
     half = {"fused": {"user_profile": {"bleu": {"mean": 40.0, "values": [40.0]}}}}
     table = ablation.paper_table({"fused": {"models": models}, "cf": {"models": half}, "content": {"models": models}})
     row = table.splitlines()[2]
+    with_text = ablation.paper_table(
+        {"fused": {"models": models}, "cf": {"models": half}, "content": {"models": models}, "text": {"models": half}}
+    )
+    assert "| trained on text |" in with_text.splitlines()[0]
+    assert with_text.splitlines()[2].endswith("| 40 |")
     assert row.startswith("| user_profile | bleu | 40 | 50 [45, 55] | 50 [45, 55] | +25.0% | +0.0% |")

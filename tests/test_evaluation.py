@@ -176,6 +176,7 @@ def test_lengths_and_repetition_are_told():
 def test_a_score_over_nothing_is_null_and_lists_of_two_lengths_are_refused():
     nothing = {"mean": None, "low": None, "high": None}
     assert scoring.intervals(metrics.statistics([], [])) == dict.fromkeys(metrics.METRICS, nothing)
+    assert np.isnan([*metrics.scores(np.zeros(len(metrics.STATISTICS)), 0).values()]).all()
     silent = scoring.intervals(metrics.statistics(["", ""], ["a red pen", "glue"]))
     assert silent["bleu"]["mean"] == silent["rougeLsum"]["mean"] == silent["length_ratio"]["mean"] == 0
     # No encoder was given, and there is no word to be distinct.

@@ -66,7 +66,7 @@ def interval(mean: float, drawn: NDArray[np.float64]) -> Interval:
     >>> interval(float("nan"), np.array([]))
     {'mean': None, 'low': None, 'high': None}
     """
-    if np.isnan(mean):
+    if np.isnan(mean) or np.isnan(drawn).all():
         return {"mean": None, "low": None, "high": None}
     low, high = np.nanpercentile(drawn, [2.5, 97.5]).round(12)
     return {"mean": mean, "low": float(low), "high": float(high)}
@@ -81,11 +81,14 @@ def p_value(difference: float, drawn: NDArray[np.float64]) -> float | None:
 
     >>> p_value(1.0, np.array([0.9, 1.0, 1.1])), p_value(0.0, np.array([-1.0, 1.0]))
     (0.25, 1.0)
+    >>> p_value(1.0, np.array([np.nan, -2.0, 2.0])), p_value(1.0, np.array([np.nan]))
+    (1.0, None)
     """
-    if np.isnan(difference):
+    drawn = drawn[~np.isnan(drawn)]  # a resample of texts without a word has no share of distinct ones
+    if np.isnan(difference) or not len(drawn):
         return None
-    # Around its own mean the difference is what chance alone would make of none.
-    beyond = np.abs(drawn - drawn.mean()) >= abs(difference)
+    # Around its own mean the difference is what chance alone would make of none. What rounding alone makes is none.
+    beyond = np.abs(drawn - drawn.mean()) >= abs(difference) - 1e-9
     return float((beyond.sum() + 1) / (len(drawn) + 1))
 
 

@@ -135,6 +135,13 @@ def compare(runs: Sequence[Path], out: Path, seed: int = 0) -> dict[str, Any]:
         cells = {}
         for place, (model, (of, name)) in enumerate(sources.items()):
             pairs = [one.table(name, task) for one in of]
+            for one, (users, _) in zip(of, pairs, strict=True):
+                if users != pairs[0][0]:
+                    raise InputError(
+                        f"{of[0].run} and {one.run} cannot be compared, their narratives of {name} for {task} are of "
+                        f"{len(pairs[0][0])} and {len(users)} users. Evaluate them alike, with the same --text-users "
+                        "on one command line."
+                    )
             cells[model] = Cells(pairs[0][0], [table for _, table in pairs], place)
         found[task] = _compared(cells, seed)
     first = evaluated[0].run
@@ -249,22 +256,34 @@ def _compared(cells: dict[str, Cells], seed: int) -> dict[str, Any]:
     if "fused" not in cells:
         return found
     for model, own in cells.items():
-        if model == "fused" or not own.users:
+        if model == "fused" or not own.users or not cells["fused"].users:
             continue
         both, other, base = cells["fused"], own, drawn
-        if own.users != both.users:  # a control of the first users alone
+        part = own.users != both.users
+        if part:  # a control of the first users alone
             shared = {*own.users} & {*both.users}
             both, other = both.among(shared), own.among(shared)
             base = {"fused": both.drawn(seed), model: other.drawn(seed)}
         here, there = both.values(), other.values()
         for metric in METRICS:
+            if part and metric in ("distinct1", "distinct2", "unique_share"):
+                # How distinct a text is was counted among all users of its model: of more users it is less.
+                nothing = {"mean": None, "low": None, "high": None}
+                found[metric]["versus"][model] = {
+                    "percent": None,
+                    "difference": nothing,
+                    "p": None,
+                    "n": len(other.users),
+                }
+                continue
             difference = float(here[metric].mean() - there[metric].mean())
             change = base["fused"][metric] - base[model][metric]
             level = float(there[metric].mean())
             found[metric]["versus"][model] = {
                 "percent": 100 * difference / level if level > 0 and not np.isnan(difference) else None,
                 "difference": interval(difference, change),
-                "p": p_value(difference, change),
+                # One user tells nothing of others.
+                "p": p_value(difference, change) if len(other.users) > 1 else None,
                 "n": len(other.users),
             }
     return found

@@ -152,7 +152,8 @@ def statistics(
 def scores(sums: NDArray[np.float64], pairs: int) -> dict[str, NDArray[np.float64]]:
     """Every metric from `sums` of statistics over `pairs` pairs, shape (…, statistics) to (…); NaN over nothing."""
     at = {name: sums[..., place] for place, name in enumerate(STATISTICS)}
-    found = {"bleu": _bleu_of(sums[..., :10])} | {name: _ratio(at[name], pairs) for name in (*ROUGE, "similarity")}
+    bleu = _bleu_of(sums[..., :10]) if pairs else np.full(sums.shape[:-1], np.nan)
+    found = {"bleu": bleu} | {name: _ratio(at[name], pairs) for name in (*ROUGE, "similarity")}
     return found | {
         "length_ratio": _ratio(at["tokens"], at["reference_tokens"]),
         "distinct1": _ratio(at["distinct_words"], at["all_words"]),

@@ -178,6 +178,24 @@ def test_a_run_without_vectors_is_told_what_to_do(tiny_run, capsys):
     assert f"Run `regen embeddings {tiny_run}` first" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("which", ["CF", "content"])
+def test_vectors_that_are_no_numbers_are_told_and_rank_nothing_first(tiny_run, capsys, which):
+    from safetensors.numpy import load_file, save_file
+
+    path = tiny_run / "embeddings" / ("cf.safetensors" if which == "CF" else "content_items.npy")
+    if which == "CF":
+        arrays = load_file(path)
+        arrays["item_factors"][3, 0] = np.nan
+        save_file(arrays, path)
+    else:
+        vectors = np.load(path)
+        vectors[3, 0] = np.inf
+        np.save(path, vectors)
+    assert main(["evaluate", str(tiny_run), "--next-item"]) == 1
+    assert f"The {which} vectors of 1 items, such as" in capsys.readouterr().err
+    assert not (tiny_run / "next_item").exists()
+
+
 def test_the_metrics_are_those_of_implicits_evaluation_on_the_same_rankings():
     from implicit.evaluation import ranking_metrics_at_k
 

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import BatchFeature
 
 from regen_hf.cli import main
+from regen_hf.errors import InputError
 from regen_hf.figures import reading as figures
 from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.reading import ReadingConfig, build, left_out, soft_tokens
@@ -85,6 +86,15 @@ def test_the_parts_of_other_adapters_are_what_is_lost_without_them(embeddings, a
 
 def test_a_model_of_one_half_has_the_parts_of_that_half(embeddings):
     assert list(soft_tokens.soft_tokens(embeddings, fused(embedding_mode="cf"))) == ["soft", "cf", "rest"]
+
+
+def test_vectors_that_are_no_numbers_are_told(embeddings):
+    path = embeddings / "embeddings" / "content_items.npy"
+    vectors = np.load(path)
+    vectors[2, 1] = np.nan
+    np.save(path, vectors)
+    with pytest.raises(InputError, match=r"The content vectors of the items of .* not finite.*regen embeddings"):
+        soft_tokens.soft_tokens(embeddings, fused())
 
 
 def test_a_soft_token_that_lies_on_a_word_is_found_there():

@@ -238,11 +238,21 @@ class Recommender:
         settings = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["config"]
         asins = pq.read_table(folder / "items.parquet").column("asin").to_pylist()
         train = user_item_matrix(split_files(run / "dataset", "train"), asins, settings["cf_alpha"])
+        factors = load_file(folder / "cf.safetensors")["item_factors"]
+        content = np.load(folder / "content_items.npy", allow_pickle=False)
+        for name, vectors in (("CF", factors), ("content", content)):
+            # Nothing is greater than a NaN, so that it would rank first.
+            if (wrong := ~np.isfinite(vectors).all(axis=1)).any():
+                raise InputError(
+                    f"The {name} vectors of {wrong.sum()} items, such as {asins[int(wrong.argmax())]!r}, hold values "
+                    f"that are not finite, expected numbers. Run `regen embeddings {run}` again, with other settings "
+                    "if it happens again."
+                )
         return cls(
             asins,
             train,
-            load_file(folder / "cf.safetensors")["item_factors"],
-            np.load(folder / "content_items.npy", allow_pickle=False),
+            factors,
+            content,
             settings["cf_alpha"],
             settings["cf_regularization"],
             config,

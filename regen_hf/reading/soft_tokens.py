@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..errors import missing_extra
+from ..errors import InputError, missing_extra
 from ..schema import item_files, split_files
 from ..statistics import purchases
 
@@ -123,12 +123,21 @@ def soft_tokens(run: Path, model: RegenForCausalLM) -> dict[str, Vectors]:
     and W2 e_s; with another one they are what is lost when that half is zero. `rest` is what is neither: for a linear
     adapter the bias and what marks the place of a purchase, the same for all items. A half that the model does not read
     has no part.
+
+    Raises:
+        InputError: a vector is not finite.
     """
     import torch
     from safetensors.numpy import load_file
 
     factors = load_file(run / "embeddings" / "cf.safetensors")["item_factors"]
     content = np.load(run / "embeddings" / "content_items.npy", mmap_mode="r", allow_pickle=False)
+    for name, vectors in (("CF", factors), ("content", content)):
+        if not np.isfinite(vectors).all():
+            raise InputError(
+                f"The {name} vectors of the items of {run} hold values that are not finite, expected numbers. Run "
+                f"`regen embeddings {run}` again, with other settings if it happens again."
+            )
     adapter, device = model.model.adapter, model.device
     chunks: dict[str, list[Vectors]] = {}
     for start in range(0, len(factors), BATCH):

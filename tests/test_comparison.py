@@ -31,7 +31,7 @@ def worse(text, seed, keep):
     return " ".join(word for word in text.split() if generator.random() < keep) or "nothing"
 
 
-def made_up(finished_run, folder, seed=0, keep=0.9, users=40, **training):
+def made_up(finished_run, folder, seed=0, keep=0.9, users=40, text_users=None, **training):
     """A run as its evaluation leaves it: narratives that keep a share of the reference's words."""
     (folder / "evaluation").mkdir(parents=True)
     (folder / "model").mkdir()
@@ -44,7 +44,7 @@ def made_up(finished_run, folder, seed=0, keep=0.9, users=40, **training):
     for name in CONTROLS:
         share = {"fused": keep, "content": 0.5, "cf": 0.4}.get(name, 0.1)
         for number, user in enumerate(rows(split_files(finished_run / "dataset", "train"), limit=users)):
-            if name == "text_history" and number >= users // 2:
+            if name == "text_history" and number >= (users // 2 if text_users is None else text_users):
                 continue
             for task in tasks:
                 reference = TASKS[task].text(user)
@@ -175,12 +175,13 @@ def edited(run, **changes):
         ("encoder", "measured by different encoders. Name one for all with --encoder"),
         ("seed", "are both CF + Content of seed 0"),
         ("setting", "differ in training.max_steps: 12 and 13"),
+        ("text", "narratives of text_history for purchase_reason are of 20 and 5 users. Evaluate them alike"),
     ],
 )
 def test_mixed_runs_are_refused_with_what_differs(finished_run, runs, tmp_path, case, message):
     users = 30 if case == "users" else 40
     settings = {"seed": 0 if case == "seed" else 1} | ({"max_steps": 13} if case == "setting" else {})
-    other = made_up(finished_run, tmp_path / "other", users=users, **settings)
+    other = made_up(finished_run, tmp_path / "other", users=users, text_users=5 if case == "text" else None, **settings)
     if case == "split":
         edited(other, split="validation")
     elif case == "decoding":
@@ -195,6 +196,30 @@ def test_mixed_runs_are_refused_with_what_differs(finished_run, runs, tmp_path, 
     with pytest.raises(InputError, match=re.escape(message)):
         comparison.compare([runs[0], other], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_one_user_has_no_p_value_and_a_control_of_nobody_no_score(finished_run, tmp_path):
+    runs = [made_up(finished_run, tmp_path / f"run-{seed}", seed, users=1) for seed in (0, 1)]
+    comparison.compare(runs, tmp_path / "out")
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    text = (tmp_path / "out" / "comparison.json").read_text()
+    for task in json.loads(text, parse_constant=refuse)["tasks"].values():
+        for metric in ("bleu", "rougeLsum"):
+            assert task[metric]["versus"]["cf"]["p"] is None
+            assert task[metric]["versus"]["cf"]["difference"]["mean"] is not None
+            nobody = task[metric]["models"]["text_history"]
+            assert (nobody["mean"], nobody["low"], nobody["high"], nobody["n"]) == (None, None, None, 0)
+            assert nobody["values"] == [None, None]
+
+
+def test_shares_of_distinct_words_are_not_compared_between_few_and_many_users(compared):
+    for metrics in compared[0]["tasks"].values():
+        assert metrics["distinct1"]["versus"]["text_history"]["difference"]["mean"] is None
+        assert metrics["distinct1"]["versus"]["cf"]["p"] is not None
+        assert metrics["length_ratio"]["versus"]["text_history"]["p"] is not None
 
 
 @pytest.mark.real_data
@@ -281,9 +306,35 @@ def test_a_run_gives_the_references_and_its_own_predictions_get_its_own_scores(f
     assert results["models"] == own["models"]
     users = sum(1 for _ in rows(split_files(finished_run / "dataset", "test")))
     assert results["missing_predictions"]["fused"] == dict.fromkeys(TASKS, users - 6)
+    assert (
+        f"- `fused` has no prediction for {6 * (users - 6)} narratives" in (tmp_path / "out" / "table.md").read_text()
+    )
+    assert "is scored on the others alone" in capsys.readouterr().out
     pq.write_table(table.slice(0, 1).set_column(0, "reviewer_id", [["nobody"]]), tmp_path / "theirs.parquet")
     assert regen("evaluate", finished_run, "--from", tmp_path / "theirs.parquet") == 1
     assert "1 users who are not in the test split" in capsys.readouterr().err
+
+
+def test_a_model_may_be_called_anything(tmp_path):
+    score_file(written(tmp_path, model=["a|b\n$x_\\^{~}"] * 3), tmp_path / "out")
+    head, rule, *_ = (line for line in (tmp_path / "out" / "table.md").read_text().splitlines() if line[:1] == "|")
+    assert head == "| task | metric | a\\|b $x_\\^{~} |"
+    assert rule == "|---|---|---|"
+    told = r"task & metric & a|b \$x\_\textbackslash{}\textasciicircum{}\{\textasciitilde{}\} \\"
+    assert told in (tmp_path / "out" / "table.tex").read_text().splitlines()
+
+
+def test_predictions_for_users_without_a_reference_make_up_for_no_others(tiny_run, tmp_path):
+    (path,) = split_files(tiny_run / "dataset", "test")
+    table = pq.read_table(path)
+    users = table.to_pylist()
+    users[0]["user"]["profile"] = None
+    pq.write_table(table.from_pylist(users, schema=table.schema), path)
+    written = [{"reviewer_id": user["reviewer_id"], "task": "user_profile", "prediction": "A cook."} for user in users]
+    pq.write_table(pa.Table.from_pylist(written[:-1]), tmp_path / "theirs.parquet")
+    results = score_file(tmp_path / "theirs.parquet", tmp_path / "out", tiny_run)
+    assert results["missing_predictions"] == {"theirs": {"user_profile": 1}}
+    assert results["missing_references"] == {"user_profile": 1}
 
 
 @pytest.mark.parametrize(
@@ -313,6 +364,11 @@ def test_a_file_of_nothing_or_of_something_else_is_told(tmp_path):
     (tmp_path / "text.parquet").write_text("reviewer_id,task")
     with pytest.raises(InputError, match="not readable as parquet"):
         read_predictions(tmp_path / "text.parquet", references=True)
+    damaged = bytearray(written(tmp_path).read_bytes())
+    damaged[4:200] = bytes(196)  # the pages, while the footer is whole
+    (tmp_path / "damaged.parquet").write_bytes(damaged)
+    with pytest.raises(InputError, match="not readable as parquet"):
+        read_predictions(tmp_path / "damaged.parquet", references=True)
     pq.write_table(PREDICTIONS.empty_table(), tmp_path / "empty.parquet")
     with pytest.raises(InputError, match="holds no predictions"):
         read_predictions(tmp_path / "empty.parquet", references=True)

@@ -66,7 +66,11 @@ def score_file(
             )
         references = pa.array([known[pair] for pair in pairs], pa.string())
         table = table.set_column(table.schema.get_field_index("reference"), "reference", references)
-        given = Counter(zip(table.column("model").to_pylist(), table.column("task").to_pylist(), strict=True))
+        given = Counter(
+            (model, task)
+            for model, (user, task) in zip(table.column("model").to_pylist(), pairs, strict=True)
+            if known[user, task]
+        )
         wanted = Counter(task for (_, task), text in known.items() if text)
         missing_predictions = {
             model: {task: wanted[task] - given[model, task] for task in tasks if given[model, task] < wanted[task]}
@@ -118,7 +122,7 @@ def read_predictions(path: Path, references: bool) -> pa.Table:
         raise InputError(f"There is no file {path}, given as --from. Give a parquet file of predictions.")
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
+    except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
         raise InputError(f"{path} is not readable as parquet: {error}. Give a parquet file of predictions.") from None
     lacking = [name for name in (*NEEDED, *(["reference"] if references else [])) if name not in table.column_names]
     if lacking:

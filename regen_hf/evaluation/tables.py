@@ -22,6 +22,19 @@ LABELS = {
 PAPER = ("bleu", "rougeLsum", "similarity")
 """The metrics of the paper's tables."""
 
+SIGNS = str.maketrans(
+    {
+        **{sign: f"\\{sign}" for sign in "_%&#${}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "–": "--",
+        "<": "$<$",
+        ">": "$>$",
+    }
+)
+"""What stands for a sign in LaTeX."""
+
 UNITS = "BLEU and ROUGE in percent, similarity as a cosine"
 
 
@@ -78,7 +91,9 @@ def markdown(grid: Sequence[Sequence[str]]) -> str:
     |---|---|
     | user_profile | 1.0 |
     """
-    lines = ["| " + " | ".join(row) + " |" for row in grid]
+    # Anybody's models are named as they like.
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in grid]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(grid[0]), *lines[1:]])
 
 
@@ -127,6 +142,4 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex_text(text: str) -> str:
-    for sign, written in (("\\", r"\textbackslash "), ("_", r"\_"), ("%", r"\%"), ("&", r"\&"), ("#", r"\#")):
-        text = text.replace(sign, written)
-    return text.replace("–", "--").replace("<", "$<$")
+    return " ".join(text.split()).translate(SIGNS)

@@ -236,5 +236,7 @@ def test_a_cross_encoder_judges_what_the_rules_cannot(tiny_run, tmp_path, capsys
     unlike = nli_model(tmp_path / "unlike", ["bad", "fair", "good"], [0.0, 0.0, 0.0])
     assert main(["evaluate", str(tiny_run), "--grounding", "--nli", unlike]) == 1
     assert "expected one of them to be 'entailment'" in capsys.readouterr().err
+    assert main(["evaluate", str(tiny_run), "--grounding", "--nli", sure, "--nli-threshold", "50"]) == 1
+    assert "expected a probability, at most 1" in capsys.readouterr().err
     assert main(["evaluate", str(tiny_run), "--grounding", "--nli", sure, "--backend", "openai", "--model", "m"]) == 1
     assert "choose one of them" in capsys.readouterr().err

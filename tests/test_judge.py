@@ -204,6 +204,11 @@ def test_a_judge_of_the_writers_family_is_warned_of_before_anything_is_paid(duel
 
 def test_what_cannot_be_compared_is_told(duel, tmp_path, capsys):
     run, other = duel
+    numbers = tmp_path / "numbers.parquet"
+    table = pq.read_table(other)
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("prediction"), "prediction", [[7] * len(table)]), numbers
+    )
     call = ["evaluate", str(run), "--judge"]
     llm = ["--backend", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
     for more, told in (
@@ -215,6 +220,7 @@ def test_what_cannot_be_compared_is_told(duel, tmp_path, capsys):
             "have no user and task in common",
         ),
         ([str(run / "config.yaml"), *llm], "cannot be read as predictions"),
+        ([str(numbers), *llm], "holds the prediction 7 of 'fused', expected a text"),
     ):
         assert main([*call, *more]) == 1
         assert told in capsys.readouterr().err

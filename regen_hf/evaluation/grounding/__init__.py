@@ -77,6 +77,8 @@ class GroundingConfig(LLMConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, 0, "nli_threshold")
+        if self.nli_threshold > 1:
+            raise ValueError(f"nli_threshold was given {self.nli_threshold}, expected a probability, at most 1")
         if self.nli is not None and self.backend != "reference":
             raise ValueError(
                 "nli and a backend are both given; choose one of them to judge what the rules cannot check"

@@ -191,8 +191,10 @@ def _texts(path: Path, model: str) -> dict[tuple[str, str], str]:
             "prediction, as `regen evaluate` writes them."
         ) from None
     found = {(row["reviewer_id"], row["task"]): row["prediction"] or "" for row in table if row["model"] == model}
+    if strange := next((text for text in found.values() if not isinstance(text, str)), None):
+        raise InputError(f"{path} holds the prediction {strange!r} of {model!r}, expected a text.")
     if not found:
-        models = sorted({row["model"] for row in table})
+        models = sorted({str(row["model"]) for row in table})
         raise InputError(
             f"{path} has no narratives of {model!r}, it has those of {', '.join(models)}. Name one of them with "
             "--model-of-run or --model-of-other."

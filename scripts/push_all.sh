@@ -5,13 +5,22 @@
 #   scripts/push_all.sh my-org runs/office runs/clothing
 #   scripts/push_all.sh my-org runs/sample
 set -euo pipefail
-namespace=$1
-shift
+if (($# < 2)); then
+    echo "usage: scripts/push_all.sh NAMESPACE RUN…" >&2
+    exit 2
+fi
+namespace=$1 first=$2
+shift 2
 
+regen push "$first" --namespace "$namespace" --dry-run
 for run in "$@"; do
-    regen push "$run" --namespace "$namespace" --dry-run
+    regen push "$run" --namespace "$namespace" --dataset --model --dry-run
 done
+# The first run brings all four, so that its cards name metric and demo at once and a second push changes nothing.
+regen push "$first" --namespace "$namespace" --verify
 for run in "$@"; do
     regen push "$run" --namespace "$namespace" --dataset --model --verify
 done
-regen push "$1" --namespace "$namespace" --metric --space --verify
+if (($# > 0)); then # the demo takes the dataset with all runs in it
+    regen push "$first" --namespace "$namespace" --space --verify
+fi

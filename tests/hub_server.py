@@ -275,7 +275,12 @@ class HubServer:
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
         about = {"private": private, "sdk": asked.get("sdk"), "branches": {}, "tags": {}, "commits": {}}
         attributes = self.entry("".join(f"*{end} filter=lfs\n" for end in LFS_SUFFIXES).encode(), lfs=False)
-        self.add_commit(kind, repo, about, "main", "initial commit", {".gitattributes": attributes})
+        files = {".gitattributes": attributes}
+        if asked.get("sdk") == "static":  # the Hub begins a page for its owner
+            files |= {
+                name: self.entry(b"Welcome to your static Space!", lfs=False) for name in ("index.html", "style.css")
+            }
+        self.add_commit(kind, repo, about, "main", "initial commit", files)
         return {"url": url, "name": repo}
 
     def delete(self, user, body, query):

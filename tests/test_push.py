@@ -199,7 +199,7 @@ def test_the_commands_of_the_page_push_as_it_says(hub, finished_run, tmp_path, m
     assert "modeling_regen.py" in hub.files("model", "org/my-teller")
 
 
-@pytest.mark.parametrize("fails", [None, "runs/b --namespace org --dry-run", "runs/a --namespace org --dataset"])
+@pytest.mark.parametrize("fails", [None, "--dataset --model --dry-run", "runs/a --namespace org --verify"])
 def test_the_script_pushes_all_runs_after_a_dry_run_of_all(tmp_path, fails):
     """With a `regen` that only notes how it was called."""
     stand_in = tmp_path / "regen"
@@ -213,13 +213,53 @@ def test_the_script_pushes_all_runs_after_a_dry_run_of_all(tmp_path, fails):
     assert done.returncode == (fails is not None)
     expected = [
         "push runs/a --namespace org --dry-run",
-        "push runs/b --namespace org --dry-run",
-        "push runs/a --namespace org --dataset --model --verify",
+        "push runs/b --namespace org --dataset --model --dry-run",
+        "push runs/a --namespace org --verify",
         "push runs/b --namespace org --dataset --model --verify",
-        "push runs/a --namespace org --metric --space --verify",
+        "push runs/a --namespace org --space --verify",
     ]
     called = (tmp_path / "called").read_text().splitlines()
     assert called == expected[: next((n + 1 for n, line in enumerate(expected) if fails and fails in line), None)]
+
+
+def test_the_script_tells_how_it_is_called():
+    done = subprocess.run([ROOT / "scripts" / "push_all.sh", "org"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "usage: scripts/push_all.sh NAMESPACE RUN…\n")
+
+
+def test_what_the_script_pushes_is_linked_at_once_and_a_second_time_changes_nothing(
+    hub, finished_run, tiny_run, tmp_path, monkeypatch, capsys
+):
+    for name in ("", "-items"):
+        (tiny_run / "dataset" / f"tiny{name}").rename(tiny_run / "dataset" / f"other{name}")
+    card = tiny_run / "dataset" / "README.md"
+    card.write_text(re.sub(r"\btiny\b", "other", card.read_text()))
+    (tmp_path / "regen").write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/called\n')
+    (tmp_path / "regen").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run([ROOT / "scripts" / "push_all.sh", "org", finished_run, tiny_run], env=environment, check=True)
+    called = (tmp_path / "called").read_text().splitlines()
+    monkeypatch.setattr("regen_hf.hub.publishing.verify", lambda run, pushed: [])
+    repositories = {**REPOSITORIES, "other": ("model", "org/regen-other")}
+
+    def after_the_script():
+        capsys.readouterr()
+        for command in called:
+            assert main(shlex.split(command)) == 0, command
+        return {part: hub.load(kind, name)["branches"]["main"] for part, (kind, name) in repositories.items()}
+
+    first = after_the_script()
+    assert after_the_script() == first
+    assert "\npushed" not in capsys.readouterr().out
+    config = json.loads(hub.files("space", "org/regen-demo")["config.json"])
+    assert (config["model"], config["model_revision"]) == ("org/regen-tiny", first["model"])
+    assert config["dataset_revision"] == first["dataset"]  # with both runs in it
+    cards = {part: hub.files(*repositories[part])["README.md"].decode() for part in ("model", "other", "dataset")}
+    assert "org/regen_narrative" in cards["model"]
+    assert "org/regen_narrative" in cards["other"]
+    assert "org/regen-demo" in cards["model"]
+    assert "org/regen-demo" not in cards["other"]  # it shows the first run's model
+    assert cards["dataset"].count("spaces/org/regen-demo") == 1
 
 
 # What keeps a push from starting
@@ -289,7 +329,26 @@ def test_a_repository_made_by_hand_and_still_empty_is_filled(hub, finished_run):
     assert "modeling_regen.py" in hub.files("model", "org/regen-tiny")
 
 
+def test_a_dataset_card_that_cannot_be_read_is_told_in_a_sentence(hub, finished_run):
+    hub.put("dataset", "org/regen", {"README.md": b"---\nconfigs: [\n---\n"})
+    with pytest.raises(RegenError, match=r"org/regen was not pushed: it exists, and the YAML .* cannot be read"):
+        list(push(finished_run, "org"))
+    assert not [request for request in hub.requests if request[0] in ("POST", "PUT", "DELETE")]
+
+
 # What breaks on the way
+
+
+def test_a_page_that_was_made_and_not_filled_is_filled_by_the_next_push(hub, finished_run):
+    hub.fault = lambda method, path: 500 if path.endswith("/spaces/org/regen_narrative/commit/main") else None
+    with pytest.raises(RegenError, match="The repository itself was made, and is empty"):
+        list(push(finished_run, "org", ["metric"]))
+    hub.fault = lambda method, path: None
+    list(push(finished_run, "org", ["metric"]))
+    assert {"metrics.py", "regen_narrative.py"} <= set(hub.files("space", "org/regen_narrative"))
+    hub.put("space", "writer/regen_narrative", {"index.html": b"somebody's page"})
+    with pytest.raises(RegenError, match=r"holds something else \(index\.html\)"):
+        list(push(finished_run, "writer", ["metric"]))
 
 
 @pytest.mark.parametrize(("status", "told"), [(500, "scripted"), (412, "someone else"), (409, "someone else")])
@@ -431,6 +490,13 @@ def test_what_the_environment_keeps_secret_is_not_pushed(tmp_path, monkeypatch):
     monkeypatch.setenv("OUR_SERVER_API_KEY", "correct-horse-battery")
     with pytest.raises(RegenError, match="what the environment variable OUR_SERVER_API_KEY is set to"):
         list(check({"space": {"app.py": b"key = 'correct-horse-battery'"}}, tmp_path))
+
+
+def test_folders_that_the_run_was_given_are_known_whatever_they_are_called(hub, tiny_run):
+    manifest = tiny_run / "model" / "manifest.json"
+    edited(manifest, config=json.loads(manifest.read_text())["config"] | {"backbone": "/lustre/llms/one"})
+    edited(tiny_run / "model" / "generation_config.json", source="/lustre/llms/one/v2")
+    assert private(tiny_run).splitlines()[1:] == ["  generation_config.json of the model holds a path of this machine"]
 
 
 @pytest.mark.parametrize("user", ["Jane Doe", "jane@example.com"])

@@ -253,6 +253,8 @@ def merged_card(card: str, other: str) -> str:
 def _by_config(before: Any, own: Any) -> list[dict[str, Any]]:
     """Entries of two lists by `config_name`: those of `own` in place of those of the same name, new ones at the end."""
     entries = {
-        entry["config_name"]: entry for part in (before, own) for entry in (part if isinstance(part, list) else [part])
+        entry.get("config_name", "default"): entry
+        for part in (before, own)
+        for entry in (part if isinstance(part, list) else [part])
     }
     return list(entries.values())

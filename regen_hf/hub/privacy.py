@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RegenError
+from ..run import read_manifest
 from ..schema import ITEMS, ROW
 from .signatures import signed
 
@@ -88,10 +89,24 @@ def _known(run: Path) -> dict[str, str]:
         home + "/": "the path of your home folder" if len(home) > 1 else "",
         get_token() or "": "your token of the Hub",
     }
+    for path in sorted(_folders(run)):
+        known.setdefault(path, "a path of this machine")
     for name, value in os.environ.items():
         if ENVIRONMENT.search(name) and len(value) >= 12 and value not in known:  # shorter: no secret, as "EMPTY"
             known[value] = f"what the environment variable {name} is set to"
     return {text: what for text, what in known.items() if text and what}
+
+
+def _folders(run: Path) -> set[str]:
+    """Where the run found its raw files and models, whatever a machine calls such folders."""
+    found: set[str] = set()
+    for folder in ("sequences", "release", "narratives", "ratings", "embeddings", "model", "evaluation"):
+        made = read_manifest(run / folder) or {}
+        found |= {value for value in made.get("config", {}).values() if isinstance(value, str)}
+        found |= {str(Path(file).parent) for file in made.get("inputs", {}).get("files", {})}
+    home = str(run.resolve())
+    # At least two folders deep: "/data" may stand in any address.
+    return {path for path in found if path.count("/") > 1 and Path(path).is_absolute() and not path.startswith(home)}
 
 
 def _look(path: str, content: Path | bytes, known: Mapping[str, str], notes: Counter[str]) -> Iterator[str]:

@@ -11,7 +11,7 @@ from .contents import PARTS, Files, check_parts, contents, default_names
 from .dataset_card import merged_card
 from .privacy import check
 from .refusals import check_token, errors, is_unreachable, reason
-from .there import Changes, There, changes, described, look, refuse_foreign, size
+from .there import Changes, There, changes, described, look, refuse_foreign, settings, size
 from .verification import verify
 
 if TYPE_CHECKING:
@@ -53,7 +53,11 @@ def push(
     repositories = _repositories(folder, namespace, names or {})
     api = HfApi()
     there = _look(api, namespace, repositories, chosen, private, tag, dry_run)
-    linked = {part: name for part, name in repositories.items() if part in chosen or there is None or there[part]}
+    linked = {
+        part: name
+        for part, name in repositories.items()
+        if part in chosen or there is None or ((found := there[part]) and _belongs(found, repositories))
+    }
     if "space" in chosen and (missing := {"model", "dataset"} - linked.keys()):
         lacking = " and ".join(f"the {part} {repositories[part]}" for part in sorted(missing))
         raise RegenError(
@@ -178,6 +182,11 @@ def _look(
     except RegenError as error:
         raise RegenError(_nothing(part, repositories, str(error))) from error
     return there
+
+
+def _belongs(there: There, repositories: Mapping[str, str]) -> bool:
+    """Whether a repository that is not pushed is linked to the others: a demo of another run's model is not."""
+    return there.part != "space" or settings(there).get("model") == repositories["model"]
 
 
 def _nothing(part: str, repositories: Mapping[str, str], why: str) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RegenError
 from .contents import PARTS, Files, is_own
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EVERYWHERE = (".gitattributes", "README.md", "LICENSE")
 """Files of a repository that was made by hand and is still empty."""
+NEW_PAGE = ("index.html", "style.css")
+"""What the Hub puts into a static Space when it is made."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class There:
     """Its README.md."""
     config: str | None
     """Its config.json."""
+    untouched: bool = False
+    """A page on which nothing was pushed since it was made."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,17 @@ def look(api: HfApi, part: str, name: str) -> There | None:
 
     tags = {tag.name: tag.target_commit for tag in api.list_repo_refs(name, repo_type=kind).tags}
     return There(
-        part, name, str(info.sha), bool(info.private), tags, files, card=read("README.md"), config=read("config.json")
+        part,
+        name,
+        str(info.sha),
+        bool(info.private),
+        tags,
+        files,
+        card=read("README.md"),
+        config=read("config.json"),
+        untouched=part == "metric"
+        and set(files) <= {*EVERYWHERE, *NEW_PAGE}
+        and len(api.list_repo_commits(name, repo_type=kind, revision=info.sha)) == 1,
     )
 
 
@@ -94,30 +108,52 @@ def refuse_foreign(there: There) -> None:
     Raises:
         RegenError: with what is in it.
     """
-    others = sorted(set(there.files) - set(EVERYWHERE))
+    others = sorted(set(there.files) - {*EVERYWHERE, *(NEW_PAGE if there.untouched else ())})
     if others and not _is_ours(there):
         raise RegenError(
             f"it exists and holds something else ({', '.join(others[:3])}{', …' if len(others) > 3 else ''}). Choose "
             f"another name with --{there.part}-name."
         )
+    if there.part == "dataset" and there.card and config_names(there.card) is None:
+        raise RegenError(
+            "it exists, and the YAML at the top of its README.md cannot be read. Correct it there, or choose another "
+            "name with --dataset-name."
+        )
 
 
 def _is_ours(there: There) -> bool:
     if there.part == "dataset":
-        from huggingface_hub import DatasetCard
-
-        configs = DatasetCard(there.card or "", ignore_metadata_errors=True).data.get("configs") or []
-        names = {config.get("config_name") for config in configs}
+        names = config_names(there.card or "") or set()
         return any(f"{name}-items" in names for name in names)
     if there.part == "metric":
         return f"{there.name.split('/')[1]}.py" in there.files
+    config = settings(there)
+    return config.get("model_type") == "regen" if there.part == "model" else {"model", "dataset"} <= set(config)
+
+
+def settings(there: There) -> dict[str, Any]:
+    """What its config.json holds, nothing where that is no object."""
     try:
         config = json.loads(there.config or "")
     except ValueError:
-        return False
-    if not isinstance(config, dict):
-        return False
-    return config.get("model_type") == "regen" if there.part == "model" else {"model", "dataset"} <= set(config)
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def config_names(card: str) -> set[str] | None:
+    r"""The configs that a dataset card names, None where the YAML at its top cannot be read.
+
+    >>> config_names("---\nconfigs: [{config_name: a}]\n---\n"), config_names("---\nconfigs: [\n---\n")
+    ({'a'}, None)
+    """
+    import yaml
+    from huggingface_hub import DatasetCard
+
+    try:
+        configs = DatasetCard(card).data.get("configs") or []
+        return {str(config["config_name"]) for config in configs}
+    except (yaml.YAMLError, ValueError, TypeError, KeyError):
+        return None
 
 
 def changes(files: Files, there: There | None, run: Path) -> Changes:

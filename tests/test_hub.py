@@ -207,7 +207,7 @@ def test_what_is_pushed_is_what_is_on_disk_in_one_commit_each(pushed, finished_r
         ),
         "space": (ROOT / "spaces" / "regen_demo", set(), {}),
     }
-    made = {"model": {".eval_results/regen.yaml"}, "space": {"config.json"}}
+    made = {"model": {".eval_results/regen.yaml"}, "space": {"config.json"}, "metric": {"style.css"}}
     for part, (source, figures, more) in sources.items():
         kind, name = REPOSITORIES[part]
         files = hub.files(kind, name)
@@ -244,13 +244,14 @@ def test_the_push_verified_all_that_it_pushed(pushed, finished_run):
     ]
 
 
-@pytest.mark.parametrize("part", ["dataset", "model", "space"])
+@pytest.mark.parametrize("part", ["dataset", "model", "space", "app"])
 def test_what_comes_back_other_than_it_is_here_is_found(pushed, tiny_run, tmp_path, part):
     hub, _ = pushed
     asked = {
-        "pushed": {part: (REPOSITORIES[part][1], "v1")},
+        "pushed": {part: (REPOSITORIES.get(part, ("", ""))[1], "v1")},
         "configs": {"tiny": {"test": [str(tiny_run / "dataset" / "tiny" / "test-00000-of-00001.parquet")]}},
         "model": str(tiny_run / "model"),
+        "space": str(ROOT / "spaces" / "regen_demo"),
     }
     if part == "dataset":
         (shard,) = asked["configs"]["tiny"]["test"]
@@ -261,19 +262,18 @@ def test_what_comes_back_other_than_it_is_here_is_found(pushed, tiny_run, tmp_pa
         name = next(name for name in tensors if "adapter" in name and tensors[name].any())
         save_file({**tensors, name: tensors[name] * 2}, weights, metadata={"format": "pt"})
     else:
-        config = json.loads(hub.files("space", "org/regen-demo")["config.json"]) | {"model_revision": "0" * 40}
-        asked["pushed"] = {"space": ("org/other-demo", "main")}
-        hub.put(
-            "space",
-            "org/other-demo",
-            hub.files("space", "org/regen-demo") | {"config.json": json.dumps(config).encode()},
-        )
+        files = hub.files("space", "org/regen-demo")
+        config = json.loads(files["config.json"]) | {"model_revision": "0" * 40}
+        other = {"style.css": b""} if part == "app" else {"config.json": json.dumps(config).encode()}
+        asked["pushed"] = {"space": (f"org/other-{part}", "main")}
+        hub.put("space", f"org/other-{part}", files | other)
     done = call(["-P", ROOT / "regen_hf/hub/loaded_back.py"], tmp_path, hub.url, stdin=json.dumps(asked))
     assert done.returncode == 1
     told = {
         "dataset": "tiny, test: rows 0 to ",
         "model": "org/regen-tiny: the logits of 4 users differ",
         "space": "Revision Not Found",
+        "app": "org/other-app: style.css differs from the one on disk",
     }
     assert told[part] in done.stderr.strip().splitlines()[-1]
 

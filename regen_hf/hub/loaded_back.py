@@ -87,7 +87,7 @@ def metric(asked: dict[str, Any], name: str, commit: str) -> Any:
 
 
 def space(asked: dict[str, Any], name: str, commit: str) -> Any:
-    """That the app and all files of its code are there, and that the commits which it takes are."""
+    """The files of the app, beside those on disk, and that the commits which it takes are there."""
     from huggingface_hub import HfApi, SpaceCard, snapshot_download
 
     folder = Path(snapshot_download(name, repo_type="space", revision=commit))
@@ -97,12 +97,17 @@ def space(asked: dict[str, Any], name: str, commit: str) -> Any:
         compile(file.read_text(encoding="utf-8"), file.name, "exec")
     if app not in [file.name for file in code]:
         raise SystemExit(f"{name}: {app} is not there")
+    made = ("README.md", "config.json")  # by the push
+    for file in sorted(path for path in Path(asked["space"]).glob("*.*") if path.name not in made):
+        there = folder / file.name
+        if not there.exists() or there.read_bytes() != file.read_bytes():
+            raise SystemExit(f"{name}: {file.name} differs from the one on disk")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for kind in ("model", "dataset"):
         HfApi().repo_info(config[kind], repo_type=kind, revision=config[f"{kind}_revision"])
     yield (
-        f"{app} and {len(code) - 1} files of its code are there, and the commits of {config['model']} and "
-        f"{config['dataset']} that it takes"
+        f"{app} and {len(code) - 1} files of its code are equal, and the commits of {config['model']} and "
+        f"{config['dataset']} that it takes are there"
     )
 
 

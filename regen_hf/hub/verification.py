@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..errors import RegenError
 from ..schema import SPLITS, item_files, split_files
-from .space import config_name
+from .cards import resource
+from .space import APP, config_name
 
 PROGRAM = Path(__file__).with_name("loaded_back.py")
 
@@ -43,6 +44,7 @@ def verify(run: Path, pushed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
         },
         "model": str((run / "model").resolve()),
         "metric": str(Path(__file__).parents[1] / "evaluation" / "regen_narrative.py"),
+        "space": str(resource(APP).resolve()),
     }
     with tempfile.TemporaryDirectory() as cache:
         environment = {key: value for key, value in os.environ.items() if not CACHES.fullmatch(key)}

@@ -260,7 +260,9 @@ def test_an_answer_that_takes_too_long_is_stopped_and_says_so(space, talkative):
     assert len(pieces) < 3
 
 
-def test_a_visitor_is_told_in_words_that_it_took_too_long(space, talkative, tmp_path, monkeypatch):
+@pytest.fixture
+def served_here(space, talkative, tmp_path, monkeypatch):
+    """The steps of the Space in this process, with no time for an answer."""
     config = {
         "model": str(talkative / "model"),
         "model_revision": "main",
@@ -274,7 +276,11 @@ def test_a_visitor_is_told_in_words_that_it_took_too_long(space, talkative, tmp_
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     monkeypatch.setenv("REGEN_DEMO_CONFIG", str(tmp_path / "config.json"))
-    steps = importlib.import_module("steps")
+    return importlib.import_module("steps")
+
+
+def test_a_visitor_is_told_in_words_that_it_took_too_long(served_here):
+    steps = served_here
     shop = steps.start_from(0)[0]
     asked = [
         lambda: list(steps.tell(shop, "user_profile")),
@@ -286,6 +292,22 @@ def test_a_visitor_is_told_in_words_that_it_took_too_long(space, talkative, tmp_
             ask()
     with pytest.raises(gradio.Error, match="The history is empty: choose a shopper above"):
         steps.compared(steps.start_from(None)[0], "user_profile")
+    assert steps.page_of("test", 0, 0, None)[0] == 1  # the field for the page was emptied
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "told"),
+    [
+        ("narrate", ([], ["user_profile"]), "Unknown task"),
+        ("recommend", ([{"item": {"asin": ["A"]}}], 3), '"asin" is a list, expected a text or a number'),
+        ("narrate", ([{"item": {}, "review": {"rating": 10**400}}], "user_profile"), '"rating" is too large'),
+        ("recommend", ([], None), "n is how many items"),
+        ("search", (5,), "are a text"),
+    ],
+)
+def test_what_a_program_asks_with_is_checked(served_here, name, arguments, told):
+    with pytest.raises(gradio.Error, match=told):
+        list(getattr(served_here, name)(*arguments))
 
 
 def test_a_model_that_does_not_load_is_told_to_whoever_asks(space, tmp_path):
@@ -480,6 +502,9 @@ def test_the_other_tabs_compare_recommend_explore_and_tell_about(browser, talkat
     expect(shown.first).to_contain_text("test 1")
     page.get_by_role("button", name="Next →").click()
     expect(shown.first).to_contain_text("test 7")
+    page.get_by_label("Page").fill("")
+    page.get_by_role("button", name="Next →").click()
+    expect(shown.first).to_contain_text("test 1")
     page.get_by_label("Split").click()
     page.get_by_role("option", name="train").click()
     expect(shown.first).to_contain_text("train 1")

@@ -208,8 +208,8 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
     filters: list[Any] = [split, rated, rich]
     gr.on([explore.select, page.submit], page_of, [*filters, page], [page, where, rows], **PRIVATE)
     gr.on([each.change for each in filters], lambda *kept: page_of(*kept, 1), filters, [page, where, rows], **PRIVATE)
-    back.click(lambda *kept: page_of(*kept[:-1], kept[-1] - 1), [*filters, page], [page, where, rows], **PRIVATE)
-    on.click(lambda *kept: page_of(*kept[:-1], kept[-1] + 1), [*filters, page], [page, where, rows], **PRIVATE)
+    back.click(lambda *kept: page_of(*kept[:-1], (kept[-1] or 1) - 1), [*filters, page], [page, where, rows], **PRIVATE)
+    on.click(lambda *kept: page_of(*kept[:-1], (kept[-1] or 0) + 1), [*filters, page], [page, where, rows], **PRIVATE)
     rows.click(take, None, [*changed, tabs], **quick, **PRIVATE)
     drawn.expand(figures, None, pictures, **PRIVATE)
     about_tab.select(about, None, facts, **PRIVATE)

@@ -20,6 +20,7 @@ CONFIG = json.loads(
 MAX_PURCHASES = 50
 MAX_REVIEW = 500
 MAX_FIELD = 10_000
+MAX_NUMBER = 10**15
 N_NEXT = 6
 PAGE = 6
 NOTHING_TOLD = "Press <b>Tell me</b>: the answer appears here, word by word, and the history shows what it comes from."
@@ -72,6 +73,10 @@ def checked(history: list[dict]) -> list[dict]:
             for field, value in part.items() if isinstance(part, dict) else ():
                 if isinstance(value, str) and len(value) > MAX_FIELD:
                     raise told(f'"{field}" may have {MAX_FIELD:,} characters here, this one has {len(value):,}.')
+                if isinstance(value, dict | list):
+                    raise told(f'"{view.cut(field, 40)}" is a {type(value).__name__}, expected a text or a number.')
+                if isinstance(value, int | float) and abs(value) >= MAX_NUMBER:
+                    raise told(f'"{view.cut(field, 40)}" is too large a number.')
     return history
 
 
@@ -81,7 +86,7 @@ def known(task: str) -> str:
     Raises:
         gr.Error: it is none.
     """
-    if task not in view.QUESTIONS:
+    if not isinstance(task, str) or task not in view.QUESTIONS:
         raise told(f"Unknown task {view.cut(str(task), 40)!r}. Tasks: {', '.join(view.QUESTIONS)}.")
     return task
 
@@ -109,12 +114,16 @@ def compare(history: list[dict], task: str) -> dict:
 def recommend(history: list[dict], n: int) -> list[dict]:
     """The next items, by one step of ALS."""
     history = checked(history)
+    if not isinstance(n, int | float):
+        raise told("n is how many items to give, from 1 to 50.")
     found = in_words(lambda: fused.recommend(history, max(1, min(int(n), 50))))
     return [{"item": shoppers.item(asin), "score": score} for asin, score in found]
 
 
 def search(words: str) -> list[dict]:
     """Items of the catalogue."""
+    if not isinstance(words, str):
+        raise told("The words to search for are a text.")
     return shoppers.search(words[:200])
 
 
@@ -256,12 +265,12 @@ def endorse(shop: Shop, found: list[dict], event: gr.EventData) -> Iterator[tupl
     yield done, view.recommended(done)
 
 
-def page_of(split: str, stars: int, richness: int, page: int) -> tuple[int, str, str]:
+def page_of(split: str, stars: int, richness: int, page: int | None) -> tuple[int, str, str]:
     """A page of the dataset: its number, where it stands, and its shoppers."""
     fused.ready.wait()  # the other splits are read now; see the order at the top
     found = shoppers.find(split, stars, richness)
     pages = max(1, -(-len(found) // PAGE))
-    page = max(1, min(int(page), pages))
+    page = max(1, min(int(page or 1), pages))  # an emptied field gives None
     if not found:
         return page, "", view.said(empty="No shopper is like that. Loosen the filters.")
     here = found[(page - 1) * PAGE : page * PAGE]

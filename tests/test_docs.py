@@ -15,8 +15,11 @@ import torch
 import yaml
 
 from regen_hf.cli import main
+from regen_hf.cli.commands import _overrides
+from regen_hf.cli.parser import make_parser
 from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.model.export import export_vllm
+from regen_hf.run import make_config
 from regen_hf.schema import TASKS
 
 from .llm_server import Server as LLMServer
@@ -128,8 +131,11 @@ def test_the_page_on_adding_a_task_and_a_backbone(whole_run, capsys):
     processor = RegenProcessor.from_pretrained(whole_run / "model")
     assert processor.task_prompts["gift_note"] == "Tell a friend what to give this customer."
     assert "parameters in the adapter" in capsys.readouterr().out
-    for path in re.findall(r"`((?:regen_hf|tests)/[\w/.]+)`", (PAGES / "extend.md").read_text()):
+    for path in re.findall(r"`((?:regen_hf|tests|spaces)/[\w/.]+)`", (PAGES / "extend.md").read_text()):
         assert (PAGES.parent / path).exists(), path
+    for command in commands("extend.md"):
+        words = shlex.split(command)
+        make_config(_overrides(make_parser(words).parse_args(words)))
 
 
 def test_the_page_on_rating_asks_the_server_and_tells_the_cost_before(whole_run, capsys):
@@ -204,9 +210,6 @@ def test_the_pages_link_to_pages_that_exist():
 def test_the_page_on_training_gives_settings_and_commands_that_are_taken(tmp_path, monkeypatch):
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-    from regen_hf.cli.commands import _overrides
-    from regen_hf.cli.parser import make_parser
-    from regen_hf.run import make_config
     from regen_hf.training import in_stages
 
     blocks = re.findall(r"```yaml\n(.*?)```", (PAGES / "train.md").read_text(), flags=re.DOTALL)

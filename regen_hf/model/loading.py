@@ -95,6 +95,11 @@ def _merged(model: PreTrainedModel, files: tuple[str, str], path: Any) -> PreTra
             f"{path}/{LORA} lacks {len(wrong)} of the weights that its adapter_config.json names, or holds them in "
             f"another shape: {', '.join(wrong[:5])}. Download the model again."
         )
+    if more := sorted(found.keys() - expected.keys()):
+        raise ValueError(
+            f"{path}/{LORA} holds {len(more)} weights that its adapter_config.json does not name: "
+            f"{', '.join(more[:5])}. Without them the model is another one. Download the model again."
+        )
     trained.load_adapter(dirname(files[1]), "default")
     merged: PreTrainedModel = trained.merge_and_unload()
     return merged.eval()

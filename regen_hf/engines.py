@@ -232,6 +232,7 @@ class Spark:
         Each part of the rows goes to one call, with a folder of its own: `folder/00000`, `folder/00001`, …. Rows that
         have the first column of `order` in common go to the same call.
         """
+        folder = folder.resolve()  # the other machines work elsewhere
 
         def write_part(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             from pyspark import TaskContext

@@ -188,6 +188,24 @@ def test_a_step_is_cut_into_groups_of_like_length_and_holds_the_same_examples(
     assert steps(4, seed=4)[0] != grouped
 
 
+def test_fields_under_a_name_that_transformers_calls_old_and_the_padding_reach_the_trainer(
+    finished_run, processor, histories, tmp_path
+):
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+    made = examples(finished_run, processor)[:16]
+    sft = {
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "pad_to_multiple_of": 64,
+        "report_to": "none",
+    }
+    learnt = Examples(Dataset.from_list(made), histories)
+    trainer = make_trainer(model, processor, learnt, None, tmp_path, tmp_path / "board", config(sft=sft))
+    assert trainer.args.activation_checkpointing
+    assert trainer.args.activation_checkpointing_kwargs == {"use_reentrant": False}
+    assert trainer.data_collator(made[:3])["input_ids"].shape[1] % 64 == 0
+
+
 def test_muon_takes_the_matrices_of_the_language_model_and_is_saved_with_adamw(finished_run):
     model = RegenForCausalLM.from_pretrained(finished_run / "model")
 

@@ -41,6 +41,9 @@ def training(**values):
         ({"stages": [{"max_step": 2}]}, ["stages.0", "Did you mean 'max_steps'"]),
         ({"stages": [{"lora": {"rank": 2}}]}, ["stages.0", "'lora.rank'"]),
         ({"stages": {"max_steps": 2}}, ["training.stages"]),
+        ({"stages": [{"model_init_kwargs": {}}]}, ["stages.0 was given model_init_kwargs", "whole training"]),
+        ({"stages": [{"sft": {"model_init_kwargs": {}}}]}, ["stages.0 was given model_init_kwargs"]),
+        ({"sft": {"learning_rate": 1e-3}}, ["sft.learning_rate was given", "beside sft"]),
     ],
 )
 def test_a_setting_that_is_wrong_is_told(values, words):

@@ -1,5 +1,6 @@
 """Stages, LoRA, early stopping, resuming: trainings of a few steps on the tiny run."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,11 +12,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from regen_hf.errors import ConfigError
 from regen_hf.model import RegenForCausalLM
 from regen_hf.schema import TASKS, split_files
-from regen_hf.training import TrainingConfig, build
+from regen_hf.training import TrainingConfig, build, stages
 from regen_hf.training.examples import tokenized
 
 from .conftest import TINY
@@ -161,6 +163,16 @@ def test_an_adapter_form_that_lacks_a_weight_does_not_load(forms, tmp_path, dama
         RegenForCausalLM.from_pretrained(folder)
 
 
+def test_an_adapter_form_with_weights_that_its_configuration_does_not_name_does_not_load(forms, tmp_path):
+    folder = Path(shutil.copytree(forms / "beside", tmp_path / "model"))
+    file = folder / "lora" / "adapter_config.json"
+    settings = json.loads(file.read_text())
+    settings["target_modules"] = [name for name in settings["target_modules"] if not name.endswith("q_proj")]
+    file.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=r"weights that its adapter_config.json does not name: .*q_proj"):
+        RegenForCausalLM.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("damage", ["missing", "shape"])
 def test_a_model_that_lacks_a_weight_does_not_load(forms, tmp_path, damage, caplog):
     folder = Path(shutil.copytree(forms / "merged", tmp_path / "model"))
@@ -266,6 +278,32 @@ def test_tensorboard_holds_what_the_log_holds(finished_run, tmp_path):
     shutil.rmtree(run / "tensorboard")
     build(run, none, tmp_path / "other", config())
     assert not (run / "tensorboard").exists()
+
+
+def test_a_training_that_logs_no_step_tells_the_loss_of_the_whole(train, tmp_path, finished_run):
+    settings = config(max_steps=2)
+    (tmp_path / "out").mkdir()
+    quiet = dataclasses.replace(settings, sft=settings.sft | {"logging_strategy": "no"})
+    counts = build(finished_run, tmp_path / "out", tmp_path / "work", quiet)
+    log = json.loads((tmp_path / "out" / LOG).read_text())
+    assert not [entry for entry in log if "loss" in entry]
+    assert counts["first_loss"] == counts["last_loss"] == log[-1]["train_loss"] > 0
+
+
+def test_the_attention_that_was_asked_for_stays_in_every_stage(finished_run, train, tmp_path, monkeypatch):
+    backbone = tmp_path / "backbone"
+    tokenizer = AutoTokenizer.from_pretrained(finished_run / "model")
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(backbone)
+    tokenizer.save_pretrained(backbone)
+    seen, make = [], stages.make_trainer
+    monkeypatch.setattr(stages, "make_trainer", lambda model, *given: seen.append(model) or make(model, *given))
+    settings = config(
+        backbone=str(backbone), max_steps=1, stages=({"freeze": "backbone"}, {"lora": {"r": 2}}), learning_rate=1e-3
+    )
+    told = {"model_init_kwargs": {"attn_implementation": "eager"}}
+    train("eager", dataclasses.replace(settings, sft=settings.sft | told))
+    assert [model.model.language_model.config._attn_implementation for model in seen] == ["eager", "eager"]
 
 
 KILLED = """

@@ -83,6 +83,7 @@ def loss(log: list[dict[str, Any]]) -> Any:
     panel.set_ylabel("Loss (nats per token)")
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
-    panel.legend(frameon=False)
+    if panel.lines:
+        panel.legend(frameon=False)
     panel.set_title("Loss on the narratives")
     return figure

@@ -143,7 +143,8 @@ def in_stages(config: TrainingConfig) -> list[TrainingConfig]:
     common = {**dataclasses.asdict(config), "stages": ()}
     found = []
     for number, given in enumerate(config.stages):
-        if whole := sorted((settings & given.keys()) - {*IN_STAGES, "sft"}):
+        fields = given.keys() | (given.get("sft") or {}).keys()
+        if whole := sorted(((settings | {"model_init_kwargs"}) & fields) - {*IN_STAGES, "sft"}):
             raise ValueError(
                 f"stages.{number} was given {whole[0]}, which holds for the whole training. A stage has of its own: "
                 f"{', '.join(IN_STAGES)}, and fields of SFTConfig"

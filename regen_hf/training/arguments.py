@@ -60,10 +60,13 @@ def checked_sft(values: Mapping[str, Any]) -> dict[str, Any]:
         raise missing_extra(error.name or "trl", "train") from None
     from . import TrainingConfig
 
+    own = [field.name for field in dataclasses.fields(TrainingConfig)]
     for name in values:
         if name in OURS:
             raise ValueError(f"{name} is set by this package: {OURS[name]}. Leave it out")
-    return _checked(SFTConfig, values, [field.name for field in dataclasses.fields(TrainingConfig)])
+        if name in own:
+            raise ValueError(f"sft.{name} was given, and {name} is a setting of its own: give it beside sft")
+    return _checked(SFTConfig, values, own)
 
 
 def checked_lora(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -91,7 +91,10 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         whole = dataclasses.replace(config, history_dropout=0.0, task_weights={})
         validation = examples("validation", whole, config.validation_users)
     folder, log = train_in_stages(model, processor, train, validation, work, run / "tensorboard" / work.name, config)
-    losses = [entry["loss"] for entry in log if "loss" in entry]
+    # SFTConfig's logging may leave out the loss of every step; that of a whole stage is always there.
+    losses = [entry["loss"] for entry in log if "loss" in entry] or [
+        entry["train_loss"] for entry in log if "train_loss" in entry
+    ]
     counts = {
         "examples": len(train.rows),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -45,6 +45,8 @@ def train_in_stages(
         The folder of the trained model, and TRL's log, its steps counted through all stages.
     """
     settings = in_stages(config)
+    told = config.sft.get("model_init_kwargs") or {}
+    attention = {name: told[name] for name in ("attn_implementation",) if name in told}  # config.json does not keep it
     state = PartialState()
     log: list[dict[str, Any]] = []
     before = None
@@ -52,7 +54,7 @@ def train_in_stages(
         folder = work / f"stage-{number}"
         if not folder.exists():
             if before is not None:
-                model = RegenForCausalLM.from_pretrained(before)
+                model = RegenForCausalLM.from_pretrained(before, **attention)
             last = number == len(settings) - 1
             checkpoints = work / f"stage-{number}.checkpoints"
             train_stage(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from datasets import Dataset
@@ -23,6 +23,12 @@ from .optimizer import muon_and_adamw
 
 if TYPE_CHECKING:
     from . import TrainingConfig
+
+OLD_NAMES = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
+"""Fields of SFTConfig that count only while the new one is not set, and here the first always is."""
 
 
 @dataclasses.dataclass
@@ -104,6 +110,10 @@ def make_trainer(
         raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {processes} processes.")
     parts = forward_passes(config.batch_size // processes, config.length_groups // processes)
     each = config.batch_size // processes // parts
+    given = checked_sft(config.sft)
+    given = {OLD_NAMES[name]: value for name, value in given.items() if name in OLD_NAMES} | {
+        name: value for name, value in given.items() if name not in OLD_NAMES
+    }
     chosen: dict[str, Any] = {
         "lr_scheduler_type": "cosine",
         "weight_decay": 0.01,
@@ -115,7 +125,7 @@ def make_trainer(
         "logging_steps": min(10, config.max_steps),
         "report_to": "tensorboard",
         "dataloader_pin_memory": torch.cuda.is_available(),
-    } | checked_sft(config.sft)
+    } | given
     chosen.pop("model_init_kwargs", None)  # the model is there
     reports = chosen.pop("report_to")
     reports = [reports] if isinstance(reports, str) else list(reports or ())
@@ -157,14 +167,14 @@ def make_trainer(
             args=arguments,
             train_dataset=train.rows,
             eval_dataset=validation.rows if validation else None,
-            data_collator=collator(processor, train, config),
+            data_collator=collator(processor, train, config, arguments),
             processing_class=processor.tokenizer,
             peft_config=None if config.lora is None else LoraConfig(**checked_lora(config.lora)),
         )
     except ValueError as error:
         raise ConfigError(f"The trainer refuses the settings of the training: {error}") from error
     if validation:
-        trainer.eval_collator = collator(processor, validation, config)
+        trainer.eval_collator = collator(processor, validation, config, arguments)
         trainer.add_callback(Patience(config.patience))
     if "tensorboard" in reports and trainer.is_world_process_zero():
         try:
@@ -180,10 +190,13 @@ def make_trainer(
     return trainer
 
 
-def collator(processor: RegenProcessor, examples: Examples, config: TrainingConfig) -> RegenCollator:
+def collator(
+    processor: RegenProcessor, examples: Examples, config: TrainingConfig, arguments: SFTConfig
+) -> RegenCollator:
     """What makes batches of `examples`."""
     return RegenCollator(
         pad_token_id=processor.tokenizer.pad_token_id,
+        pad_to_multiple_of=cast("int | None", arguments.pad_to_multiple_of),  # "auto" is resolved
         histories=examples.histories,
         n_features=len(config.interaction_features),
     )

@@ -209,6 +209,8 @@ def test_what_cannot_be_compared_is_told(duel, tmp_path, capsys):
     pq.write_table(
         table.set_column(table.schema.get_field_index("prediction"), "prediction", [[7] * len(table)]), numbers
     )
+    nothing = tmp_path / "nothing.parquet"
+    pq.write_table(table.slice(0, 0), nothing)
     call = ["evaluate", str(run), "--judge"]
     llm = ["--backend", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
     for more, told in (
@@ -220,6 +222,7 @@ def test_what_cannot_be_compared_is_told(duel, tmp_path, capsys):
             "have no user and task in common",
         ),
         ([str(run / "config.yaml"), *llm], "cannot be read as predictions"),
+        ([str(nothing), *llm], "nothing.parquet holds no predictions"),
         ([str(numbers), *llm], "holds the prediction 7 of 'fused', expected a text"),
     ):
         assert main([*call, *more]) == 1

@@ -238,7 +238,7 @@ def _subject(named: Sequence[Mention]) -> tuple[str, ...]:
 
 def _number(text: str) -> int:
     text = text.lower().replace(",", "")
-    return 12 if text == "a dozen" else NUMBERS.index(text) if text in NUMBERS else int(text)
+    return 12 if text == "a dozen" else NUMBERS.index(text) if text in NUMBERS else int(text[:20])
 
 
 def _overlaps(span: Span, taken: Sequence[Span]) -> bool:

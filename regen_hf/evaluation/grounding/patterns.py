@@ -67,7 +67,7 @@ LIKED = _any_of(
     great  excellent  welcome[ds]?"""
 )
 DISLIKED = _any_of(
-    """disappoint(?:s|ed|ing|ment)?  dislik(?:es?|ed)  hat(?:es|ed)  unhappy  displeased  regret(?:s|ted)?
+    """disappoint(?:s|ed|ing|ment)?  dislik(?:es?|ed)  hat(?:es?|ed)  unhappy  displeased  regret(?:s|ted)?
     let (?:them |her |him )?down  frustrat(?:es?|ed|ing)  annoy(?:s|ed|ing)?  critici[sz](?:es?|ed)  poor(?:ly)?
     fail(?:s|ed|ure)?  dissatisfied  complain(?:s|ed|t)?  unimpressed  panned  letdown  fell short  mistake"""
 )

@@ -195,6 +195,8 @@ def _texts(path: Path, model: str) -> dict[tuple[str, str], str]:
         raise InputError(f"{path} holds the prediction {strange!r} of {model!r}, expected a text.")
     if not found:
         models = sorted({str(row["model"]) for row in table})
+        if not models:
+            raise InputError(f"{path} holds no predictions. Evaluate users with references: regen evaluate RUN")
         raise InputError(
             f"{path} has no narratives of {model!r}, it has those of {', '.join(models)}. Name one of them with "
             "--model-of-run or --model-of-other."

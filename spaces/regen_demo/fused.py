@@ -85,9 +85,10 @@ class Fused:
         Raises:
             TimeoutError: it took too long; what was written until then has been given.
         """
+        model, processor = self._parts()
+        # Not before: an import of transformers beside the one of the thread that loads the model can fail.
         from transformers import TextIteratorStreamer
 
-        model, processor = self._parts()
         inputs = self._inputs([list(history)], task)
         streamer = TextIteratorStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
         end = _End(self.seconds)

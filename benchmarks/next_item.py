@@ -1,7 +1,7 @@
 """Next item on real purchases (Amazon Office Products, 5-core of 2014), beside two libraries on the same protocol.
 
-    python -m pip install --target /tmp/rectools --no-deps rectools==0.19.0 typeguard
-    PYTHONPATH=/tmp/rectools python benchmarks/next_item.py --out benchmarks/results/next_item.json
+    python -m pip install --target rectools --no-deps rectools==0.19.0 typeguard
+    PYTHONPATH=rectools python benchmarks/next_item.py --out benchmarks/results/next_item.json
 
 Makes a run of the ratings up to its dataset, fits the CF vectors, encodes the catalogue (the purchases have no review
 text, so `regen embeddings` would encode the same titles again and again), and evaluates as `regen evaluate RUN

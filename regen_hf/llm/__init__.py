@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from ..errors import RunError
 from .request import Failure, Reply, Request, read
-from .settings import BACKENDS, OPENAI, LLMConfig
+from .settings import BACKENDS, OPENAI, LLMConfig, VotesConfig
 from .spending import Estimate, estimate, spent
 from .store import Store
 
@@ -49,6 +49,7 @@ __all__ = [
     "Reply",
     "Request",
     "Store",
+    "VotesConfig",
     "ask",
     "estimate",
     "read",

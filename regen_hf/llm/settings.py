@@ -32,6 +32,8 @@ class LLMConfig:
     """Sampling temperature, 0 to 2."""
     max_tokens: int = 2048
     """Longest answer, in tokens."""
+    window: int = 128_000
+    """Tokens that the model takes, prompt and answer together. Of a longer history the oldest reviews are not shown."""
     seed: int = 0
     """Chooses among phrasings (reference), or is sent with each request; vote number n has seed + n."""
     concurrency: int = field(default=16, metadata={"affects_output": False})
@@ -78,6 +80,11 @@ class LLMConfig:
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more {unit}".rstrip())
+        if self.window <= self.max_tokens:
+            raise ValueError(
+                f"window is {self.window}, expected more tokens than the longest answer takes (max_tokens is "
+                f"{self.max_tokens})"
+            )
         for name in ("timeout", "poll"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number of seconds above 0")
@@ -85,6 +92,34 @@ class LLMConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value}, expected USD, 0 or more")
+
+
+@dataclass(frozen=True)
+class VotesConfig(LLMConfig):
+    """An ensemble: several votes on the same question, by one model or several."""
+
+    temperature: float = 1.0
+    """Sampling temperature, 0 to 2; above 0 the votes differ."""
+    votes: int = 1
+    """Votes on each question."""
+    more_models: tuple[str, ...] = ()
+    """Further models on the server, which share the votes with the first one, in turn."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.votes < 1:
+            raise ValueError(f"votes is {self.votes}, expected 1 or more")
+        if self.votes <= len(self.more_models):
+            models = len(self.more_models) + 1
+            raise ValueError(
+                f"votes was given {self.votes}, expected at least {models}: {self.votes} votes cannot be shared by "
+                f"{models} models; raise votes to as many"
+            )
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Those who vote, in turn."""
+        return (self.model, *self.more_models)
 
 
 @dataclass(frozen=True)

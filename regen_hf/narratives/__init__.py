@@ -40,8 +40,6 @@ class NarrativesConfig(LLMConfig):
     Those of this package if not given."""
     zero_shot: bool = False
     """Ask without examples, for a model with a small window."""
-    window: int = 128_000
-    """Tokens that the model takes, prompt and answer together. Of a longer history the oldest reviews are not shown."""
     fix: int = 0
     """How often a model is asked again whose answer fails a check, such as the profile's length, with the check named.
     A dry run cannot know of these requests; a budget holds them too."""
@@ -52,11 +50,6 @@ class NarrativesConfig(LLMConfig):
             raise ValueError(f"language is {self.language!r}, expected two small letters of ISO 639-1, such as en")
         if self.fix < 0:
             raise ValueError(f"fix is {self.fix}, expected 0 or more times")
-        if self.window <= self.max_tokens:
-            raise ValueError(
-                f"window is {self.window}, expected more tokens than the longest answer takes (max_tokens is "
-                f"{self.max_tokens})"
-            )
 
 
 def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[str, Any]:

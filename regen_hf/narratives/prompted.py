@@ -17,7 +17,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from .. import llm, prompts, schema
-from ..errors import ConfigError
 from ..hub.cards import public_name
 from . import NarrativesConfig, checks, examples, write
 from .examples import Text
@@ -72,13 +71,8 @@ class Prompter:
             "narratives": (prompts.system("narratives", language=config.language), *shots),
             "endorsement": (prompts.system("endorsement", language=config.language),),
         }
-        for name, messages in self.fixed.items():
-            if self._room(name) < 1:
-                raise ConfigError(
-                    f"The window of {config.window} tokens has no room for a history: the longest answer takes "
-                    f"{config.max_tokens}, instructions and examples take about {prompts.tokens(messages)}. Raise "
-                    f"window, lower max_tokens, or give fewer examples (zero_shot asks without)."
-                )
+        for name in self.fixed:
+            self._room(name)  # told before anything is asked
 
     @functools.cached_property
     def identity(self) -> str:
@@ -99,7 +93,8 @@ class Prompter:
 
     def _room(self, name: str) -> int:
         question = 200  # the words of the block `user`, its two marks and the schema of the answer
-        return self.config.window - self.config.max_tokens - prompts.tokens(self.fixed[name]) - question
+        fixed = prompts.tokens(self.fixed[name]) + question
+        return prompts.room(self.config, fixed, "examples", "or give fewer examples (zero_shot asks without)")
 
 
 @dataclass(frozen=True)

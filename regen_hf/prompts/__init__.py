@@ -15,8 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
+
 if TYPE_CHECKING:
     import jinja2
+
+    from ..llm import LLMConfig
 
 FOLDER = Path(__file__).parent
 EXAMPLES = FOLDER / "examples"
@@ -67,6 +71,28 @@ def fence(data: str) -> dict[str, str]:
 def tokens(messages: Iterable[Message]) -> int:
     """About how many tokens messages take; rather too many than too few."""
     return sum(_tokens(message["content"]) + 8 for message in messages)
+
+
+def room(config: LLMConfig, fixed: int, what: str, further: str = "") -> int:
+    """Tokens that a history may take in the model's window.
+
+    Args:
+        config: Tells the window and the longest answer.
+        fixed: Tokens of the prompt without the history.
+        what: What they are, beside the instructions.
+        further: What else makes room.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    left = config.window - config.max_tokens - fixed
+    if left < 1:
+        todo = f"Raise window, lower max_tokens, {further}" if further else "Raise window, or lower max_tokens"
+        raise ConfigError(
+            f"The window of {config.window} tokens has no room for a history: the longest answer takes "
+            f"{config.max_tokens}, instructions and {what} take about {fixed}. {todo}."
+        )
+    return left
 
 
 def fit(history: Sequence[dict[str, Any]], room: int) -> tuple[Sequence[dict[str, Any]], int]:

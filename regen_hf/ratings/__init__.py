@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from .. import llm, schema
 from ..errors import RunError
-from ..llm import Estimate, LLMConfig
+from ..llm import Estimate, VotesConfig
 from ..schema import RATED, RATINGS
 from . import aggregation
 from .agreement import Agreement
@@ -46,36 +46,11 @@ VOTES = pa.schema(
 
 
 @dataclass(frozen=True)
-class RatingsConfig(LLMConfig):
+class RatingsConfig(VotesConfig):
     """Who rates the narratives, and how often."""
 
-    temperature: float = 1.0
-    """Sampling temperature, 0 to 2; above 0 the votes differ."""
     votes: int = 1
     """Votes on each user; the paper uses 10 to 15."""
-    more_models: tuple[str, ...] = ()
-    """Further models on the server, which share the votes with the first one, in turn."""
-    window: int = 128_000
-    """Tokens that the models take, prompt and answer together. Of a longer history the oldest reviews are not shown."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.votes < 1:
-            raise ValueError(f"votes is {self.votes}, expected 1 or more")
-        if self.votes <= len(self.more_models):
-            raise ValueError(
-                f"{self.votes} votes cannot be shared by {len(self.more_models) + 1} models; raise votes to as many"
-            )
-        if self.window <= self.max_tokens:
-            raise ValueError(
-                f"window is {self.window}, expected more tokens than the longest answer takes (max_tokens is "
-                f"{self.max_tokens})"
-            )
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Those who vote, in turn."""
-        return (self.model, *self.more_models)
 
     @property
     def raters(self) -> tuple[str, ...]:

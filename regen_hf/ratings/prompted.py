@@ -11,7 +11,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, create_model
 
 from .. import llm, prompts, schema
-from ..errors import ConfigError
 from ..schema import RATED
 from . import Ballot, RatingsConfig, User, aggregate, users
 
@@ -105,12 +104,7 @@ def room(texts: str, config: RatingsConfig) -> int:
     """
     question = 1000  # the block `user` with the longest list of attributes, the marks, and the schema of the answer
     fixed = prompts.tokens([prompts.system("ratings"), {"role": "user", "content": texts}]) + question
-    if config.window - config.max_tokens - fixed < 1:
-        raise ConfigError(
-            f"The window of {config.window} tokens has no room for a history: the longest answer takes "
-            f"{config.max_tokens}, instructions and texts take about {fixed}. Raise window, or lower max_tokens."
-        )
-    return config.window - config.max_tokens - fixed
+    return prompts.room(config, fixed, "texts")
 
 
 def requests(files: list[Path], narratives: Path, config: RatingsConfig) -> Iterator[llm.Request]:

@@ -70,9 +70,6 @@ class GroundingConfig(LLMConfig):
     that the rules cannot check. None without it."""
     nli_threshold: float = 0.5
     """Probability of entailment from which on a claim counts as supported (nli)."""
-    window: int = 128_000
-    """Tokens that a language model takes, prompt and answer together. Of a longer history the oldest reviews are not
-    shown."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -116,13 +116,7 @@ def request(question: Question, config: GroundingConfig) -> llm.Request:
         what, record = "what another text says about this customer", prompts.fence(question.text)
     else:
         fixed = prompts.tokens([prompts.system("grounding"), {"role": "user", "content": claims["data"]}]) + 500
-        room = config.window - config.max_tokens - fixed
-        if room < 1:
-            raise ConfigError(
-                f"The window of {config.window} tokens has no room for a history: the longest answer takes "
-                f"{config.max_tokens}, instructions and claims take about {fixed}. Raise window, or lower max_tokens."
-            )
-        shown, _ = prompts.fit(question.history, room)
+        shown, _ = prompts.fit(question.history, prompts.room(config, fixed, "claims"))
         what, record = "everything the customer bought, the oldest first", prompts.fence(prompts.history_lines(shown))
     messages = (
         prompts.system("grounding"),

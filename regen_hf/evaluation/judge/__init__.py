@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from ... import llm, prompts
 from ...config import at_least
 from ...errors import ConfigError, InputError
-from ...llm import Estimate, LLMConfig
+from ...llm import Estimate, VotesConfig
 from ...schema import TASKS, check_tasks, rows, split_files
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ FAMILIES = {  # how the names of a vendor's models begin, or what they hold
 
 
 @dataclass(frozen=True)
-class JudgeConfig(LLMConfig):
+class JudgeConfig(VotesConfig):
     """Settings of `regen evaluate RUN --judge OTHER_RUN`."""
 
     other: str | None = field(default=None, metadata={"reads": "files", "option": "judge"})
@@ -64,30 +64,13 @@ class JudgeConfig(LLMConfig):
     """Narratives to compare; all six by default."""
     max_users: int = 100
     """Users whose narratives are compared, the first that both have; 0 for all of them."""
-    temperature: float = 1.0
-    """Sampling temperature, 0 to 2; above 0 the votes differ."""
     votes: int = 3
     """Votes on each pair of texts, each asked in both orders."""
-    more_models: tuple[str, ...] = ()
-    """Further models on the server, which share the votes with the first one, in turn."""
-    window: int = 128_000
-    """Tokens that the models take, prompt and answer together. Of a longer history the oldest reviews are not shown."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tasks(self.tasks)
         at_least(self, 0, "max_users")
-        at_least(self, 1 + len(self.more_models), "votes")
-        if self.window <= self.max_tokens:
-            raise ValueError(
-                f"window is {self.window}, expected more tokens than the longest answer takes (max_tokens is "
-                f"{self.max_tokens})"
-            )
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """Those who vote, in turn."""
-        return (self.model, *self.more_models)
 
 
 @dataclass(frozen=True)
@@ -236,13 +219,7 @@ def request(pair: Pair, vote: int, ours_first: bool, config: JudgeConfig) -> llm
     """One question about a pair."""
     first, second = (pair.ours, pair.theirs) if ours_first else (pair.theirs, pair.ours)
     fixed = prompts.tokens([prompts.system("judge"), {"role": "user", "content": pair.ours + pair.theirs}]) + 700
-    room = config.window - config.max_tokens - fixed
-    if room < 1:
-        raise ConfigError(
-            f"The window of {config.window} tokens has no room for a history: the longest answer takes "
-            f"{config.max_tokens}, instructions and texts take about {fixed}. Raise window, or lower max_tokens."
-        )
-    shown, _ = prompts.fit(pair.history, room)
+    shown, _ = prompts.fit(pair.history, prompts.room(config, fixed, "texts"))
     messages = (
         prompts.system("judge"),
         prompts.user(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from regen_hf.cli import main
 from regen_hf.cli.commands import _overrides
@@ -205,6 +206,48 @@ def test_the_pages_link_to_pages_that_exist():
     for page in [*PAGES.glob("*.md"), PAGES.parent / "README.md"]:
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / link).exists(), (page.name, link)
+
+
+@pytest.fixture
+def qwen(whole_run):
+    """A small random model in the folder that the pages' name of a backbone is, seen from where the run lies."""
+    config = AutoConfig.for_model(
+        "qwen3",
+        vocab_size=700,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained("Qwen/Qwen3-0.6B")
+    RegenProcessor.from_pretrained(whole_run / "model").tokenizer.save_pretrained("Qwen/Qwen3-0.6B")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT asks for it by its old name
+@pytest.mark.parametrize("number", range(4))
+def test_the_settings_of_the_page_on_training_train(whole_run, qwen, number):
+    block = re.findall(r"```yaml\n(.*?)```", (PAGES / "train.md").read_text(), flags=re.DOTALL)[number]
+    shorter = re.sub(r"(max_steps|save_steps): \d+", r"\1: 2", block)
+    assert shorter != block or number == 1
+    Path("train.yaml").write_text(shorter)
+    steps = ["--max-steps", "2"] if number == 1 else []
+    assert main(["train", "runs/office", "--config", "train.yaml", *steps]) == 0
+    model = RegenForCausalLM.from_pretrained(whole_run / "model")
+    assert model.config.text_config.model_type == ("llama" if number == 3 else "qwen3")
+    manifest = yaml.safe_load((whole_run / "model" / "manifest.json").read_text())
+    assert manifest["counts"]["steps"] == (4 if number == 2 else 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["train.md", "extend.md"])
+def test_the_command_that_names_a_backbone_trains_it(whole_run, qwen, page):
+    (command,) = [command for command in commands(page) if "--backbone" in command]
+    assert main(shlex.split(command)) == 0
+    model = RegenForCausalLM.from_pretrained(whole_run / "model")
+    assert model.config.text_config.model_type == "qwen3"
 
 
 def test_the_page_on_training_gives_settings_and_commands_that_are_taken(tmp_path, monkeypatch):

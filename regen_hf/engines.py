@@ -85,15 +85,18 @@ class DuckDB:
     def read_range(self, paths: Sequence[Path], schema: pa.Schema, name: str, low: str, high: str) -> ir.Table:
         """The rows of Arrow files in which `low` <= the first column < `high`, as the table `name`.
 
-        The files are sorted by that column. They are mapped into memory, and only the range is read.
+        The files are sorted by that column. Each is mapped into memory, and only the range is read, and copied: while
+        a file is mapped, much that lies beside the range counts as memory of this process, too.
         """
-        tables = []
+        self.connection.unregister(name)  # the range before
+        batches = []
         for path in paths:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            keys = table[schema.names[0]]
-            start, end = (bisect_left(range(len(keys)), bound, key=lambda n: keys[n].as_py()) for bound in (low, high))
-            tables.append(table.slice(start, end - start).replace_schema_metadata())
-        return self.read_arrow(pa.concat_tables(tables), name)
+            file = pa.ipc.open_file(pa.memory_map(str(path)))
+            for batch in map(file.get_batch, range(file.num_record_batches)):
+                hashes = batch[schema.names[0]]
+                start, end = (bisect_left(hashes, bound, key=lambda value: value.as_py()) for bound in (low, high))
+                batches.append(pa.ipc.read_record_batch(batch.slice(start, end - start).serialize(), schema))
+        return self.read_arrow(pa.Table.from_batches(batches, schema), name)
 
     def read_arrow(self, table: pa.Table, name: str) -> ir.Table:
         """The rows of an Arrow table, as the table `name`; nothing is copied."""

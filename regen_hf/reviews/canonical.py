@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -74,8 +75,14 @@ def clean_items(rows: pa.Table, counts: Counter[str]) -> pa.Table:
         "price": cleaning.price,
     }
     for name, rule in rules.items():
-        values = [rule(text, counts) for text in rows[name].to_pylist()]
-        rows = _replaced(rows, name, pa.array(values, ITEMS.field(name).type))
+        texts = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
+        values = []  # of each text once: categories and prices recur
+        for text, times in zip(texts.dictionary.to_pylist(), np.bincount(texts.indices).tolist(), strict=True):
+            found = Counter[str]()
+            values.append(rule(text, found))
+            for cleaned, many in found.items():
+                counts[cleaned] += times * many
+        rows = _replaced(rows, name, pa.array(values, ITEMS.field(name).type).take(texts.indices))
     return rows
 
 

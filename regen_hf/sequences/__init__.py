@@ -148,9 +148,8 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
         item_log, review_log = _read(run, work, reader, engine.chunk_suffix, config)
         file = save_catalogue(reader, item_log.tables, work)
         done, core = build_ranges(engine, review_log, item_log, file, work, config)
-    catalogue = read_catalogue(file)
-    accounting = account(item_log, review_log, catalogue, core, done)
-    write(out, item_log, review_log, catalogue, core, done, accounting)
+    accounting = account(item_log, review_log, read_catalogue(file), core, done)
+    write(out, item_log, review_log, file, core, done, accounting)
     shutil.rmtree(work / "spill", ignore_errors=True)
     return {
         "reviews_read": accounting["reviews"]["read"],

@@ -68,7 +68,7 @@ def write(
     out: Path,
     items: Log,
     reviews: Log,
-    catalogue: pa.Table,
+    catalogue: Path,
     core: pa.Array,
     done: list[Path],
     accounting: dict[str, Any],

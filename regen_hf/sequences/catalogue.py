@@ -44,29 +44,42 @@ def _save(path: Path, batches: Iterator[pa.RecordBatch], _: Path) -> None:
 
 def read_catalogue(path: Path) -> pa.Table:
     """The items of the file, left on disk: the system reads what is looked at, and may drop it from memory again."""
-    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    return _open(path).read_all()
 
 
-def items_at(catalogue: pa.Table, places: np.ndarray) -> pa.Table:
+def items_at(path: Path, places: np.ndarray) -> pa.Table:
     """The items in these rows of the catalogue, which are sorted."""
-    found, start = [ITEMS.empty_table()], 0
-    for batch in catalogue.select(ITEMS.names).to_batches():
+    found = [ITEMS.empty_table()]
+    for start, batch in _batches(path):
         here = places[np.searchsorted(places, start) : np.searchsorted(places, start + len(batch))]
         if len(here):
-            found.append(pa.Table.from_batches([batch.take(pa.array(here - start))]))
-        start += len(batch)
+            found.append(pa.Table.from_batches([batch.select(ITEMS.names).take(pa.array(here - start))]))
     return pa.concat_tables(found).combine_chunks()
 
 
-def write_items(catalogue: pa.Table, kept: pa.Array, path: Path) -> None:
-    """Write the items that are `kept` (a truth value for each row) as parquet of `schema.ITEMS`."""
-    start = 0
+def write_items(catalogue: Path, kept: pa.Array, path: Path) -> None:
+    """Write the items that are `kept` (a truth value for each row of the catalogue) as parquet of `schema.ITEMS`."""
     with pq.ParquetWriter(path, ITEMS, compression="zstd") as writer:
-        for batch in catalogue.select(ITEMS.names).to_batches():
-            rows = pa.Table.from_batches([batch]).filter(kept.slice(start, len(batch)))
-            start += len(batch)
+        for start, batch in _batches(catalogue):
+            rows = pa.Table.from_batches([batch.select(ITEMS.names)]).filter(kept.slice(start, len(batch)))
             if len(rows):
                 writer.write_table(rows.cast(ITEMS))
+
+
+def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The batches of the catalogue, each with the number of its first row.
+
+    Each is mapped anew: what was looked at would count as memory of this process for as long as the file is mapped.
+    """
+    start = 0
+    for place in range(_open(path).num_record_batches):
+        batch = _open(path).get_batch(place)
+        yield start, batch
+        start += len(batch)
+
+
+def _open(path: Path) -> pa.RecordBatchFileReader:
+    return pa.ipc.open_file(pa.memory_map(str(path)))
 
 
 def has_title(catalogue: pa.Table) -> pa.Array:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..reviews.cleaning import without_empty
 from ..schema import PURCHASE_HISTORY, hash_bound
-from .catalogue import items_at, read_catalogue
+from .catalogue import items_at
 from .histories import DROPS, KEPT
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ def write_part(file: Path, config: SequencesConfig, purchases: Iterator[pa.Recor
         purchases: rows of `histories.purchases`, all of these users, sorted by `histories.ORDER`.
         part: an empty folder.
     """
-    catalogue = read_catalogue(file)
     counts: Counter[str] = Counter()
     writers: dict[str, pq.ParquetWriter] = {}
     try:
@@ -50,7 +49,7 @@ def write_part(file: Path, config: SequencesConfig, purchases: Iterator[pa.Recor
                 ("test", "validation", "train"), [0, *bounds], [*bounds, len(users)], strict=True
             ):
                 if start < end:
-                    rows = _rows(users["reviewer_id"][start:end], history, offsets[start : end + 1], catalogue)
+                    rows = _rows(users["reviewer_id"][start:end], history, offsets[start : end + 1], file)
                     if name not in writers:
                         writers[name] = pq.ParquetWriter(
                             part / f"{name}.parquet",
@@ -117,11 +116,11 @@ def _cut(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> tupl
     return users, history.combine_chunks(), np.concatenate([[0], np.cumsum(kept[stays])])
 
 
-def _rows(users: pa.ChunkedArray, history: pa.Table, offsets: np.ndarray, catalogue: pa.Table) -> pa.Table:
+def _rows(users: pa.ChunkedArray, history: pa.Table, offsets: np.ndarray, file: Path) -> pa.Table:
     """`schema.SEQUENCES`, the texts of items as dictionaries."""
     history = history.slice(offsets[0], offsets[-1] - offsets[0])
     places, recurs = np.unique(history["place"].to_numpy(), return_inverse=True)
-    items = items_at(catalogue, places)
+    items = items_at(file, places)
     indices = pa.array(recurs, pa.int32())
     item = {field.name: _recurring(items[field.name].chunk(0), indices) for field in ITEM}
     rating = history["rating"]

@@ -199,7 +199,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the runs lie")
     parser.add_argument("group", choices=list(GROUPS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="settings of the group; all of them by default")
+    parser.add_argument("--only", nargs="+", help="settings of the group (all of them), beside those written before")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are written")
     parser.add_argument("--max-users", type=int, default=100)
@@ -221,10 +221,15 @@ def main() -> None:
             build_variant(world, folder, common | changes | {"seed": seed}, {"max_users": options.max_users})
             folders.append(folder)
         found[name] = summary(folders) | learned(folders)
+    written = options.results / f"{options.group}.json"
+    if options.only and written.exists():
+        before = json.loads(written.read_text(encoding="utf-8"))
+        if (before["seeds"], before["training"]) == (options.seeds, common):
+            found = before["settings"] | found
     report = {"group": options.group, "seeds": options.seeds, "training": common, "settings": found}
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / f"{options.group}.json").write_text(text, encoding="utf-8")
+    written.write_text(text, encoding="utf-8")
     if {"fused", "content", "cf"} <= set(found):
         (options.results / f"{options.group}.md").write_text(paper_table(found), encoding="utf-8")
     print(json.dumps(report, ensure_ascii=False))

@@ -196,6 +196,25 @@ def measured(name: str, url: str, in_flight: int, count: int) -> dict[str, float
     return json.loads(done.stdout)
 
 
+def measure_many(options: argparse.Namespace) -> None:
+    """Print the peak of the memory of a long run beside that of a short one."""
+    in_flight = options.in_flight[0]
+    with Process(ANSWER, LATENCY) as process:
+        few, many = (measured("regen", process.url, in_flight, count) for count in (options.few, options.many))
+    found = {
+        "requests": options.many,
+        "few_requests": options.few,
+        "in_flight": in_flight,
+        "regen_peak_mb": round(many["peak_mb"], 1),
+        "regen_peak_mb_few": round(few["peak_mb"], 1),
+        "memory_growth": round(many["peak_mb"] / few["peak_mb"], 3),
+    }
+    print(json.dumps(found))
+    if options.out:
+        before = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
+        options.out.write_text(json.dumps(before | {"many": found}) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Measure all clients and print one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -203,12 +222,16 @@ def main() -> None:
     parser.add_argument("--few", type=int, default=2_000, help="requests of the smaller run (%(default)s)")
     parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256], help="requests at once (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each client (%(default)s)")
-    parser.add_argument("--out", type=Path, help="write the line here too")
+    parser.add_argument("--many", type=int, help="only a run of regen of so many requests, for the peak of its memory")
+    parser.add_argument("--out", type=Path, help="write the line here too; with --many, beside what it holds")
     parser.add_argument("--one", choices=CLIENTS, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(one(options.one, options.url, options.in_flight[0], options.requests)))
+        return
+    if options.many:
+        measure_many(options)
         return
     results: dict[str, object] = {}
     with Process(ANSWER, LATENCY) as process:
@@ -243,8 +266,10 @@ def main() -> None:
                 "regen_peak_mb_few": round(few["peak_mb"], 1),
                 "memory_growth": round(median["regen"]["peak_mb"] / few["peak_mb"], 3),
             }
+    before = json.loads(options.out.read_text(encoding="utf-8")) if options.out and options.out.exists() else {}
     line = json.dumps(
-        {
+        {key: before[key] for key in ("many",) if key in before}
+        | {
             "benchmark": "llm",
             "requests": options.requests,
             "few_requests": options.few,

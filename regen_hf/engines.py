@@ -122,7 +122,8 @@ class DuckDB:
         # One look takes a line apart. Few lines are asked more: what kind of bad line they are, and if a flat field
         # that begins with a bracket is nested.
         places = [place for place, name in enumerate(fields, start=1) if name in flat]
-        bracket = " OR ".join(f"starts_with(f[{n}], '[') OR starts_with(f[{n}], '{{')" for n in places) or "false"
+        # As comparisons, which look at the first bytes alone: after "[" comes "\\", and after "{" comes "|".
+        bracket = " OR ".join(f"(f[{n}] >= '[' AND (f[{n}] < '\\' OR f[{n}] >= '{{') AND f[{n}] < '|')" for n in places)
         flat_paths = ", ".join(_path(key) for name, key in fields.items() if name in flat)
         columns = ", ".join(f'f[{place}] AS "{name}"' for place, name in enumerate(fields, start=1))
         self.connection.execute(
@@ -130,7 +131,7 @@ class DuckDB:
             CREATE OR REPLACE TEMP VIEW raw_fields AS
             SELECT number, reject,
                    CASE WHEN reject IS NULL THEN hash(json_keys(line)) END AS layout,
-                   coalesce(CASE WHEN {bracket}
+                   coalesce(CASE WHEN {bracket or "false"}
                                  THEN list_has_any(json_type(line, [{flat_paths}]), ['ARRAY', 'OBJECT']) END,
                             false) AS nested,
                    {columns}

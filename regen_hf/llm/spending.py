@@ -44,7 +44,7 @@ class Estimate:
 
 
 def estimate(requests: Callable[[], Iterable[Request]], config: LLMConfig, path: Path) -> Estimate:
-    """What asking for `requests` with the store at `path` would cost now; sends nothing and writes nothing.
+    """What asking for `requests` with the store at `path` would cost now; sends nothing and stores nothing.
 
     Bad answers that are asked for again are not counted before they have come.
     """

@@ -91,9 +91,9 @@ def _cut(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> tupl
     change = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
     firsts = np.flatnonzero(np.concatenate([[True], change]))
     owner = np.cumsum(np.concatenate([[False], change]))
-    copies, drop = table["copies"].to_numpy(), table["drop"].to_numpy()
-    counts["read"] += int(copies.sum())
-    counts["duplicate"] += int(copies.sum()) - len(copies)
+    drop = table["drop"].to_numpy().copy()
+    drop[_copies(table)] = DROPS.index("duplicate")
+    counts["read"] += len(drop)
     for place, many in enumerate(np.bincount(drop[drop != KEPT], minlength=len(DROPS)).tolist()):
         counts[DROPS[place]] += many
     places = np.flatnonzero(drop == KEPT)
@@ -114,6 +114,17 @@ def _cut(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> tupl
     users = table.select(["user_hash", "reviewer_id"]).take(firsts[stays])
     history = table.select(["unix_time", "place", "rating", "summary", "text"]).take(chosen)
     return users, history.combine_chunks(), np.concatenate([[0], np.cumsum(kept[stays])])
+
+
+def _copies(table: pa.Table) -> np.ndarray:
+    """The rows that are the same review as the row before."""
+    rows = np.arange(1, len(table))
+    for name in ("unix_time", "place", "other", "rating", "reviewer_id", "summary", "text"):  # few pass the first two
+        column = table[name]
+        here, before = column.take(rows), column.take(rows - 1)
+        same = pc.if_else(pc.is_null(here), pc.is_null(before), pc.fill_null(pc.equal(here, before), False))
+        rows = rows[same.to_numpy()]
+    return rows
 
 
 def _rows(users: pa.ChunkedArray, history: pa.Table, offsets: np.ndarray, file: Path) -> pa.Table:

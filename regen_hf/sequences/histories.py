@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..reviews.canonical import REVIEWS
-
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
@@ -24,10 +22,10 @@ DROPS = (
 """Reasons for which a good review is dropped, in the order in which they are looked at."""
 KEPT = -1
 """In the place of such a reason, for none."""
-ORDER = ("user_hash", "reviewer_id", "unix_time", "place", "rating", "summary", "text")
-"""The order of purchases. Some releases know only the day, so ties are common: every field takes part, so that no two
-purchases compare as equal. Places are in the order of asin. Engines differ in where they sort a null: no kept purchase
-has one."""
+ORDER = ("user_hash", "reviewer_id", "unix_time", "place", "other", "rating", "summary", "text")
+"""The order of purchases. Some releases know only the day, so ties are common: every field takes part, so that only
+copies of one review compare as equal. Places are in the order of asin. Engines differ in where they sort a null: no
+kept purchase has one."""
 
 
 def best_items(items: ir.Table) -> ir.Table:
@@ -55,7 +53,7 @@ def best_items(items: ir.Table) -> ir.Table:
 
 
 def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
-    """THE expression: canonical reviews -> each distinct one once, with the row of its item or why it is dropped.
+    """THE expression: canonical reviews -> the same with the row of their item, or why they are dropped.
 
     Args:
         reviews: columns of `reviews.canonical.REVIEWS`.
@@ -64,12 +62,13 @@ def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
         config: gives the dates.
 
     Returns:
-        The columns of `ORDER`, in which no rating, summary and text is null: 0 and "" stand for it; `copies`, how many
-        exact copies of the review there were; and `drop`, the place of its reason in `DROPS`, or `KEPT`.
+        The columns of `ORDER`, in which no rating, summary and text is null: 0 and "" stand for it, and `other` is the
+        asin of an item without a place, else ""; and `drop`, the place of its reason in `DROPS`, or `KEPT`. Copies are
+        still there: in this order they stand side by side, and are found for less than by grouping.
     """
     import ibis
 
-    joined = _joined(reviews, items)
+    joined = reviews.left_join(items.mutate(known=True), "asin")
     first, after = config.seconds
     reasons = {
         "before_since": joined.unix_time < first,
@@ -84,23 +83,17 @@ def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
         "reviewer_id",
         "unix_time",
         "place",
+        other=ibis.ifelse(joined.place.isnull(), joined.asin, ""),
         rating=joined.rating.fill_null(0),
         summary=joined.summary.fill_null(""),
         text=joined.text.fill_null(""),
-        copies=joined.copies,
         drop=drop.cast("int8"),
     )
 
 
 def baskets(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
     """The purchases from which the k-core is taken: for each user `places`, a row of the catalogue for each of them."""
-    joined = _joined(reviews, items)
+    joined = reviews.distinct().inner_join(items.filter(items.place.notnull()), "asin")
     first, after = config.seconds
-    bought = joined.filter(joined.unix_time >= first, joined.unix_time < after, joined.place.notnull())
+    bought = joined.filter(joined.unix_time >= first, joined.unix_time < after)
     return bought.group_by("user_hash", "reviewer_id").agg(places=bought.place.collect()).select("places")
-
-
-def _joined(reviews: ir.Table, items: ir.Table) -> ir.Table:
-    """Each distinct review once, with what is known of its item."""
-    distinct = reviews.group_by(list(REVIEWS.names)).agg(copies=reviews.count())
-    return distinct.left_join(items.mutate(known=True), "asin").drop("asin_right")

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 ROW_GROUP = 2**15
 """Purchases in a row group, about."""
 REVIEW_COPIES = 8
-"""A range of hashes is so small that this many copies of its reviews fit into the memory set: they are grouped,
-collected and sorted before they leave, each time as a copy."""
+"""A range of hashes is so small that this many copies of its reviews fit into the memory set: they are joined,
+sorted and cut before they leave, each time as a copy."""
 
 
 def build_ranges(

@@ -198,12 +198,16 @@ def test_fields_under_a_name_that_transformers_calls_old_and_the_padding_reach_t
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "pad_to_multiple_of": 64,
         "report_to": "none",
+        "adam_beta1": 0.8,
+        "adam_epsilon": 1e-6,
     }
     learnt = Examples(Dataset.from_list(made), histories)
     trainer = make_trainer(model, processor, learnt, None, tmp_path, tmp_path / "board", config(sft=sft))
     assert trainer.args.activation_checkpointing
     assert trainer.args.activation_checkpointing_kwargs == {"use_reentrant": False}
     assert trainer.data_collator(made[:3])["input_ids"].shape[1] % 64 == 0
+    (group,) = trainer.optimizer.adamw.param_groups
+    assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-6)
 
 
 def test_muon_takes_the_matrices_of_the_language_model_and_is_saved_with_adamw(finished_run):
@@ -214,14 +218,14 @@ def test_muon_takes_the_matrices_of_the_language_model_and_is_saved_with_adamw(f
         sum((parameter**2).sum() for parameter in model.parameters()).backward()
         optimizer.step()
 
-    optimizer = muon_and_adamw(model, 0.01, 0.0)
+    optimizer = muon_and_adamw(model, 0.01, 0.0, betas=(0.9, 0.95))
     (chosen,) = (group["params"] for group in optimizer.muon.param_groups)
     names = {name for name, parameter in model.named_parameters() if any(parameter is one for one in chosen)}
     assert names
     assert all(".layers." in name and name.endswith("_proj.weight") for name in names)
     assert len(chosen) + len(optimizer.adamw.param_groups[0]["params"]) == len(list(model.parameters()))
     step(optimizer)
-    again = muon_and_adamw(model, 0.5, 0.0)
+    again = muon_and_adamw(model, 0.5, 0.0, betas=(0.9, 0.95))
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert [group["lr"] for group in again.param_groups] == [0.01, 0.04]
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -338,6 +342,35 @@ def test_a_backbone_that_cannot_be_wrapped_is_told(finished_run, tmp_path):
     tokenizer.save_pretrained(tmp_path / "lm")
     with pytest.raises(ConfigError, match="cannot be wrapped: MambaForCausalLM keeps no keys and values"):
         build(finished_run, tmp_path, tmp_path, config(backbone=str(tmp_path / "lm")))
+
+
+OWN_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_backbone_that_brings_its_own_code_is_refused_before_any_training(finished_run, tmp_path):
+    tokenizer, small = (make_parts(finished_run, config())[n] for n in (0, 1))
+    folder = tmp_path / "lm"
+    small.save_pretrained(folder)
+    tokenizer.tokenizer.save_pretrained(folder)
+    (folder / "own.py").write_text(OWN_CODE)
+    told = json.loads((folder / "config.json").read_text())
+    told |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"},
+    }
+    (folder / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ConfigError, match="trust_remote_code"):
+        build(finished_run, tmp_path, tmp_path, config(backbone=str(folder)))
+    with pytest.raises(ConfigError, match="OwnForCausalLM brings its own code"):
+        build(finished_run, tmp_path, tmp_path, config(backbone=str(folder), sft={"trust_remote_code": True}))
 
 
 def losses(model):

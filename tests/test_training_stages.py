@@ -83,6 +83,9 @@ def test_stages_follow_one_another_and_each_is_resumed_where_it_was_killed(train
     shutil.copytree(tmp_path / "whole.work", work)
     for stage in ("stage-1", "stage-2"):
         shutil.rmtree(work / stage)
+    torn = work / "stage-1.checkpoints" / "checkpoint-3"
+    torn.mkdir(parents=True)
+    (torn / "trainer_state.json").write_text('{"global_step": ')
     assert same(weights(train("killed", settings)), weights(whole))
     assert (tmp_path / "killed" / LOG).exists()
     shutil.rmtree(work / "stage-2")

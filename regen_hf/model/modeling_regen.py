@@ -403,6 +403,11 @@ def _check_backbone(causal_lm: PreTrainedModel, item_token_id: int) -> None:
     name = type(causal_lm).__name__
     if not isinstance(causal_lm, PreTrainedModel):
         raise ValueError(f"The language model is a {name}, expected a causal language model of transformers.")
+    if type(causal_lm).__module__.startswith("transformers_modules."):
+        raise ValueError(
+            f"{name} brings its own code, without which the fused model could not be loaded again: choose a language "
+            "model that transformers knows."
+        )
     if causal_lm.config.is_encoder_decoder:
         raise ValueError(f"{name} is an encoder-decoder model, expected a decoder-only causal language model.")
     if causal_lm.config.get_text_config() is not causal_lm.config or causal_lm.base_model is causal_lm:

@@ -123,8 +123,11 @@ def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTr
         causal_lm = small_backbone(len(tokenizer), config)
     else:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(config.backbone)
-            more = checked_sft(config.sft).get("model_init_kwargs") or {}
+            sft = checked_sft(config.sft)
+            more = sft.get("model_init_kwargs") or {}
+            trusted = bool(sft.get("trust_remote_code") or more.get("trust_remote_code"))
+            more = more | {"trust_remote_code": trusted}
+            tokenizer = AutoTokenizer.from_pretrained(config.backbone, trust_remote_code=trusted)
             causal_lm = AutoModelForCausalLM.from_pretrained(config.backbone, **more)
         except (OSError, ValueError) as error:
             raise ConfigError(

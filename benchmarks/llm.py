@@ -196,12 +196,14 @@ def measured(name: str, url: str, in_flight: int, count: int) -> dict[str, float
     return json.loads(done.stdout)
 
 
-def measure_many(options: argparse.Namespace) -> None:
+def measure_many(options: argparse.Namespace, before: dict) -> None:
     """Print the peak of the memory of a long run beside that of a short one."""
     in_flight = options.in_flight[0]
     with Process(ANSWER, LATENCY) as process:
         few, many = (measured("regen", process.url, in_flight, count) for count in (options.few, options.many))
     found = {
+        "benchmark": "llm",
+        "runs": 1,
         "requests": options.many,
         "few_requests": options.few,
         "in_flight": in_flight,
@@ -211,7 +213,6 @@ def measure_many(options: argparse.Namespace) -> None:
     }
     print(json.dumps(found))
     if options.out:
-        before = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
         options.out.write_text(json.dumps(before | {"many": found}) + "\n", encoding="utf-8")
 
 
@@ -230,8 +231,10 @@ def main() -> None:
     if options.one:
         print(json.dumps(one(options.one, options.url, options.in_flight[0], options.requests)))
         return
+    written = options.out.read_text(encoding="utf-8") if options.out and options.out.is_file() else ""
+    before = json.loads(written or "{}")
     if options.many:
-        measure_many(options)
+        measure_many(options, before)
         return
     results: dict[str, object] = {}
     with Process(ANSWER, LATENCY) as process:
@@ -266,9 +269,8 @@ def main() -> None:
                 "regen_peak_mb_few": round(few["peak_mb"], 1),
                 "memory_growth": round(median["regen"]["peak_mb"] / few["peak_mb"], 3),
             }
-    before = json.loads(options.out.read_text(encoding="utf-8")) if options.out and options.out.exists() else {}
     line = json.dumps(
-        {key: before[key] for key in ("many",) if key in before}
+        ({"many": before["many"]} if "many" in before else {})
         | {
             "benchmark": "llm",
             "requests": options.requests,

@@ -92,10 +92,11 @@ class DuckDB:
         batches = []
         for path in paths:
             file = pa.ipc.open_file(pa.memory_map(str(path)))
+            kept = file.schema.remove_metadata()
             for batch in map(file.get_batch, range(file.num_record_batches)):
                 hashes = batch[schema.names[0]]
                 start, end = (bisect_left(hashes, bound, key=lambda value: value.as_py()) for bound in (low, high))
-                batches.append(pa.ipc.read_record_batch(batch.slice(start, end - start).serialize(), schema))
+                batches.append(pa.ipc.read_record_batch(batch.slice(start, end - start).serialize(), kept))
         return self.read_arrow(pa.Table.from_batches(batches, schema), name)
 
     def read_arrow(self, table: pa.Table, name: str) -> ir.Table:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from datasets import Dataset
 from safetensors.numpy import load_file
 
@@ -218,14 +219,14 @@ def test_muon_takes_the_matrices_of_the_language_model_and_is_saved_with_adamw(f
         sum((parameter**2).sum() for parameter in model.parameters()).backward()
         optimizer.step()
 
-    optimizer = muon_and_adamw(model, 0.01, 0.0, betas=(0.9, 0.95))
+    optimizer = muon_and_adamw(model, 0.01, 0.0)
     (chosen,) = (group["params"] for group in optimizer.muon.param_groups)
     names = {name for name, parameter in model.named_parameters() if any(parameter is one for one in chosen)}
     assert names
     assert all(".layers." in name and name.endswith("_proj.weight") for name in names)
     assert len(chosen) + len(optimizer.adamw.param_groups[0]["params"]) == len(list(model.parameters()))
     step(optimizer)
-    again = muon_and_adamw(model, 0.5, 0.0, betas=(0.9, 0.95))
+    again = muon_and_adamw(model, 0.5, 0.0)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert [group["lr"] for group in again.param_groups] == [0.01, 0.04]
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
@@ -367,10 +368,12 @@ def test_a_backbone_that_brings_its_own_code_is_refused_before_any_training(fini
         "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"},
     }
     (folder / "config.json").write_text(json.dumps(told))
-    with pytest.raises(ConfigError, match="trust_remote_code"):
-        build(finished_run, tmp_path, tmp_path, config(backbone=str(folder)))
-    with pytest.raises(ConfigError, match="OwnForCausalLM brings its own code"):
-        build(finished_run, tmp_path, tmp_path, config(backbone=str(folder), sft={"trust_remote_code": True}))
+    for sft in ({}, {"trust_remote_code": True}, {"model_init_kwargs": {"trust_remote_code": True}}):
+        with pytest.raises(ConfigError, match="needs no code of its own"):
+            build(finished_run, tmp_path, tmp_path, config(backbone=str(folder), sft=sft))
+    own = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    with pytest.raises(ValueError, match="OwnForCausalLM brings its own code"):
+        RegenForCausalLM.from_backbone(own, cf_dim=4, content_dim=4, item_token_id=0)
 
 
 def losses(model):

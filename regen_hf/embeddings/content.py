@@ -190,7 +190,8 @@ class FastEncoder:
         vectors: NDArray[np.float32] = self.encoder.encode(
             list(places), batch_size=self.batch_size, normalize_embeddings=True, show_progress_bar=False
         )  # sorts them by length
-        if self.encoder.dtype != torch.float32:  # in bf16 the norms are off by up to 0.3 %
+        if places and self.encoder.dtype != torch.float32:  # in bf16 the norms are off by up to 0.3 %
+            vectors = vectors.astype(np.float32)
             vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors[rows]
 

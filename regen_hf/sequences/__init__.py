@@ -74,7 +74,7 @@ class SequencesConfig:
     memory: str = field(default="2GB", metadata={"affects_output": False})
     """Memory to stay under, such as 2GB; the result is the same with any."""
     engine: str = field(default="duckdb", metadata={"affects_output": False})
-    """What groups and sorts the reviews: duckdb, or spark for a cluster; the result is the same."""
+    """What joins and sorts the reviews: duckdb, or spark for a cluster; the result is the same."""
     master: str = field(default="local[*]", metadata={"affects_output": False})
     """Where Spark runs: local[*], spark://HOST:7077, yarn. All of its machines must see the run folder."""
 

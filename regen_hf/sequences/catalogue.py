@@ -19,6 +19,8 @@ from .histories import best_items
 SCHEMA = pa.schema([*ITEMS, ("records", pa.int64())])
 BATCH = 2**15
 """Items in a batch of the file."""
+MAPPED = 8
+"""Batches that are looked at through one map of the file."""
 
 
 def save_catalogue(engine: DuckDB, tables: list[Path], work: Path) -> Path:
@@ -69,11 +71,13 @@ def write_items(catalogue: Path, kept: pa.Array, path: Path) -> None:
 def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
     """The batches of the catalogue, each with the number of its first row.
 
-    Each is mapped anew: what was looked at would count as memory of this process for as long as the file is mapped.
+    The file is mapped anew for every few: what was looked at counts as memory of this process while it is mapped.
     """
-    start = 0
-    for place in range(_open(path).num_record_batches):
-        batch = _open(path).get_batch(place)
+    start, file = 0, _open(path)
+    for place in range(file.num_record_batches):
+        if place % MAPPED == 0:
+            file = _open(path)
+        batch = file.get_batch(place)
         yield start, batch
         start += len(batch)
 

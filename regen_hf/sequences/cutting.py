@@ -91,8 +91,9 @@ def _cut(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> tupl
     change = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
     firsts = np.flatnonzero(np.concatenate([[True], change]))
     owner = np.cumsum(np.concatenate([[False], change]))
+    order, copies = _in_order(table)
     drop = table["drop"].to_numpy().copy()
-    drop[_copies(table)] = DROPS.index("duplicate")
+    drop[copies] = DROPS.index("duplicate")
     counts["read"] += len(drop)
     for place, many in enumerate(np.bincount(drop[drop != KEPT], minlength=len(DROPS)).tolist()):
         counts[DROPS[place]] += many
@@ -112,19 +113,34 @@ def _cut(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> tupl
     to_the_end = np.cumsum(in_core)[owner[places]] - np.arange(len(places))  # 1 for a user's latest purchase
     chosen = places[(to_the_end <= config.max_history) & stays[owner[places]]]
     users = table.select(["user_hash", "reviewer_id"]).take(firsts[stays])
-    history = table.select(["unix_time", "place", "rating", "summary", "text"]).take(chosen)
+    history = table.select(["unix_time", "place", "rating", "summary", "text"]).take(order[chosen])
     return users, history.combine_chunks(), np.concatenate([[0], np.cumsum(kept[stays])])
 
 
-def _copies(table: pa.Table) -> np.ndarray:
-    """The rows that are the same review as the row before."""
-    rows = np.arange(1, len(table))
-    for name in ("unix_time", "place", "other", "rating", "reviewer_id", "summary", "text"):  # few pass the first two
-        column = table[name]
-        here, before = column.take(rows), column.take(rows - 1)
-        same = pc.if_else(pc.is_null(here), pc.is_null(before), pc.fill_null(pc.equal(here, before), False))
-        rows = rows[same.to_numpy()]
-    return rows
+def _in_order(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """The places of the rows in their order, and where in it stands the same review as before.
+
+    `ORDER` leaves open what comes first of two reviews that a user wrote of one item at one time: their texts decide.
+    """
+    places = np.arange(len(table))
+    rows = places[1:]
+    for name in ("unix_time", "place", "other", "rating", "reviewer_id"):  # few pass the first two
+        rows = rows[_equal(table[name], rows, rows - 1)]
+    tied = np.union1d(rows, rows - 1)
+    texts = table.select(["summary", "text"]).take(tied)
+    groups = pa.array(np.cumsum(~np.isin(tied, rows)))
+    by = [(name, "ascending") for name in ("group", "summary", "text")]
+    places[tied] = tied[pc.sort_indices(texts.append_column("group", groups), by)]
+    for name in ("summary", "text"):
+        rows = rows[_equal(table[name], places[rows], places[rows - 1])]
+    return places, rows
+
+
+def _equal(column: pa.ChunkedArray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether the values in some rows are those in others; null is equal to null."""
+    one, other = column.take(rows), column.take(others)
+    same = pc.if_else(pc.is_null(one), pc.is_null(other), pc.fill_null(pc.equal(one, other), False))
+    return np.asarray(same.to_numpy(), bool)
 
 
 def _rows(users: pa.ChunkedArray, history: pa.Table, offsets: np.ndarray, file: Path) -> pa.Table:

@@ -22,10 +22,10 @@ DROPS = (
 """Reasons for which a good review is dropped, in the order in which they are looked at."""
 KEPT = -1
 """In the place of such a reason, for none."""
-ORDER = ("user_hash", "reviewer_id", "unix_time", "place", "other", "rating", "summary", "text")
-"""The order of purchases. Some releases know only the day, so ties are common: every field takes part, so that only
-copies of one review compare as equal. Places are in the order of asin. Engines differ in where they sort a null: no
-kept purchase has one."""
+ORDER = ("user_hash", "reviewer_id", "unix_time", "place", "other", "rating")
+"""The order of purchases. Some releases know only the day, so ties are common: every field takes part. Places are in
+the order of asin. The last two, summary and text, `cutting` compares where all else is equal: an engine would copy
+every text to sort by it. Engines differ in where they sort a null: no kept purchase has one."""
 
 
 def best_items(items: ir.Table) -> ir.Table:
@@ -62,9 +62,10 @@ def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
         config: gives the dates.
 
     Returns:
-        The columns of `ORDER`, in which no rating, summary and text is null: 0 and "" stand for it, and `other` is the
-        asin of an item without a place, else ""; and `drop`, the place of its reason in `DROPS`, or `KEPT`. Copies are
-        still there: in this order they stand side by side, and are found for less than by grouping.
+        The columns of `ORDER`, `summary` and `text`, in which no rating, summary and text is null: 0 and "" stand for
+        it, and `other` is the asin of an item without a place, else ""; and `drop`, the place of its reason in `DROPS`,
+        or `KEPT`. Copies are still there: in this order they stand side by side, and are found for less than by
+        grouping.
     """
     import ibis
 

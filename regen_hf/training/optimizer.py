@@ -20,7 +20,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
         others: all other parameters.
         learning_rate: of AdamW; Muon's is four times as high.
         weight_decay: of both.
-        **adam: what else `torch.optim.AdamW` takes.
+        betas: of AdamW.
+        eps: of AdamW.
     """
 
     def __init__(
@@ -29,9 +30,10 @@ class MuonAndAdamW(torch.optim.Optimizer):
         others: list[torch.Tensor],
         learning_rate: float,
         weight_decay: float,
-        **adam: Any,
+        betas: tuple[float, float],
+        eps: float,
     ) -> None:
-        self.adamw = torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, **adam)
+        self.adamw = torch.optim.AdamW(others, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay)
         self.muon = torch.optim.Muon(matrices, lr=4 * learning_rate, momentum=0.95, weight_decay=weight_decay)
         # The groups are the same objects in both places, so a schedule that sets a rate here sets it there.
         super().__init__([*self.adamw.param_groups, *self.muon.param_groups], {})
@@ -52,10 +54,16 @@ class MuonAndAdamW(torch.optim.Optimizer):
         self.param_groups = [*self.adamw.param_groups, *self.muon.param_groups]
 
 
-def muon_and_adamw(model: nn.Module, learning_rate: float, weight_decay: float, **adam: Any) -> MuonAndAdamW:
+def muon_and_adamw(
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.95),
+    eps: float = 1e-8,
+) -> MuonAndAdamW:
     """The optimiser of a fused model: Muon for the linear layers of its language model, the head left out."""
     language_model: nn.Module = model.get_submodule("model.language_model")
     matrices = [layer.weight for layer in language_model.modules() if isinstance(layer, nn.Linear)]
     chosen = {id(matrix) for matrix in matrices}
     others: list[torch.Tensor] = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
-    return MuonAndAdamW(matrices, others, learning_rate, weight_decay, **adam)
+    return MuonAndAdamW(matrices, others, learning_rate, weight_decay, betas, eps)

@@ -124,15 +124,15 @@ def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTr
     else:
         try:
             sft = checked_sft(config.sft)
-            more = sft.get("model_init_kwargs") or {}
-            trusted = bool(sft.get("trust_remote_code") or more.get("trust_remote_code"))
-            more = more | {"trust_remote_code": trusted}
+            more = dict(sft.get("model_init_kwargs") or {})
+            # A model with code of its own cannot be wrapped; many that transformers knows bring some as well.
+            trusted = bool(more.pop("trust_remote_code", False) or sft.get("trust_remote_code"))
             tokenizer = AutoTokenizer.from_pretrained(config.backbone, trust_remote_code=trusted)
             causal_lm = AutoModelForCausalLM.from_pretrained(config.backbone, **more)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"The backbone {config.backbone!r} could not be loaded: {error} Give the name or the path of a causal "
-                "language model, or none to train a small one offline."
+                "language model that needs no code of its own, or none to train a small one offline."
             ) from error
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token

@@ -387,9 +387,7 @@ def main() -> None:
     """Make the log, measure in rounds, check that all rows are the same, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reviews", type=int, nargs="+", default=[200_000], help="sizes of log (%(default)s)")
-    parser.add_argument(
-        "--rounds", type=int, default=3, help="times that each contestant runs, hf_datasets once (%(default)s)"
-    )
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each, one of hf_datasets (%(default)s)")
     parser.add_argument("--contestants", nargs="*", default=list(CONTESTANTS), help="beside regen (%(default)s)")
     parser.add_argument("--memory", default="2GB", help="the limit that regen is given (%(default)s)")
     parser.add_argument("--logs", type=Path, help="folder in which logs are kept for the next time")

@@ -13,8 +13,6 @@ DOCS = ROOT / "docs" / "scale.md"
 BEGIN, END = "<!-- scale: begin -->", "<!-- scale: end -->"
 TARGET = 233_000_000
 """Reviews in all categories of the 2018 release."""
-EARLIER = "earlier_code"
-"""Marks a size that was measured before `regen sequences` changed; measuring it again takes the mark off."""
 NAMES = {"regen": "`regen sequences`", "polars": "Polars", "pandas": "pandas", "hf_datasets": "HF `datasets`"}
 
 
@@ -28,12 +26,11 @@ def section(results: dict) -> str:
     ]
     for size in sizes:
         median = results[size]["median"]
-        mark = " (earlier)" if results[size].get(EARLIER) else ""
         for name, cost in median.items():
             ratio = f"{cost['cpu'] / median['polars']['cpu']:.2f}" if "polars" in median else ""
-            runs = results[size]["ratios"]["runs"]
+            runs = len(results[size]["cpu_of_each_run"][name])
             lines.append(
-                f"| {int(size):,}{mark} | {NAMES[name]} | {cost['cpu']:.1f} | {ratio} | {cost['memory']:.2f} | {runs} |"
+                f"| {int(size):,} | {NAMES[name]} | {cost['cpu']:.1f} | {ratio} | {cost['memory']:.2f} | {runs} |"
             )
     large = sizes[-1]
     cost, times = results[large]["median"]["regen"], TARGET / int(large)
@@ -41,9 +38,8 @@ def section(results: dict) -> str:
         f"{results[two]['median']['regen']['cpu'] / results[one]['median']['regen']['cpu']:.1f} times from "
         f"{int(one):,} to {int(two):,} reviews ({int(two) / int(one):.1f} times as many)"
         for one, two in itertools.pairwise(sizes)
-        if results[one].get(EARLIER) == results[two].get(EARLIER)
     ]
-    small = [size for size in sizes if results[size].get(EARLIER) == results[large].get(EARLIER)][-2]
+    small = sizes[-2]
     first, last = (results[size]["median"]["regen"]["memory"] for size in (small, large))
     each = (last - first) / (int(large) - int(small))
     memory = last + each * (TARGET - int(large))
@@ -53,14 +49,6 @@ def section(results: dict) -> str:
         f"Each size on {results[large]['cores']} cores with --memory {results[large]['limit']}. Other work ran on the "
         f"machine: its load at the end of each size was {loads}. The CPU of `regen sequences` grew "
         f"{', '.join(growth)}.",
-        *(
-            [
-                "",
-                "Earlier: measured before chunks became Arrow files and purchases were sorted as flat rows.",
-            ]
-            if any(result.get(EARLIER) for result in results.values())
-            else []
-        ),
         "",
         f"For {TARGET:,} reviews, each cost of the {int(large):,} taken {times:.0f} times; memory as it grew from "
         f"{first:.2f} GB for {int(small):,} reviews to {last:.2f} GB for {int(large):,}:",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from datasets import load_dataset
@@ -130,10 +131,12 @@ def test_every_user_is_scored_in_all_four_stages_with_every_vote_counted(world):
 # Importing the guide's kernels imports torch.compile, whose own modules use what torch has deprecated.
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
-def test_a_local_model_of_random_weights_gives_valid_rows_from_history_to_dataset(tmp_path):
+def test_a_local_model_of_random_weights_gives_valid_rows_from_history_to_dataset(tmp_path, monkeypatch):
     from .test_llm_local import save_tiny_llama
 
-    model = tmp_path / "llama"
+    # The name of the model seeds what is drawn: in every folder the same, as not every draw is a usable answer.
+    monkeypatch.chdir(tmp_path)
+    model = Path("models/llama")
     save_tiny_llama(model)
     config = json.loads((model / "config.json").read_text())
     # A token of this tokenizer is hardly more than a byte.

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -195,19 +196,28 @@ def test_the_recorded_sampling_is_that_of_the_request(llama, store):
     assert json.loads(sampling) == {"temperature": 0.3, "seed": 6, "max_tokens": 110, "vote": 2}
 
 
-def test_narratives_and_ratings_are_whole_rows_end_to_end(llama, tmp_path):
+def test_narratives_and_ratings_are_whole_rows_end_to_end(llama, tmp_path, monkeypatch):
     """The stages themselves, with the real prompts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from regen_hf import narratives, ratings, schema
 
+    # The name of the model seeds what is drawn: in every folder the same, as not every draw is a usable answer.
+    monkeypatch.chdir(Path(llama).parent)
+
     item = {"asin": "a", "title": "Blue pen", "category": "Pens", "description": None, "price": 2.5}
     review = {"summary": None, "rating": 5, "text": "dries fast", "unix_time": 1}
     users = [{"reviewer_id": name, "purchase_history": [{"item": item, "review": review}]} for name in "a"]
     (tmp_path / "sequences").mkdir()
     pq.write_table(pa.Table.from_pylist(users, schema=schema.SEQUENCES), tmp_path / "sequences" / "train.parquet")
-    config = {"backend": "transformers", "model": llama, "max_tokens": 330, "window": 16_000, "batch_size": 8}
+    config = {
+        "backend": "transformers",
+        "model": Path(llama).name,
+        "max_tokens": 330,
+        "window": 16_000,
+        "batch_size": 8,
+    }
 
     def build(stage, **settings):
         out = tmp_path / stage.__name__.rpartition(".")[2]

@@ -143,6 +143,8 @@ def summary(folders: list[Path]) -> dict:
             if task in tasks
         }
         for model, tasks in results[0]["models"].items()
+        # A model that reads the history as text has no halves: nothing was written for them.
+        if all(result["models"][model][task]["bleu"]["mean"] is not None for result in results for task in tasks)
     }
     return {
         "models": models,

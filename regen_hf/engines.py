@@ -123,7 +123,7 @@ class DuckDB:
         # One look takes a line apart. Few lines are asked more: what kind of bad line they are, and if a flat field
         # that begins with a bracket is nested.
         places = [place for place, name in enumerate(fields, start=1) if name in flat]
-        # As comparisons, which look at the first bytes alone: after "[" comes "\\", and after "{" comes "|".
+        # As comparisons, which look at the first bytes alone: after "[" comes the backslash, and after "{" comes "|".
         bracket = " OR ".join(f"(f[{n}] >= '[' AND (f[{n}] < '\\' OR f[{n}] >= '{{') AND f[{n}] < '|')" for n in places)
         flat_paths = ", ".join(_path(key) for name, key in fields.items() if name in flat)
         columns = ", ".join(f'f[{place}] AS "{name}"' for place, name in enumerate(fields, start=1))

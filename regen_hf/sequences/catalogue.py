@@ -55,7 +55,7 @@ def items_at(path: Path, places: np.ndarray) -> pa.Table:
     for start, batch in _batches(path):
         here = places[np.searchsorted(places, start) : np.searchsorted(places, start + len(batch))]
         if len(here):
-            found.append(pa.Table.from_batches([batch.select(ITEMS.names).take(pa.array(here - start))]))
+            found.append(pa.Table.from_batches([batch.take(pa.array(here - start))]))
     return pa.concat_tables(found).combine_chunks()
 
 
@@ -63,13 +63,13 @@ def write_items(catalogue: Path, kept: pa.Array, path: Path) -> None:
     """Write the items that are `kept` (a truth value for each row of the catalogue) as parquet of `schema.ITEMS`."""
     with pq.ParquetWriter(path, ITEMS, compression="zstd") as writer:
         for start, batch in _batches(catalogue):
-            rows = pa.Table.from_batches([batch.select(ITEMS.names)]).filter(kept.slice(start, len(batch)))
+            rows = pa.Table.from_batches([batch]).filter(kept.slice(start, len(batch)))
             if len(rows):
                 writer.write_table(rows.cast(ITEMS))
 
 
 def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The batches of the catalogue, each with the number of its first row.
+    """The batches of the catalogue, columns as in `schema.ITEMS`, each with the number of its first row.
 
     The file is mapped anew for every few: what was looked at counts as memory of this process while it is mapped.
     """
@@ -77,7 +77,7 @@ def _batches(path: Path) -> Iterator[tuple[int, pa.RecordBatch]]:
     for place in range(file.num_record_batches):
         if place % MAPPED == 0:
             file = _open(path)
-        batch = file.get_batch(place)
+        batch = file.get_batch(place).select(ITEMS.names)
         yield start, batch
         start += len(batch)
 

@@ -2,11 +2,12 @@
 
     python benchmarks/ablation.py runs/ablation table1 --seeds 0 1 2
     python benchmarks/ablation.py runs/ablation recipe --seeds 0 1 --set max_steps=300
+    python benchmarks/ablation.py runs/ablation steps --seeds 0
 
 `table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the same with
-one part of it taken away. Every setting and seed is a run folder of its own on the same dataset and vectors, so a
-killed benchmark goes on where it stopped. Writes benchmarks/results/<group>.json, and table1.md in the paper's layout;
-prints one JSON line.
+one part of it taken away; `steps` trains it for longer. Every setting and seed is a run folder of its own on the same
+dataset and vectors, so a killed benchmark goes on where it stopped. Writes benchmarks/results/<group>.json, the facts
+that the narratives get right as <group>_facts.md, and table1.md in the paper's layout; prints one JSON line.
 """
 
 import argparse
@@ -35,10 +36,18 @@ GROUPS = {
     },
     "recipe": {
         "default": {},
+        "no whitening": {"whitening": 0},
         "no recency": {"recency": 0},
         "AdamW": {"optimizer": "adamw"},
-        "no recency, AdamW": {"recency": 0, "optimizer": "adamw"},
         "MLP": {"adapter": "mlp"},
+        "none of it": {"whitening": 0, "recency": 0, "optimizer": "adamw", "adapter": "mlp"},
+    },
+    "steps": {
+        "300": {"max_steps": 300},
+        "600": {"max_steps": 600},
+        "1200": {"max_steps": 1200},
+        "2400": {"max_steps": 2400},
+        "1200, no whitening": {"max_steps": 1200, "whitening": 0},
     },
 }
 READ = ("sample", "release", "sequences", "narratives", "ratings", "dataset", "embeddings")
@@ -172,11 +181,6 @@ def paper_table(settings: dict) -> str:
 
     The controls of both are the same model shown another history; after them stand models trained on it.
     """
-
-    def cell(found: dict) -> str:
-        span = f" [{found['low']:.3g}, {found['high']:.3g}]" if "low" in found else ""
-        return f"{found['mean']:.3g}{span}"
-
     trained = [name for name in ("empty", "shuffled", "text") if name in settings]
     lines = [
         "| task | metric | cf | content | both | % vs cf | % vs content | empty history | shuffled history |"
@@ -190,9 +194,30 @@ def paper_table(settings: dict) -> str:
             gains = [f"{100 * (found['mean'] / half['mean'] - 1):+.1f}%" for half in halves]
             controls = [both[name][task][metric] for name in ("empty_history", "shuffled_history")]
             controls += [settings[name]["models"]["fused"][task][metric] for name in trained]
-            cells = [*map(cell, [*halves, found]), *gains, *map(cell, controls)]
+            cells = [*map(_cell, [*halves, found]), *gains, *map(_cell, controls)]
             lines.append(f"| {task} | {metric} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def facts_table(settings: dict) -> str:
+    """The shares of test users of whom a fact is right as Markdown: a row for each fact, a column for each setting."""
+    lines = [
+        "| task | fact | " + " | ".join(settings) + " |",
+        "|---|---|" + "---|" * len(settings),
+    ]
+    for name in next(iter(settings.values()))["facts"]:
+        task, _, fact = name.partition(": ")
+        cells = [f"{of['facts'][name]['mean']:.2f}" for of in settings.values()]
+        lines.append(f"| {task} | {fact} | " + " | ".join(cells) + " |")
+    for name in ("all facts", "rougeLsum over tasks"):
+        cells = [_cell(of[name]) for of in settings.values()]
+        lines.append(f"| all | {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(found: dict) -> str:
+    span = f" [{found['low']:.3g}, {found['high']:.3g}]" if "low" in found else ""
+    return f"{found['mean']:.3g}{span}"
 
 
 def main() -> None:
@@ -234,6 +259,7 @@ def main() -> None:
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     options.results.mkdir(parents=True, exist_ok=True)
     written.write_text(text, encoding="utf-8")
+    (options.results / f"{options.group}_facts.md").write_text(facts_table(report["settings"]), encoding="utf-8")
     if {"fused", "content", "cf"} <= set(report["settings"]):
         (options.results / f"{options.group}.md").write_text(paper_table(report["settings"]), encoding="utf-8")
     print(json.dumps(report, ensure_ascii=False))

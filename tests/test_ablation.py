@@ -45,3 +45,18 @@ def test_the_table_has_the_papers_columns(ablation):
     assert "| trained on text |" in with_text.splitlines()[0]
     assert with_text.splitlines()[2].endswith("| 40 |")
     assert row.startswith("| user_profile | bleu | 40 | 50 [45, 55] | 50 [45, 55] | +25.0% | +0.0% |")
+
+
+def test_the_facts_have_a_row_each_and_a_column_for_each_setting(ablation):
+    def of(share, rouge):
+        return {"facts": {"user_profile: circle": share}, "all facts": share, "rougeLsum over tasks": rouge}
+
+    found = {
+        "default": of({"mean": 0.51}, {"mean": 70.0, "low": 65.0, "high": 75.0}),
+        "MLP": of({"mean": 0.4}, {"mean": 6}),
+    }
+    assert ablation.facts_table(found).splitlines()[::2] == [
+        "| task | fact | default | MLP |",
+        "| user_profile | circle | 0.51 | 0.40 |",
+        "| all | rougeLsum over tasks | 70 [65, 75] | 6 |",
+    ]

@@ -60,6 +60,27 @@ def test_rows_without_a_history_give_finite_logits_and_gradients(adapter):
     torch.testing.assert_close(model.eval()(**empty).logits, fused()(**prompts(0, 0)).logits)
 
 
+@kinds
+def test_content_is_whitened_inside_the_model_and_the_arrays_are_saved_with_it(adapter, tmp_path):
+    given = history(3)
+    content = torch.nn.functional.normalize(given["history_content"], dim=-1)
+    mean, matrix = content.mean((0, 1)), torch.rand(CONTENT_DIM, CONTENT_DIM)
+    model = fused(adapter=adapter, content_mean=mean.numpy(), content_matrix=matrix)
+    white = torch.nn.functional.normalize((content - mean) @ matrix, dim=-1)
+    torch.testing.assert_close(
+        model.model.adapter.fuse(given["history_cf"], 7 * content)[..., -CONTENT_DIM:], white * CONTENT_DIM**0.5
+    )
+    plain = fused(adapter=adapter)  # leaves the vectors as they are
+    arrays = {name: value for name, value in plain.state_dict().items() if "adapter.content_" in name}
+    plain.load_state_dict({**model.state_dict(), **arrays})
+    shown = plain.soft_tokens(given["history_cf"], white, given["history_mask"])[0]
+    torch.testing.assert_close(model.soft_tokens(**given)[0], shown)
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(RegenForCausalLM.from_pretrained(tmp_path).soft_tokens(**given)[0], shown)
+    with pytest.raises(ValueError, match=r"content_matrix was given the shape \(1,\), expected"):
+        fused(content_matrix=[0.5])
+
+
 def test_the_transformer_knows_the_place_of_each_purchase_counted_from_the_latest():
     model = fused(adapter="transformer")
     given = history(3)

@@ -22,7 +22,7 @@ LINKED = {
     "metric": "org/regen_narrative",
     "space": "org/regen-demo",
 }
-NUMBER = r"(?<![\w.-])-?\d+(?:,\d{3})*(?:\.\d+)?(?!\w)"
+NUMBER = r"(?<![\w.-])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-\d+)?(?!\w)"
 
 
 def edited(path, **values):

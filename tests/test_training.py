@@ -17,6 +17,7 @@ from datasets import Dataset
 from safetensors.numpy import load_file
 
 from regen_hf.embeddings import VectorStore
+from regen_hf.embeddings.whitening import whitening
 from regen_hf.errors import ConfigError
 from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.model.interactions import interaction_text
@@ -63,6 +64,21 @@ def test_the_loss_goes_down(finished_run):
     log = json.loads((finished_run / "model" / "training_log.json").read_text())
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert losses[-1] < math.log(600)  # a uniform guess over the vocabulary
+
+
+def test_the_model_whitens_content_as_it_is_told_or_not_at_all(finished_run, tmp_path):
+    names = [f"model.adapter.content_{name}" for name in ("mean", "matrix")]
+    weights = load_file(finished_run / "model" / "model.safetensors")
+    arrays = whitening(finished_run / "embeddings", TrainingConfig().whitening)
+    for name, values in zip(names, arrays, strict=True):
+        np.testing.assert_array_equal(weights[name], values)
+    (tmp_path / "out").mkdir()
+    build(finished_run, tmp_path / "out", tmp_path, config(whitening=0, max_steps=1))
+    weights = load_file(tmp_path / "out" / "model.safetensors")
+    np.testing.assert_array_equal(weights[names[0]], 0)
+    np.testing.assert_array_equal(weights[names[1]], np.eye(len(weights[names[1]])))
+    with pytest.raises(ValueError, match="whitening was given 2, expected a number from 0 to 1"):
+        config(whitening=2)
 
 
 def test_every_user_gives_one_example_per_task_and_the_loss_falls_on_the_completion_alone(finished_run, processor):

@@ -63,7 +63,9 @@ def steps(folder):
 def test_a_frozen_backbone_stays_and_the_adapter_learns(train):
     short, long = (weights(train(str(n), config(freeze="backbone", max_steps=n, warmup_ratio=0))) for n in (1, 3))
     changed = {name for name in short if not torch.equal(short[name], long[name])}
-    assert changed == {name for name in short if name.startswith("model.adapter.")}
+    adapter = {name for name in short if name.startswith("model.adapter.")}
+    measured = {"model.adapter.content_mean", "model.adapter.content_matrix"}
+    assert changed == adapter - measured
 
 
 def test_stages_follow_one_another_and_each_is_resumed_where_it_was_killed(train, tmp_path):
@@ -251,7 +253,7 @@ def test_task_weights_repeat_examples_and_leave_some_out(finished_run, train):
 
 def test_training_stops_when_the_validation_loss_no_longer_falls_and_the_best_checkpoint_is_kept(train, tmp_path):
     settings = config(
-        max_steps=40, save_steps=2, patience=2, validation_users=8, learning_rate=0.5, warmup_ratio=0, optimizer="adamw"
+        max_steps=40, save_steps=2, patience=2, validation_users=8, learning_rate=2.0, warmup_ratio=0, optimizer="adamw"
     )
     stopped = train("stopped", settings)
     log = json.loads((stopped / LOG).read_text())

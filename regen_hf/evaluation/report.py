@@ -69,6 +69,7 @@ def _examples(run: Path, results: dict[str, Any], shoppers: int) -> list[str]:
             if pair := predictions.get((user["reviewer_id"], task)):
                 lines.append(f"  {task}")
                 for label, text in zip(("reference", "generated"), pair, strict=True):
-                    lines.append(textwrap.fill(text, 112, initial_indent=f"    {label}  ", subsequent_indent=" " * 15))
+                    said = text or "–"
+                    lines.append(textwrap.fill(said, 112, initial_indent=f"    {label}  ", subsequent_indent=" " * 15))
         lines.append("")
     return lines

@@ -11,6 +11,8 @@ Shapes:
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -28,6 +30,9 @@ class RegenAdapter(nn.Module):
         - output: (B, N, D)
     """
 
+    content_mean: torch.Tensor
+    content_matrix: torch.Tensor
+
     def __init__(self, config: RegenConfig, width: int) -> None:
         super().__init__()
         self.reads_cf = config.embedding_mode != "content"
@@ -41,6 +46,10 @@ class RegenAdapter(nn.Module):
             config.content_dim if self.reads_content else 0,
             2 * len(self.features),
         )
+        if self.reads_content:
+            # Whitening, measured before the training: see `regen_hf.embeddings.whitening`.
+            self.register_buffer("content_mean", torch.zeros(config.content_dim))
+            self.register_buffer("content_matrix", torch.eye(config.content_dim))
         hidden = config.adapter_hidden_size or width
         if config.adapter == "linear":
             self.projection: nn.Module = nn.Linear(sum(self.columns), width)
@@ -53,6 +62,25 @@ class RegenAdapter(nn.Module):
             nn.Embedding(config.recency, width) if config.recency and config.adapter != "transformer" else None
         )
 
+    def whiten(self, content_mean: Any = None, content_matrix: Any = None) -> None:
+        """Set what whitens the content vectors from now on; it is stored with the weights. None changes nothing.
+
+        Args:
+            content_mean: (content_dim,), taken from the normalised vectors.
+            content_matrix: (content_dim, content_dim), by which they are multiplied then.
+
+        Raises:
+            ValueError: an array has another shape.
+        """
+        for name, given in {"content_mean": content_mean, "content_matrix": content_matrix}.items():
+            if given is not None and self.reads_content:
+                values, place = torch.as_tensor(given, dtype=torch.float32), self.get_buffer(name)
+                if values.shape != place.shape:
+                    raise ValueError(
+                        f"{name} was given the shape {tuple(values.shape)}, expected {tuple(place.shape)}."
+                    )
+                place.copy_(values)
+
     def fuse(
         self,
         history_cf: torch.Tensor | None,
@@ -62,7 +90,8 @@ class RegenAdapter(nn.Module):
         """c_i = [v'_i, has_cf_i, s_i, features], without the half that `embedding_mode` drops: (B, N, C).
 
         Both halves have a norm of about 1 (section 4.2), so their components are small: times the square root of the
-        width they have a variance of about 1, as the layers behind expect, and neither half hides the other.
+        width they have a variance of about 1, as the layers behind expect, and neither half hides the other. Content
+        is whitened first, if the model was made so: s_i = (s_i - mean) matrix, and normalised again.
         """
         parts = []
         if self.reads_cf:
@@ -71,6 +100,7 @@ class RegenAdapter(nn.Module):
             parts += [v / self.cf_mean_norm * self.cf_dim**0.5, has_cf.float()]
         if self.reads_content:
             s = self._checked("history_content", history_content, self.content_dim).float()  # (B, N, content_dim)
+            s = (nn.functional.normalize(s, dim=-1) - self.content_mean.float()) @ self.content_matrix.float()
             parts += [nn.functional.normalize(s, dim=-1) * self.content_dim**0.5]
         if self.features:
             given = self._checked("history_features", history_features, len(self.features)).float()  # (B, N, F)

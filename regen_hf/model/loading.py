@@ -48,7 +48,7 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
     Raises:
         ValueError: a weight is missing, or has another shape than the configuration says.
     """
-    adapter = {name for name, _ in model.named_parameters() if name.startswith("model.adapter.")}
+    adapter = {name for name in model.state_dict() if name.startswith("model.adapter.")}
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     if adapter <= set(info["missing_keys"]):
         files = _lora_files(path, kwargs)

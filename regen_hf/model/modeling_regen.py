@@ -203,14 +203,15 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         cf_dropout: float = 0.0,
         cf_mean_norm: float = 1.0,
         max_history: int = 50,
+        **whitening: Any,
     ) -> RegenForCausalLM:
         """Wrap a causal language model, keeping its weights, with a fresh adapter in front of it.
 
-        The arguments are those of [`RegenConfig`]. The wrapper shares modules and configuration with `causal_lm`.
+        The arguments are those of [`RegenConfig`] and of [`RegenAdapter.whiten`]. It shares modules with `causal_lm`.
 
         Raises:
-            ValueError: the language model cannot be wrapped, `item_token_id` is not in its vocabulary, or the wrapper's
-                logits on plain text are not the bare model's.
+            ValueError: the language model cannot be wrapped, `item_token_id` is not in its vocabulary, an array has a
+                wrong shape, or the wrapper's logits on plain text are not the bare model's.
         """
         _check_backbone(causal_lm, item_token_id)
         attention = causal_lm.config._attn_implementation
@@ -233,6 +234,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         for module in causal_lm.modules():  # else `post_init` draws new weights for a resized embedding
             module._is_hf_initialized = True  # type: ignore[assignment]
         model = cls(config, causal_lm)
+        model.model.adapter.whiten(**whitening)
         model.model.adapter.to(causal_lm.device)
         model.generation_config = copy.deepcopy(causal_lm.generation_config)
         suppressed = {*(causal_lm.generation_config.suppress_tokens or []), item_token_id}

@@ -39,6 +39,9 @@ class TrainingConfig:
     them within 5 % of each other. `transformer` also reads the other purchases and the place of each."""
     recency: int = 8
     """Learned vectors that mark the latest purchases, one per place; 0 for the two embeddings alone (section 4.2)."""
+    whitening: float = 0.5
+    """How far the content vectors are whitened, by the train users' purchases: 1 brings every direction to the same
+    variance, 0 leaves the vectors as the encoder makes them (section 4.2)."""
     interaction_features: tuple[Literal["rating", "age"], ...] = ()
     """What the model reads of a purchase beside its two embeddings: its `rating`, and its `age` in days."""
     cf_dropout: float = 0.0
@@ -103,6 +106,8 @@ class TrainingConfig:
             raise ValueError(f"warmup_ratio was given {self.warmup_ratio}, expected a share from 0 to 1")
         if not 0 <= self.history_dropout < 1:
             raise ValueError(f"history_dropout was given {self.history_dropout}, expected a share from 0 to under 1")
+        if not 0 <= self.whitening <= 1:
+            raise ValueError(f"whitening was given {self.whitening}, expected a number from 0 to 1")
         if not 0 <= self.cf_dropout < 1:
             raise ValueError(f"cf_dropout was given {self.cf_dropout}, expected a share from 0 to under 1")
         for task, weight in self.task_weights.items():

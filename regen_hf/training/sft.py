@@ -27,6 +27,7 @@ except ImportError as error:
     raise missing_extra(error.name or "trl", "train") from None
 
 from ..embeddings import VectorStore
+from ..embeddings.whitening import whitening
 from ..hub import model_card
 from ..hub.cards import public_name
 from ..model import RegenForCausalLM, RegenProcessor
@@ -48,12 +49,15 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     embeddings = run / "embeddings"
     item_factors, mean_norm = cf_vectors(run)
     content_items = np.load(embeddings / "content_items.npy", mmap_mode="r", allow_pickle=False)
+    mean, matrix = whitening(embeddings, config.whitening) if config.whitening else (None, None)
     try:
         model = RegenForCausalLM.from_backbone(
             causal_lm,
             cf_dim=item_factors.shape[1],
             content_dim=content_items.shape[1],
             cf_mean_norm=mean_norm,
+            content_mean=mean,
+            content_matrix=matrix,
             item_token_id=processor.tokenizer.convert_tokens_to_ids(ITEM_TOKEN),
             embedding_mode=config.embedding_mode,
             adapter=config.adapter,

@@ -259,7 +259,9 @@ def main() -> None:
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     options.results.mkdir(parents=True, exist_ok=True)
     written.write_text(text, encoding="utf-8")
-    (options.results / f"{options.group}_facts.md").write_text(facts_table(report["settings"]), encoding="utf-8")
+    if report["settings"]:
+        facts = facts_table(report["settings"])
+        (options.results / f"{options.group}_facts.md").write_text(facts, encoding="utf-8")
     if {"fused", "content", "cf"} <= set(report["settings"]):
         (options.results / f"{options.group}.md").write_text(paper_table(report["settings"]), encoding="utf-8")
     print(json.dumps(report, ensure_ascii=False))

@@ -9,4 +9,4 @@ shift || true
 
 python benchmarks/ablation.py "$runs" table1 "$@"
 python benchmarks/ablation.py "$runs" recipe "$@"
-python benchmarks/ablation.py "$runs" steps "$@"
+python benchmarks/ablation.py "$runs" steps --seeds 0

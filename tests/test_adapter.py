@@ -70,7 +70,9 @@ def test_content_is_whitened_inside_the_model_and_the_arrays_are_saved_with_it(a
     torch.testing.assert_close(
         model.model.adapter.fuse(given["history_cf"], 7 * content)[..., -CONTENT_DIM:], white * CONTENT_DIM**0.5
     )
-    plain = fused(adapter=adapter)  # leaves the vectors as they are
+    nothing = torch.zeros_like(content)
+    assert not model.model.adapter.fuse(given["history_cf"], nothing)[..., -CONTENT_DIM:].any()
+    plain = fused(adapter=adapter, content_mean=None)  # leaves the vectors as they are
     arrays = {name: value for name, value in plain.state_dict().items() if "adapter.content_" in name}
     plain.load_state_dict({**model.state_dict(), **arrays})
     shown = plain.soft_tokens(given["history_cf"], white, given["history_mask"])[0]
@@ -78,7 +80,9 @@ def test_content_is_whitened_inside_the_model_and_the_arrays_are_saved_with_it(a
     model.save_pretrained(tmp_path)
     torch.testing.assert_close(RegenForCausalLM.from_pretrained(tmp_path).soft_tokens(**given)[0], shown)
     with pytest.raises(ValueError, match=r"content_matrix was given the shape \(1,\), expected"):
-        fused(content_matrix=[0.5])
+        fused(content_mean=None, content_matrix=[0.5])
+    with pytest.raises(ValueError, match="content_mean holds values that are not finite"):
+        fused(content_mean=[float("nan")] * CONTENT_DIM)
 
 
 def test_the_transformer_knows_the_place_of_each_purchase_counted_from_the_latest():

@@ -7,10 +7,12 @@ import sys
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from regen_hf.cli import main
 from regen_hf.model import RegenForCausalLM, RegenProcessor
-from regen_hf.model.export import export_vllm
+from regen_hf.model.export import export_vllm, prompt_encoder
+from regen_hf.model.prompt_encoder import RegenPromptEncoder
 from regen_hf.schema import rows, split_files
 
 from .tiny_model import FAMILIES, fused, processor, purchase
@@ -82,6 +84,15 @@ def test_backbone_and_encoder_write_the_tokens_of_the_model_without_this_package
     found = elsewhere(tmp_path, folders, HISTORIES, "long_user_summary")
     assert found == expected
     assert len({str(tokens) for of_one, _ in found for tokens in of_one}) > len(CHOSEN)
+
+
+def test_an_encoder_that_lacks_a_weight_does_not_load(tmp_path):
+    prompt_encoder(fused()).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["adapter.content_matrix"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 of the model's weights.*: adapter.content_matrix"):
+        RegenPromptEncoder.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

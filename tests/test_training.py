@@ -17,7 +17,6 @@ from datasets import Dataset
 from safetensors.numpy import load_file
 
 from regen_hf.embeddings import VectorStore
-from regen_hf.embeddings.whitening import whitening
 from regen_hf.errors import ConfigError
 from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.model.interactions import interaction_text
@@ -31,6 +30,7 @@ from regen_hf.training.sft import make_parts
 from regen_hf.training.small import train_tokenizer
 from regen_hf.training.text_history import fit_text
 from regen_hf.training.trainer import Examples, make_trainer
+from regen_hf.training.whitening import whitening
 
 from .conftest import TINY
 
@@ -69,7 +69,7 @@ def test_the_loss_goes_down(finished_run):
 def test_the_model_whitens_content_as_it_is_told_or_not_at_all(finished_run, tmp_path):
     names = [f"model.adapter.content_{name}" for name in ("mean", "matrix")]
     weights = load_file(finished_run / "model" / "model.safetensors")
-    arrays = whitening(finished_run / "embeddings", TrainingConfig().whitening)
+    arrays = whitening(VectorStore(finished_run / "embeddings" / "train"), TrainingConfig().whitening)
     for name, values in zip(names, arrays, strict=True):
         np.testing.assert_array_equal(weights[name], values)
     (tmp_path / "out").mkdir()

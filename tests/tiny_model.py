@@ -59,6 +59,9 @@ def fused(family="llama", **arguments):
     with torch.no_grad():
         for parameter in model.model.adapter.parameters():
             parameter.normal_(std=0.5)
+    if "content_mean" not in arguments:
+        dim = arguments["content_dim"]
+        model.model.adapter.whiten(0.2 * torch.randn(dim), torch.eye(dim) + 0.2 * torch.randn(dim, dim))
     return model
 
 

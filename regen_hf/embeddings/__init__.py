@@ -5,8 +5,6 @@
       cf.safetensors            item_factors (I, cf_dim) float32, zero rows = cold items; mean_norm (1,);
                                 user_gram (cf_dim, cf_dim), with which new items are folded in
       content_items.npy         (I, content_dim) float16: metadata alone
-      content_moments.safetensors  mean (content_dim,) and covariance (content_dim, content_dim) float32 of the vectors
-                                of the train users' purchases
       content_encoder/          the trained encoder, where none was named
       <split>/                  a `VectorStore`: vectors of the users' purchases, in the order of the dataset's rows
 

@@ -18,7 +18,6 @@ from ..errors import ConfigError, InputError, missing_extra
 from ..model.interactions import interaction_text
 from ..schema import SPLITS, count, item_files, rows, split_files
 from .store import VectorWriter
-from .whitening import Moments
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -52,7 +51,7 @@ def build(dataset: Path, out: Path, config: EmbeddingsConfig) -> dict[str, Any]:
 
     asins = pq.read_table(out / "items.parquet").column("asin").to_pylist()
     index = {asin: number for number, asin in enumerate(asins)}
-    interactions, moments = 0, Moments(dim)
+    interactions = 0
     for split in SPLITS:
         files = split_files(dataset, split)
         lengths = [len(row["purchase_history"]) for row in rows(files, ["purchase_history"])]
@@ -61,12 +60,8 @@ def build(dataset: Path, out: Path, config: EmbeddingsConfig) -> dict[str, Any]:
             for _, chunk in _chunks(purchases, f"encoding {split}", sum(lengths)):
                 texts = [interaction_text(purchase["item"], purchase["review"]) for purchase in chunk]
                 items = np.array([index[purchase["item"]["asin"]] for purchase in chunk], dtype=np.int32)
-                encoded = fast.encode(texts)
-                writer.append(encoded, items)
-                if split == "train":
-                    moments.add(encoded)
+                writer.append(fast.encode(texts), items)
         interactions += sum(lengths)
-    moments.save(out)
     return {"interactions": interactions, "content_dim": dim}
 
 

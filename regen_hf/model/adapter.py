@@ -47,7 +47,7 @@ class RegenAdapter(nn.Module):
             2 * len(self.features),
         )
         if self.reads_content:
-            # Whitening, measured before the training: see `regen_hf.embeddings.whitening`.
+            # Whitening, measured before the training: see `regen_hf.training.whitening`.
             self.register_buffer("content_mean", torch.zeros(config.content_dim))
             self.register_buffer("content_matrix", torch.eye(config.content_dim))
         hidden = config.adapter_hidden_size or width
@@ -70,7 +70,7 @@ class RegenAdapter(nn.Module):
             content_matrix: (content_dim, content_dim), by which they are multiplied then.
 
         Raises:
-            ValueError: an array has another shape.
+            ValueError: an array has another shape, or is not finite.
         """
         for name, given in {"content_mean": content_mean, "content_matrix": content_matrix}.items():
             if given is not None and self.reads_content:
@@ -79,6 +79,8 @@ class RegenAdapter(nn.Module):
                     raise ValueError(
                         f"{name} was given the shape {tuple(values.shape)}, expected {tuple(place.shape)}."
                     )
+                if not values.isfinite().all():
+                    raise ValueError(f"{name} holds values that are not finite.")
                 place.copy_(values)
 
     def fuse(
@@ -100,8 +102,9 @@ class RegenAdapter(nn.Module):
             parts += [v / self.cf_mean_norm * self.cf_dim**0.5, has_cf.float()]
         if self.reads_content:
             s = self._checked("history_content", history_content, self.content_dim).float()  # (B, N, content_dim)
+            known = (s != 0).any(-1, keepdim=True)  # (B, N, 1): no text stays nothing, however far the mean is from it
             s = (nn.functional.normalize(s, dim=-1) - self.content_mean.float()) @ self.content_matrix.float()
-            parts += [nn.functional.normalize(s, dim=-1) * self.content_dim**0.5]
+            parts += [nn.functional.normalize(s, dim=-1) * self.content_dim**0.5 * known]
         if self.features:
             given = self._checked("history_features", history_features, len(self.features)).float()  # (B, N, F)
             for feature, values in zip(self.features, given.split(1, dim=-1), strict=True):

@@ -20,6 +20,26 @@ LORA = "lora"
 HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
+class CompletePreTrainedModel(PreTrainedModel):
+    """A model that is loaded with all of its weights, or not at all."""
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        """See [`PreTrainedModel.from_pretrained`]; here a weight that the files lack is an error, never a random one.
+
+        Raises:
+            ValueError: a weight is missing or has another shape than the configuration says.
+        """
+        path = pretrained_model_name_or_path
+        with quiet_about_missing():
+            loaded: Any = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+        model, info = loaded
+        model = complete(model, info, path, **kwargs)
+        return (model, info) if output_loading_info else model
+
+
 @contextlib.contextmanager
 def quiet_about_missing() -> Iterator[None]:
     """Without the report of transformers that missing weights are random now: `complete` adds them, or raises."""
@@ -50,7 +70,7 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
     """
     adapter = {name for name in model.state_dict() if name.startswith("model.adapter.")}
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    if adapter <= set(info["missing_keys"]):
+    if adapter and adapter <= set(info["missing_keys"]):
         files = _lora_files(path, kwargs)
         if files is not None:
             model = _merged(model, files, path)
@@ -61,7 +81,7 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
         raise ValueError(
             f"{path} lacks {len(wrong)} of the model's weights, or holds them in another shape than config.json says: "
             f"{', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}. They would be random numbers. Download the "
-            "model again, or mend its config.json."
+            "model again, mend its config.json, or train it again with this version."
         )
     return model
 

@@ -24,12 +24,12 @@ from transformers.utils.generic import can_return_tuple
 from .adapter import RegenAdapter
 from .attribution import HistoryAttribution
 from .configuration_regen import RegenConfig
-from .loading import complete, quiet_about_missing
+from .loading import CompletePreTrainedModel
 
 HISTORY = ("history_cf", "history_content", "history_mask", "history_features")
 
 
-class RegenPreTrainedModel(PreTrainedModel):
+class RegenPreTrainedModel(CompletePreTrainedModel):
     config_class = RegenConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
@@ -203,7 +203,8 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         cf_dropout: float = 0.0,
         cf_mean_norm: float = 1.0,
         max_history: int = 50,
-        **whitening: Any,
+        content_mean: Any = None,
+        content_matrix: Any = None,
     ) -> RegenForCausalLM:
         """Wrap a causal language model, keeping its weights, with a fresh adapter in front of it.
 
@@ -234,7 +235,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         for module in causal_lm.modules():  # else `post_init` draws new weights for a resized embedding
             module._is_hf_initialized = True  # type: ignore[assignment]
         model = cls(config, causal_lm)
-        model.model.adapter.whiten(**whitening)
+        model.model.adapter.whiten(content_mean, content_matrix)
         model.model.adapter.to(causal_lm.device)
         model.generation_config = copy.deepcopy(causal_lm.generation_config)
         suppressed = {*(causal_lm.generation_config.suppress_tokens or []), item_token_id}
@@ -365,22 +366,6 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         if remaining.any() or (step == self.config.item_token_id).any():
             return inputs | {"history_mask": remaining.to(step.device)}
         return {name: value for name, value in inputs.items() if name not in HISTORY}
-
-    @classmethod
-    def from_pretrained(
-        cls, pretrained_model_name_or_path: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
-    ) -> Any:
-        """See [`PreTrainedModel.from_pretrained`]; here a weight that the files lack is an error, never a random one.
-
-        Raises:
-            ValueError: a weight is missing or has another shape than the configuration says.
-        """
-        path = pretrained_model_name_or_path
-        with quiet_about_missing():
-            loaded: Any = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
-        model, info = loaded
-        model = complete(model, info, path, **kwargs)
-        return (model, info) if output_loading_info else model
 
     @torch.no_grad()
     def _check_plain_text(self, causal_lm: PreTrainedModel) -> None:

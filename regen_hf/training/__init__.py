@@ -41,7 +41,7 @@ class TrainingConfig:
     """Learned vectors that mark the latest purchases, one per place; 0 for the two embeddings alone (section 4.2)."""
     whitening: float = 0.5
     """How far the content vectors are whitened, by the train users' purchases: 1 brings every direction to the same
-    variance, 0 leaves the vectors as the encoder makes them (section 4.2)."""
+    variance; 0 leaves the vectors as the encoder makes them (section 4.2), and does not take away their mean either."""
     interaction_features: tuple[Literal["rating", "age"], ...] = ()
     """What the model reads of a purchase beside its two embeddings: its `rating`, and its `age` in days."""
     cf_dropout: float = 0.0

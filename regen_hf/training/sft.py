@@ -27,7 +27,6 @@ except ImportError as error:
     raise missing_extra(error.name or "trl", "train") from None
 
 from ..embeddings import VectorStore
-from ..embeddings.whitening import whitening
 from ..hub import model_card
 from ..hub.cards import public_name
 from ..model import RegenForCausalLM, RegenProcessor
@@ -37,6 +36,7 @@ from .collator import Histories
 from .examples import EXAMPLE, tokenized
 from .small import ITEM_TOKEN, small_backbone, train_tokenizer
 from .trainer import Examples
+from .whitening import whitening
 
 if TYPE_CHECKING:
     from . import TrainingConfig
@@ -49,7 +49,8 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     embeddings = run / "embeddings"
     item_factors, mean_norm = cf_vectors(run)
     content_items = np.load(embeddings / "content_items.npy", mmap_mode="r", allow_pickle=False)
-    mean, matrix = whitening(embeddings, config.whitening) if config.whitening else (None, None)
+    whitens = config.whitening and config.embedding_mode != "cf"
+    mean, matrix = whitening(VectorStore(embeddings / "train"), config.whitening) if whitens else (None, None)
     try:
         model = RegenForCausalLM.from_backbone(
             causal_lm,

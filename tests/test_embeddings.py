@@ -10,7 +10,6 @@ from regen_hf.embeddings import EmbeddingsConfig, VectorStore, build, cf, conten
 from regen_hf.embeddings.store import VectorWriter
 from regen_hf.model import interaction_text
 from regen_hf.schema import ITEMS, ROW, SPLITS, item_files, rows, split_files
-from regen_hf.training.whitening import whitening
 
 SETTINGS = {"cf_dim": 12, "content_dim": 24, "content_steps": 20}
 
@@ -130,21 +129,6 @@ def test_vectors_stand_in_the_order_of_the_rows(finished_run):
         encoder.encode([interaction_text(item, None) for item in catalogue], normalize_embeddings=True),
         atol=2e-3,
     )
-
-
-def test_whitening_is_measured_on_the_train_users_and_brings_directions_to_one_variance(finished_run):
-    embeddings = finished_run / "embeddings"
-    vectors = VectorStore(embeddings / "train").vectors.astype(np.float64)
-    spread = []
-    for power in (0.0, 0.5, 1.0):
-        mean, matrix = whitening(VectorStore(embeddings / "train"), power)
-        np.testing.assert_allclose(mean, vectors.mean(0), atol=1e-6)
-        moved = (vectors - mean) @ matrix
-        np.testing.assert_allclose(moved.mean(0), 0, atol=1e-2)
-        variances = np.linalg.eigvalsh(np.cov(moved.T))
-        spread.append(variances[-1] / variances[len(variances) // 2])
-    assert spread[0] > 1.3 * spread[1] > 1.69 * spread[2]
-    assert spread[2] < 1.2
 
 
 def test_the_same_seed_gives_the_same_vectors(finished_run, tmp_path):

@@ -66,6 +66,21 @@ def test_the_loss_goes_down(finished_run):
     assert losses[-1] < math.log(600)  # a uniform guess over the vocabulary
 
 
+def test_whitening_is_measured_on_the_train_users_and_brings_directions_to_one_variance(finished_run):
+    embeddings = finished_run / "embeddings"
+    vectors = VectorStore(embeddings / "train").vectors.astype(np.float64)
+    spread = []
+    for power in (0.0, 0.5, 1.0):
+        mean, matrix = whitening(VectorStore(embeddings / "train"), power)
+        np.testing.assert_allclose(mean, vectors.mean(0), atol=1e-6)
+        moved = (vectors - mean) @ matrix
+        np.testing.assert_allclose(moved.mean(0), 0, atol=1e-2)
+        variances = np.linalg.eigvalsh(np.cov(moved.T))
+        spread.append(variances[-1] / variances[len(variances) // 2])
+    assert spread[0] > 1.3 * spread[1] > 1.69 * spread[2]
+    assert spread[2] < 1.2
+
+
 def test_the_model_whitens_content_as_it_is_told_or_not_at_all(finished_run, tmp_path):
     names = [f"model.adapter.content_{name}" for name in ("mean", "matrix")]
     weights = load_file(finished_run / "model" / "model.safetensors")

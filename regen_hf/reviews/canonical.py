@@ -115,7 +115,9 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         compact_date=day.notnull(),
     )
     good_time, good_stars = table.time.between(0, LATEST), table.stars.between(1, 5)
-    reject = ibis.cases(
+    # A look at what is right with a record comes first: of nearly all of them nothing else is asked.
+    good = table.reject.isnull() & ~table.nested & (table.reviewer_id > "") & (table.asin > "") & good_time & good_stars
+    reasons = ibis.cases(
         (table.reject.notnull(), table.reject),
         (table.nested, "wrong_type"),
         (table.reviewer_id.fill_null("") == "", "missing_user"),
@@ -126,6 +128,7 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         (~good_stars.fill_null(True), "rating_out_of_scale"),
         else_=ibis.null("string"),
     )
+    reject = ibis.ifelse(good, ibis.null("string"), reasons)
     # Only good values are rounded: an infinite one is no integer.
     time = ibis.ifelse(good_time, table.time, ibis.null("float64"))
     stars = ibis.ifelse(good_stars, table.stars, ibis.null("float64"))
@@ -169,7 +172,7 @@ def _number_or_day(text: ir.StringValue) -> tuple[ir.FloatingValue, ir.FloatingV
 
     number = text.try_cast("float64")
     # Few numbers are looked at as text.
-    is_day = number.between(19000101, 20991231).fill_null(False) & text.re_search(COMPACT_DATE)
+    is_day = ibis.ifelse(number.between(19000101, 20991231), text.re_search(COMPACT_DATE), False)
     digits = text.strip()
     moment = (digits[:4] + "-" + digits[4:6] + "-" + digits[6:8]).try_cast("timestamp")
     nothing = ibis.null("float64")

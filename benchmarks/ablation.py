@@ -3,6 +3,7 @@
     python benchmarks/ablation.py runs/ablation table1 --seeds 0 1 2
     python benchmarks/ablation.py runs/ablation recipe --seeds 0 1 --set max_steps=300
     python benchmarks/ablation.py runs/ablation steps --seeds 0
+    python benchmarks/ablation.py runs/ablation/1200 table1 --only fused content cf --set max_steps=1200 --results OTHER
 
 `table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the same with
 one part of it taken away; `steps` trains it for longer. Every setting and seed is a run folder of its own on the same
@@ -47,6 +48,7 @@ GROUPS = {
         "600": {"max_steps": 600},
         "1200": {"max_steps": 1200},
         "2400": {"max_steps": 2400},
+        "4800": {"max_steps": 4800},
         "1200, no whitening": {"max_steps": 1200, "whitening": 0},
     },
 }
@@ -255,7 +257,9 @@ def main() -> None:
             build_variant(world, folder, common | changes | {"seed": seed}, {"max_users": options.max_users})
             folders.append(folder)
         found[name] = summary(folders) | learned(folders)
-    report |= {"settings": before.get("settings", {}) | found}
+    found = before.get("settings", {}) | found
+    order = {name: found[name] for name in GROUPS[options.group] if name in found}
+    report |= {"settings": order | found}
     text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
     options.results.mkdir(parents=True, exist_ok=True)
     written.write_text(text, encoding="utf-8")

@@ -355,10 +355,11 @@ def measure(command: list[str], folder: Path) -> dict[str, float]:
 def size(folder: Path) -> int:
     """Bytes of the files in `folder`; a file with two names counts once."""
     found = {}
-    for path in folder.rglob("*"):
-        with contextlib.suppress(OSError):  # it may be gone by now
-            state = path.stat()
-            found[state.st_ino] = state.st_size
+    for parent, _, names in os.walk(folder):  # unlike rglob, it passes over a folder that is gone by now
+        for name in names:
+            with contextlib.suppress(OSError):
+                state = os.stat(os.path.join(parent, name))
+                found[state.st_ino] = state.st_size
     return sum(found.values())
 
 

@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
@@ -66,7 +66,10 @@ class DuckDB:
         limit = f"{max(memory_bytes(memory) // 2, 10**8) // 10**6}MB"
         self.connection = duckdb.connect(config={"memory_limit": limit, "temp_directory": str(spill)})
         self.connection.execute("SET enable_progress_bar = false")
-        self.queries: dict[tuple[Any, Any], str] = {}
+        self.views: dict[object, str] = {}
+        """Names of views by what they say: a view is taken apart once, a query as often as it is run."""
+        self.repeated: dict[int, frozenset[str]] = {}
+        """Keys that JSON objects met so far hold twice, by the `layout` that `read_json` gives; its caller fills it."""
 
     def __enter__(self) -> DuckDB:
         return self
@@ -127,9 +130,8 @@ class DuckDB:
         bracket = " OR ".join(f"(f[{n}] >= '[' AND (f[{n}] < '\\' OR f[{n}] >= '{{') AND f[{n}] < '|')" for n in places)
         flat_paths = ", ".join(_path(key) for name, key in fields.items() if name in flat)
         columns = ", ".join(f'f[{place}] AS "{name}"' for place, name in enumerate(fields, start=1))
-        self.connection.execute(
+        name = self._view(
             f"""
-            CREATE OR REPLACE TEMP VIEW raw_fields AS
             SELECT number, reject,
                    CASE WHEN reject IS NULL THEN hash(json_keys(line)) END AS layout,
                    coalesce(CASE WHEN {bracket or "false"}
@@ -146,7 +148,7 @@ class DuckDB:
         )
         texts = [pa.field(name, pa.string()) for name in ("reject", *fields)]
         others = [("number", pa.int64()), ("layout", pa.uint64()), ("nested", pa.bool_())]
-        return _table(pa.schema([*others, *texts]), "raw_fields")
+        return _table(pa.schema([*others, *texts]), name)
 
     def json_keys(self, lines: pa.Array) -> list[list[str]]:
         """The keys of the JSON object on each line, in their order; none where the line is no JSON."""
@@ -157,9 +159,17 @@ class DuckDB:
     def apply(self, rule: Callable[[ir.Table], ir.Table], table: ir.Table) -> pa.Table:
         """All rows of `rule(table)`; the SQL of a rule is written once for all tables of one name and schema."""
         key = (rule, table.op())
-        if key not in self.queries:
-            self.queries[key] = _sql(rule(table))
-        return self.connection.sql(self.queries[key]).to_arrow_table()
+        if key not in self.views:
+            self.views[key] = self._view(_sql(rule(table)))
+        return self.connection.sql(f"SELECT * FROM {self.views[key]}").to_arrow_table()  # noqa: S608 (a name made here)
+
+    def _view(self, query: str) -> str:
+        """The name of a view of `query`, which is made the first time."""
+        if query not in self.views:
+            name = f"view_{len(self.views)}"
+            self.connection.execute(f"CREATE TEMP VIEW {name} AS {query}")
+            self.views[query] = name
+        return self.views[query]
 
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """All rows of an ibis expression."""

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.errors import InputError
-from regen_hf.reviews import cleaning
+from regen_hf.reviews import cleaning, reading
+from regen_hf.reviews.formats import Format
 from regen_hf.reviews.reading import Reading, read_items, read_reviews
 
 CHUNK = 2**20
@@ -193,6 +194,21 @@ def test_the_size_of_a_chunk_changes_nothing(read):
     assert sorted(map(str, whole[0])) == sorted(map(str, small[0]))
     assert whole[2] == small[2]
     assert [reject["line"] for reject in whole[2]] == [n + 1 for n in range(0, 400, 7)]
+
+
+@pytest.mark.parametrize("remembered", [2**16, 0])
+def test_keys_that_repeat_are_refused_in_every_chunk(read, monkeypatch, remembered):
+    monkeypatch.setattr(reading, "LAYOUTS", remembered)
+    bad = json.dumps(review())[:-1] + ', "asin": "B2"}'
+    records = [bad.encode() if place % 3 == 0 else review(reviewerID=f"A{place}", odd=1) for place in range(99)]
+    rows, log, rejects = read(records, chunk=999)
+    assert len(log.tables) > 10
+    assert (len(rows), log.dropped) == (66, {"repeated_key": 33})
+    assert [reject["line"] for reject in rejects] == list(range(1, 100, 3))
+    # Another file, of which the key that repeats is not read.
+    fields = {"reviewer_id": "reviewerID", "asin": "summary", "unix_time": "unixReviewTime"}
+    rows, log, _ = read([bad.encode()] * 9, chunk=999, form=Format("own", fields, tuple(fields), tuple(fields)))
+    assert (len(rows), log.dropped) == (9, {})
 
 
 def test_finished_chunks_are_reused_until_the_file_changes(read, tmp_path):

@@ -97,7 +97,8 @@ def test_figures_are_drawn_of_what_there_is_and_again_once_there_is_more(tiny_ru
     assert regen("figures", tiny_run) == 0
     assert "scores.png" in {path.name for path in (tiny_run / "figures").iterdir()}
     assert regen("figures", tmp_path / "new") == 1
-    assert "nothing to draw" in capsys.readouterr().err
+    assert "nothing for `figures` to read" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -100,19 +100,32 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
     """Reviews with types and the reasons to refuse them; the texts not yet clean."""
     import ibis
 
-    fields = _complete(fields, REVIEWS.names[1:])
-    number, day = _number_or_day(fields.unix_time)
-    date = ibis.ifelse(number.isnull() & day.isnull(), _seconds(fields.unix_time), ibis.null("float64"))
-    rating = fields.rating.nullif("").try_cast("float64")
-    table = fields.mutate(
-        reviewer_id=_stripped(fields.reviewer_id),
-        asin=_stripped(fields.asin),
-        time=ibis.coalesce(number, day, date),
-        stars=ibis.ifelse(rating.isnan(), ibis.null("float64"), rating),  # pandas writes a missing number as NaN
-        has_rating=fields.rating.nullif("").notnull(),
-        milliseconds=(number >= MILLISECONDS).fill_null(False),
-        iso_date=date.notnull(),
-        compact_date=day.notnull(),
+    # Step by step, each a column for the next: ibis writes out an expression wherever it is used, and a query of which
+    # the dates stand in twelve places takes longer to plan than to run on a small chunk.
+    table = _complete(fields, REVIEWS.names[1:])
+    nothing = ibis.null("float64")
+    table = table.mutate(
+        reviewer_id=_stripped(table.reviewer_id),
+        asin=_stripped(table.asin),
+        value=table.unix_time.try_cast("float64"),
+        stars=table.rating.nullif("").try_cast("float64"),
+    )
+    # Few numbers are looked at as text.
+    table = table.mutate(
+        is_day=ibis.ifelse(table.value.between(19000101, 20991231), table.unix_time.re_search(COMPACT_DATE), False)
+    )
+    table = table.mutate(
+        seconds=ibis.ifelse(table.is_day, nothing, table.value),
+        day=ibis.ifelse(table.is_day, _midnight(table.unix_time), nothing),
+    )
+    table = table.mutate(
+        date=ibis.ifelse(table.seconds.isnull() & table.day.isnull(), _seconds(table.unix_time), nothing)
+    )
+    table = table.mutate(
+        time=ibis.coalesce(table.seconds, table.day, table.date),
+        invalid_rating=table.stars.isnull() & table.rating.nullif("").notnull(),
+        stars=ibis.ifelse(table.stars.isnan(), nothing, table.stars),  # how pandas writes a missing number
+        milliseconds=(table.seconds >= MILLISECONDS).fill_null(False),
     )
     good_time, good_stars = table.time.between(0, LATEST), table.stars.between(1, 5)
     # A look at what is right with a record comes first: of nearly all of them nothing else is asked.
@@ -124,19 +137,19 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         (table.asin.fill_null("") == "", "missing_item"),
         (table.time.isnull() & (table.unix_time.fill_null("").strip() == ""), "missing_time"),
         (~good_time.fill_null(False), "invalid_time"),
-        (table.has_rating & rating.isnull(), "invalid_rating"),
+        (table.invalid_rating, "invalid_rating"),
         (~good_stars.fill_null(True), "rating_out_of_scale"),
         else_=ibis.null("string"),
     )
     reject = ibis.ifelse(good, ibis.null("string"), reasons)
     # Only good values are rounded: an infinite one is no integer.
-    time = ibis.ifelse(good_time, table.time, ibis.null("float64"))
-    stars = ibis.ifelse(good_stars, table.stars, ibis.null("float64"))
+    time = ibis.ifelse(good_time, table.time, nothing)
+    stars = ibis.ifelse(good_stars, table.stars, nothing)
     return table.select(
         "number",
-        *_layout(fields),
+        *_layout(table),
         reject=reject,
-        user_hash=table.reviewer_id.hexdigest("md5")[:8],
+        user_hash=table.reviewer_id.hexdigest("md5").left(8),
         reviewer_id=table.reviewer_id,
         asin=table.asin,
         unix_time=ibis.ifelse(table.milliseconds, time / 1000, time).floor().cast("int64"),
@@ -144,8 +157,8 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         summary=table.summary,
         text=table.text,
         milliseconds=table.milliseconds,
-        iso_date=table.iso_date,
-        compact_date=table.compact_date,
+        iso_date=table.date.notnull(),
+        compact_date=table.day.notnull(),
         rounded_rating=(stars != stars.floor()).fill_null(False),
     )
 
@@ -166,17 +179,10 @@ def typed_items(fields: ir.Table) -> ir.Table:
     return fields.select("number", *_layout(fields), reject=reject, asin=asin, **{name: fields[name] for name in texts})
 
 
-def _number_or_day(text: ir.StringValue) -> tuple[ir.FloatingValue, ir.FloatingValue]:
-    """The number that a text is, null where it is none or is a day as YYYYMMDD; and of such a day the unix seconds."""
-    import ibis
-
-    number = text.try_cast("float64")
-    # Few numbers are looked at as text.
-    is_day = ibis.ifelse(number.between(19000101, 20991231), text.re_search(COMPACT_DATE), False)
+def _midnight(text: ir.StringValue) -> ir.FloatingValue:
+    """Unix seconds of a day as YYYYMMDD, null where there is no such day."""
     digits = text.strip()
-    moment = (digits[:4] + "-" + digits[4:6] + "-" + digits[6:8]).try_cast("timestamp")
-    nothing = ibis.null("float64")
-    return ibis.ifelse(is_day, nothing, number), ibis.ifelse(is_day, moment.epoch_seconds().cast("float64"), nothing)
+    return (digits[:4] + "-" + digits[4:6] + "-" + digits[6:8]).try_cast("timestamp").epoch_seconds().cast("float64")
 
 
 def _seconds(text: ir.StringValue) -> ir.FloatingValue:

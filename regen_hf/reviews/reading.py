@@ -46,6 +46,8 @@ REVIEWS = canonical.REVIEWS
 REJECTS = pa.schema([("file", pa.string()), ("line", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
 ROW_GROUP = 8192
 """Reviews in a row group: small, so that one range of hashes reads few rows of its neighbours."""
+LAYOUTS = 2**16
+"""Orders of keys that are remembered: a log has a handful, a broken one as many as lines."""
 
 
 @dataclass(frozen=True)
@@ -275,16 +277,18 @@ def _fields(engine: DuckDB, chunk: Chunk | Records, form: Format, literals: bool
 
 def _refuse_repeated_keys(engine: DuckDB, chunk: Chunk, rows: pa.Table, form: Format) -> pa.Table:
     """Reject the records that give one of the wanted keys twice: nothing says which value is meant."""
-    wanted = list(form.fields.values())
+    wanted = set(form.fields.values())
     layout = rows["layout"].combine_chunks()
     layouts = layout.unique().drop_null()
-    numbers = rows["number"].take(pc.index_in(layouts, layout))
-    samples = chunk.lines["line"].take(pc.index_in(numbers, chunk.numbers)).combine_chunks()
-    repeated = [
-        layout
-        for layout, keys in zip(layouts.to_pylist(), engine.json_keys(samples), strict=True)
-        if any(keys.count(key) > 1 for key in wanted)
-    ]
+    if len(engine.repeated) > LAYOUTS:
+        engine.repeated.clear()
+    new = layouts.filter(pa.array([of not in engine.repeated for of in layouts.to_pylist()], pa.bool_()))
+    if len(new):
+        numbers = rows["number"].take(pc.index_in(new, layout))
+        samples = chunk.lines["line"].take(pc.index_in(numbers, chunk.numbers)).combine_chunks()
+        for of, keys in zip(new.to_pylist(), engine.json_keys(samples), strict=True):
+            engine.repeated[of] = frozenset(key for key, times in Counter(keys).items() if times > 1)
+    repeated = [of for of in layouts.to_pylist() if engine.repeated[of] & wanted]
     if not repeated:
         return rows
     return canonical.refused(rows, pc.is_in(rows["layout"], pa.array(repeated, layouts.type)), "repeated_key")

@@ -192,7 +192,13 @@ class Run:
         Raises:
             RunError: a stage is missing or stale; the message names the command that makes it.
         """
-        for other in self.reads(stage):
+        there = self.reads(stage)
+        if stage.reads_what_is_there and not there:
+            raise RunError(
+                f"There is nothing for `{stage.command}` to read in {self.folder} yet. "
+                f"Run first: regen run {self.folder}"
+            )
+        for other in there:
             if not self.is_fresh(other):
                 state = "is out of date" if self.manifest(other) else "has not been made"
                 raise RunError(

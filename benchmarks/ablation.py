@@ -3,7 +3,7 @@
     python benchmarks/ablation.py runs/ablation table1 --seeds 0 1 2
     python benchmarks/ablation.py runs/ablation recipe --seeds 0 1 --set max_steps=300
     python benchmarks/ablation.py runs/ablation steps --seeds 0
-    python benchmarks/ablation.py runs/ablation/1200 table1 --only fused content cf --set max_steps=1200 --results OTHER
+    python benchmarks/ablation.py runs/ablation/1200 table1 --only fused content --set max_steps=1200 --results OTHER
 
 `table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the same with
 one part of it taken away; `steps` trains it for longer. Every setting and seed is a run folder of its own on the same

@@ -9,5 +9,7 @@ shift || true
 
 python benchmarks/ablation.py "$runs" table1 "$@"
 python benchmarks/ablation.py "$runs" recipe "$@"
-# One seed, with steps and a world of its own: the options above are not for it.
+# These have steps, seeds and a world of their own: the options above are not for them.
 python benchmarks/ablation.py "$runs/steps" steps --seeds 0
+python benchmarks/ablation.py "$runs/1200" table1 --only fused content --seeds 0 1 --set max_steps=1200 \
+    --results benchmarks/results/1200_steps

@@ -20,7 +20,7 @@ from regen_hf.embeddings import VectorStore
 from regen_hf.errors import ConfigError
 from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.model.interactions import interaction_text
-from regen_hf.run import Run
+from regen_hf.run import STAGES, Run
 from regen_hf.schema import TASKS, rows, split_files
 from regen_hf.training import TrainingConfig, build
 from regen_hf.training.collator import Histories, RegenCollator
@@ -411,14 +411,14 @@ def losses(model):
     return [entry["loss"] for entry in json.loads((model / "training_log.json").read_text()) if "loss" in entry]
 
 
-def launch(run, *words):
+def launch(run, *words, script=ROOT / "scripts" / "train.py"):
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "accelerate.commands.launch",
             *words,
-            str(ROOT / "scripts" / "train.py"),
+            str(script),
             str(run),
         ],
         capture_output=True,
@@ -439,6 +439,36 @@ def test_a_setting_that_the_script_cannot_take_is_told(tmp_path, monkeypatch, gi
     with pytest.raises(SystemExit, match=message):
         runpy.run_path(script, run_name="__main__")
     assert not (tmp_path / "run").exists()
+
+
+LATE = """
+import runpy
+import time
+
+from accelerate import PartialState
+
+wait = PartialState.wait_for_everyone
+
+
+def late(self):
+    wait(self)
+    if not self.is_main_process:
+        time.sleep(4)
+
+
+PartialState.wait_for_everyone = late
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_lags_behind_the_first_still_finds_what_it_reads(finished_run, tmp_path):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    Run(run, {"training": {"max_steps": 2, "batch_size": 4}}).save()
+    script = tmp_path / "late.py"
+    script.write_text(LATE.format(script=str(ROOT / "scripts" / "train.py")))
+    launch(run, "--config_file", str(ROOT / "scripts" / "accelerate" / "cpu2.yaml"), script=script)
+    assert Run(run).is_fresh(STAGES["train"])
 
 
 @pytest.mark.slow

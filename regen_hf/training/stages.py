@@ -75,6 +75,7 @@ def train_in_stages(
         of_stage = json.loads((folder / LOG).read_text(encoding="utf-8"))
         log += [entry | {"step": entry["step"] + passed} for entry in of_stage]
         before = folder
+    state.wait_for_everyone()  # the first process goes on to empty `work`, which the others may still have to read
     return work / f"stage-{len(settings) - 1}", log
 
 

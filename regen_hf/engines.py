@@ -67,7 +67,7 @@ class DuckDB:
         self.connection = duckdb.connect(config={"memory_limit": limit, "temp_directory": str(spill)})
         self.connection.execute("SET enable_progress_bar = false")
         self.views: dict[object, str] = {}
-        """Names of views by what they say: a view is taken apart once, a query as often as it is run."""
+        """Names of views by their SQL, or by the rule and table that it was written for: parsed once, not per chunk."""
         self.repeated: dict[int, frozenset[str]] = {}
         """Keys that JSON objects met so far hold twice, by the `layout` that `read_json` gives; its caller fills it."""
 

@@ -100,8 +100,8 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
     """Reviews with types and the reasons to refuse them; the texts not yet clean."""
     import ibis
 
-    # Step by step, each a column for the next: ibis writes out an expression wherever it is used, and a query of which
-    # the dates stand in twelve places takes longer to plan than to run on a small chunk.
+    # Step by step, each a column for the next: ibis writes out an expression wherever it is used, and every chunk pays
+    # for the planning of the query.
     table = _complete(fields, REVIEWS.names[1:])
     nothing = ibis.null("float64")
     table = table.mutate(

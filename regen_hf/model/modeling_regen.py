@@ -386,6 +386,10 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
             )
 
 
+# `generate` asks for it before every token, where a class brings code of its own.
+RegenForCausalLM.forward.__signature__ = inspect.signature(RegenForCausalLM.forward)
+
+
 def _check_backbone(causal_lm: PreTrainedModel, item_token_id: int) -> None:
     name = type(causal_lm).__name__
     if not isinstance(causal_lm, PreTrainedModel):

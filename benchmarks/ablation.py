@@ -3,7 +3,7 @@
     python benchmarks/ablation.py runs/ablation table1 --seeds 0 1 2
     python benchmarks/ablation.py runs/ablation recipe --seeds 0 1 --set max_steps=300
     python benchmarks/ablation.py runs/ablation steps --seeds 0
-    python benchmarks/ablation.py runs/ablation/1200 table1 --only fused content --set max_steps=1200 --results OTHER
+    python benchmarks/ablation.py runs/ablation/600 table1 --only fused content cf --results OTHER
 
 `table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the same with
 one part of it taken away; `steps` trains it for longer. Every setting and seed is a run folder of its own on the same
@@ -39,17 +39,15 @@ GROUPS = {
         "default": {},
         "no whitening": {"whitening": 0},
         "no recency": {"recency": 0},
-        "AdamW": {"optimizer": "adamw"},
+        "AdamW": {"optimizer": "adamw", "learning_rate": 5e-3},
         "MLP": {"adapter": "mlp"},
-        "none of it": {"whitening": 0, "recency": 0, "optimizer": "adamw", "adapter": "mlp"},
+        "none of it": {"whitening": 0, "recency": 0, "adapter": "mlp", "optimizer": "adamw", "learning_rate": 5e-3},
     },
     "steps": {
         "300": {"max_steps": 300},
         "600": {"max_steps": 600},
         "1200": {"max_steps": 1200},
         "2400": {"max_steps": 2400},
-        "4800": {"max_steps": 4800},
-        "1200, no whitening": {"max_steps": 1200, "whitening": 0},
     },
 }
 READ = ("sample", "release", "sequences", "narratives", "ratings", "dataset", "embeddings")

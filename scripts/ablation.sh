@@ -10,6 +10,5 @@ shift || true
 python benchmarks/ablation.py "$runs" table1 "$@"
 python benchmarks/ablation.py "$runs" recipe "$@"
 # These have steps, seeds and a world of their own: the options above are not for them.
+python benchmarks/ablation.py "$runs/600" table1 --only fused content cf --results benchmarks/results/600_steps
 python benchmarks/ablation.py "$runs/steps" steps --seeds 0
-python benchmarks/ablation.py "$runs/1200" table1 --only fused content --seeds 0 1 --set max_steps=1200 \
-    --results benchmarks/results/1200_steps

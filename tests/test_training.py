@@ -259,7 +259,7 @@ def test_muon_takes_the_matrices_of_the_language_model_and_is_saved_with_adamw(f
     step(optimizer)
     again = muon_and_adamw(model, 0.5, 0.0)
     again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    assert [group["lr"] for group in again.param_groups] == [0.01, 0.04]
+    assert [group["lr"] for group in again.param_groups] == [0.01, 0.01]
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     step(optimizer)
     after = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}

@@ -63,7 +63,7 @@ class TrainingConfig:
     """Groups of like length into which the examples of a step are cut, over all processes, so that less is padded."""
     optimizer: Literal["adamw", "muon"] | None = None
     """`adamw`, or `muon` for the matrices of the language model; Muon if not given and there is no backbone."""
-    learning_rate: float = 5e-3
+    learning_rate: float = 0.015
     """Peak learning rate; 2e-5 to 2e-4 suits a pretrained backbone, the default the small one."""
     warmup_ratio: float = 0.05
     """Share of the steps in which the learning rate rises."""

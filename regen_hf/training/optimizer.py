@@ -18,7 +18,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
     Args:
         matrices: weights of the linear layers, each of two dimensions.
         others: all other parameters.
-        learning_rate: of AdamW; Muon's is four times as high.
+        learning_rate: of both.
         weight_decay: of both.
         betas: of AdamW.
         eps: of AdamW.
@@ -34,7 +34,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         eps: float,
     ) -> None:
         self.adamw = torch.optim.AdamW(others, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay)
-        self.muon = torch.optim.Muon(matrices, lr=4 * learning_rate, momentum=0.95, weight_decay=weight_decay)
+        self.muon = torch.optim.Muon(matrices, lr=learning_rate, momentum=0.95, weight_decay=weight_decay)
         # The groups are the same objects in both places, so a schedule that sets a rate here sets it there.
         super().__init__([*self.adamw.param_groups, *self.muon.param_groups], {})
 

@@ -66,7 +66,8 @@ def small_backbone(vocab_size: int, config: TrainingConfig) -> PreTrainedModel:
             max_position_embeddings=1024,
             # The default of 0.02 is meant for wide models; here the variance of a row's output is to be about 1/2.
             initializer_range=0.06,
-            tie_word_embeddings=True,
+            # A table of its own to write with: a small one that also reads learns the rare facts later.
+            tie_word_embeddings=False,
             bos_token_id=None,
             eos_token_id=1,
             pad_token_id=0,

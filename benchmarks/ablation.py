@@ -39,9 +39,9 @@ GROUPS = {
         "default": {},
         "no whitening": {"whitening": 0},
         "no recency": {"recency": 0},
-        "AdamW": {"optimizer": "adamw", "learning_rate": 5e-3},
+        "AdamW": {"optimizer": "adamw"},
         "MLP": {"adapter": "mlp"},
-        "none of it": {"whitening": 0, "recency": 0, "adapter": "mlp", "optimizer": "adamw", "learning_rate": 5e-3},
+        "none of it": {"whitening": 0, "recency": 0, "optimizer": "adamw", "adapter": "mlp"},
     },
     "steps": {
         "300": {"max_steps": 300},

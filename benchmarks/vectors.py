@@ -33,6 +33,7 @@ from regen_hf.training.collator import Histories, RegenCollator
 from regen_hf.training.examples import EXAMPLE
 from regen_hf.training.optimizer import muon_and_adamw
 from regen_hf.training.small import small_backbone
+from regen_hf.training.trainer import peak_learning_rate
 
 CLOTHING = {"users": 1_200_000, "items": 370_000, "cells": 10_500_000}
 """The paper's larger data set."""
@@ -96,7 +97,7 @@ def feed(rounds: int, steps: int = 4) -> dict[str, Any]:
         model = RegenForCausalLM.from_backbone(
             small_backbone(config.vocab_size, config), cf_dim=128, content_dim=width, item_token_id=2, adapter="linear"
         ).train()
-        optimizer = muon_and_adamw(model, config.learning_rate, 0.01)
+        optimizer = muon_and_adamw(model, peak_learning_rate(config), 0.01)
         collator = RegenCollator(pad_token_id=0, histories=histories)
         size = config.batch_size // config.length_groups
         passes = iter(list(BatchSampler(RandomSampler(examples), size, drop_last=True)) * (2 * rounds + 2))

@@ -12,6 +12,7 @@ from regen_hf.errors import ConfigError
 from regen_hf.run import Run, make_config
 from regen_hf.training import TrainingConfig, in_stages
 from regen_hf.training.arguments import OURS, checked_lora
+from regen_hf.training.trainer import peak_learning_rate
 
 
 def training(**values):
@@ -112,3 +113,15 @@ def test_a_stage_has_what_the_training_has_but_for_its_own():
     assert (full.freeze, full.lora, full.max_steps) == (None, None, TrainingConfig().max_steps)
     assert {stage.batch_size for stage in (warm, lora, full)} == {16}
     assert in_stages(training()) == [training()]
+
+
+def test_the_learning_rate_follows_what_is_trained_if_not_given():
+    def rates(**settings):
+        return [peak_learning_rate(stage) for stage in in_stages(training(**settings))]
+
+    assert rates() == [0.015]
+    assert rates(optimizer="adamw") == rates(optim="adafactor") == [5e-3]
+    assert rates(backbone="other/model") == [2e-5]
+    assert rates(backbone="other/model", lora={"r": 4}) == [2e-4]
+    assert rates(backbone="other/model", stages=[{"freeze": "backbone"}, {"learning_rate": 1e-6}]) == [1e-3, 1e-6]
+    assert rates(learning_rate=0) == [0]

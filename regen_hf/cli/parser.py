@@ -83,8 +83,8 @@ With no --backbone, a small language model is trained from nothing on the narrat
 For several processes: accelerate launch scripts/train.py RUN
 A training that was stopped or killed goes on exactly from its last checkpoint by the same command.
 
-  regen train runs/office --backbone Qwen/Qwen3-0.6B --learning-rate 2e-5
-  regen train runs/office --backbone Qwen/Qwen3-0.6B --set 'training.lora={r: 16}' --learning-rate 2e-4
+  regen train runs/office --backbone Qwen/Qwen3-0.6B
+  regen train runs/office --backbone Qwen/Qwen3-0.6B --set 'training.lora={r: 16}' --learning-rate 1e-4
   regen train runs/office --config train.yaml
   regen train runs/sample --max-steps 200
 

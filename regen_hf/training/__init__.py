@@ -63,8 +63,9 @@ class TrainingConfig:
     """Groups of like length into which the examples of a step are cut, over all processes, so that less is padded."""
     optimizer: Literal["adamw", "muon"] | None = None
     """`adamw`, or `muon` for the matrices of the language model; Muon if not given and there is no backbone."""
-    learning_rate: float = 0.015
-    """Peak learning rate; 2e-5 to 2e-4 suits a pretrained backbone, the default the small one."""
+    learning_rate: float | None = None
+    """Peak learning rate. If not given, 0.015 for the small backbone (5e-3 without Muon); for a named one 2e-5, or 2e-4
+    where it learns through LoRA, or 1e-3 where the adapter learns alone."""
     warmup_ratio: float = 0.05
     """Share of the steps in which the learning rate rises."""
     history_dropout: float = 0.05

@@ -149,7 +149,7 @@ def make_trainer(
             gradient_accumulation_steps=parts,
             train_sampling_strategy="batch_rebalance",
             length_column_name="length",
-            learning_rate=config.learning_rate,
+            learning_rate=peak_learning_rate(config),
             warmup_steps=int(config.max_steps * config.warmup_ratio),
             max_length=None,  # placeholders must never be cut off
             remove_unused_columns=False,
@@ -187,7 +187,7 @@ def make_trainer(
     if trains_with_muon(config) and not trainer.is_fsdp_enabled:
         betas = (trainer.args.adam_beta1, trainer.args.adam_beta2)
         trainer.optimizer = muon_and_adamw(
-            model, config.learning_rate, trainer.args.weight_decay, betas=betas, eps=trainer.args.adam_epsilon
+            model, trainer.args.learning_rate, trainer.args.weight_decay, betas=betas, eps=trainer.args.adam_epsilon
         )
     show_bar(trainer, "      training")
     return trainer
@@ -209,6 +209,17 @@ def freeze(model: RegenForCausalLM, config: TrainingConfig) -> None:
     """Let the parameters learn that `config.freeze` leaves free: all, or those of the adapter."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not config.freeze or name.startswith("model.adapter."))
+
+
+def peak_learning_rate(config: TrainingConfig) -> float:
+    """The learning rate of `config`, or what suits that which is trained."""
+    if config.learning_rate is not None:
+        return config.learning_rate
+    if config.backbone is None:
+        return 0.015 if trains_with_muon(config) else 5e-3
+    if config.freeze:
+        return 1e-3
+    return 2e-5 if config.lora is None else 2e-4
 
 
 def trains_with_muon(config: TrainingConfig) -> bool:

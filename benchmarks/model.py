@@ -102,7 +102,7 @@ def training_step(kind: str, bare: LlamaForCausalLM, size: str, batch: int) -> C
     given = inputs(kind, size, batch, COMPLETION, bare.device)
     labels = given["input_ids"].clone()
     labels[:, :-COMPLETION] = -100
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)  # as SFTConfig does by default
 
     def step() -> None:
         model(**given, labels=labels, use_cache=False).loss.backward()

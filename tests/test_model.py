@@ -5,7 +5,14 @@ import copy
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM, MambaConfig, MambaForCausalLM, T5Config, T5ForConditionalGeneration
+from transformers import (
+    GenerationConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from regen_hf.model import RegenConfig, RegenForCausalLM
 
@@ -69,7 +76,6 @@ def test_a_saved_model_reloads_with_the_same_logits_and_no_missing_keys(family, 
     again, info = RegenForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info.values())
     torch.testing.assert_close(again(**inputs).logits, model(**inputs).logits)
-    assert again.generation_config.suppress_tokens == [ITEM]
     tied = again.lm_head.weight is again.get_input_embeddings().weight
     assert tied == again.config.tie_word_embeddings
 
@@ -146,12 +152,19 @@ def test_a_history_is_refused_without_its_mask_or_a_half_the_model_reads_or_with
         model(**inputs, **given | {"history_cf": given["history_cf"][..., :5]})
 
 
-def test_the_placeholder_is_never_generated():
+@pytest.mark.parametrize("how", [{}, {"num_beams": 3}, {"do_sample": True}, {"use_cache": False}])
+def test_the_placeholder_is_never_generated(how, tmp_path):
     model, inputs = fused(), prompts(2) | history(2)
     with torch.no_grad():
         model.lm_head.weight[ITEM] = 50 * model(**inputs, output_hidden_states=True).hidden_states[-1][0, -1]
     assert model(**inputs).logits[0, -1].argmax() == ITEM
-    assert ITEM not in generate(model, inputs)
+    assert ITEM not in generate(model, inputs, **how)
+    model.save_pretrained(tmp_path)
+    again = RegenForCausalLM.from_pretrained(tmp_path)
+    again.generation_config = GenerationConfig(eos_token_id=EOS, pad_token_id=PAD)  # whatever a user sets
+    assert again(**inputs).logits[0, -1].argmax() == ITEM
+    assert ITEM not in generate(again, inputs, **how)
+    assert again.to_backbone().generation_config.suppress_tokens == [ITEM]
 
 
 def test_the_fused_embeddings_generate_what_the_history_generates():
@@ -381,7 +394,8 @@ def test_the_backbones_generation_settings_are_kept():
     language_model.generation_config.suppress_tokens = [7]
     language_model.generation_config.eos_token_id = [EOS, 9]
     model = RegenForCausalLM.from_backbone(language_model, cf_dim=2, content_dim=2, item_token_id=ITEM)
-    assert model.generation_config.suppress_tokens == [ITEM, 7]
+    assert model.generation_config.suppress_tokens == [7]
+    assert model.to_backbone().generation_config.suppress_tokens == [ITEM, 7]
     assert model.generation_config.eos_token_id == [EOS, 9]
 
 

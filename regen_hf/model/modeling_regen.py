@@ -129,6 +129,10 @@ class RegenModel(FusedPrompt):
         self.adapter = RegenAdapter(config, _token_embeddings(language_model).embedding_dim)
         self.post_init()
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's: the parent looks for them in four other places first, at every token."""
+        return self.language_model.get_input_embeddings()
+
     @can_return_tuple
     def forward(
         self,
@@ -183,7 +187,6 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         embedding = self.get_input_embeddings()
         name = next(name for name, module in self.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
-        self.generation_config.suppress_tokens = [config.item_token_id]
         self.post_init()
 
     @classmethod
@@ -238,8 +241,6 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         model.model.adapter.whiten(content_mean, content_matrix)
         model.model.adapter.to(causal_lm.device)
         model.generation_config = copy.deepcopy(causal_lm.generation_config)
-        suppressed = {*(causal_lm.generation_config.suppress_tokens or []), item_token_id}
-        model.generation_config.suppress_tokens = sorted(suppressed)
         # Trainers ask a quantised model these things, and saving does.
         quantised = ("is_quantized", "quantization_method", "hf_quantizer", "is_loaded_in_4bit", "is_loaded_in_8bit")
         vars(model).update({name: value for name, value in vars(causal_lm).items() if name in quantised})
@@ -253,6 +254,8 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         setattr(causal_lm, causal_lm.base_model_prefix, self.model.language_model)
         causal_lm.set_output_embeddings(self.lm_head)
         causal_lm.generation_config = copy.deepcopy(self.generation_config)
+        suppressed = {*(self.generation_config.suppress_tokens or []), self.config.item_token_id}
+        causal_lm.generation_config.suppress_tokens = sorted(suppressed)
         return causal_lm.train(self.training)
 
     def soft_tokens(
@@ -275,6 +278,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         history_features: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
+        suppress_placeholder: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Predict the next token at every position.
@@ -292,6 +296,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
                 to 5, the age in days before the latest purchase.
             labels: (B, T), -100 where there is no loss.
             logits_to_keep: keep this many last positions (0: all), or the positions of this index tensor.
+            suppress_placeholder: minus infinity as the logit of the placeholder, as `generate` asks for: it is no word.
             **kwargs: for the language model and the loss (`num_items_in_batch`).
 
         Raises:
@@ -315,6 +320,8 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
             logits = logits * self.logit_scale
         if self.logit_cap is not None:
             logits = self.logit_cap * torch.tanh(logits / self.logit_cap)
+        if suppress_placeholder:
+            logits[..., self.config.item_token_id] = float("-inf")
         loss = None
         if labels is not None:  # a mean over the labels, or over `num_items_in_batch` where the trainer gives it
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs)
@@ -336,7 +343,10 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The inputs of one step; the history goes along only while its placeholders are in the step's slice."""
+        """The inputs of one step; the history goes along only while its placeholders are in the step's slice.
+
+        The placeholder is suppressed here and not by `suppress_tokens`, which costs nearly as much as the rest of it.
+        """
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,  # type: ignore[arg-type]
             next_sequence_length=next_sequence_length,
@@ -346,6 +356,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
             is_first_iteration=is_first_iteration,
             **kwargs,
         )
+        inputs["suppress_placeholder"] = True
         history_mask = kwargs.get("history_mask")
         step = inputs["input_ids"]
         if history_mask is None or step is None:

@@ -167,6 +167,13 @@ def test_the_placeholder_is_never_generated(how, tmp_path):
     assert again.to_backbone().generation_config.suppress_tokens == [ITEM]
 
 
+def test_a_lookup_in_the_prompt_guesses_no_placeholder():
+    model = fused()
+    inputs = prompts(3) | history(3)
+    inputs["input_ids"][0, -1] = BOS  # at the beginning, placeholders follow it
+    assert generate(model, inputs, prompt_lookup_num_tokens=5).tolist() == generate(model, inputs).tolist()
+
+
 def test_the_fused_embeddings_generate_what_the_history_generates():
     model, inputs = fused(), prompts(3, 1) | history(3, 1)
     names = ("input_ids", "history_cf", "history_content", "history_mask")
@@ -395,7 +402,10 @@ def test_the_backbones_generation_settings_are_kept():
     language_model.generation_config.eos_token_id = [EOS, 9]
     model = RegenForCausalLM.from_backbone(language_model, cf_dim=2, content_dim=2, item_token_id=ITEM)
     assert model.generation_config.suppress_tokens == [7]
-    assert model.to_backbone().generation_config.suppress_tokens == [ITEM, 7]
+    bare = model.to_backbone()
+    assert bare.generation_config.suppress_tokens == [ITEM, 7]
+    again = RegenForCausalLM.from_backbone(bare, cf_dim=2, content_dim=2, item_token_id=ITEM)
+    assert again.generation_config.suppress_tokens == [7]
     assert model.generation_config.eos_token_id == [EOS, 9]
 
 

@@ -29,7 +29,7 @@ from regen_hf.training.optimizer import muon_and_adamw
 from regen_hf.training.sft import make_parts
 from regen_hf.training.small import train_tokenizer
 from regen_hf.training.text_history import fit_text
-from regen_hf.training.trainer import Examples, make_trainer
+from regen_hf.training.trainer import Examples, GroupedTrainer, make_trainer
 from regen_hf.training.whitening import whitening
 
 from .conftest import TINY
@@ -242,6 +242,23 @@ def test_fields_under_a_name_that_transformers_calls_old_and_the_padding_reach_t
     assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-6)
 
 
+@pytest.mark.parametrize(("sharded", "rate"), [(False, 0.015), (True, 5e-3)])
+def test_the_rate_of_muon_is_not_that_of_the_adamw_which_takes_its_place_under_fsdp(
+    finished_run, processor, histories, tmp_path, monkeypatch, sharded, rate
+):
+    ready = GroupedTrainer.create_accelerator_and_postprocess
+
+    def shard(trainer):
+        ready(trainer)
+        trainer.is_fsdp_enabled = sharded
+
+    monkeypatch.setattr(GroupedTrainer, "create_accelerator_and_postprocess", shard)
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+    learnt = Examples(Dataset.from_list(examples(finished_run, processor)[:16]), histories)
+    trainer = make_trainer(model, processor, learnt, None, tmp_path, tmp_path / "board", config())
+    assert (trainer.optimizer is None, trainer.args.learning_rate) == (sharded, rate)
+
+
 def test_muon_takes_the_matrices_of_the_language_model_and_is_saved_with_adamw(finished_run):
     model = RegenForCausalLM.from_pretrained(finished_run / "model")
 
@@ -332,6 +349,9 @@ def test_the_model_folder_is_a_repository(finished_run):
         "cf_items.safetensors",
         "content_encoder",
     } <= names
+    for file in ("training_config.json", "manifest.json"):  # none was given
+        told = json.loads((finished_run / "model" / file).read_text())
+        assert told.get("counts", told)["learning_rate"] == 0.015
     model = RegenForCausalLM.from_pretrained(finished_run / "model")
     assert model.config.cf_mean_norm == pytest.approx(
         load_file(finished_run / "embeddings" / "cf.safetensors")["mean_norm"][0]

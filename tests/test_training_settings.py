@@ -33,6 +33,7 @@ def training(**values):
         ({"lora": {}, "freeze": "backbone"}, ["freeze and lora were given together", "stages"]),
         ({"freeze": "adapter"}, ["training.freeze was given 'adapter'", "'backbone'"]),
         ({"optimizer": "muon", "optim": "adafactor"}, ["muon", "optim"]),
+        ({"optimizer": "muon", "backbone": "gpt2"}, ["learning_rate was not given", "Muon"]),
         ({"patience": -1}, ["patience was given -1"]),
         ({"validation_users": 0}, ["validation_users was given 0"]),
         ({"task_weights": {"user_profil": 2}}, ["Did you mean 'task_weights.user_profile'"]),

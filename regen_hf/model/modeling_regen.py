@@ -17,12 +17,20 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Cache, GenerationMixin, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    Cache,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+    SuppressTokensLogitsProcessor,
+)
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 from transformers.utils.generic import can_return_tuple
 
 from .adapter import RegenAdapter
 from .attribution import HistoryAttribution
+from .backbones import check_backbone, logit_scale_and_cap, token_embeddings
 from .configuration_regen import RegenConfig
 from .loading import CompletePreTrainedModel
 
@@ -126,7 +134,7 @@ class RegenModel(FusedPrompt):
     def __init__(self, config: RegenConfig, language_model: PreTrainedModel) -> None:
         super().__init__(config)
         self.language_model = language_model  # first, so that `self.dtype` is the language model's
-        self.adapter = RegenAdapter(config, _token_embeddings(language_model).embedding_dim)
+        self.adapter = RegenAdapter(config, token_embeddings(language_model).embedding_dim)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -183,7 +191,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
             backbone = AutoModelForCausalLM.from_config(config.text_config)
         self.model = RegenModel(config, backbone.base_model)  # type: ignore[arg-type]
         self.lm_head = backbone.get_output_embeddings()
-        self.logit_scale, self.logit_cap = _logit_scale_and_cap(config.text_config)
+        self.logit_scale, self.logit_cap = logit_scale_and_cap(config.text_config)
         embedding = self.get_input_embeddings()
         name = next(name for name, module in self.named_modules() if module is embedding)
         self._tied_weights_keys = {"lm_head.weight": f"{name}.weight"}
@@ -217,7 +225,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
             ValueError: the language model cannot be wrapped, `item_token_id` is not in its vocabulary, an array has a
                 wrong shape, or the wrapper's logits on plain text are not the bare model's.
         """
-        _check_backbone(causal_lm, item_token_id)
+        check_backbone(causal_lm, item_token_id)
         attention = causal_lm.config._attn_implementation
         config = RegenConfig(
             text_config=causal_lm.config,
@@ -241,6 +249,9 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         model.model.adapter.whiten(content_mean, content_matrix)
         model.model.adapter.to(causal_lm.device)
         model.generation_config = copy.deepcopy(causal_lm.generation_config)
+        # A backbone that `to_backbone` has made suppresses the placeholder, which this model does for itself.
+        suppressed = [token for token in model.generation_config.suppress_tokens or () if token != item_token_id]
+        model.generation_config.suppress_tokens = suppressed or None
         # Trainers ask a quantised model these things, and saving does.
         quantised = ("is_quantized", "quantization_method", "hf_quantizer", "is_loaded_in_4bit", "is_loaded_in_8bit")
         vars(model).update({name: value for name, value in vars(causal_lm).items() if name in quantised})
@@ -378,11 +389,17 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
             return inputs | {"history_mask": remaining.to(step.device)}
         return {name: value for name, value in inputs.items() if name not in HISTORY}
 
+    def _get_candidate_generator(self, *args: Any, logits_processor: Any = None, **kwargs: Any) -> Any:
+        """What guesses the next tokens (an assistant, a lookup in the prompt), never the placeholder."""
+        never = SuppressTokensLogitsProcessor([self.config.item_token_id], device=str(self.device))
+        processors = LogitsProcessorList([*(logits_processor or ()), never])
+        return super()._get_candidate_generator(*args, logits_processor=processors, **kwargs)  # type: ignore[misc]
+
     @torch.no_grad()
     def _check_plain_text(self, causal_lm: PreTrainedModel) -> None:
         """Refuse a backbone whose own forward does more than base model, head, scale and cap."""
         was_training = causal_lm.training
-        vocabulary = range(min(10, _token_embeddings(causal_lm).num_embeddings))
+        vocabulary = range(min(10, token_embeddings(causal_lm).num_embeddings))
         tokens = [token for token in vocabulary if token != self.config.item_token_id]
         input_ids = torch.tensor([tokens], device=causal_lm.device)  # (1, T)
         inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "use_cache": False}
@@ -399,52 +416,5 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
 
 # `generate` asks for it before every token, where a class brings code of its own.
 RegenForCausalLM.forward.__signature__ = inspect.signature(RegenForCausalLM.forward)
-
-
-def _check_backbone(causal_lm: PreTrainedModel, item_token_id: int) -> None:
-    name = type(causal_lm).__name__
-    if not isinstance(causal_lm, PreTrainedModel):
-        raise ValueError(f"The language model is a {name}, expected a causal language model of transformers.")
-    if type(causal_lm).__module__.startswith("transformers_modules."):
-        raise ValueError(
-            f"{name} brings its own code, without which the fused model could not be loaded again: choose a language "
-            "model that transformers knows."
-        )
-    if causal_lm.config.is_encoder_decoder:
-        raise ValueError(f"{name} is an encoder-decoder model, expected a decoder-only causal language model.")
-    if causal_lm.config.get_text_config() is not causal_lm.config or causal_lm.base_model is causal_lm:
-        raise ValueError(f"{name} is not a plain causal language model: pass one, with a base model and a head.")
-    if "past_key_values" not in inspect.signature(causal_lm.base_model.forward).parameters:
-        raise ValueError(f"{name} keeps no keys and values (a state space model), expected a transformer.")
-    embeddings = _token_embeddings(causal_lm)
-    if causal_lm.get_output_embeddings() is None:
-        raise ValueError(f"{name} has no head over tokens, expected a causal language model.")
-    if not 0 <= item_token_id < embeddings.num_embeddings:
-        raise ValueError(
-            f"item_token_id is {item_token_id}, but {name} has {embeddings.num_embeddings} token embeddings: call "
-            "resize_token_embeddings(len(tokenizer)) after adding the placeholder to the tokenizer."
-        )
-
-
-def _token_embeddings(language_model: PreTrainedModel) -> nn.Embedding:
-    try:
-        embeddings = language_model.get_input_embeddings()
-    except NotImplementedError:
-        embeddings = None
-    if not isinstance(embeddings, nn.Embedding):
-        name = type(language_model).__name__
-        raise ValueError(f"{name} has no table of token embeddings, so soft tokens can replace none: choose another.")
-    return embeddings
-
-
-def _logit_scale_and_cap(text_config: Any) -> tuple[float, float | None]:
-    """What the head's output is multiplied by (cohere, falcon-h1, granite), and its soft cap (gemma2)."""
-    scale = getattr(text_config, "logit_scale", None)
-    if scale is None:
-        scale = getattr(text_config, "lm_head_multiplier", None)
-    if scale is None:
-        scale = 1 / getattr(text_config, "logits_scaling", 1.0)
-    return scale, getattr(text_config, "final_logit_softcapping", None)
-
 
 __all__ = ["RegenForCausalLM", "RegenModel"]

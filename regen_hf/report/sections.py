@@ -184,9 +184,7 @@ def training(run: Path) -> Blocks:
         f"Backbone: {backbone}. Adapter: {config['adapter']}. A soft token is made of "
         f"{ {'both': 'CF and content', 'cf': 'CF alone', 'content': 'content alone'}[config['embedding_mode']] }."
     )
-    log = json.loads((run / "model" / "training_log.json").read_text(encoding="utf-8"))
-    rates = [entry["learning_rate"] for entry in log if "learning_rate" in entry]
-    counts = {**manifest["counts"], "seed": config["seed"], "learning_rate": max(rates, default=None)}
+    counts = {**manifest["counts"], "seed": config["seed"]}
     plain = {name: value for name, value in counts.items() if isinstance(value, int | float)}
     yield Table("Training", [words(name) for name in plain], [[_short(value) for value in plain.values()]])
     yield from figures(run, {"loss": "Training curves"})

@@ -124,6 +124,8 @@ class TrainingConfig:
             raise ValueError(
                 "optimizer was given muon, which trains a whole language model: not with freeze, lora, optim"
             )
+        if self.optimizer == "muon" and self.backbone and self.learning_rate is None and not self.stages:
+            raise ValueError("learning_rate was not given, expected a number: there is none that suits Muon everywhere")
         if self.sft:
             from .arguments import checked_sft
 

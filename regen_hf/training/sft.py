@@ -108,12 +108,15 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         "device": torch.cuda.get_device_name() if PartialState().device.type == "cuda" else PartialState().device.type,
         "first_loss": losses[0],
         "last_loss": losses[-1],
+        "learning_rate": log[-1]["peak_learning_rate"],
     }
     if PartialState().is_main_process:
         shutil.copytree(folder, out, dirs_exist_ok=True)
         processor.save_pretrained(out)
         (out / LOG).write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
         settings = {**dataclasses.asdict(config), "backbone": public_name(config.backbone)}
+        if not config.stages:
+            settings["learning_rate"] = counts["learning_rate"]
         (out / "training_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         card = model_card(run, training={"config": dataclasses.asdict(config), "counts": counts})
         (out / "README.md").write_text(card, encoding="utf-8")

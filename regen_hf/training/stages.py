@@ -112,7 +112,9 @@ def train_stage(
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
     save(trainer, model, new, config, merge)
     if state.is_main_process:
-        (new / LOG).write_text(json.dumps(trainer.state.log_history, indent=1) + "\n", encoding="utf-8")
+        *log, end = trainer.state.log_history
+        log.append(end | {"peak_learning_rate": trainer.args.learning_rate})
+        (new / LOG).write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
         new.rename(folder)
 
 

@@ -184,7 +184,9 @@ def make_trainer(
         trainer.add_callback(TensorBoardCallback(SummaryWriter(str(board))))
     if config.optimizer == "muon" and trainer.is_fsdp_enabled:
         raise ConfigError("optimizer was given muon, which needs whole matrices, and FSDP shards them: give adamw.")
-    if trains_with_muon(config) and not trainer.is_fsdp_enabled:
+    if trains_with_muon(config) and trainer.is_fsdp_enabled:
+        trainer.args.learning_rate = peak_learning_rate(dataclasses.replace(config, optimizer="adamw"))
+    elif trains_with_muon(config):
         betas = (trainer.args.adam_beta1, trainer.args.adam_beta2)
         trainer.optimizer = muon_and_adamw(
             model, trainer.args.learning_rate, trainer.args.weight_decay, betas=betas, eps=trainer.args.adam_epsilon

@@ -2,7 +2,7 @@
 # The paper's table 1 on the sample world, and what each part of the training recipe is worth: results in benchmarks/results/.
 #
 #   scripts/ablation.sh runs/ablation                three seeds: hours on two cores
-#   scripts/ablation.sh runs/ablation --seeds 0      of table and recipe: an hour or two
+#   scripts/ablation.sh runs/ablation --seeds 0      one seed of table and recipe
 set -euo pipefail
 runs=${1:-runs/ablation}
 shift || true

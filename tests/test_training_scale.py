@@ -27,7 +27,7 @@ def resident(process):
     for line in Path(f"/proc/{process}/smaps").read_text().splitlines():
         first, *rest = line.split(maxsplit=5)
         if not first.endswith(":"):  # a mapping: addresses, rights, offset, device, inode, and the file if it has one
-            counts = ".so" not in rest[-1] if len(rest) == 5 else True
+            counts = len(rest) < 5 or ".so" not in rest[-1]
         elif first == "Pss:" and counts:
             held += 1024 * int(rest[0])
     return held

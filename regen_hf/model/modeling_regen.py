@@ -138,7 +138,7 @@ class RegenModel(FusedPrompt):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's: the parent looks for them in four other places first, at every token."""
+        """The language model's: the parent would look in three other places first, at every token."""
         return self.language_model.get_input_embeddings()
 
     @can_return_tuple
@@ -356,7 +356,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
     ) -> dict[str, Any]:
         """The inputs of one step; the history goes along only while its placeholders are in the step's slice.
 
-        The placeholder is suppressed here and not by `suppress_tokens`, which costs nearly as much as the rest of it.
+        The placeholder is suppressed here, as `suppress_tokens` makes its mask of the vocabulary anew at every token.
         """
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,  # type: ignore[arg-type]

@@ -37,6 +37,7 @@ GROUPS = {
     },
     "recipe": {
         "default": {},
+        "between_users 0": {"between_users": 0},
         "no whitening": {"whitening": 0},
         "no recency": {"recency": 0},
         "AdamW": {"optimizer": "adamw"},

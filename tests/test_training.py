@@ -30,7 +30,6 @@ from regen_hf.training.sft import make_parts
 from regen_hf.training.small import train_tokenizer
 from regen_hf.training.text_history import fit_text
 from regen_hf.training.trainer import Examples, GroupedTrainer, make_trainer
-from regen_hf.training.whitening import whitening
 
 from .conftest import TINY
 
@@ -64,36 +63,6 @@ def test_the_loss_goes_down(finished_run):
     log = json.loads((finished_run / "model" / "training_log.json").read_text())
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert losses[-1] < math.log(600)  # a uniform guess over the vocabulary
-
-
-def test_whitening_is_measured_on_the_train_users_and_brings_directions_to_one_variance(finished_run):
-    embeddings = finished_run / "embeddings"
-    vectors = VectorStore(embeddings / "train").vectors.astype(np.float64)
-    spread = []
-    for power in (0.0, 0.5, 1.0):
-        mean, matrix = whitening(VectorStore(embeddings / "train"), power)
-        np.testing.assert_allclose(mean, vectors.mean(0), atol=1e-6)
-        moved = (vectors - mean) @ matrix
-        np.testing.assert_allclose(moved.mean(0), 0, atol=1e-2)
-        variances = np.linalg.eigvalsh(np.cov(moved.T))
-        spread.append(variances[-1] / variances[len(variances) // 2])
-    assert spread[0] > 1.3 * spread[1] > 1.69 * spread[2]
-    assert spread[2] < 1.2
-
-
-def test_the_model_whitens_content_as_it_is_told_or_not_at_all(finished_run, tmp_path):
-    names = [f"model.adapter.content_{name}" for name in ("mean", "matrix")]
-    weights = load_file(finished_run / "model" / "model.safetensors")
-    arrays = whitening(VectorStore(finished_run / "embeddings" / "train"), TrainingConfig().whitening)
-    for name, values in zip(names, arrays, strict=True):
-        np.testing.assert_array_equal(weights[name], values)
-    (tmp_path / "out").mkdir()
-    build(finished_run, tmp_path / "out", tmp_path, config(whitening=0, max_steps=1))
-    weights = load_file(tmp_path / "out" / "model.safetensors")
-    np.testing.assert_array_equal(weights[names[0]], 0)
-    np.testing.assert_array_equal(weights[names[1]], np.eye(len(weights[names[1]])))
-    with pytest.raises(ValueError, match="whitening was given 2, expected a number from 0 to 1"):
-        config(whitening=2)
 
 
 def test_every_user_gives_one_example_per_task_and_the_loss_falls_on_the_completion_alone(finished_run, processor):

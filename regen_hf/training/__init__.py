@@ -42,6 +42,9 @@ class TrainingConfig:
     whitening: float = 0.5
     """How far the content vectors are whitened, by the train users' purchases: 1 brings every direction to the same
     variance; 0 leaves the vectors as the encoder makes them (section 4.2), and does not take away their mean either."""
+    between_users: float = 2.0
+    """How much more a direction of the whitened content vectors counts in which users differ, whatever they bought: 0
+    for no more, 2 for up to three times as much. Without whitening it is not used."""
     interaction_features: tuple[Literal["rating", "age"], ...] = ()
     """What the model reads of a purchase beside its two embeddings: its `rating`, and its `age` in days."""
     cf_dropout: float = 0.0
@@ -109,6 +112,8 @@ class TrainingConfig:
             raise ValueError(f"history_dropout was given {self.history_dropout}, expected a share from 0 to under 1")
         if not 0 <= self.whitening <= 1:
             raise ValueError(f"whitening was given {self.whitening}, expected a number from 0 to 1")
+        if not 0 <= self.between_users <= 100:
+            raise ValueError(f"between_users was given {self.between_users}, expected a number from 0 to 100")
         if not 0 <= self.cf_dropout < 1:
             raise ValueError(f"cf_dropout was given {self.cf_dropout}, expected a share from 0 to under 1")
         for task, weight in self.task_weights.items():

@@ -49,8 +49,9 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     embeddings = run / "embeddings"
     item_factors, mean_norm = cf_vectors(run)
     content_items = np.load(embeddings / "content_items.npy", mmap_mode="r", allow_pickle=False)
-    whitens = config.whitening and config.embedding_mode != "cf"
-    mean, matrix = whitening(VectorStore(embeddings / "train"), config.whitening) if whitens else (None, None)
+    mean = matrix = None
+    if config.whitening and config.embedding_mode != "cf":
+        mean, matrix = whitening(VectorStore(embeddings / "train"), config.whitening, config.between_users)
     try:
         model = RegenForCausalLM.from_backbone(
             causal_lm,

@@ -41,10 +41,11 @@ class TrainingConfig:
     """Learned vectors that mark the latest purchases, one per place; 0 for the two embeddings alone (section 4.2)."""
     whitening: float = 0.5
     """How far the content vectors are whitened, by the train users' purchases: 1 brings every direction to the same
-    variance; 0 leaves the vectors as the encoder makes them (section 4.2), and does not take away their mean either."""
+    variance, before `between_users`; 0 leaves the vectors as the encoder makes them (section 4.2), and does not take
+    away their mean either."""
     between_users: float = 2.0
-    """How much more a direction of the whitened content vectors counts in which users differ, whatever they bought: 0
-    for no more, 2 for up to three times as much. Without whitening it is not used."""
+    """How much more a direction of the whitened content vectors counts in which users differ from each other more than
+    their own purchases do: 0 for no more, 2 for up to three times as much. Without whitening it is not used."""
     interaction_features: tuple[Literal["rating", "age"], ...] = ()
     """What the model reads of a purchase beside its two embeddings: its `rating`, and its `age` in days."""
     cf_dropout: float = 0.0

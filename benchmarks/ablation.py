@@ -117,20 +117,13 @@ def build_variant(world: Path, folder: Path, training: dict, evaluation: dict) -
         run.build_all(until="evaluate")
 
 
-def own(folder: Path) -> str:
-    """The rows of the evaluation in which the model is shown what it was trained on: no history, or one."""
-    training = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["training"]
-    return "empty_history" if training.get("history") == "empty" else "fused"
-
-
 def right(folder: Path) -> dict[str, float]:
-    """The share of test users of whom the model's narrative gets a fact right, by task and fact."""
+    """The share of test users of whom the fused model's narrative gets a fact right, by task and fact."""
     truths = {row["reviewer_id"]: row for row in pq.read_table(folder / "sample" / "truth.parquet").to_pylist()}
     items = {row["asin"]: row for row in pq.read_table(folder / "sample" / "item_truth.parquet").to_pylist()}
     hits: dict[str, list[bool]] = {}
-    shown = own(folder)
     for row in pq.read_table(folder / "evaluation" / "predictions.parquet").to_pylist():
-        if row["model"] == shown:
+        if row["model"] == "fused":
             for fact, phrase in facts(truths[row["reviewer_id"]], items)[row["task"]].items():
                 hits.setdefault(f"{row['task']}: {fact}", []).append(phrase in row["prediction"])
     return {name: round(float(np.mean(found)), 4) for name, found in sorted(hits.items())}
@@ -166,10 +159,7 @@ def summary(folders: list[Path]) -> dict:
     return {
         "models": models,
         "rougeLsum over tasks": interval(
-            [
-                float(np.mean([scores["rougeLsum"]["mean"] for scores in result["models"][own(folder)].values()]))
-                for folder, result in zip(folders, results, strict=True)
-            ]
+            [float(np.mean([s["rougeLsum"]["mean"] for s in result["models"]["fused"].values()])) for result in results]
         ),
         "parameters": manifests[0]["counts"]["parameters"],
         "seconds": [manifest["seconds"] for manifest in manifests],
@@ -204,10 +194,7 @@ def paper_table(settings: dict) -> str:
             halves = [settings[name]["models"]["fused"][task][metric] for name in ("cf", "content")]
             gains = [f"{100 * (found['mean'] / half['mean'] - 1):+.1f}%" for half in halves]
             controls = [both[name][task][metric] for name in ("empty_history", "shuffled_history")]
-            controls += [
-                settings[name]["models"]["empty_history" if name == "empty" else "fused"][task][metric]
-                for name in trained
-            ]
+            controls += [settings[name]["models"]["fused"][task][metric] for name in trained]
             cells = [*map(_cell, [*halves, found]), *gains, *map(_cell, controls)]
             lines.append(f"| {task} | {metric} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -94,18 +94,6 @@ def test_runs_trained_on_a_half_take_the_place_of_that_control(compared, runs):
     assert result["columns"]["empty_history"]["about"] == CONTROLS["empty_history"]
 
 
-@pytest.mark.parametrize(("history", "model"), [("empty", "empty_history"), ("shuffled", "fused")])
-def test_a_run_trained_on_no_history_is_shown_none_and_any_other_its_own(finished_run, runs, tmp_path, history, model):
-    control = made_up(finished_run, tmp_path / "runs" / history, history=history)
-    result = comparison.compare([runs[0], control], tmp_path / "out")
-    column = f"{history}_history"
-    assert [name.split("/")[-1] for name in result["columns"][column]["runs"]] == [history]
-    own = json.loads((control / "evaluation" / "results.json").read_text())["models"]
-    for task, metrics in result["tasks"].items():
-        found = metrics["rougeLsum"]["models"][column]["mean"]
-        assert found == pytest.approx(own[model][task]["rougeLsum"]["mean"])
-
-
 def test_what_differs_much_has_a_small_p_value_and_what_does_not_has_none(compared):
     result, _ = compared
     for metrics in result["tasks"].values():

@@ -103,6 +103,22 @@ def test_a_model_trained_on_text_reads_the_history_as_text(tiny_run, tmp_path, m
     assert not any(mask.any() for _, mask in asked)
 
 
+def test_a_model_trained_on_no_history_is_shown_none(tiny_run, folders):
+    path = tiny_run / "model" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["history"] = "empty"
+    path.write_text(json.dumps(manifest))
+    (tiny_run / "evaluation").rename(tiny_run / "before")  # it was shown histories
+    build(tiny_run, *folders, EvaluationConfig(max_users=3, max_new_tokens=4, tasks=("user_profile",)))
+    texts = {}
+    for row in pq.read_table(folders[0] / "predictions.parquet").to_pylist():
+        texts.setdefault(row["model"], []).append(row["prediction"])
+    assert texts["fused"] == texts["empty_history"]
+    assert len(texts["fused"]) == 3
+    assert len(set(texts["fused"])) == 1
+    assert not {"content", "cf", "shuffled_history"} & set(texts)
+
+
 def test_a_finished_part_is_not_written_again(finished_run, tmp_path):
     work, out = tmp_path / "work", tmp_path / "out"
     for folder in (work, out):
@@ -316,6 +332,9 @@ def test_a_model_of_one_half_is_its_own_control():
     told = about({"embedding_mode": "both", "history": "text"})
     assert told["text_history"] == "the model itself, which was trained so"
     assert told["content"] == told["cf"] == "nothing: the model does not read it"
+    told = about({"embedding_mode": "both", "history": "empty"})
+    assert told["empty_history"] == "the model itself, which was trained so"
+    assert told["content"] == told["cf"] == told["shuffled_history"] == "nothing: the model does not read it"
 
 
 def test_the_text_control_may_be_of_the_first_users_alone(finished_run, folders):

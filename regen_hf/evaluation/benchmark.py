@@ -65,16 +65,19 @@ def written_by(name: str, trained: dict[str, Any]) -> str | None:
     """The model whose narratives are those of `name`; None where the model reads nothing of the kind.
 
     A model that was trained on CF alone is its own CF control, and has no content to be shown; a model that reads
-    the history as text has neither half.
+    the history as text, or none, has neither half. Each is judged as it was trained.
 
     >>> written_by("cf", {"embedding_mode": "cf", "history": "own"})
     'fused'
     >>> written_by("content", {"embedding_mode": "cf", "history": "own"}) is None
     True
     """
-    if name in ("cf", "content") and (trained["history"] == "text" or trained["embedding_mode"] != "both"):
-        return "fused" if trained["embedding_mode"] == name and trained["history"] != "text" else None
-    return "fused" if name == "text_history" and trained["history"] == "text" else name
+    without = trained["history"] in ("empty", "text")  # of soft tokens
+    if name in ("cf", "content") and (without or trained["embedding_mode"] != "both"):
+        return "fused" if trained["embedding_mode"] == name and not without else None
+    if name == "shuffled_history" and trained["history"] == "empty":
+        return None
+    return "fused" if without and name == f"{trained['history']}_history" else name
 
 
 def about(trained: dict[str, Any], text_users: int | None = None) -> dict[str, str]:
@@ -142,7 +145,8 @@ def predict(
                 texts[name, task] = [before[name, task, user] for user in ids]
                 bar.update(len(ids))
             else:
-                shown = [_shown(name, number, users, others) for number in chosen]
+                blank = name == "empty_history" or (name == "fused" and trained["history"] == "empty")
+                shown = [None if blank else _shown(name, number, users, others) for number in chosen]
                 texts[name, task] = [*_in_parts(writer, name, task, shown, work, as_text, bar)]
     found = [
         {
@@ -176,7 +180,7 @@ def _in_parts(
         if part.exists():
             bar.update(len(histories))
         else:
-            same = name == "empty_history" and not writer.config.temperature  # one prompt, one narrative
+            same = not any(histories) and not writer.config.temperature  # one prompt, one narrative
             texts = writer.write(
                 histories[:1] if same else histories,
                 task,
@@ -204,10 +208,8 @@ def similarity_encoder(run: Path, named: str | None) -> tuple[str, Any]:
     return own, load_encoder(str(run / "embeddings" / "content_encoder"))
 
 
-def _shown(name: str, number: int, users: list[dict[str, Any]], others: list[int]) -> dict[str, Any] | None:
+def _shown(name: str, number: int, users: list[dict[str, Any]], others: list[int]) -> dict[str, Any]:
     """The user whose history is shown in the place of that of user `number`."""
-    if name == "empty_history":
-        return None
     return users[others[number] if name == "shuffled_history" else number]
 
 

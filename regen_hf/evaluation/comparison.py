@@ -126,8 +126,7 @@ def compare(runs: Sequence[Path], out: Path, seed: int = 0) -> dict[str, Any]:
     sources: dict[str, tuple[list[Evaluated], str]] = {}
     for model in CONTROLS:
         if model in kinds:
-            # As each run calls its own model, but what was trained on no history is shown none.
-            sources[model] = (kinds[model], model if model == "empty_history" else "fused")
+            sources[model] = (kinds[model], "fused")  # as each run calls its own model
         elif whole or model in ("most_frequent", "nearest"):
             sources[model] = (whole or evaluated[:1], model)
     tasks = list(evaluated[0].results["models"]["fused"])

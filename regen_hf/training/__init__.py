@@ -59,7 +59,7 @@ class TrainingConfig:
     """Narratives to learn; all six by default."""
     task_weights: dict[str, float] = field(default_factory=dict)
     """How often an epoch shows the examples of a task, by task: 2 for twice, 0.5 for a half of them; 1 if not given."""
-    max_steps: int = 600
+    max_steps: int = 1200
     """Optimiser steps."""
     batch_size: int = 32
     """Examples per optimiser step, over all processes."""

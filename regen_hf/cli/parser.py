@@ -233,8 +233,10 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     quick = add(
         "quickstart",
         "everything, on simulated shoppers, offline",
-        "Builds the sample world, its dataset and a small model, and prints scores and examples.\n\n"
-        "  regen quickstart\n",
+        "Builds the sample world, its dataset and a small model, and prints scores and examples. The model is trained\n"
+        f"for {commands.QUICKSTART_STEPS} steps, enough to see that it works; with the default it learns more.\n\n"
+        "  regen quickstart\n"
+        "  regen quickstart runs/whole --set training.max_steps=1200\n",
         commands.quickstart,
         folder=False,
     )

@@ -68,12 +68,12 @@ def build(dataset: Path, out: Path, config: EmbeddingsConfig) -> dict[str, Any]:
 def load_encoder(name: str) -> SentenceTransformer:
     """The sentence-transformers model `name`, a Hub name or a path."""
     try:
-        from sentence_transformers import SentenceTransformer
+        from ..model.loading import load_encoder as load
+
+        return load(name)
     except ImportError:
         raise missing_extra("sentence-transformers", "train") from None
-    try:
-        return SentenceTransformer(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"The encoder {name!r} could not be loaded: {error} Give the name or the path of a sentence-transformers "
             "model, or none for a small one trained offline."

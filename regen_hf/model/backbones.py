@@ -28,7 +28,10 @@ def check_backbone(causal_lm: PreTrainedModel, item_token_id: int) -> None:
     if causal_lm.config.get_text_config() is not causal_lm.config or causal_lm.base_model is causal_lm:
         raise ValueError(f"{name} is not a plain causal language model: pass one, with a base model and a head.")
     if "past_key_values" not in inspect.signature(causal_lm.base_model.forward).parameters:
-        raise ValueError(f"{name} keeps no keys and values (a state space model), expected a transformer.")
+        raise ValueError(
+            f"{name} keeps no keys and values (past_key_values), expected a decoder-only transformer that does: a "
+            "state space model does not, nor the decoder of an encoder-decoder model by itself."
+        )
     embeddings = token_embeddings(causal_lm)
     if causal_lm.get_output_embeddings() is None:
         raise ValueError(f"{name} has no head over tokens, expected a causal language model.")

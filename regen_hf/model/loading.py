@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Iterator
 from os.path import dirname
 from typing import Any
@@ -30,7 +31,7 @@ class CompletePreTrainedModel(PreTrainedModel):
         """See [`PreTrainedModel.from_pretrained`]; here a weight that the files lack is an error, never a random one.
 
         Raises:
-            ValueError: a weight is missing or has another shape than the configuration says.
+            ValueError: a weight is missing, has another shape than the configuration says, or no place in the model.
         """
         path = pretrained_model_name_or_path
         with quiet_about_missing():
@@ -40,20 +41,47 @@ class CompletePreTrainedModel(PreTrainedModel):
         return (model, info) if output_loading_info else model
 
 
-@contextlib.contextmanager
-def quiet_about_missing() -> Iterator[None]:
-    """Without the report of transformers that missing weights are random now: `complete` adds them, or raises."""
+def load_encoder(name: str) -> Any:
+    """The sentence-transformers model `name`, a name on the Hub or a folder, with all of its weights.
 
-    def tells_something_else(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        return "MISSING" not in text or "MISMATCH" in text or "UNEXPECTED" in text
+    Raises:
+        ImportError: sentence-transformers is not installed.
+        OSError: there is no such model.
+        ValueError: a weight is missing.
+    """
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise ImportError("Content vectors need sentence-transformers: pip install sentence-transformers") from error
+    with quiet_about_missing() as reports:  # it hands on no loading info
+        encoder = SentenceTransformer(name)
+    rows = [row for report in reports for row in re.findall(r"^(\S.*?) *\|.*MISSING", report, re.MULTILINE)]
+    if missing := [weight for weight in rows if "pooler" not in weight]:  # whose output is not what is pooled
+        raise ValueError(
+            f"the files of {name} lack {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}, which would be "
+            "random numbers. Download the encoder again."
+        )
+    return encoder
+
+
+@contextlib.contextmanager
+def quiet_about_missing() -> Iterator[list[str]]:
+    """Without the report of transformers that weights are random now or not used: what it would have said."""
+    reports: list[str] = []
+
+    def says_something_else(record: logging.LogRecord) -> bool:
+        reports.append(record.getMessage())
+        return "MISSING" not in reports[-1]
 
     logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(tells_something_else)
+    level = logger.level
+    logger.setLevel(min(logging.WARNING, logger.getEffectiveLevel()))  # else it makes no report
+    logger.addFilter(says_something_else)
     try:
-        yield
+        yield reports
     finally:
-        logger.removeFilter(tells_something_else)
+        logger.removeFilter(says_something_else)
+        logger.setLevel(level)
 
 
 def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: Any) -> PreTrainedModel:
@@ -66,7 +94,7 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
         **kwargs: the keyword arguments it was loaded with.
 
     Raises:
-        ValueError: a weight is missing, or has another shape than the configuration says.
+        ValueError: a weight is missing, has another shape than the configuration says, or no place in the model.
     """
     adapter = {name for name in model.state_dict() if name.startswith("model.adapter.")}
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
@@ -82,6 +110,14 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
             f"{path} lacks {len(wrong)} of the model's weights, or holds them in another shape than config.json says: "
             f"{', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}. They would be random numbers. Download the "
             "model again, mend its config.json, or train it again with this version."
+        )
+    more = sorted(info["unexpected_keys"])
+    whole = type(model).__name__ in (model.config.architectures or ())  # a base model leaves the head out
+    if more and whole and getattr(model, "hf_quantizer", None) is None:  # quantised weights have names of their own
+        raise ValueError(
+            f"{path} holds {len(more)} weights for which the model of its config.json has no place: "
+            f"{', '.join(more[:5])}{', …' if len(more) > 5 else ''}. Without them the model is another one. Download "
+            "the model again, or mend its config.json."
         )
     return model
 

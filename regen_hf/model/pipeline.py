@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -180,6 +181,8 @@ def load(name: str, **kwargs: Any) -> RegenPipeline:
         OSError: there is no such repository or folder, or it lacks a file.
         ValueError: a weight is missing.
     """
+    if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
+        raise FileNotFoundError(f"There is no folder {name!r}: give a model folder such as RUN/model, or a Hub name.")
     if "device_map" not in kwargs and torch.cuda.is_available():
         kwargs["device_map"] = "cuda"
     names = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")

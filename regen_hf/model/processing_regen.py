@@ -25,6 +25,7 @@ from transformers.utils import cached_file
 from .histories import first_columns, one_each, read_histories
 from .interactions import interaction_features, interaction_text
 from .item_vectors import ItemVectors
+from .loading import load_encoder
 
 ITEM_NAMES = "cf_items.json"
 ITEM_VECTORS = "cf_items.safetensors"
@@ -103,16 +104,11 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
 
         Raises:
             ImportError: sentence-transformers is not installed.
+            ValueError: a weight of the encoder is missing.
         """
         if self._encoder is None:
             if isinstance(self.content_encoder, str):
-                try:
-                    from sentence_transformers import SentenceTransformer
-                except ImportError as error:
-                    raise ImportError(
-                        "Content vectors need sentence-transformers: pip install sentence-transformers"
-                    ) from error
-                self._encoder = SentenceTransformer(self.content_encoder)
+                self._encoder = load_encoder(self.content_encoder)
             else:
                 self._encoder = self.content_encoder
         return self._encoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +21,14 @@ try:
     from accelerate import PartialState
     from datasets import Dataset
     from safetensors.numpy import load_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        set_seed,
+    )
 
     from .stages import LOG, train_in_stages  # with it, TRL, PEFT and TensorBoard
 except ImportError as error:
@@ -30,12 +38,13 @@ from ..embeddings import VectorStore
 from ..hub import model_card
 from ..hub.cards import public_name
 from ..model import RegenForCausalLM, RegenProcessor
+from ..model.loading import HUB
 from . import in_stages
 from .arguments import checked_sft
 from .collator import Histories
 from .examples import EXAMPLE, tokenized
 from .small import ITEM_TOKEN, small_backbone, train_tokenizer
-from .trainer import Examples
+from .trainer import Examples, resolved, sft_fields
 from .whitening import whitening
 
 if TYPE_CHECKING:
@@ -71,24 +80,32 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     except ValueError as error:
         raise ConfigError(f"The backbone {config.backbone!r} cannot be wrapped: {error}") from error
 
+    limits = [processor.tokenizer.model_max_length, model.config.window]
+    window = min((limit for limit in limits if limit and limit < 1_000_000), default=None)  # beyond it means "not set"
+
     def examples(split: str, settings: TrainingConfig, users: int | None = None) -> Examples:
-        made = Dataset.from_generator(
-            tokenized,
-            features=EXAMPLE,
-            gen_kwargs={
-                "files": split_files(run / "dataset", split),
-                "processor": processor,
-                "config": settings,
-                "window": model.config.window,
-                "limit": users,
-            },
-            cache_dir=str(work / "examples"),
-            fingerprint=f"regen{split}{config.seed}",  # the work folder belongs to these settings alone
-        )
-        if len(made) == 0:
-            raise InputError(
-                f"The {split} split holds no narrative to learn from. Run the `narratives` stage on more users."
+        try:
+            made = Dataset.from_generator(
+                tokenized,
+                features=EXAMPLE,
+                gen_kwargs={
+                    "files": split_files(run / "dataset", split),
+                    "processor": processor,
+                    "config": settings,
+                    "window": window,
+                    "limit": users,
+                },
+                cache_dir=str(work / "examples"),
+                fingerprint=f"regen{split}{config.seed}",  # the work folder belongs to these settings alone
             )
+        except ValueError as error:  # what datasets says of a split without rows
+            if "corresponds to no data" not in str(error):
+                raise
+            fits = "" if window is None else f" that fits into the model's window of {window} tokens"
+            raise InputError(
+                f"The {split} split holds no narrative to learn from{fits}. Run the `narratives` stage on more users, "
+                "or name a backbone with a longer window."
+            ) from error
         return Examples(made, Histories(VectorStore(embeddings / split), item_factors, content_items))
 
     train = examples("train", config)
@@ -116,8 +133,13 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         processor.save_pretrained(out)
         (out / LOG).write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
         settings = {**dataclasses.asdict(config), "backbone": public_name(config.backbone)}
-        if not config.stages:
-            settings["learning_rate"] = counts["learning_rate"]
+        settings["sft"] |= sft_fields(config)
+        if config.stages:
+            settings["stages"] = [
+                given | resolved(stage) for given, stage in zip(config.stages, in_stages(config), strict=True)
+            ]
+        else:
+            settings |= resolved(config) | {"learning_rate": counts["learning_rate"]}
         (out / "training_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         card = model_card(run, training={"config": dataclasses.asdict(config), "counts": counts})
         (out / "README.md").write_text(card, encoding="utf-8")
@@ -131,18 +153,7 @@ def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTr
         tokenizer = train_tokenizer(split_files(run / "dataset", "train"), config)
         causal_lm = small_backbone(len(tokenizer), config)
     else:
-        try:
-            sft = checked_sft(config.sft)
-            more = dict(sft.get("model_init_kwargs") or {})
-            # A model with code of its own cannot be wrapped; many that transformers knows bring some as well.
-            trusted = bool(more.pop("trust_remote_code", False) or sft.get("trust_remote_code"))
-            tokenizer = AutoTokenizer.from_pretrained(config.backbone, trust_remote_code=trusted)
-            causal_lm = AutoModelForCausalLM.from_pretrained(config.backbone, **more)
-        except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"The backbone {config.backbone!r} could not be loaded: {error} Give the name or the path of a causal "
-                "language model that needs no code of its own, or none to train a small one offline."
-            ) from error
+        tokenizer, causal_lm = load_backbone(config)
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         # Not `add_special_tokens`, which would take the tokenizer's own additional tokens away.
@@ -171,6 +182,51 @@ def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTr
         interaction_features=config.interaction_features,
     )
     return processor, causal_lm
+
+
+def load_backbone(config: TrainingConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """The language model that `config` names, with its tokenizer: all of its weights, or an error."""
+    name = str(config.backbone)
+    sft = checked_sft(config.sft)
+    more = dict(sft.get("model_init_kwargs") or {})
+    # A model with code of its own cannot be wrapped; many that transformers knows bring some as well.
+    trusted = bool(more.pop("trust_remote_code", False) or sft.get("trust_remote_code"))
+    where = {key: more[key] for key in (*HUB, "subfolder") if key in more}
+    learns = any(stage.freeze is None and stage.lora is None for stage in in_stages(config))
+    if learns and not {"dtype", "torch_dtype", "quantization_config"} & more.keys():
+        more["dtype"] = torch.float32  # whatever the files hold: steps of 2e-5 are lost in the rounding of bf16
+    try:
+        settings = AutoConfig.from_pretrained(name, trust_remote_code=False, **where)
+        if settings.is_encoder_decoder:
+            # transformers would load the decoder of some of them, with a head of random numbers.
+            raise ValueError(f"{settings.model_type} is an encoder-decoder model, expected a decoder-only one.")
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=trusted, **where)
+        found: Any = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **more)
+        causal_lm, info = found
+        if lacks := sorted({*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}):
+            raise ValueError(
+                f"its files lack {len(lacks)} of the model's weights, or hold them in another shape than its "
+                f"config.json says: {', '.join(lacks[:5])}{', …' if len(lacks) > 5 else ''}. They would be random "
+                "numbers."
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"The backbone {config.backbone!r} could not be loaded: {error} Give the name or the path of a causal "
+            "language model that needs no code of its own, or none to train a small one offline."
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"The tokenizer of the backbone {config.backbone!r} has no token for the end of a text (eos_token), so the "
+            "model could not learn where a narrative ends: set one in its tokenizer_config.json."
+        )
+    if learns and causal_lm.dtype in (torch.bfloat16, torch.float16):
+        logging.getLogger(__name__).warning(
+            "All of %s learns, in %s: small steps are lost in its rounding. Without a dtype in model_init_kwargs it "
+            "learns in float32, on GPUs with products in bf16.",
+            config.backbone,
+            causal_lm.dtype,
+        )
+    return tokenizer, causal_lm
 
 
 def max_history(run: Path) -> int:

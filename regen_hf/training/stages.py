@@ -129,14 +129,15 @@ def _whole(checkpoint: Path) -> bool:
 
 def save(trainer: GroupedTrainer, model: RegenForCausalLM, folder: Path, config: TrainingConfig, merge: bool) -> None:
     """Write the model that `trainer` has trained into `folder`, merged or with the LoRA weights beside it."""
-    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # gathered from all processes
+    gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped)  # from all processes
+    weights = {name.replace("_orig_mod.", ""): value for name, value in gathered.items()}  # torch.compile's name
     if not trainer.is_world_process_zero():
         return
     model.config.use_cache = True  # off while training; whoever generates wants it
     if config.lora is None:
         model.save_pretrained(folder, state_dict=weights)
         return
-    trained: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped)
+    trained: Any = trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_torch_compile=False)
     trained.peft_config["default"].base_model_name_or_path = None  # it lies beside, wherever that is
     trained.save_pretrained(folder / LORA, state_dict=weights, save_embedding_layers=False)
     (folder / LORA / "README.md").unlink()

@@ -110,23 +110,7 @@ def make_trainer(
         raise ConfigError(f"batch_size is {config.batch_size}, expected a multiple of the {processes} processes.")
     parts = forward_passes(config.batch_size // processes, config.length_groups // processes)
     each = config.batch_size // processes // parts
-    given = checked_sft(config.sft)
-    given = {OLD_NAMES[name]: value for name, value in given.items() if name in OLD_NAMES} | {
-        name: value for name, value in given.items() if name not in OLD_NAMES
-    }
-    chosen: dict[str, Any] = {
-        "lr_scheduler_type": "cosine",
-        "weight_decay": 0.01,
-        "adam_beta2": 0.95,
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not given.get("fp16"),
-        "use_cpu": not torch.cuda.is_available(),
-        "activation_checkpointing": False,
-        "save_total_limit": 2,
-        "logging_steps": min(10, config.max_steps),
-        "report_to": "tensorboard",
-        "dataloader_pin_memory": torch.cuda.is_available(),
-    } | given
-    chosen.pop("model_init_kwargs", None)  # the model is there
+    chosen = sft_fields(config)
     reports = chosen.pop("report_to")
     reports = [reports] if isinstance(reports, str) else list(reports or ())
     measured: dict[str, Any] = {}
@@ -171,7 +155,9 @@ def make_trainer(
             processing_class=processor.tokenizer,
             peft_config=None if config.lora is None else LoraConfig(**checked_lora(config.lora)),
         )
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "install" not in str(error):  # a tracker of report_to that is not there
+            raise
         raise ConfigError(f"The trainer refuses the settings of the training: {error}") from error
     if validation:
         trainer.eval_collator = collator(processor, validation, config, arguments)
@@ -193,6 +179,27 @@ def make_trainer(
         )
     show_bar(trainer, "      training")
     return trainer
+
+
+def sft_fields(config: TrainingConfig) -> dict[str, Any]:
+    """SFTConfig's fields that `config` gives, with those that have another default here."""
+    given = checked_sft(config.sft)
+    given = {OLD_NAMES[name]: value for name, value in given.items() if name in OLD_NAMES} | {
+        name: value for name, value in given.items() if name not in OLD_NAMES
+    }
+    given.pop("model_init_kwargs", None)  # the model is there
+    return {
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 0.01,
+        "adam_beta2": 0.95,
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not given.get("fp16"),
+        "use_cpu": not torch.cuda.is_available(),
+        "activation_checkpointing": False,
+        "save_total_limit": 2,
+        "logging_steps": min(10, config.max_steps),
+        "report_to": "tensorboard",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    } | given
 
 
 def collator(
@@ -222,6 +229,12 @@ def peak_learning_rate(config: TrainingConfig) -> float:
     if config.freeze:
         return 1e-3
     return 2e-5 if config.lora is None else 2e-4
+
+
+def resolved(config: TrainingConfig) -> dict[str, Any]:
+    """What was not given in `config` and follows from the rest of it, as it is trained."""
+    optimizer = "muon" if trains_with_muon(config) else config.sft.get("optim", "adamw")
+    return {"learning_rate": peak_learning_rate(config), "optimizer": optimizer}
 
 
 def trains_with_muon(config: TrainingConfig) -> bool:

@@ -11,4 +11,5 @@ python benchmarks/ablation.py "$runs" table1 --set max_steps=300 "$@"
 python benchmarks/ablation.py "$runs" recipe --set max_steps=300 "$@"
 # The default of 1,200 steps, and how far fewer and more of them go; with runs, seeds and results of their own.
 python benchmarks/ablation.py "$runs/default" table1 --only fused content cf --results benchmarks/results/default
+python benchmarks/ablation.py "$runs/default" recipe --only default "between_users 0" "none of it" --results benchmarks/results/default
 python benchmarks/ablation.py "$runs/steps" steps --seeds 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel
 
 
 def check_backbone(causal_lm: PreTrainedModel, item_token_id: int) -> None:
@@ -40,6 +41,63 @@ def check_backbone(causal_lm: PreTrainedModel, item_token_id: int) -> None:
             f"item_token_id is {item_token_id}, but {name} has {embeddings.num_embeddings} token embeddings: call "
             "resize_token_embeddings(len(tokenizer)) after adding the placeholder to the tokenizer."
         )
+
+
+@torch.no_grad()
+def check_plain_text(model: PreTrainedModel, causal_lm: PreTrainedModel) -> None:
+    """Refuse a backbone whose own forward does more than base model, head, scale and cap.
+
+    Args:
+        model: the fused model.
+        causal_lm: the bare one inside it.
+
+    Raises:
+        ValueError: says why.
+    """
+    was_training = causal_lm.training
+    vocabulary = range(min(10, token_embeddings(causal_lm).num_embeddings))
+    tokens = [token for token in vocabulary if token != model.config.item_token_id]
+    input_ids = torch.tensor([tokens], device=causal_lm.device)  # (1, T)
+    inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "use_cache": False}
+    try:
+        bare = causal_lm.eval()(**inputs).logits.float()  # (1, T, V)
+        fused = model.eval()(**inputs).logits.float()
+    except Exception as error:
+        why = str(error).rstrip(".")
+        name = type(causal_lm).__name__
+        raise ValueError(f"{name} does not run like other language models: {why}. Choose another.") from error
+    finally:
+        causal_lm.train(was_training)
+    if not torch.allclose(bare, fused, rtol=1e-3, atol=1e-5):
+        raise ValueError(
+            f"On plain text the fused model's logits differ from those of {type(causal_lm).__name__} by up to "
+            f"{(bare - fused).abs().max():.2g}: its forward does more than this wrapper repeats. Choose another "
+            "language model."
+        )
+
+
+@torch.no_grad()
+def check_history(model: Any, causal_lm: PreTrainedModel) -> None:
+    """Refuse a backbone that cannot write after a soft token, before anything is trained; see `check_plain_text`."""
+    was_training = causal_lm.training
+    other = next(token for token in range(2) if token != model.config.item_token_id)
+    ids = torch.tensor([[model.config.item_token_id, other]], device=causal_lm.device)  # (1, 2)
+    history = {
+        "history_mask": ids[:, :1] >= 0,  # (1, 1)
+        "history_cf": torch.zeros(1, 1, model.config.cf_dim, device=ids.device),
+        "history_content": torch.zeros(1, 1, model.config.content_dim, device=ids.device),
+    }
+    if features := len(model.config.interaction_features):
+        history["history_features"] = torch.zeros(1, 1, features, device=ids.device)
+    plain = GenerationConfig(max_new_tokens=2, do_sample=False, pad_token_id=other, eos_token_id=None)
+    try:
+        model.eval().generate(ids, attention_mask=torch.ones_like(ids), generation_config=plain, **history)
+    except Exception as error:
+        why = str(error).rstrip(".")
+        name = type(causal_lm).__name__
+        raise ValueError(f"{name} cannot write after a soft token: {why}. Choose another.") from error
+    finally:
+        causal_lm.train(was_training)
 
 
 def token_embeddings(language_model: PreTrainedModel) -> nn.Embedding:

@@ -20,7 +20,6 @@ from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     Cache,
-    GenerationConfig,
     GenerationMixin,
     LogitsProcessorList,
     PreTrainedModel,
@@ -31,7 +30,7 @@ from transformers.utils.generic import can_return_tuple
 
 from .adapter import RegenAdapter
 from .attribution import HistoryAttribution
-from .backbones import check_backbone, logit_scale_and_cap, token_embeddings
+from .backbones import check_backbone, check_history, check_plain_text, logit_scale_and_cap, token_embeddings
 from .configuration_regen import RegenConfig
 from .loading import CompletePreTrainedModel
 
@@ -257,8 +256,8 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         # Trainers ask a quantised model these things, and saving does.
         quantised = ("is_quantized", "quantization_method", "hf_quantizer", "is_loaded_in_4bit", "is_loaded_in_8bit")
         vars(model).update({name: value for name, value in vars(causal_lm).items() if name in quantised})
-        model._check_plain_text(causal_lm)
-        model._check_history(causal_lm)
+        check_plain_text(model, causal_lm)
+        check_history(model, causal_lm)
         return model.train(causal_lm.training)
 
     def to_backbone(self) -> PreTrainedModel:
@@ -397,53 +396,6 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         never = SuppressTokensLogitsProcessor([self.config.item_token_id], device=str(self.device))
         processors = LogitsProcessorList([*(logits_processor or ()), never])
         return super()._get_candidate_generator(*args, logits_processor=processors, **kwargs)  # type: ignore[misc]
-
-    @torch.no_grad()
-    def _check_plain_text(self, causal_lm: PreTrainedModel) -> None:
-        """Refuse a backbone whose own forward does more than base model, head, scale and cap."""
-        was_training = causal_lm.training
-        vocabulary = range(min(10, token_embeddings(causal_lm).num_embeddings))
-        tokens = [token for token in vocabulary if token != self.config.item_token_id]
-        input_ids = torch.tensor([tokens], device=causal_lm.device)  # (1, T)
-        inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "use_cache": False}
-        try:
-            bare = causal_lm.eval()(**inputs).logits.float()  # (1, T, V)
-            fused = self.eval()(**inputs).logits.float()
-        except Exception as error:
-            why = str(error).rstrip(".")
-            name = type(causal_lm).__name__
-            raise ValueError(f"{name} does not run like other language models: {why}. Choose another.") from error
-        finally:
-            causal_lm.train(was_training)
-        if not torch.allclose(bare, fused, rtol=1e-3, atol=1e-5):
-            raise ValueError(
-                f"On plain text the fused model's logits differ from those of {type(causal_lm).__name__} by up to "
-                f"{(bare - fused).abs().max():.2g}: its forward does more than this wrapper repeats. Choose another "
-                "language model."
-            )
-
-    @torch.no_grad()
-    def _check_history(self, causal_lm: PreTrainedModel) -> None:
-        """Refuse a backbone that cannot write after a soft token, before anything is trained."""
-        was_training = causal_lm.training
-        other = next(token for token in range(2) if token != self.config.item_token_id)
-        ids = torch.tensor([[self.config.item_token_id, other]], device=causal_lm.device)  # (1, 2)
-        history = {
-            "history_mask": ids[:, :1] >= 0,  # (1, 1)
-            "history_cf": torch.zeros(1, 1, self.config.cf_dim, device=ids.device),
-            "history_content": torch.zeros(1, 1, self.config.content_dim, device=ids.device),
-        }
-        if features := len(self.config.interaction_features):
-            history["history_features"] = torch.zeros(1, 1, features, device=ids.device)
-        plain = GenerationConfig(max_new_tokens=2, do_sample=False, pad_token_id=other, eos_token_id=None)
-        try:
-            self.eval().generate(ids, attention_mask=torch.ones_like(ids), generation_config=plain, **history)
-        except Exception as error:
-            why = str(error).rstrip(".")
-            name = type(causal_lm).__name__
-            raise ValueError(f"{name} cannot write after a soft token: {why}. Choose another.") from error
-        finally:
-            causal_lm.train(was_training)
 
 
 # `generate` asks for it before every token, where a class brings code of its own.

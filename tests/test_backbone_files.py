@@ -69,11 +69,11 @@ def test_a_backbone_whose_weights_have_another_shape_is_refused(finished_run, tm
 
 
 @pytest.mark.parametrize("family", ["T5", "Bart"])
-def test_an_encoder_decoder_is_refused_before_its_decoder_is_loaded(finished_run, tmp_path, llama, family):
+def test_an_encoder_decoder_is_refused_before_its_decoder_is_loaded(finished_run, tmp_path, family):
     sizes = {"d_model": 16, "vocab_size": 600, "decoder_start_token_id": 0}
     sizes |= {"T5": {"num_layers": 1, "d_kv": 8, "d_ff": 16, "num_heads": 2}, "Bart": {"encoder_layers": 1}}[family]
     whole = getattr(transformers, f"{family}ForConditionalGeneration")
-    shutil.rmtree(folder := tmp_path / "seq2seq", ignore_errors=True)
+    folder = tmp_path / "seq2seq"
     whole(getattr(transformers, f"{family}Config")(**sizes)).save_pretrained(folder)
     refused(finished_run, tmp_path, f"{family.lower()} is an encoder-decoder model", backbone=str(folder))
 
@@ -141,8 +141,6 @@ def test_a_model_with_weights_that_its_config_has_no_place_for_does_not_load(fin
     (folder / "config.json").write_text(json.dumps(told))
     with pytest.raises(ValueError, match=r"weights for which the model of its config\.json has no place.*layers\.1\."):
         RegenForCausalLM.from_pretrained(folder)
-    # The base model leaves the head out, which is no mistake.
-    assert transformers.AutoModel.from_pretrained(finished_run / "model", trust_remote_code=True) is not None
 
 
 @pytest.mark.slow
@@ -212,7 +210,7 @@ def test_a_model_folder_that_is_not_there_is_told():
         load("/no/such/model")
 
 
-def test_the_quickstart_trains_for_less_and_can_be_told_otherwise(tmp_path, monkeypatch, capsys):
+def test_the_quickstart_trains_for_less_and_can_be_told_otherwise(tmp_path, monkeypatch):
     from regen_hf.cli import commands
     from regen_hf.evaluation import report
     from regen_hf.run import Run

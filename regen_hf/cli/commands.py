@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ConfigError, RegenError
 
 QUICKSTART_STEPS = 400
-"""Training steps of `regen quickstart`, so that all of it takes five minutes; the default learns more, in ten."""
+"""Training steps of `regen quickstart`, so that all of it takes under five minutes; the default learns more."""
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:

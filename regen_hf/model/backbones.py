@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -54,20 +56,13 @@ def check_plain_text(model: PreTrainedModel, causal_lm: PreTrainedModel) -> None
     Raises:
         ValueError: says why.
     """
-    was_training = causal_lm.training
     vocabulary = range(min(10, token_embeddings(causal_lm).num_embeddings))
     tokens = [token for token in vocabulary if token != model.config.item_token_id]
     input_ids = torch.tensor([tokens], device=causal_lm.device)  # (1, T)
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "use_cache": False}
-    try:
-        bare = causal_lm.eval()(**inputs).logits.float()  # (1, T, V)
-        fused = model.eval()(**inputs).logits.float()
-    except Exception as error:
-        why = str(error).rstrip(".")
-        name = type(causal_lm).__name__
-        raise ValueError(f"{name} does not run like other language models: {why}. Choose another.") from error
-    finally:
-        causal_lm.train(was_training)
+    with _tried(model, causal_lm, "does not run like other language models"):
+        bare = causal_lm(**inputs).logits.float()  # (1, T, V)
+        fused = model(**inputs).logits.float()
     if not torch.allclose(bare, fused, rtol=1e-3, atol=1e-5):
         raise ValueError(
             f"On plain text the fused model's logits differ from those of {type(causal_lm).__name__} by up to "
@@ -79,7 +74,6 @@ def check_plain_text(model: PreTrainedModel, causal_lm: PreTrainedModel) -> None
 @torch.no_grad()
 def check_history(model: Any, causal_lm: PreTrainedModel) -> None:
     """Refuse a backbone that cannot write after a soft token, before anything is trained; see `check_plain_text`."""
-    was_training = causal_lm.training
     other = next(token for token in range(2) if token != model.config.item_token_id)
     ids = torch.tensor([[model.config.item_token_id, other]], device=causal_lm.device)  # (1, 2)
     history = {
@@ -90,12 +84,21 @@ def check_history(model: Any, causal_lm: PreTrainedModel) -> None:
     if features := len(model.config.interaction_features):
         history["history_features"] = torch.zeros(1, 1, features, device=ids.device)
     plain = GenerationConfig(max_new_tokens=2, do_sample=False, pad_token_id=other, eos_token_id=None)
+    with _tried(model, causal_lm, "cannot write after a soft token"):
+        model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=plain, **history)
+
+
+@contextlib.contextmanager
+def _tried(model: PreTrainedModel, causal_lm: PreTrainedModel, fails: str) -> Iterator[None]:
+    """Both models in evaluation mode; whatever the backbone raises is told with what `fails`."""
+    was_training = causal_lm.training
+    causal_lm.eval()
+    model.eval()
     try:
-        model.eval().generate(ids, attention_mask=torch.ones_like(ids), generation_config=plain, **history)
+        yield
     except Exception as error:
         why = str(error).rstrip(".")
-        name = type(causal_lm).__name__
-        raise ValueError(f"{name} cannot write after a soft token: {why}. Choose another.") from error
+        raise ValueError(f"{type(causal_lm).__name__} {fails}: {why}. Choose another.") from error
     finally:
         causal_lm.train(was_training)
 

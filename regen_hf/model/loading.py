@@ -66,16 +66,16 @@ def load_encoder(name: str) -> Any:
 
 @contextlib.contextmanager
 def quiet_about_missing() -> Iterator[list[str]]:
-    """Without the report of transformers that weights are random now or not used: what it would have said."""
+    """Without the report of transformers that missing weights are random now; in its place the reports as texts."""
     reports: list[str] = []
 
     def says_something_else(record: logging.LogRecord) -> bool:
         reports.append(record.getMessage())
-        return "MISSING" not in reports[-1]
+        return record.levelno >= wanted and "MISSING" not in reports[-1]
 
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(min(logging.WARNING, logger.getEffectiveLevel()))  # else it makes no report
+    level, wanted = logger.level, logger.getEffectiveLevel()
+    logger.setLevel(min(logging.WARNING, wanted))  # else it makes no report
     logger.addFilter(says_something_else)
     try:
         yield reports
@@ -112,8 +112,7 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
             "model again, mend its config.json, or train it again with this version."
         )
     more = sorted(info["unexpected_keys"])
-    whole = type(model).__name__ in (model.config.architectures or ())  # a base model leaves the head out
-    if more and whole and getattr(model, "hf_quantizer", None) is None:  # quantised weights have names of their own
+    if more and getattr(model, "hf_quantizer", None) is None:  # quantised weights have names of their own
         raise ValueError(
             f"{path} holds {len(more)} weights for which the model of its config.json has no place: "
             f"{', '.join(more[:5])}{', …' if len(more) > 5 else ''}. Without them the model is another one. Download "

@@ -44,7 +44,7 @@ from .arguments import checked_sft
 from .collator import Histories
 from .examples import EXAMPLE, tokenized
 from .small import ITEM_TOKEN, small_backbone, train_tokenizer
-from .trainer import Examples, resolved, sft_fields
+from .trainer import Examples, sft_fields
 from .whitening import whitening
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     except ValueError as error:
         raise ConfigError(f"The backbone {config.backbone!r} cannot be wrapped: {error}") from error
 
-    limits = [processor.tokenizer.model_max_length, model.config.window]
-    window = min((limit for limit in limits if limit and limit < 1_000_000), default=None)  # beyond it means "not set"
+    longest = processor.tokenizer.model_max_length  # `make_parts` has set it to the model's window, if that is shorter
+    window = longest if longest < 1_000_000 else None  # beyond it means "not set"
 
     def examples(split: str, settings: TrainingConfig, users: int | None = None) -> Examples:
         try:
@@ -134,12 +134,15 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         (out / LOG).write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
         settings = {**dataclasses.asdict(config), "backbone": public_name(config.backbone)}
         settings["sft"] |= sft_fields(config)
+        used = [  # by the stages, each of which ends its log with it
+            {"learning_rate": entry["peak_learning_rate"], "optimizer": entry.get("optimizer")}
+            for entry in log
+            if "peak_learning_rate" in entry
+        ]
         if config.stages:
-            settings["stages"] = [
-                given | resolved(stage) for given, stage in zip(config.stages, in_stages(config), strict=True)
-            ]
+            settings["stages"] = [given | found for given, found in zip(config.stages, used, strict=True)]
         else:
-            settings |= resolved(config) | {"learning_rate": counts["learning_rate"]}
+            settings |= used[0]
         (out / "training_config.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
         card = model_card(run, training={"config": dataclasses.asdict(config), "counts": counts})
         (out / "README.md").write_text(card, encoding="utf-8")

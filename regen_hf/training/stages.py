@@ -20,7 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..model import RegenForCausalLM, RegenProcessor
 from . import in_stages
-from .trainer import Examples, GroupedTrainer, make_trainer
+from .trainer import Examples, GroupedTrainer, make_trainer, trains_with_muon
 
 if TYPE_CHECKING:
     from . import TrainingConfig
@@ -112,8 +112,10 @@ def train_stage(
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
     save(trainer, model, new, config, merge)
     if state.is_main_process:
-        *log, end = trainer.state.log_history
-        log.append(end | {"peak_learning_rate": trainer.args.learning_rate})
+        log: list[dict[str, Any]] = trainer.state.log_history
+        muon = trains_with_muon(config) and not trainer.is_fsdp_enabled
+        optimizer = "muon" if muon else config.sft.get("optim", "adamw")
+        log[-1] |= {"peak_learning_rate": trainer.args.learning_rate, "optimizer": optimizer}
         (new / LOG).write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
         new.rename(folder)
 

@@ -231,12 +231,6 @@ def peak_learning_rate(config: TrainingConfig) -> float:
     return 2e-5 if config.lora is None else 2e-4
 
 
-def resolved(config: TrainingConfig) -> dict[str, Any]:
-    """What was not given in `config` and follows from the rest of it, as it is trained."""
-    optimizer = "muon" if trains_with_muon(config) else config.sft.get("optim", "adamw")
-    return {"learning_rate": peak_learning_rate(config), "optimizer": optimizer}
-
-
 def trains_with_muon(config: TrainingConfig) -> bool:
     """Whether the matrices of the language model learn by Muon: where asked for, or in a small one from nothing."""
     if config.optimizer is None:

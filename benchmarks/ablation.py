@@ -23,8 +23,8 @@ import yaml
 
 from regen_hf import sample
 from regen_hf.run import Run
-from regen_hf.sample import narrative_text as words
 from regen_hf.schema import TASKS
+from regen_hf.stages.sample import narrative_text as words
 
 RESULTS = Path(__file__).parent / "results"
 GROUPS = {

@@ -25,15 +25,18 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from regen_hf.evaluation.grounding import claims_of  # noqa: E402
-from regen_hf.evaluation.grounding.entailment import CrossEncoderNLI, Question  # noqa: E402
-from regen_hf.evaluation.grounding.facts import Record  # noqa: E402
-from regen_hf.evaluation.grounding.vocabulary import Vocabulary  # noqa: E402
-from regen_hf.sample.item_text import item_record  # noqa: E402
-from regen_hf.sample.review_text import review_records  # noqa: E402
-from regen_hf.sample.world import (  # noqa: E402
+from regen_hf.stages.grounding.build import claims_of
+from regen_hf.stages.grounding.entailment import (
+    CrossEncoderNLI,
+    Question,
+)
+from regen_hf.stages.grounding.facts import Record
+from regen_hf.stages.grounding.vocabulary import Vocabulary
+from regen_hf.stages.sample.item_text import item_record
+from regen_hf.stages.sample.review_text import review_records
+from regen_hf.stages.sample.world import (
     BRANDS,
     COLOURS,
     KINDS,

@@ -35,10 +35,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from pydantic import BaseModel, ConfigDict  # noqa: E402
+from pydantic import BaseModel, ConfigDict
 
-from regen_hf import llm  # noqa: E402
-from tests.llm_server import Process, completion  # noqa: E402
+from regen_hf import llm
+from tests.llm_server import Process, completion
 
 LATENCY = 0.05
 WORDS = "the customer bought a soft blue pen and writes that it flows well, dries fast and fits a small hand. " * 40

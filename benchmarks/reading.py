@@ -30,21 +30,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import numpy as np  # noqa: E402
-import openTSNE  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-import sklearn  # noqa: E402
-import torch  # noqa: E402
-from safetensors.numpy import save_file  # noqa: E402
-from sklearn.manifold import TSNE  # noqa: E402
-from sklearn.neighbors import NearestNeighbors  # noqa: E402
-from tokenizers import Tokenizer, models  # noqa: E402
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: E402
+import numpy as np
+import openTSNE
+import pyarrow as pa
+import pyarrow.parquet as pq
+import sklearn
+import torch
+from safetensors.numpy import save_file
+from sklearn.manifold import TSNE
+from sklearn.neighbors import NearestNeighbors
+from tokenizers import Tokenizer, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from regen_hf.model import RegenForCausalLM  # noqa: E402
-from regen_hf.reading import ReadingConfig, soft_tokens  # noqa: E402
-from regen_hf.schema import SEQUENCES  # noqa: E402
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.schema import SEQUENCES
+from regen_hf.stages.attribution import soft_tokens
+from regen_hf.stages.attribution.settings import AttributionConfig as ReadingConfig
 
 CF_DIM, CONTENT_DIM, ITEM = 128, 768, 3
 

@@ -20,20 +20,24 @@ import numpy as np
 import torch
 from datasets import Dataset
 from implicit.als import AlternatingLeastSquares
+from regen_hf.embeddings import cf
 from scipy.sparse import csr_matrix
 from torch.utils.data import BatchSampler, RandomSampler
 
 from regen_hf import sample
-from regen_hf.embeddings import EmbeddingsConfig, VectorStore, cf
-from regen_hf.embeddings.content import FastEncoder, load_encoder
-from regen_hf.embeddings.store import VectorWriter
-from regen_hf.model import RegenForCausalLM, interaction_text
-from regen_hf.training import TrainingConfig
-from regen_hf.training.collator import Histories, RegenCollator
-from regen_hf.training.examples import EXAMPLE
-from regen_hf.training.optimizer import muon_and_adamw
-from regen_hf.training.small import small_backbone
-from regen_hf.training.trainer import peak_learning_rate
+from regen_hf.model.interactions import interaction_text
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.stages.embeddings.content import FastEncoder
+from regen_hf.stages.embeddings.settings import EmbeddingsConfig
+from regen_hf.stages.training.collator import RegenCollator
+from regen_hf.stages.training.examples import EXAMPLE
+from regen_hf.stages.training.optimizer import muon_and_adamw
+from regen_hf.stages.training.settings import TrainingConfig
+from regen_hf.stages.training.small import small_backbone
+from regen_hf.stages.training.trainer import peak_learning_rate
+from regen_hf.vectors.encoder import load_encoder
+from regen_hf.vectors.histories import Histories
+from regen_hf.vectors.store import VectorStore, VectorWriter
 
 CLOTHING = {"users": 1_200_000, "items": 370_000, "cells": 10_500_000}
 """The paper's larger data set."""

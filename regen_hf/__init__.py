@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import wrapt
 
-__version__ = "0.1.0"
+from .version import __version__
 
 _HOMES = {
-    "RegenBuilder": "regen_hf.dataset",
+    "RegenBuilder": "regen_hf.builder",
     "RegenConfig": "regen_hf.model",
     "RegenForCausalLM": "regen_hf.model",
     "RegenProcessor": "regen_hf.model",
@@ -28,9 +28,12 @@ _HOMES = {
 __all__ = ["RegenBuilder", "RegenConfig", "RegenError", "RegenForCausalLM", "RegenProcessor", "__version__", "load"]
 
 if TYPE_CHECKING:
-    from .dataset import RegenBuilder
+    from .builder import RegenBuilder
     from .errors import RegenError
-    from .model import RegenConfig, RegenForCausalLM, RegenProcessor, load
+    from .model.configuration_regen import RegenConfig
+    from .model.modeling_regen import RegenForCausalLM
+    from .model.pipeline import load
+    from .model.processing_regen import RegenProcessor
 
 
 def __getattr__(name: str) -> Any:
@@ -53,9 +56,9 @@ def _register_regen(load: Any) -> None:
         path = args[0] if args else kwargs.get("path")
         if path != "regen" or Path("regen").exists():
             return wrapped(*args, **kwargs)
-        from .dataset.builder import source_hash
+        from .builder import source_hash
 
-        return load.DatasetModule("regen_hf.dataset.builder", source_hash(), {"dataset_name": "regen"})
+        return load.DatasetModule("regen_hf.builder", source_hash(), {"dataset_name": "regen"})
 
     wrapt.wrap_function_wrapper(load, "dataset_module_factory", dataset_module_factory)
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import RunError
-from .schema import RATED, SPLITS, TASKS, rows, split_files
+from .outputs import rows, split_files
+from .schema import RATED, SPLITS, TASKS
 
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters but tab and line feed, and marks that turn the reading direction."""

@@ -13,14 +13,10 @@ reads and writes parquet of the schemas below.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -173,32 +169,3 @@ def check_tasks(names: tuple[str, ...]) -> None:
     wrong = [name for place, name in enumerate(names) if name not in TASKS or name in names[:place]]
     if wrong or not names:
         raise ValueError(f"tasks holds {wrong or 'nothing'}, expected some of {', '.join(TASKS)}, each once")
-
-
-def split_files(folder: Path, split: str) -> list[Path]:
-    """The parquet files of `split` below `folder` (the output of a stage, or a dataset repository), in order."""
-    return sorted(folder.glob(f"**/{split}*.parquet"))
-
-
-def item_files(folder: Path) -> list[Path]:
-    """The parquet files of the catalogue below `folder`, in order."""
-    return sorted(folder.glob("**/items*.parquet"))
-
-
-def rows(
-    files: list[Path], columns: list[str] | None = None, batch_size: int = 512, limit: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """The rows of parquet `files` in order, at most `limit`, holding `batch_size` of them in memory."""
-    return itertools.islice(_rows(files, columns, batch_size), limit)
-
-
-def _rows(files: list[Path], columns: list[str] | None, batch_size: int) -> Iterator[dict[str, Any]]:
-    for path in files:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=batch_size, columns=columns):
-                yield from batch.to_pylist()
-
-
-def count(files: list[Path]) -> int:
-    """The number of rows in parquet `files`, from their footers."""
-    return sum(pq.read_metadata(path).num_rows for path in files)

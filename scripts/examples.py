@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from regen_hf import prompts, schema
+from regen_hf import outputs, prompts, schema
 from regen_hf.run import Run
 
 WORLD = {"sequences": {"sample": True}, "sample": {"shoppers": 200, "items": 100, "seed": 7}}
@@ -127,8 +127,8 @@ def write(folder: Path) -> None:
         with run.locked():
             run.save()
             run.build_all(until="sequences")
-        files = [path for split in schema.SPLITS for path in schema.split_files(run.folder / "sequences", split)]
-        histories = {row["reviewer_id"]: row["purchase_history"] for row in schema.rows(files)}
+        files = [path for split in schema.SPLITS for path in outputs.split_files(run.folder / "sequences", split)]
+        histories = {row["reviewer_id"]: row["purchase_history"] for row in outputs.rows(files)}
     folder.mkdir(exist_ok=True)
     for number, (reviewer_id, narratives) in enumerate(NARRATIVES.items(), 1):
         row = {"reviewer_id": reviewer_id, "purchase_history": histories[reviewer_id], **narratives}

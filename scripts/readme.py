@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from regen_hf.evaluation.report import table
+from regen_hf.metrics.results import table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quickstart.json"

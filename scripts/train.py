@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from regen_hf import training
 from regen_hf.config import parse_yaml
 from regen_hf.errors import ConfigError, RegenError
-from regen_hf.run import STAGES, Run
+from regen_hf.run import Run
+from regen_hf.run.stages import STAGES
 
 
 def main() -> None:
@@ -44,12 +44,12 @@ def main() -> None:
         if state.is_main_process:
             with run.locked():
                 run.save()
-                run.tell(stage)
+                run.build_with_progress(stage)
         elif not fresh:
             work = run.keep(stage)
             work.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as out:
-                training.build(run=run.folder, out=Path(out), work=work, config=run.config["training"])
+                stage.code.build(run=run.folder, out=Path(out), work=work, config=run.config["training"])
     except RegenError as error:
         raise SystemExit(f"train.py: {error}") from None
 

@@ -28,7 +28,7 @@ TINY = {
         "save_steps": 4,
     },
     "evaluation": {"max_users": 6, "max_new_tokens": 24},
-    "reading": {"points": 40, "users": 2},
+    "attribution": {"points": 40, "users": 2},
     "figures": {"dpi": 50},
 }
 """Settings of a world that every stage passes in seconds. Widths differ from each other and from all counts."""

@@ -4,7 +4,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from regen_hf.schema import TASKS, rows, split_files
+from regen_hf.outputs import rows, split_files
+from regen_hf.schema import TASKS
 
 PATH = Path(__file__).parents[1] / "benchmarks" / "ablation.py"
 

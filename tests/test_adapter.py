@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from regen_hf.model import RegenForCausalLM
+from regen_hf.model.modeling_regen import RegenForCausalLM
 
 from .test_model import history, prompts, row
 from .tiny_model import BOS, CF_DIM, CONTENT_DIM, ITEM, fused

@@ -1,6 +1,8 @@
-"""The rules that keep the parts apart, read from the sources."""
+"""The rules of the architecture, read from the sources: order of imports, file names of a run, the shipped model."""
 
 import ast
+import graphlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,79 +10,196 @@ from pathlib import Path
 import pytest
 
 import regen_hf
+from regen_hf import outputs
 
 PACKAGE = Path(regen_hf.__file__).parent
 ROOT = PACKAGE.parent
-STAGES = {
-    "sample",
-    "release",
-    "sequences",
-    "narratives",
-    "ratings",
-    "dataset",
-    "embeddings",
-    "training",
-    "evaluation",
-    "reading",
-    "figures",
-}
-# `embeddings` owns the vector store and `training` the batches made of it, which others read; `evaluation` may use
-# `ratings` and `llm`. `reviews` and `engines` are parts of `sequences`.
-ALLOWED = {
-    ("training", "embeddings"),
-    ("evaluation", "embeddings"),
-    ("evaluation", "training"),
-    ("evaluation", "ratings"),
-}
-# peft, for a model in adapter form alone.
+FLOORS = [
+    ["version"],
+    ["errors"],
+    ["schema"],
+    ["config"],
+    ["progress"],
+    ["intervals"],
+    ["outputs"],
+    ["model"],
+    ["engines"],
+    ["reviews"],
+    ["llm"],
+    ["prompts"],
+    ["vectors"],
+    ["metrics"],
+    ["cards"],
+    ["stages"],
+    ["run"],
+    ["builder"],
+    ["inspection"],
+    ["hub"],
+    ["report"],
+    ["cli"],
+    ["__init__"],
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+"""A module imports only from floors below its own."""
 SHIPPED = {"transformers", "torch", "numpy", "safetensors", "huggingface_hub", "sentence_transformers", "peft"}
+"""Libraries of the shipped model; peft only merges models in adapter form."""
+FILE_NAMES = {Path(path).name for path in outputs.FILES} - {outputs.CARD}
+"""Names that only `outputs` spells; README.md is also the name of every card on the Hub."""
+FOLDER_NAMES = {*outputs.FOLDERS.values(), outputs.WORK, outputs.REQUESTS, outputs.COMPARISON, outputs.TENSORBOARD}
 
 
-def imports(path: Path) -> set[str]:
-    """Absolute dotted names of all that a file imports, inside functions too."""
-    found = set()
-    here = ["regen_hf", *path.relative_to(PACKAGE).with_suffix("").parts]
+def module_name(path, package=PACKAGE):
+    """The dotted name of a file below `package`, which stands for regen_hf."""
+    parts = ["regen_hf", *path.relative_to(package).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules(package=PACKAGE):
+    return {module_name(path, package): path for path in sorted(package.rglob("*.py"))}
+
+
+def imports(path, package=PACKAGE):
+    """Dotted names of everything that a file imports: lazily, for types, and by a string given to import_module."""
+    name, is_package = module_name(path, package), path.name == "__init__.py"
+    base = name.split(".") if is_package else name.split(".")[:-1]
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = ".".join(here[: -node.level]) if node.level else ""
-            module = ".".join(part for part in (base, node.module) if part)
-            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
-    return found
+            stem = ".".join(base[: len(base) - node.level + 1]) if node.level else ""
+            module = ".".join(part for part in (stem, node.module) if part)
+            names |= {f"{module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module":
+            names |= {text for text in strings(node.args[0]) if text.startswith("regen_hf")}
+        elif isinstance(node, ast.Dict):  # names that are imported when they are first used
+            values = [value for value in node.values if isinstance(value, ast.Constant)]
+            names |= {str(value.value) for value in values if str(value.value).startswith("regen_hf.")}
+    return names
 
 
-def part(name: str) -> str | None:
-    """The module of this package that a dotted name lies in."""
+def strings(node):
+    return [part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+
+
+def floor(name):
+    """The floor of a dotted name of regen_hf, None for other names."""
     words = name.split(".")
-    return words[1] if words[0] == "regen_hf" and len(words) > 1 else None
+    if words[0] != "regen_hf":
+        return None
+    return words[1] if len(words) > 1 and words[1] in FLOOR else "__init__"
 
 
-def test_stages_never_import_each_other():
-    broken = []
-    for path in PACKAGE.rglob("*.py"):
-        own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-        if own in STAGES:
-            others = {part(name) for name in imports(path)} & STAGES - {own}
-            broken += [f"{path.relative_to(ROOT)} imports {other}" for other in others if (own, other) not in ALLOWED]
-    assert broken == []
+def stage(name):
+    words = name.split(".")
+    return words[2] if words[:2] == ["regen_hf", "stages"] and len(words) > 2 else None
 
 
-def test_the_shipped_model_needs_nothing_of_this_package():
-    for path in (PACKAGE / "model").glob("*.py"):
-        for name in imports(path):
-            top = name.split(".")[0]
-            assert top in SHIPPED | {"regen_hf"} or top in sys.stdlib_module_names, f"{path.name} imports {name}"
-            assert part(name) in (None, "model"), f"{path.name} imports {name}"
+def upward_imports(package=PACKAGE):
+    """Imports that break the order of the floors, or that connect two stages."""
+    wrong = []
+    for name, path in modules(package).items():
+        for imported in sorted(imports(path, package)):
+            here, there = floor(name), floor(imported)
+            if there is None or (here == there and stage(name) in (None, stage(imported))):
+                continue
+            if FLOOR[there] >= FLOOR[here]:
+                wrong.append(f"{name} imports {imported}")
+    return wrong
 
 
-def test_the_import_rules_are_seen_where_they_are_broken(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
-    (tmp_path / "ratings.py").write_text("def f():\n    from .narratives import build\n")
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "modeling_regen.py").write_text("from ..schema import TASKS\n")
-    assert "regen_hf.narratives.build" in imports(tmp_path / "ratings.py")
-    assert "regen_hf.schema" in imports(tmp_path / "model" / "modeling_regen.py")
+def file_name_literals(package=PACKAGE):
+    """Names of files and folders of a run that a module other than `outputs` spells."""
+    wrong = []
+    for name, path in modules(package).items():
+        if floor(name) in ("outputs", "model"):
+            continue
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+                if re.search(r"\s", node.value) is None and node.value.split("/")[-1] in FILE_NAMES:
+                    wrong.append(f"{name}:{node.lineno} spells {node.value!r}")
+            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+                if str(node.right.value).split("/")[0] in FOLDER_NAMES:
+                    wrong.append(f"{name}:{node.lineno} spells the folder {node.right.value!r}")
+    return wrong
+
+
+def foreign_imports_of_the_model(package=PACKAGE):
+    """Imports inside `model/` of anything but its siblings, the standard library and the libraries of the model."""
+    wrong = []
+    for name, path in modules(package).items():
+        if floor(name) == "model":
+            for imported in imports(path, package):
+                top = imported.split(".")[0]
+                allowed = top in SHIPPED or top in sys.stdlib_module_names or floor(imported) == "model"
+                wrong += [] if allowed else [f"{name} imports {imported}"]
+    return wrong
+
+
+def test_a_module_imports_only_from_floors_below_and_stages_never_each_other():
+    assert upward_imports() == []
+
+
+def test_only_outputs_spells_the_names_of_files_of_a_run():
+    assert file_name_literals() == []
+
+
+def test_the_shipped_model_imports_nothing_else_of_this_package():
+    assert foreign_imports_of_the_model() == []
+
+
+def test_there_is_no_import_circle_lazy_and_type_only_imports_included():
+    known = modules()
+    graph = {}
+    for name, path in known.items():
+        targets = set()
+        for imported in imports(path):
+            target = imported if imported in known else imported.rpartition(".")[0]
+            if target in known and target != name:
+                targets.add(target)
+        graph[name] = targets
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_only_run_and_the_lazy_names_of_packages_import_by_name():
+    callers = {
+        name for name, path in modules().items() if re.search(r"\bimport_module\(", path.read_text(encoding="utf-8"))
+    }
+    assert callers == {"regen_hf", "regen_hf.model", "regen_hf.run.stages"}
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "rule"),
+    [
+        ("schema.py", "from .run import Run\n", upward_imports),
+        ("stages/ratings/build.py", "def f():\n    from ...hub import publishing\n", upward_imports),
+        ("stages/ratings/build.py", "from ..narratives.settings import NarrativesConfig\n", upward_imports),
+        ("metrics/a.py", "if TYPE_CHECKING:\n    from ..stages.judge import pairs\n", upward_imports),
+        ("cards/a.py", 'importlib.import_module("regen_hf.run.stages")\n', upward_imports),
+        ("stages/ratings/build.py", 'path = run / "evaluation" / "results.json"\n', file_name_literals),
+        ("cards/a.py", 'path = folder / "predictions.parquet"\n', file_name_literals),
+        ("cards/a.py", 'path = run / "embeddings"\n', file_name_literals),
+        ("model/modeling_regen.py", "from ..schema import TASKS\n", foreign_imports_of_the_model),
+        ("model/modeling_regen.py", "def f():\n    import pandas\n", foreign_imports_of_the_model),
+    ],
+)
+def test_a_planted_violation_is_found(tmp_path, file, code, rule):
+    assert rule(tmp_path) == []
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(code)
+    assert len(rule(tmp_path)) >= 1
+
+
+def test_a_planted_import_in_the_real_package_is_found(tmp_path):
+    path = tmp_path / "metrics" / "bootstrap.py"
+    path.parent.mkdir(parents=True)
+    path.write_text((PACKAGE / "metrics" / "bootstrap.py").read_text(encoding="utf-8"))
+    assert upward_imports(tmp_path) == []
+    path.write_text(path.read_text(encoding="utf-8") + "\n\ndef late():\n    from ..run import Run\n")
+    assert upward_imports(tmp_path) == ["regen_hf.metrics.bootstrap imports regen_hf.run.Run"]
 
 
 def test_the_space_never_imports_the_package():
@@ -105,3 +224,12 @@ def test_importing_the_command_line_loads_nothing_heavy():
     code = f"import sys, regen_hf, regen_hf.cli; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_opening_a_run_imports_settings_and_no_code_of_stages(tmp_path):
+    code = f"import sys; from regen_hf.run import Run; Run({str(tmp_path / 'run')!r}); print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "regen_hf.stages.training.settings" in loaded
+    assert not [name for name in loaded if name.startswith("regen_hf.stages") and name.endswith(".build")]
+    assert "torch" not in loaded

@@ -8,16 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from regen_hf.stages.training.unused import build
 from safetensors.torch import load_file, save_file
 
 from regen_hf.cli import main
-from regen_hf.embeddings.content import load_encoder
 from regen_hf.errors import ConfigError, InputError
-from regen_hf.model import RegenForCausalLM, RegenProcessor, load
-from regen_hf.schema import split_files
-from regen_hf.training import TrainingConfig, build
-from regen_hf.training.sft import make_parts
-from regen_hf.training.small import train_tokenizer
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.pipeline import load
+from regen_hf.model.processing_regen import RegenProcessor
+from regen_hf.outputs import split_files
+from regen_hf.stages.training.build import make_parts
+from regen_hf.stages.training.settings import TrainingConfig
+from regen_hf.stages.training.small import train_tokenizer
+from regen_hf.vectors.encoder import load_encoder
 
 from .conftest import TINY
 from .tiny_model import ITEM, backbone
@@ -211,8 +214,9 @@ def test_a_model_folder_that_is_not_there_is_told():
 
 
 def test_the_quickstart_trains_for_less_and_can_be_told_otherwise(tmp_path, monkeypatch):
-    from regen_hf.cli import commands
     from regen_hf.evaluation import report
+
+    from regen_hf.cli import commands
     from regen_hf.run import Run
 
     monkeypatch.setattr(Run, "build_all", lambda run: steps.append(run.config["training"].max_steps))

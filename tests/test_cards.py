@@ -9,8 +9,9 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
+from regen_hf.cards import dataset_card, model_card
+from regen_hf.cards.dataset_card import merged_card
 from regen_hf.cli import main
-from regen_hf.hub import dataset_card, merged_card, model_card
 from regen_hf.hub.contents import contents
 from regen_hf.schema import SPLITS, TASKS
 

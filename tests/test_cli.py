@@ -7,10 +7,14 @@ import sys
 import pytest
 
 from regen_hf import __version__
-from regen_hf.cli import STAGE_COMMANDS, main
+from regen_hf.cli import main
+from regen_hf.cli.help import STAGE_HELP as STAGE_COMMANDS
 
 
-@pytest.mark.parametrize("command", ["run", "quickstart", "status", "inspect", "push", "demo", *STAGE_COMMANDS])
+@pytest.mark.parametrize(
+    "command",
+    ["run", "quickstart", "compare", "score", "status", "report", "inspect", "push", "export", "demo", *STAGE_COMMANDS],
+)
 def test_every_command_teaches_by_example(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -24,7 +28,7 @@ def test_every_command_teaches_by_example(command, capsys):
 def test_every_setting_of_a_stage_is_an_option_with_help(command, capsys):
     import dataclasses
 
-    from regen_hf.run import STAGES, config_class
+    from regen_hf.run.stages import STAGES, config_class
 
     with pytest.raises(SystemExit):
         main([command, "--help"])

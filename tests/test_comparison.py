@@ -12,11 +12,14 @@ import pytest
 
 from regen_hf.cli import main
 from regen_hf.errors import InputError
-from regen_hf.evaluation import CONTROLS, comparison, paper
-from regen_hf.evaluation.leaderboard import read_predictions, score_file
-from regen_hf.evaluation.metrics import statistics
-from regen_hf.evaluation.scoring import PREDICTIONS, score
-from regen_hf.schema import TASKS, rows, split_files
+from regen_hf.metrics import paper
+from regen_hf.metrics.controls import CONTROLS
+from regen_hf.metrics.scoring import PREDICTIONS, score
+from regen_hf.metrics.text_metrics import statistics
+from regen_hf.outputs import rows, split_files
+from regen_hf.schema import TASKS
+from regen_hf.stages.evaluation import comparison
+from regen_hf.stages.evaluation.score_file import read_predictions, score_file
 
 PAPER = Path(__file__).parents[2] / "shared" / "paper" / "regen_paper.md"
 

@@ -18,11 +18,13 @@ import pytest
 from datasets import Features, load_dataset
 from huggingface_hub import DatasetCard
 
-from regen_hf import RegenBuilder, __version__
+from regen_hf import __version__
+from regen_hf.builder import RegenBuilder
+from regen_hf.cards.card import language
 from regen_hf.cli import main
 from regen_hf.errors import InputError
-from regen_hf.hub.cards import language
-from regen_hf.schema import NARRATIVES, RATED, ROW, SPLITS, TASKS, features, rows, split_files
+from regen_hf.outputs import rows, split_files
+from regen_hf.schema import NARRATIVES, RATED, ROW, SPLITS, TASKS, features
 
 
 def ask(code, cwd, home):
@@ -80,7 +82,8 @@ def test_the_catalogue_is_a_config_of_its_own(finished_run):
 
 def test_rows_join_by_user_whatever_their_order(finished_run, tmp_path):
     """A wrong join would give each user another's narratives."""
-    from regen_hf.dataset import DatasetConfig, build
+    from regen_hf.stages.dataset.build import build
+    from regen_hf.stages.dataset.settings import DatasetConfig
 
     run = tmp_path / "run"
     for stage in ("sequences", "narratives", "ratings"):
@@ -194,7 +197,9 @@ def test_missing_narratives_are_counted_and_need_partial(tiny_run, tmp_path, cap
 def test_large_splits_are_cut_into_shards_of_bounded_size_in_row_groups_for_the_viewer(
     finished_run, tmp_path, monkeypatch
 ):
-    from regen_hf.dataset import DatasetConfig, build, shards
+    from regen_hf.stages.dataset import shards
+    from regen_hf.stages.dataset.build import build
+    from regen_hf.stages.dataset.settings import DatasetConfig
 
     whole = list(rows(split_files(finished_run / "dataset", "train")))
     monkeypatch.setattr(shards, "SHARD", 60_000)
@@ -216,7 +221,7 @@ def test_large_splits_are_cut_into_shards_of_bounded_size_in_row_groups_for_the_
 
 
 def test_a_row_group_never_holds_many_wide_rows(tmp_path):
-    from regen_hf.dataset import shards
+    from regen_hf.stages.dataset import shards
 
     wide = pa.table({"text": ["x" * 10**6] * 100})
     assert shards.write(wide.to_batches(), wide.schema, tmp_path, "wide")[0] == 100
@@ -374,7 +379,7 @@ def test_a_folder_with_the_official_release_gives_its_narratives(finished_run, t
 @pytest.fixture
 def mirror(office, monkeypatch):
     """A server on the loopback with the raw files where the 2018 release has them."""
-    from regen_hf.dataset import builder
+    from regen_hf import builder
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):

@@ -18,9 +18,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from regen_hf.cli import main
 from regen_hf.cli.commands import _overrides
 from regen_hf.cli.parser import make_parser
-from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.model.export import export_vllm
-from regen_hf.run import make_config
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.processing_regen import RegenProcessor
+from regen_hf.run.stages import make_config
 from regen_hf.schema import TASKS
 
 from .llm_server import Server as LLMServer
@@ -253,7 +254,7 @@ def test_the_command_that_names_a_backbone_trains_it(whole_run, qwen, page):
 def test_the_page_on_training_gives_settings_and_commands_that_are_taken(tmp_path, monkeypatch):
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-    from regen_hf.training import in_stages
+    from regen_hf.stages.training.settings import in_stages
 
     blocks = re.findall(r"```yaml\n(.*?)```", (PAGES / "train.md").read_text(), flags=re.DOTALL)
     given = [make_config(yaml.safe_load(block))["training"] for block in blocks]

@@ -4,12 +4,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from regen_hf.embeddings import cf, content
 from safetensors.numpy import load_file
 
-from regen_hf.embeddings import EmbeddingsConfig, VectorStore, build, cf, content
-from regen_hf.embeddings.store import VectorWriter
-from regen_hf.model import interaction_text
-from regen_hf.schema import ITEMS, ROW, SPLITS, item_files, rows, split_files
+from regen_hf.model.interactions import interaction_text
+from regen_hf.outputs import item_files, rows, split_files
+from regen_hf.schema import ITEMS, ROW, SPLITS
+from regen_hf.stages.embeddings.build import build
+from regen_hf.stages.embeddings.settings import EmbeddingsConfig
+from regen_hf.vectors.store import VectorStore, VectorWriter
 
 SETTINGS = {"cf_dim": 12, "content_dim": 24, "content_steps": 20}
 

@@ -6,16 +6,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from regen_hf.evaluation import report
 from safetensors.numpy import load_file
 
 from regen_hf.cli import main
-from regen_hf.embeddings import VectorStore
 from regen_hf.errors import ConfigError, InputError, RegenError
-from regen_hf.evaluation import CONTROLS, EvaluationConfig, bootstrap, metrics, report, scoring, tables
-from regen_hf.evaluation.benchmark import about, build
-from regen_hf.evaluation.controls import derangement, nearest, train_narratives
-from regen_hf.model import RegenForCausalLM, RegenProcessor
-from regen_hf.schema import TASKS, rows, split_files
+from regen_hf.metrics import bootstrap, scoring, tables
+from regen_hf.metrics import text_metrics as metrics
+from regen_hf.metrics.controls import CONTROLS
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.processing_regen import RegenProcessor
+from regen_hf.outputs import rows, split_files
+from regen_hf.schema import TASKS
+from regen_hf.stages.evaluation.build import about, build
+from regen_hf.stages.evaluation.controls import derangement, nearest, train_narratives
+from regen_hf.stages.evaluation.settings import EvaluationConfig
+from regen_hf.vectors.store import VectorStore
 
 TEXTS = ["a red pen writes well", "the blue notebook lies flat on every desk", "cheap glue. It holds."]
 
@@ -432,7 +438,7 @@ def test_histories_whose_vectors_are_no_numbers_are_told(tiny_run, folders, spli
 def test_the_metric_loads_from_its_path(finished_run, tmp_path):
     import evaluate
 
-    from regen_hf.evaluation import regen_narrative
+    from regen_hf.metrics import regen_narrative
 
     metric = evaluate.load(regen_narrative.__file__, cache_dir=str(tmp_path))
     found = metric.compute(predictions=TEXTS, references=TEXTS)

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regen_hf.cli import main
-from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.model.export import export_vllm, prompt_encoder
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.model.prompt_encoder import RegenPromptEncoder
-from regen_hf.schema import rows, split_files
+from regen_hf.outputs import rows, split_files
 
 from .tiny_model import FAMILIES, fused, processor, purchase
 

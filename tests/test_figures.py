@@ -4,10 +4,11 @@ from collections import Counter
 
 import pytest
 
-from regen_hf.evaluation import CONTROLS
-from regen_hf.figures import data, ratings, results
-from regen_hf.schema import RATED, SPLITS, TASKS, rows, split_files
-from regen_hf.statistics import Purchases
+from regen_hf.metrics.controls import CONTROLS
+from regen_hf.metrics.counts import Purchases
+from regen_hf.outputs import rows, split_files
+from regen_hf.schema import RATED, SPLITS, TASKS
+from regen_hf.stages.figures import data, ratings, results
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from regen_hf.model import RegenForCausalLM
+from regen_hf.model.modeling_regen import RegenForCausalLM
 
 from .test_model import generate, history, prompts
 from .tiny_model import CF_DIM, CONTENT_DIM, ITEM, backbone

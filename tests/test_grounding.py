@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.cli import main
-from regen_hf.evaluation.grounding import claims_of, covered
-from regen_hf.evaluation.grounding.facts import Record, claims
-from regen_hf.evaluation.grounding.vocabulary import Vocabulary
-from regen_hf.schema import rows, split_files
+from regen_hf.outputs import rows, split_files
+from regen_hf.stages.grounding.build import claims_of, covered
+from regen_hf.stages.grounding.facts import Record, claims
+from regen_hf.stages.grounding.vocabulary import Vocabulary
 from tests.llm_server import Server, answer_to, completion, schema_in
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "grounding.py"

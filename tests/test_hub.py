@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 import regen_hf
 from regen_hf.errors import RunError
-from regen_hf.hub import push
+from regen_hf.hub.publishing import push
 from regen_hf.schema import SPLITS
 
 from .hub_server import HubServer
@@ -359,7 +359,7 @@ def test_the_space_runs_on_the_repositories_alone(pushed, finished_run, tmp_path
         process.terminate()
         process.wait(20)
     assert capsys.readouterr().out.strip()  # what the example of the card prints
-    regen = regen_hf.load(str(finished_run / "model"))
+    regen = regen_hf.model.pipeline.load(str(finished_run / "model"))
     assert told.strip() == regen.narrate(row, task="user_profile")
     catalogue = pq.read_table(finished_run / "dataset" / "tiny-items" / "items-00000-of-00001.parquet")
     assert found[0]["asin"] == catalogue.column("asin")[0].as_py()

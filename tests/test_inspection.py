@@ -13,7 +13,8 @@ import pytest
 from regen_hf.cli import main
 from regen_hf.errors import RunError
 from regen_hf.inspection import inspect
-from regen_hf.schema import ROW, TASKS, rows, split_files
+from regen_hf.outputs import rows, split_files
+from regen_hf.schema import ROW, TASKS
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.cli import main
-from regen_hf.evaluation.judge import JudgeConfig, Pair, families
-from regen_hf.evaluation.judge.verdicts import Vote, figures
+from regen_hf.stages.judge.build import families
+from regen_hf.stages.judge.pairs import Pair
+from regen_hf.stages.judge.settings import JudgeConfig
+from regen_hf.stages.judge.verdicts import Vote, figures
 from tests.llm_server import Server, completion
 
 TASKS = ["brief_user_summary", "user_profile"]

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from datasets import load_dataset
 
-from regen_hf import schema
+from regen_hf import outputs
 from regen_hf.cli import main
-from regen_hf.ratings.prompted import answer_of
 from regen_hf.run import Run
 from regen_hf.schema import METADATA, RATED, SPLITS, TASKS
+from regen_hf.stages.ratings.prompted import answer_of
 
 from .conftest import SHARED_DATA
 from .llm_server import Server, answer_to, completion
@@ -153,7 +153,7 @@ def test_a_local_model_of_random_weights_gives_valid_rows_from_history_to_datase
     with run.locked():
         run.save()
         run.build_all(until="dataset")
-    rows = [row for split in SPLITS for row in schema.rows(schema.split_files(run.folder / "dataset", split))]
+    rows = [row for split in SPLITS for row in outputs.rows(outputs.split_files(run.folder / "dataset", split))]
     assert len(rows) == 1
     for row in rows:
         assert (row["narrator"], row["rater"]) == ("llama", "llama")  # nothing of this machine's folders

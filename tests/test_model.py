@@ -14,7 +14,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from regen_hf.model import RegenConfig, RegenForCausalLM
+from regen_hf.model.configuration_regen import RegenConfig
+from regen_hf.model.modeling_regen import RegenForCausalLM
 
 from .tiny_model import BOS, CF_DIM, CONTENT_DIM, EOS, FAMILIES, ITEM, PAD, VOCABULARY, backbone, fused
 

@@ -19,9 +19,12 @@ from hypothesis import strategies as st
 
 from regen_hf import prompts
 from regen_hf.errors import ConfigError, InputError, RunError
-from regen_hf.narratives import NarrativesConfig, build, checks, examples, prompted, reference
-from regen_hf.run import STAGES, Run
+from regen_hf.run import Run
+from regen_hf.run.stages import STAGES
 from regen_hf.schema import NARRATIVES, SEQUENCES
+from regen_hf.stages.narratives import checks, examples, prompted, reference
+from regen_hf.stages.narratives.build import build
+from regen_hf.stages.narratives.settings import NarrativesConfig
 
 from .llm_server import Server, answer_to, completion, error
 

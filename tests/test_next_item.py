@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from regen_hf.evaluation import next_item
 from scipy.sparse import csr_matrix
 
 from regen_hf.cli import main
-from regen_hf.evaluation import next_item
-from regen_hf.evaluation.next_item import MODELS, PARTS, Cases, NextItemConfig, Recommender
-from regen_hf.schema import rows, split_files
+from regen_hf.outputs import rows, split_files
+from regen_hf.stages.next_item.recommender import MODELS, PARTS, Cases, Recommender
+from regen_hf.stages.next_item.settings import NextItemConfig
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "next_item.py"
 ASINS = ["A", "B", "C", "D", "E", "F", "COLD"]

@@ -24,7 +24,7 @@ from regen_hf.errors import ConfigError, InputError
 from regen_hf.reviews.formats import chosen, read_mapping
 from regen_hf.reviews.reading import Reading, read_items, read_reviews
 from regen_hf.reviews.scrubbing import EMAIL, URL, scrub
-from regen_hf.sequences import SequencesConfig
+from regen_hf.stages.sequences.settings import SequencesConfig
 
 SOURCES = list((Path(__file__).parents[1] / "regen_hf").rglob("*.py"))
 COLUMNS = {"user": "customer id", "item": "sku/code", "time": "created", "rating": "stars", "text": 'the "body"'}

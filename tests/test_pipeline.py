@@ -1,4 +1,4 @@
-"""`regen_hf.load`: a saved model in, narratives out, whole or in pieces."""
+"""`regen_hf.model.pipeline.load`: a saved model in, narratives out, whole or in pieces."""
 
 import functools
 import logging
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def regen(folder):
-    return regen_hf.load(str(folder))
+    return regen_hf.model.pipeline.load(str(folder))
 
 
 def narrate(regen, history, task=TASK, **arguments):
@@ -143,9 +143,9 @@ def test_a_history_gives_way_to_the_words_to_be_written(regen, caplog):
 
 
 def test_settings_of_from_pretrained_are_passed_on(folder):
-    regen = regen_hf.load(str(folder), dtype="bfloat16", attn_implementation="eager")
+    regen = regen_hf.model.pipeline.load(str(folder), dtype="bfloat16", attn_implementation="eager")
     assert str(regen.model.dtype) == "torch.bfloat16"
     assert regen.model.config._attn_implementation == "eager"
     assert isinstance(narrate(regen, HISTORIES[0]), str)
     with pytest.raises(OSError, match="nowhere"):
-        regen_hf.load(str(folder / "nowhere"))
+        regen_hf.model.pipeline.load(str(folder / "nowhere"))

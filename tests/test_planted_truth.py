@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from regen_hf.evaluation.metrics import ROUGE, rouge
+from regen_hf.metrics.text_metrics import ROUGE, rouge
 from regen_hf.run import Run
 from regen_hf.schema import TASKS
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from regen_hf.model import RegenProcessor, interaction_text
+from regen_hf.model.interactions import interaction_text
+from regen_hf.model.processing_regen import RegenProcessor
 
 from .tiny_model import CF_DIM, CONTENT_DIM, ITEM, PAD, TASKS, encoder, fused, processor, purchase, tokenizer
 

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError, RegenError, RunError
-from regen_hf.hub import push
 from regen_hf.hub.privacy import check
+from regen_hf.hub.publishing import push
 
 from .hub_server import HubServer
 
@@ -183,7 +183,7 @@ def test_the_commands_of_the_page_push_as_it_says(hub, finished_run, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "office").symlink_to(finished_run)
-    monkeypatch.setattr("regen_hf.hub.publishing.verify", lambda run, pushed: [f"verified {part}" for part in pushed])
+    monkeypatch.setattr("regen_hf.hub.verification.verify", lambda run, pushed: [f"verified {part}" for part in pushed])
     commands = [line for block in blocks("publish.md") for line in block.splitlines() if line.startswith("regen ")]
     assert len(commands) == 4
     for command in commands:
@@ -239,7 +239,7 @@ def test_what_the_script_pushes_is_linked_at_once_and_a_second_time_changes_noth
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run([ROOT / "scripts" / "push_all.sh", "org", finished_run, tiny_run], env=environment, check=True)
     called = (tmp_path / "called").read_text().splitlines()
-    monkeypatch.setattr("regen_hf.hub.publishing.verify", lambda run, pushed: [])
+    monkeypatch.setattr("regen_hf.hub.verification.verify", lambda run, pushed: [])
     repositories = {**REPOSITORIES, "other": ("model", "org/regen-other")}
 
     def after_the_script():

@@ -9,21 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from regen_hf.ratings import agreement, reference
 
 from regen_hf.errors import ConfigError, RunError
-from regen_hf.ratings import (
-    VOTES,
-    RatingsConfig,
-    User,
-    aggregation,
-    agreement,
-    build,
-    prompted,
-    reference,
-    user_ratings,
-)
-from regen_hf.ratings.agreement import Tally
 from regen_hf.schema import NARRATIVES, RATED, RATINGS, SEQUENCES
+from regen_hf.stages.ratings import aggregation, prompted
+from regen_hf.stages.ratings.agreement import Tally
+from regen_hf.stages.ratings.ballots import VOTES, User, user_ratings
+from regen_hf.stages.ratings.build import build
+from regen_hf.stages.ratings.settings import RatingsConfig
 
 from .llm_server import Server, answer_to, completion
 

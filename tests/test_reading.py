@@ -12,10 +12,13 @@ from transformers import BatchFeature
 
 from regen_hf.cli import main
 from regen_hf.errors import InputError
-from regen_hf.figures import reading as figures
-from regen_hf.model import RegenForCausalLM, RegenProcessor
-from regen_hf.reading import ReadingConfig, build, left_out, soft_tokens
-from regen_hf.schema import rows, split_files
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.processing_regen import RegenProcessor
+from regen_hf.outputs import rows, split_files
+from regen_hf.stages.attribution import left_out, soft_tokens
+from regen_hf.stages.attribution.build import build
+from regen_hf.stages.attribution.settings import AttributionConfig as ReadingConfig
+from regen_hf.stages.figures import attribution as figures
 
 from .tiny_model import CF_DIM, CONTENT_DIM, fused, processor
 

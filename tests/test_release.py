@@ -13,9 +13,12 @@ from huggingface_hub import DatasetCard
 from regen_hf import release
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError, InputError
-from regen_hf.release import ReleaseConfig, build
-from regen_hf.run import STAGES, Run
-from regen_hf.schema import SPLITS, item_files, rows, split_files
+from regen_hf.outputs import item_files, rows, split_files
+from regen_hf.run import Run
+from regen_hf.run.stages import STAGES
+from regen_hf.schema import SPLITS
+from regen_hf.stages.release.build import build
+from regen_hf.stages.release.settings import ReleaseConfig
 
 from .conftest import TINY
 

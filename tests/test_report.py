@@ -10,11 +10,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.cli import main
-from regen_hf.evaluation.tables import markdown
 from regen_hf.llm.store import Store
-from regen_hf.report import making
-from regen_hf.run import STAGES, Run
-from regen_hf.schema import TASKS, split_files
+from regen_hf.metrics.tables import markdown
+from regen_hf.outputs import split_files
+from regen_hf.report import reproduction as making
+from regen_hf.run import Run
+from regen_hf.run.stages import STAGES
+from regen_hf.schema import TASKS
 
 from .test_demo import CHROMIUM, HOSTILE
 

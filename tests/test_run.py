@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from regen_hf.cli import main
-from regen_hf.run import STAGES, Run, describe
+from regen_hf.run import Run, describe
+from regen_hf.run.stages import STAGES
 
 from .conftest import TINY
 

@@ -12,7 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf import schema
-from regen_hf.sample import CIRCLES, SampleConfig, make_items, make_shoppers, narratives, write
+from regen_hf.stages.sample.build import write
+from regen_hf.stages.sample.narrative_text import narratives
+from regen_hf.stages.sample.settings import SampleConfig
+from regen_hf.stages.sample.world import CIRCLES, make_items, make_shoppers
 
 FILES = ("reviews.jsonl.gz", "items.jsonl.gz", "truth.parquet", "item_truth.parquet")
 CONFIG = SampleConfig(shoppers=1500, items=240)

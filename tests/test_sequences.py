@@ -14,11 +14,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from regen_hf import schema
+from regen_hf import outputs, schema
 from regen_hf.config import section
 from regen_hf.errors import ConfigError, InputError, RegenError
-from regen_hf.sequences import SequencesConfig, build
-from regen_hf.sequences.histories import DROPS
+from regen_hf.stages.sequences.build import build
+from regen_hf.stages.sequences.histories import DROPS
+from regen_hf.stages.sequences.settings import SequencesConfig
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 DAY = 86400
@@ -48,7 +49,7 @@ class Result:
     def __init__(self, out: Path, counts: dict):
         self.out, self.counts = out, counts
         self.accounting = json.loads((out / "accounting.json").read_text())
-        self.split = {name: list(schema.rows(schema.split_files(out, name))) for name in schema.SPLITS}
+        self.split = {name: list(outputs.rows(outputs.split_files(out, name))) for name in schema.SPLITS}
         self.users = {row["reviewer_id"]: row["purchase_history"] for rows in self.split.values() for row in rows}
         self.items = pq.read_table(out / "items" / "items.parquet").to_pylist()
         self.rejects = pq.read_table(out / "rejects.parquet").to_pylist()
@@ -85,9 +86,9 @@ def make(tmp_path):
 def test_the_files_hold_the_columns_of_the_schema(make):
     made = make([review()])
     for name in schema.SPLITS:
-        for path in schema.split_files(made.out, name):
+        for path in outputs.split_files(made.out, name):
             assert pq.read_schema(path).remove_metadata() == schema.SEQUENCES
-    assert [path.name for path in schema.item_files(made.out)] == ["items.parquet"]
+    assert [path.name for path in outputs.item_files(made.out)] == ["items.parquet"]
     assert pq.read_schema(made.out / "items" / "items.parquet").remove_metadata() == schema.ITEMS
 
 
@@ -211,7 +212,7 @@ def test_the_k_core_is_the_one_found_by_hand(make, monkeypatch, k):
     }
     assert made.accounting["items"]["dropped"] == {"k_core": 100 - len(made.items)}
     assert made.accounting["users"]["dropped"] == {"k_core": len({user for user, _ in bought}) - len(made.users)}
-    monkeypatch.setattr("regen_hf.sequences.ranges.REVIEW_COPIES", 80_000)
+    monkeypatch.setattr("regen_hf.stages.sequences.ranges.REVIEW_COPIES", 80_000)
     cut = make(reviews, k_core=k, until="1970-01-02")
     assert (cut.split, cut.accounting) == (made.split, made.accounting)
 
@@ -291,7 +292,7 @@ def test_a_user_stays_in_its_split_when_others_come_and_go(make):
 def test_a_split_of_nobody_is_an_empty_file(make):
     made = make([review()], validation=0.0, test=0.0)
     assert {name: len(rows) for name, rows in made.split.items()} == {"train": 1, "validation": 0, "test": 0}
-    assert len(schema.split_files(made.out, "test")) == 1
+    assert len(outputs.split_files(made.out, "test")) == 1
 
 
 # The same result on any way
@@ -312,18 +313,18 @@ def test_the_same_rows_in_any_order_give_the_same_bytes(make):
 def test_any_number_of_ranges_gives_the_same_rows_in_the_same_order(make, monkeypatch):
     reviews = crowd(200) + [review("U1", text="x" * 1000, time=n) for n in range(100)]
     whole = make(reviews)
-    monkeypatch.setattr("regen_hf.sequences.ranges.REVIEW_COPIES", 80_000)
+    monkeypatch.setattr("regen_hf.stages.sequences.ranges.REVIEW_COPIES", 80_000)
     cut = make(reviews)
-    assert len(schema.split_files(cut.out, "train")) > 3
+    assert len(outputs.split_files(cut.out, "train")) > 3
     assert cut.split == whole.split
     assert cut.accounting == whole.accounting
 
 
 def test_a_build_that_was_interrupted_goes_on_with_the_ranges_that_are_left(make, tmp_path, monkeypatch):
-    monkeypatch.setattr("regen_hf.sequences.ranges.REVIEW_COPIES", 80_000)
+    monkeypatch.setattr("regen_hf.stages.sequences.ranges.REVIEW_COPIES", 80_000)
     reviews, work = crowd(200), tmp_path / "kept"
     expected = make(reviews)
-    from regen_hf.sequences import ranges
+    from regen_hf.stages.sequences import ranges
 
     whole, calls = ranges.write_part, []
 
@@ -493,7 +494,8 @@ def test_the_sample_world_is_read_from_its_place_in_the_run(tmp_path, make):
 
 
 def test_a_small_sample_world_comes_back_as_its_truth_tells(tmp_path):
-    from regen_hf.sample import SampleConfig, write
+    from regen_hf.stages.sample.build import write
+    from regen_hf.stages.sample.settings import SampleConfig
 
     (tmp_path / "sample").mkdir()
     (tmp_path / "out").mkdir()

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from regen_hf import schema
+from regen_hf import outputs, schema
 from regen_hf.engines import Spark
-from regen_hf.sequences import SequencesConfig, build
-from regen_hf.sequences.histories import DROPS
+from regen_hf.stages.sequences.build import build
+from regen_hf.stages.sequences.histories import DROPS
+from regen_hf.stages.sequences.settings import SequencesConfig
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
 if not shutil.which("java"):
@@ -51,7 +52,7 @@ def log(rng: random.Random) -> tuple[list[str], list[str]]:
 
 def rows_and_accounting(folder: Path) -> tuple[str, str]:
     """A hash of all rows, split by split and in their order, and the accounting."""
-    rows = [list(schema.rows(schema.split_files(folder, name))) for name in schema.SPLITS]
+    rows = [list(outputs.rows(outputs.split_files(folder, name))) for name in schema.SPLITS]
     assert all(rows)
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest(), (folder / "accounting.json").read_text()
 
@@ -99,7 +100,7 @@ def test_ranges_memory_and_the_order_of_the_log_change_no_row(make, expected, en
     reviews, items = log(random.Random(0))
     random.Random(1).shuffle(reviews)
     random.Random(2).shuffle(items)
-    monkeypatch.setattr("regen_hf.sequences.ranges.REVIEW_COPIES", 10_000)
+    monkeypatch.setattr("regen_hf.stages.sequences.ranges.REVIEW_COPIES", 10_000)
     out = make((reviews, items), engine=engine, memory="1GB")
     assert rows_and_accounting(out) == expected
     assert len(list((out.parent / "work").glob("histories-*/0*"))) > 2

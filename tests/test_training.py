@@ -14,22 +14,27 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
+from regen_hf.stages.training.unused import build
 from safetensors.numpy import load_file
 
-from regen_hf.embeddings import VectorStore
 from regen_hf.errors import ConfigError
-from regen_hf.model import RegenForCausalLM, RegenProcessor
 from regen_hf.model.interactions import interaction_text
-from regen_hf.run import STAGES, Run
-from regen_hf.schema import TASKS, rows, split_files
-from regen_hf.training import TrainingConfig, build
-from regen_hf.training.collator import Histories, RegenCollator
-from regen_hf.training.examples import tokenized
-from regen_hf.training.optimizer import muon_and_adamw
-from regen_hf.training.sft import make_parts
-from regen_hf.training.small import train_tokenizer
-from regen_hf.training.text_history import fit_text
-from regen_hf.training.trainer import Examples, GroupedTrainer, make_trainer
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.processing_regen import RegenProcessor
+from regen_hf.outputs import rows, split_files
+from regen_hf.run import Run
+from regen_hf.run.stages import STAGES
+from regen_hf.schema import TASKS
+from regen_hf.stages.training.build import make_parts
+from regen_hf.stages.training.collator import RegenCollator
+from regen_hf.stages.training.examples import tokenized
+from regen_hf.stages.training.optimizer import muon_and_adamw
+from regen_hf.stages.training.settings import TrainingConfig
+from regen_hf.stages.training.small import train_tokenizer
+from regen_hf.stages.training.trainer import Examples, GroupedTrainer, make_trainer
+from regen_hf.vectors.histories import Histories
+from regen_hf.vectors.store import VectorStore
+from regen_hf.vectors.text_history import fit_text
 
 from .conftest import TINY
 

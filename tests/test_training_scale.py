@@ -14,9 +14,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from torch.utils.data import DataLoader
 
-from regen_hf.embeddings import VectorStore
-from regen_hf.embeddings.store import VectorWriter
-from regen_hf.training.collator import Histories, RegenCollator
+from regen_hf.stages.training.collator import RegenCollator
+from regen_hf.vectors.histories import Histories
+from regen_hf.vectors.store import VectorStore, VectorWriter
 
 ACCELERATE = Path(__file__).parents[1] / "scripts" / "accelerate"
 

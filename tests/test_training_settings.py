@@ -9,10 +9,11 @@ from trl import SFTConfig
 
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError
-from regen_hf.run import Run, make_config
-from regen_hf.training import TrainingConfig, in_stages
-from regen_hf.training.arguments import OURS, checked_lora
-from regen_hf.training.trainer import peak_learning_rate
+from regen_hf.run import Run
+from regen_hf.run.stages import make_config
+from regen_hf.stages.training.arguments import OURS, checked_lora
+from regen_hf.stages.training.settings import TrainingConfig, in_stages
+from regen_hf.stages.training.trainer import peak_learning_rate
 
 
 def training(**values):

@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from regen_hf.stages.training.unused import build
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from regen_hf.errors import ConfigError
-from regen_hf.model import RegenForCausalLM
-from regen_hf.schema import TASKS, split_files
-from regen_hf.training import TrainingConfig, build, stages
-from regen_hf.training.examples import tokenized
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.outputs import split_files
+from regen_hf.schema import TASKS
+from regen_hf.stages.training import schedule as stages
+from regen_hf.stages.training.examples import tokenized
+from regen_hf.stages.training.settings import TrainingConfig
 
 from .conftest import TINY
 
@@ -223,7 +226,7 @@ def test_a_weight_of_lora_that_peft_refuses_is_told(train):
 
 
 def test_task_weights_repeat_examples_and_leave_some_out(finished_run, train):
-    from regen_hf.model import RegenProcessor
+    from regen_hf.model.processing_regen import RegenProcessor
 
     processor = RegenProcessor.from_pretrained(finished_run / "model")
     files = split_files(finished_run / "dataset", "train")

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from regen_hf.stages.training.unused import build
 from safetensors.numpy import load_file
 
-from regen_hf.embeddings import VectorStore
-from regen_hf.embeddings.store import VectorWriter
 from regen_hf.errors import InputError
-from regen_hf.training import TrainingConfig, build
-from regen_hf.training import whitening as module
-from regen_hf.training.whitening import whitening
+from regen_hf.stages.training import whitening as module
+from regen_hf.stages.training.settings import TrainingConfig
+from regen_hf.stages.training.whitening import whitening
+from regen_hf.vectors.store import VectorStore, VectorWriter
 
 from .conftest import TINY
 

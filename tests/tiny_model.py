@@ -8,7 +8,8 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from regen_hf.model import RegenForCausalLM, RegenProcessor
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.processing_regen import RegenProcessor
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 

@@ -1,4 +1,4 @@
-"""The command line `regen`: thin, each command imports what it needs when it runs."""
+"""The command line `regen`. Each command imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -9,28 +9,27 @@ import sys
 from collections.abc import Sequence
 
 from ..errors import RegenError
-from .parser import STAGE_COMMANDS as STAGE_COMMANDS
 from .parser import make_parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, or 1 for an error that the user can mend."""
+    """Run the command line; returns the exit code: 0, or 1 for an error that the user can fix."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     # Tokenizers warn when a process that used their threads forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # A run on private reviews tells nobody that it runs.
+    # No usage statistics of runs on private reviews.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    # Threads that sleep while they wait: spinning ones take the cores from whatever else runs on the machine.
+    # Idle threads sleep: spinning threads take the cores from other processes.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # As often as Python looks for garbage by itself, it goes through the objects of all imports again and again.
+    # Python's default threshold runs the garbage collector again and again over the objects of all imports.
     gc.set_threshold(100_000)
     try:
         parser = make_parser(arguments)
         options = parser.parse_args(arguments)
-        if "do" not in options:
+        if "run" not in options:
             parser.print_help()
             return 0
-        options.do(options)
+        options.run(options)
     except RegenError as error:
         print(f"regen: {error}", file=sys.stderr)
         return 1
@@ -40,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
             raise
-        place = f": {error.filename}" if error.filename else ""
-        print(f"regen: {error.strerror}{place}. Once that is mended, the same command goes on.", file=sys.stderr)
+        file = f": {error.filename}" if error.filename else ""
+        print(f"regen: {error.strerror}{file}. Fix this and run the same command again to resume.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("regen: stopped. The same command goes on from here.", file=sys.stderr)
+        print("regen: interrupted. Run the same command again to resume.", file=sys.stderr)
         return 130
     return 0

@@ -1,11 +1,9 @@
-"""What each command does, from its parsed options."""
+"""The commands, as functions of their parsed options."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,27 +11,32 @@ from typing import Any
 from ..errors import ConfigError, RegenError
 
 QUICKSTART_STEPS = 400
-"""Training steps of `regen quickstart`, so that all of it takes under five minutes; the default learns more."""
+"""Training steps of `regen quickstart`, which then takes under five minutes on 2 cores."""
+
+PARTS = ("dataset", "model", "metric", "space")
+"""Parts that `regen push` pushes."""
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """The settings that the command line gives: the file's, then single ones, then the command's own options."""
+    """The settings of the command line: those of the file, then of --set, then of the options of the command."""
     from ..config import parse_yaml, read_yaml
 
     values: dict[str, dict[str, Any]] = {}
     for name, keys in (read_yaml(Path(options.config)) if options.config else {}).items():
         if not isinstance(keys, dict):
-            raise ConfigError(f"Section {name!r} of {options.config} holds {keys!r}, expected 'key: value' under it.")
+            raise ConfigError(
+                f"Section {name!r} of {options.config} contains {keys!r}, expected 'key: value' under it."
+            )
         values[name] = dict(keys)
     for text in options.set:
         path, equals, value = text.partition("=")
         name, dot, key = path.partition(".")
         if not (equals and dot):
-            raise ConfigError(f"--set was given {text!r}, expected SECTION.KEY=VALUE, as training.max_steps=200.")
+            raise ConfigError(f"--set was given {text!r}, expected SECTION.KEY=VALUE, such as training.max_steps=200.")
         try:
             values.setdefault(name, {})[key] = parse_yaml(value)
         except ValueError:
-            raise ConfigError(f"--set was given {text!r}: the value is not readable as YAML.") from None
+            raise ConfigError(f"--set was given {text!r}: the value is not valid YAML.") from None
     given = vars(options)
     for path, value in given.items():
         if value is not None and "." in path:
@@ -74,127 +77,111 @@ def run(options: argparse.Namespace) -> None:
 
 def stage(options: argparse.Namespace) -> None:
     """One stage."""
-    from ..run import EXTRAS, STAGES
+    from .. import outputs
+    from ..run import STAGES
 
     run = _open(options)
-    stage = EXTRAS[options.extra] if options.extra else STAGES[options.command]
+    stage = STAGES[options.command]
     run.check(options.command)
     if options.command == "sequences":
         run.check_sources()
     if getattr(options, "dry_run", False):
         run.need(stage)
-        print(importlib.import_module(stage.code).estimate(run.folder, run.config[stage.section]))
+        print(stage.code.estimate(run.folder, run.config[stage.section]))
         return
-    # They have no command of their own: they are what `regen sequences --sample` and `regen dataset --from-release`
-    # begin with.
+    # The stages without a command of their own: `regen sequences --sample` and `regen dataset --from-release` run them.
     sources = [source for source in run.reads(stage) if source.command in ("sample", "release")]
     if not sources:
-        run.need(stage)  # told before a folder is made, of a run whose name was mistyped
+        run.need(stage)  # before a folder is created for a mistyped name
     with run.locked():
         for source in sources:
-            run.tell(source)
+            run.build_with_progress(source)
         run.need(stage)
         run.save()
-        run.tell(stage)
-    if options.extra:
-        print(importlib.import_module(stage.code).summary(run.folder / stage.folder))
+        run.build_with_progress(stage)
+    if options.command == "evaluate":
+        from ..metrics.results import table
+
+        print(table(outputs.results(run.folder)))
+    elif stage.optional:
+        print(stage.code.summary(outputs.folder(run.folder, stage.command)))
 
 
-def evaluate(options: argparse.Namespace) -> None:
-    """Narratives of held-out users, scored: of one run, of several beside each other, or from a file."""
-    folders = [Path(folder) for folder in options.folders]
-    if options.predictions is not None:
-        _score_file(options, folders)
-        return
-    if not folders:
-        raise ConfigError("No run was named. Give one, several to compare, or a file: regen evaluate --from FILE.")
-    if options.extra and len(folders) > 1:
-        raise ConfigError(f"--{options.extra} was given {len(folders)} runs, expected one.")
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ConfigError("A run was named twice, expected each once.")
-    for folder in folders:
-        options.folder = folder
-        stage(options)
-    if len(folders) > 1:
-        from ..evaluation.comparison import compare
-
-        out = Path(options.out) if options.out else folders[0] / "comparison"
-        compare(folders, out)
-        print((out / "comparison.md").read_text(encoding="utf-8"))
-    elif not options.extra:
-        from ..evaluation import report
-
-        print(report.table(json.loads((folders[0] / "evaluation" / "results.json").read_text(encoding="utf-8"))))
-
-
-def _score_file(options: argparse.Namespace, folders: list[Path]) -> None:
-    """Score anybody's predictions."""
-    from ..config import section
-    from ..evaluation import EvaluationConfig, report
-    from ..evaluation.leaderboard import score_file
+def compare(options: argparse.Namespace) -> None:
+    """Several evaluated runs side by side."""
+    from .. import outputs
     from ..run import STAGES, Run
+    from ..stages.evaluation.comparison import compare
 
-    given = _overrides(options).get("evaluation", {})
-    unused = sorted(given.keys() - {"encoder", "split", "seed"})
-    if unused or options.extra:
-        raise ConfigError(
-            f"--from was given with --{(unused or [options.extra])[0].replace('_', '-')}, which is for writing "
-            "narratives. A file is scored as it is: --encoder, --split, --seed and --out count."
-        )
-    if len(folders) > 1:
-        raise ConfigError(f"--from was given {len(folders)} runs, expected one, for its references, or none.")
-    config = section(EvaluationConfig, given, "evaluation")
-    if folders:
-        Run(folders[0]).need(dataclasses.replace(STAGES["evaluate"], reads=("dataset", "embeddings")))
+    folders = [Path(folder) for folder in options.folders]
+    if len(folders) < 2:
+        raise ConfigError(f"{len(folders)} run was given, expected two or more. Name the runs to compare.")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ConfigError("A run was given twice, expected each once.")
+    for folder in folders:
+        run = Run(folder)
+        if not run.is_fresh(STAGES["evaluate"]):
+            state = "stale" if run.manifest(STAGES["evaluate"]) else "missing"
+            raise RegenError(f"The evaluation of {folder} is {state}. Run `regen evaluate {folder}` first.")
+    out = Path(options.out) if options.out else folders[0] / outputs.COMPARISON
+    compare(folders, out)
+    print((out / outputs.COMPARISON_MARKDOWN).read_text(encoding="utf-8"))
+
+
+def score(options: argparse.Namespace) -> None:
+    """Narratives of any model, scored."""
+    from ..config import section
+    from ..metrics.results import table
+    from ..run import STAGES, Run
+    from ..stages.evaluation.score_file import score_file
+    from ..stages.evaluation.settings import EvaluationConfig
+
+    given = {"encoder": options.encoder, "split": options.split, "seed": options.seed}
+    config = section(EvaluationConfig, given, "score")
+    references = Path(options.references) if options.references else None
+    if references:
+        Run(references).need(dataclasses.replace(STAGES["evaluate"], reads=("dataset", "embeddings")))
     path = Path(options.predictions)
     out = Path(options.out) if options.out else path.with_name(f"{path.stem}_scores")
-    results = score_file(path, out, folders[0] if folders else None, config.encoder, config.split, config.seed)
-    print(report.table(results))
+    print(table(score_file(path, out, references, config.encoder, config.split, config.seed)))
 
 
 def status(options: argparse.Namespace) -> None:
-    """Which stages are fresh."""
-    from ..run import EXTRAS, Run, describe
+    """The state of every stage."""
+    from ..run import Run, describe
 
-    folder = Path(options.folder)
-    if not (folder / "run.json").exists():
-        raise RegenError(f"{folder} is not a run folder. Make one with `regen quickstart` or `regen run {folder} …`.")
-    run = Run(folder)
-    beside = [stage for stage in EXTRAS.values() if run.manifest(stage)]
-    for stage in [*run.stages, *beside]:
+    run = Run(_existing(options.folder))
+    for stage in [*run.stages, *(stage for stage in run.finished if stage.optional)]:
         manifest = run.manifest(stage)
         if manifest is None:
             state, seconds, counts = "missing", "", ""
         else:
             state = "fresh" if run.is_fresh(stage) else "stale"
             seconds, counts = f"{manifest['seconds']:.1f} s", describe(manifest["counts"])
-        print(f"{stage.command:<20} {state:<8} {seconds:>9}  {counts}".rstrip())
+        print(f"{stage.command:<12} {state:<8} {seconds:>9}  {counts}".rstrip())
 
 
 def quickstart(options: argparse.Namespace) -> None:
     """Everything, on simulated shoppers."""
-    from ..evaluation import report
+    from .. import outputs
+    from ..stages.evaluation.summary import summary
 
-    more: dict[str, Any] = {"sequences": {"sample": True}}
-    if not (Path(options.folder) / "run.json").exists():  # later its own config.yaml says it
-        more["training"] = {"max_steps": QUICKSTART_STEPS}
-    run = _open(options, **more)
+    settings: dict[str, Any] = {"sequences": {"sample": True}}
+    if not outputs.is_run(Path(options.folder)):  # an existing run keeps the steps of its config.yaml
+        settings["training"] = {"max_steps": QUICKSTART_STEPS}
+    run = _open(options, **settings)
     with run.locked():
         run.save()
         run.build_all()
-    print(report.summary(run.folder))
+    print(summary(run.folder))
 
 
 def report(options: argparse.Namespace) -> None:
-    """All of a run in one HTML file."""
+    """The outputs of a run in one HTML file."""
     from .. import report
     from ..run import Run
 
-    if not (Path(options.folder) / "run.json").exists():
-        raise RegenError(
-            f"{options.folder} is not a run folder. Make one with `regen quickstart` or `regen run RUN …`."
-        )
-    run = Run(options.folder)
+    run = Run(_existing(options.folder))
     with run.locked():
         print(report.write(run))
 
@@ -210,15 +197,14 @@ def inspect(options: argparse.Namespace) -> None:
 
 def push(options: argparse.Namespace) -> None:
     """Dataset, model, metric and Space to the Hub."""
-    from .. import hub
+    from ..hub.publishing import push
 
     given = vars(options)
-    parts = ("dataset", "model", "metric", "space")
-    lines = hub.push(
+    lines = push(
         Path(options.folder),
         options.namespace,
-        parts=[part for part in parts if given[part]],
-        names={part: name for part in parts if (name := given[f"{part}_name"]) is not None},
+        parts=[part for part in PARTS if given[part]],
+        names={part: name for part in PARTS if (name := given[f"{part}_name"]) is not None},
         private=options.private,
         tag=options.tag,
         dry_run=options.dry_run,
@@ -231,7 +217,8 @@ def push(options: argparse.Namespace) -> None:
 def export(options: argparse.Namespace) -> None:
     """Folders for a server."""
     from ..model.export import export_vllm
-    from ..run import STAGES, Run
+    from ..run import Run
+    from ..run.stages import STAGES
 
     run = Run(options.folder)
     if run.manifest(STAGES["train"]) is None:
@@ -244,6 +231,19 @@ def export(options: argparse.Namespace) -> None:
 
 def demo(options: argparse.Namespace) -> None:
     """The Gradio app, on this machine."""
-    from .. import hub
+    from ..hub.space import demo
 
-    hub.demo(Path(options.folder), port=options.port)
+    demo(Path(options.folder), port=options.port)
+
+
+def _existing(folder: str) -> Path:
+    """The run folder `folder`.
+
+    Raises:
+        RegenError: it is not a run folder.
+    """
+    from .. import outputs
+
+    if not outputs.is_run(Path(folder)):
+        raise RegenError(f"{folder} is not a run folder. Create one with `regen quickstart` or `regen run RUN …`.")
+    return Path(folder)

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from ..cards.card import resource
+from ..cards.config_name import config_name
+from ..cards.dataset_card import dataset_card
+from ..cards.figures import figures
+from ..cards.model_card import eval_results, model_card
 from ..errors import RunError
-from ..run import EXTRAS
-from .cards import further, manifest, resource
-from .dataset_card import dataset_card
-from .figures import figures
-from .model_card import eval_results, model_card
-from .space import APP, METRIC, config_name, finished, metric_card, space_card, space_config
+from ..outputs import manifest
+from ..run import STAGES
+from .further import further
+from .space import APP, METRIC, finished, metric_card, space_card, space_config
 
 Files = dict[str, Path | bytes]
 """Contents by path in a repository."""
@@ -26,7 +29,7 @@ PRIVATE_FILES = ("manifest.json",)
 OF_THE_DATASET = ("next-item",)
 """Further evaluations that need no model of ours: they stand in the dataset's card, the others in the model's."""
 
-METRIC_FILES = ("regen_narrative.py", "metrics.py")
+METRIC_FILES = ("regen_narrative.py", "text_metrics.py")
 
 
 def default_names(run: Path) -> dict[str, str]:
@@ -73,7 +76,9 @@ def contents(part: str, run: Path, linked: Mapping[str, str], revisions: Mapping
         return _files(run / "dataset") | drawn | {"README.md": card.encode()}
     if part == "model":
         drawn = {f"figures/{path.name}": path for path in figures(run, "model", users="dataset" in linked)}
-        of_the_model = further(run, [option for option in EXTRAS if option not in OF_THE_DATASET])
+        of_the_model = further(
+            run, [name for name, stage in STAGES.items() if stage.optional and name not in OF_THE_DATASET]
+        )
         card = model_card(run, own, linked.get("dataset"), figures=tuple(drawn), linked=linked, further=of_the_model)
         scores = eval_results(run, linked.get("dataset"))
         return (
@@ -83,7 +88,7 @@ def contents(part: str, run: Path, linked: Mapping[str, str], revisions: Mapping
             | ({".eval_results/regen.yaml": scores.encode()} if scores else {})
         )
     if part == "metric":
-        code = Path(__file__).parents[1] / "evaluation"
+        code = Path(__file__).parents[1] / "metrics"
         own_module = own.split("/")[1] + ".py"  # `evaluate` looks for a module of the repository's name
         return {
             **_files(resource(METRIC)),

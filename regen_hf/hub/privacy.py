@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RegenError
-from ..run import read_manifest
+from ..outputs import read_manifest
 from ..schema import ITEMS, ROW
-from .signatures import signed
+from .reviewer_names import signed
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cards.dataset_card import merged_card
 from ..errors import ConfigError, RegenError
 from .contents import PARTS, Files, check_parts, contents, default_names
-from .dataset_card import merged_card
+from .hub_errors import check_token, errors, is_unreachable, reason
 from .privacy import check
-from .refusals import check_token, errors, is_unreachable, reason
-from .there import Changes, There, changes, described, look, refuse_foreign, settings, size
+from .remote import Changes, There, changes, described, look, refuse_foreign, settings, size
 from .verification import verify
 
 if TYPE_CHECKING:

@@ -12,13 +12,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..cards.card import PLACEHOLDER, resource, simulated
+from ..cards.config_name import config_name
+from ..cards.figures import figures
 from ..errors import ConfigError, RegenError, RunError, missing_extra
+from ..outputs import manifest
 from ..run import Run
 from ..schema import SPLITS
-from .cards import PLACEHOLDER, manifest, resource, simulated
-from .figures import figures
 
 APP = "spaces/regen_demo"
+
+
 METRIC = "spaces/regen_narrative"
 """The Hub keeps a metric of `evaluate` as a Space: this one is a page, beside the metric's code."""
 
@@ -67,14 +71,6 @@ def finished(folder: Path) -> Run:
     if not dataset or dataset["fingerprint"] != model["inputs"]["stages"]["dataset"]:
         raise RunError(f"The model in {folder} was trained on another dataset. Run `regen run {folder}` first.")
     return run
-
-
-def config_name(run: Path) -> str:
-    """The name under which the run's dataset is loaded."""
-    from huggingface_hub import DatasetCard
-
-    name: str = DatasetCard.load(run / "dataset" / "README.md").data.configs[0]["config_name"]
-    return name
 
 
 def space_config(

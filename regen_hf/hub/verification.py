@@ -11,12 +11,14 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..cards.card import resource
+from ..cards.config_name import config_name
 from ..errors import RegenError
-from ..schema import SPLITS, item_files, split_files
-from .cards import resource
-from .space import APP, config_name
+from ..outputs import item_files, split_files
+from ..schema import SPLITS
+from .space import APP
 
-PROGRAM = Path(__file__).with_name("loaded_back.py")
+PROGRAM = Path(__file__).with_name("reload_check.py")
 
 CACHES = re.compile(r"HF_HOME|HUGGINGFACE_HUB_CACHE|TRANSFORMERS_CACHE|SENTENCE_TRANSFORMERS_HOME|HF_\w+_CACHE")
 """Where the libraries would find what this machine already has."""
@@ -43,7 +45,7 @@ def verify(run: Path, pushed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
             f"{name}-items": {"train": [str(path.resolve()) for path in item_files(run / "dataset" / f"{name}-items")]},
         },
         "model": str((run / "model").resolve()),
-        "metric": str(Path(__file__).parents[1] / "evaluation" / "regen_narrative.py"),
+        "metric": str(Path(__file__).parents[1] / "metrics" / "regen_narrative.py"),
         "space": str(resource(APP).resolve()),
     }
     with tempfile.TemporaryDirectory() as cache:

@@ -35,10 +35,10 @@ from typing import Any
 from tqdm import tqdm
 
 from ..errors import RunError
-from .request import Failure, Reply, Request, read
+from .request import Failure, Reply, Request
 from .settings import BACKENDS, OPENAI, LLMConfig, VotesConfig
 from .spending import Estimate, estimate, spent
-from .store import Store
+from .store import Store, read
 
 __all__ = [
     "BACKENDS",

@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ..errors import ConfigError, RunError
-from .request import Dialect, Reply, Request, Sent, unsent
+from .request import Dialect, Reply, Request, Sent
 from .server import NO_SUCH_MODEL, is_refusal, key_of, reply_in, without_key, words_of
 from .settings import LLMConfig
 from .spending import Spending
-from .store import Store
+from .store import Store, unsent
 
 if TYPE_CHECKING:
     import openai

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from tqdm import tqdm
 
 from ..errors import ConfigError, missing_extra
-from .request import Message, Reply, Request, schema_of, unsent
+from .request import Message, Reply, Request, schema_of
 from .settings import LLMConfig
-from .store import Store
+from .store import Store, unsent
 
 if TYPE_CHECKING:
     import torch

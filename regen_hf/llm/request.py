@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from .settings import LLMConfig
-    from .store import Store
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""
@@ -181,30 +180,6 @@ class Failure:
     """The last text that the model gave."""
     unanswered: bool = False
     """Every try failed (5xx, timeouts, broken connections): the next run tries again."""
-
-
-def read(request: Request, store: Store) -> BaseModel | Failure | Request:
-    """What the store says of `request`: its validated answer, its failure, or the request still to be sent."""
-    return _look(request, store)[1]
-
-
-def unsent(request: Request, store: Store) -> Request | None:
-    """What is still to be sent for `request`: itself, its repetition after a bad answer, or None.
-
-    A request that every try of an earlier run left without an answer is to be sent once more.
-    """
-    last, outcome = _look(request, store)
-    if isinstance(outcome, Request):
-        return outcome
-    return last if isinstance(outcome, Failure) and outcome.unanswered else None
-
-
-def _look(request: Request, store: Store) -> tuple[Request, BaseModel | Failure | Request]:
-    reply = store.get(request.key)
-    if reply is None:
-        return request, request
-    outcome = outcome_of(request, reply)
-    return _look(outcome, store) if isinstance(outcome, Request) else (request, outcome)
 
 
 def outcome_of(request: Request, reply: Reply) -> BaseModel | Failure | Request:

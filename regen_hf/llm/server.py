@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, RegenError, RunError, missing_extra
 from .pace import LONGEST_WAIT, Pace, backoff, retry_after
-from .request import Dialect, Failure, Reply, Request, outcome_of, unsent, writable
+from .request import Dialect, Failure, Reply, Request, outcome_of, writable
 from .settings import OPENAI, LLMConfig
 from .spending import Spending, counted
-from .store import Store
+from .store import Store, unsent
 
 if TYPE_CHECKING:
     import openai

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RunError
-from .request import Reply, Request, schema_of, unsent
+from .request import Reply, Request, schema_of
 from .settings import LLMConfig, needed_price, price
-from .store import Store
+from .store import Store, unsent
 
 BYTES_PER_TOKEN = 4.0
 """Of English text, for an estimate before any answer has told the truth."""

@@ -8,10 +8,13 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 from ..errors import RunError
-from .request import Dialect, Reply, Request, Sent
+from .request import Dialect, Failure, Reply, Request, Sent, outcome_of
 
 LAYOUT = 4
 """Of the tables. A file of another number is refused, never guessed at."""
@@ -181,3 +184,27 @@ class Store:
                 "full, make room and run the same command again; if the file is damaged, delete it, and its answers "
                 "are asked and paid for again."
             ) from None
+
+
+def read(request: Request, store: Store) -> BaseModel | Failure | Request:
+    """What the store says of `request`: its validated answer, its failure, or the request still to be sent."""
+    return _look(request, store)[1]
+
+
+def unsent(request: Request, store: Store) -> Request | None:
+    """What is still to be sent for `request`: itself, its repetition after a bad answer, or None.
+
+    A request that every try of an earlier run left without an answer is to be sent once more.
+    """
+    last, outcome = _look(request, store)
+    if isinstance(outcome, Request):
+        return outcome
+    return last if isinstance(outcome, Failure) and outcome.unanswered else None
+
+
+def _look(request: Request, store: Store) -> tuple[Request, BaseModel | Failure | Request]:
+    reply = store.get(request.key)
+    if reply is None:
+        return request, request
+    outcome = outcome_of(request, reply)
+    return _look(outcome, store) if isinstance(outcome, Request) else (request, outcome)

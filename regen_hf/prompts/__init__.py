@@ -20,7 +20,7 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     import jinja2
 
-    from ..llm import LLMConfig
+    from ..llm.settings import LLMConfig
 
 FOLDER = Path(__file__).parent
 EXAMPLES = FOLDER / "examples"

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..errors import RunError
 from ..inspection import clean
 from ..run import Run
-from . import making, sections, shoppers
+from ..version import __version__
+from . import reproduction as making
+from . import sections, shoppers
 
 
 def write(run: Run) -> Path:

@@ -97,30 +97,6 @@ def figures(run: Path, names: Mapping[str, str]) -> Iterable[Figure]:
             )
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number for a reader, a dash for none.
-
-    >>> number(47744), number(0.51234), number(None)
-    ('47,744', '0.512', '–')
-    """
-    if value is None:
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
-
-
-def spanned(value: Any, digits: int = 3) -> str:
-    """A number, or a mean with its interval as the results files hold it.
-
-    >>> spanned({"mean": 0.5, "low": 0.4, "high": 0.6}), spanned({"mean": None, "low": None, "high": None}), spanned(7)
-    ('0.500 [0.400, 0.600]', '–', '7')
-    """
-    if not isinstance(value, Mapping):
-        return number(value, digits)
-    if value["mean"] is None:
-        return "–"
-    return f"{number(value['mean'], digits)} [{number(value['low'], digits)}, {number(value['high'], digits)}]"
-
-
 def grouped(rows: Iterable[Sequence[str]]) -> list[list[str]]:
     """Rows in which the first cell stands once for all that follow with the same.
 

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import statistics
-from ..evaluation.tables import LABELS, PAPER, UNITS, scores
-from ..run import describe, read_manifest
-from ..schema import RATED, SPLITS, split_files
-from .blocks import Code, Figure, Section, Shopper, Table, Text, figures, grouped, number, spanned, words
+from ..intervals import format_interval, format_number
+from ..metrics import counts as statistics
+from ..metrics.tables import LABELS, PAPER, UNITS, scores
+from ..outputs import read_manifest, split_files
+from ..run import describe
+from ..schema import RATED, SPLITS
+from .blocks import Code, Figure, Section, Shopper, Table, Text, figures, grouped, words
 
 Blocks = Iterator[Text | Table | Figure | Code | Shopper]
 
@@ -51,18 +53,18 @@ def facts(run: Path) -> list[tuple[str, str]]:
     if data := _manifest(run, "dataset"):
         counts = data["counts"]
         found += [
-            ("shoppers", number(sum(counts.get(split, 0) for split in SPLITS))),
-            ("items", number(counts["items"])),
+            ("shoppers", format_number(sum(counts.get(split, 0) for split in SPLITS))),
+            ("items", format_number(counts["items"])),
         ]
     if model := _manifest(run, "model"):
-        found.append(("parameters", number(model["counts"]["parameters"])))
+        found.append(("parameters", format_number(model["counts"]["parameters"])))
     if results := _results(run, "evaluation"):
-        found.append((f"{results['split']} users written about", number(results["n_users"])))
+        found.append((f"{results['split']} users written about", format_number(results["n_users"])))
         name, tasks = next(iter(results["models"].items()))
         means = [task["rougeLsum"]["mean"] for task in tasks.values() if task["rougeLsum"]["mean"] is not None]
         if means:
             found.append(
-                (f"ROUGE-Lsum of {words(name)}, mean of {len(means)} tasks", number(sum(means) / len(means), 1))
+                (f"ROUGE-Lsum of {words(name)}, mean of {len(means)} tasks", format_number(sum(means) / len(means), 1))
             )
     return found
 
@@ -94,8 +96,10 @@ def data(run: Path) -> Blocks:
     rows = []
     for part in ("reviews", "items"):
         if counts := told.get(part):
-            rows += [[part, "read", number(counts["read"])], ["", "kept", number(counts["kept"])]]
-            rows += [["", f"dropped: {words(reason)}", number(n)] for reason, n in counts["dropped"].items() if n]
+            rows += [[part, "read", format_number(counts["read"])], ["", "kept", format_number(counts["kept"])]]
+            rows += [
+                ["", f"dropped: {words(reason)}", format_number(n)] for reason, n in counts["dropped"].items() if n
+            ]
     if rows:
         yield Table("Lines of the raw files", ["of", "lines", "number"], rows)
     folder = next(run / name for name in ("dataset", source) if (run / name).exists())
@@ -106,10 +110,10 @@ def data(run: Path) -> Blocks:
         [
             [
                 split,
-                number(counts.lengths.total()),
-                number(counts.total),
-                number(len(counts.items)),
-                number(statistics.quantile(counts.lengths, 0.5) if counts.lengths else None),
+                format_number(counts.lengths.total()),
+                format_number(counts.total),
+                format_number(len(counts.items)),
+                format_number(statistics.quantile(counts.lengths, 0.5) if counts.lengths else None),
             ]
             for split, counts in splits.items()
         ],
@@ -129,11 +133,11 @@ def narratives(run: Path) -> Blocks:
     for task, counter in statistics.narratives(files).items():
         lengths = {length: users for length, users in counter.items() if length is not None}
         quantiles = [statistics.quantile(lengths, share) if lengths else None for share in (0.05, 0.5, 0.95)]
-        rows.append([words(task), number(sum(lengths.values())), *map(number, quantiles)])
+        rows.append([words(task), format_number(sum(lengths.values())), *map(format_number, quantiles)])
     yield Table("Words of a text", ["narrative", "users", "5th of 100", "median", "95th of 100"], rows)
     failed = (manifest or {}).get("counts", {}).get("failed_checks")
     if failed:
-        rows = [[words(check), number(users)] for check, users in failed.items()]
+        rows = [[words(check), format_number(users)] for check, users in failed.items()]
         yield Table("Failed checks", ["check", "texts"], rows, folded=True)
 
 
@@ -144,7 +148,7 @@ def ratings(run: Path) -> Blocks:
         told = json.loads(path.read_text(encoding="utf-8"))
         manifest = _manifest(run, "ratings") or {"config": {}}
         yield Text(
-            f"{number(told['votes'])} {'vote' if told['votes'] == 1 else 'votes'} on each of {number(told['users'])} "
+            f"{format_number(told['votes'])} {'vote' if told['votes'] == 1 else 'votes'} on each of {format_number(told['users'])} "
             f"users by {writer(manifest['config'])}; scores of 1 (very low) to 7 (very high). Less foresight is better."
         )
         agreement = {} if told["votes"] == 1 else AGREEMENT
@@ -154,8 +158,8 @@ def ratings(run: Path) -> Blocks:
                 found = told["stages"][part][attribute]
                 total = sum(found["scores"])
                 mean = sum(score * n for score, n in enumerate(found["scores"], 1)) / total if total else None
-                agreed = [number(found.get(key)) for key in agreement]
-                rows.append([words(part), attribute, number(total), number(mean, 2), *agreed])
+                agreed = [format_number(found.get(key)) for key in agreement]
+                rows.append([words(part), attribute, format_number(total), format_number(mean, 2), *agreed])
         yield Table("Scores", ["part", "attribute", "users", "mean", *agreement.values()], grouped(rows))
         yield from figures(run, RATINGS)
     elif source := next((path for path in [run / "dataset"] if path.exists()), None):
@@ -166,7 +170,7 @@ def ratings(run: Path) -> Blocks:
             scored = {score: users for score, users in counter.items() if score is not None}
             if total := sum(scored.values()):
                 mean = sum(score * users for score, users in scored.items()) / total
-                rows.append([words(part), attribute, number(total), number(mean, 2)])
+                rows.append([words(part), attribute, format_number(total), format_number(mean, 2)])
         if rows:
             yield Table(
                 "Scores of 1 (very low) to 7 (very high)", ["part", "attribute", "users", "mean"], grouped(rows)
@@ -198,7 +202,7 @@ def evaluation(run: Path) -> Blocks:
     known = results["models"]
     first = next(iter(known))
     yield Text(
-        f"{number(results['n_users'])} {results['split']} users. {UNITS}; {words(first)} with its 95 % interval over "
+        f"{format_number(results['n_users'])} {results['split']} users. {UNITS}; {words(first)} with its 95 % interval over "
         "the users. The full table has all intervals."
     )
     grid = scores(known, PAPER, spans=[first])
@@ -248,8 +252,8 @@ def reading(run: Path) -> Blocks:
     near = told["separation"]
     yield Text(
         f"Parts of a soft token: {told['parts']}. The nearest word token of a soft token has a cosine of "
-        f"{number(near['cosine_to_the_nearest_word'])} on average, the nearest other item "
-        f"{number(near['cosine_to_the_nearest_item'])} ({number(near['items'])} items)."
+        f"{format_number(near['cosine_to_the_nearest_word'])} on average, the nearest other item "
+        f"{format_number(near['cosine_to_the_nearest_item'])} ({format_number(near['items'])} items)."
     )
     yield from figures(run, READING)
     yield Table(
@@ -280,7 +284,9 @@ def _extra(name: str, about: str) -> Any:
         results = _results(run, name)
         if results is None:
             return
-        users = f" {number(results['n_users'])} {results.get('split', '')} users." if "n_users" in results else ""
+        users = (
+            f" {format_number(results['n_users'])} {results.get('split', '')} users." if "n_users" in results else ""
+        )
         sides = [f"{results[side]['name']} ({results[side]['model']})" for side in ("run", "other") if side in results]
         by = f" {' against '.join(sides)}, judged by {', '.join(results['judges'])}." if sides else ""
         yield Text(f"{about}.{users}{by} Means with 95 % intervals.")
@@ -293,7 +299,11 @@ def _extra(name: str, about: str) -> Any:
                 "Scores",
                 [*[*heads, *[""] * depth][:depth], *map(words, columns)],
                 grouped(
-                    [*map(words, path), *[""] * (depth - len(path)), *(spanned(leaf.get(column)) for column in columns)]
+                    [
+                        *map(words, path),
+                        *[""] * (depth - len(path)),
+                        *(format_interval(leaf.get(column)) for column in columns),
+                    ]
                     for path, leaf in rows
                 ),
             )
@@ -322,7 +332,7 @@ def _plain(value: Any) -> bool:
 
 
 def _short(value: float) -> str:
-    return number(value) if isinstance(value, int) else f"{value:.4g}"
+    return format_number(value) if isinstance(value, int) else f"{value:.4g}"
 
 
 def _manifest(run: Path, folder: str) -> dict[str, Any] | None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from ..schema import TASKS, rows, split_files
+from ..outputs import rows, split_files
+from ..schema import TASKS
 from .blocks import Section, Shopper, Text, words
 
 SHOPPERS = 10

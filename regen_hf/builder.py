@@ -1,0 +1,180 @@
+"""`RegenBuilder`: the dataset built on the spot by `datasets`, through the same stages as the command line.
+
+`load_dataset("regen")` finds it once regen_hf is imported; `RegenBuilder(config_name="sample")` gives the same rows.
+`office` and `clothing`, the paper's categories, are built from the raw files in `data_dir`, or from the official
+release if it lies there; with no `data_dir` the raw files of 2018 are downloaded. Narratives and scores are those of
+the release, else of the fixed rules: a language model is asked by the command line alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .config import fingerprint
+from .errors import InputError
+from .outputs import count, item_files, split_files
+from .schema import ITEMS, ROW, SPLITS, features
+from .version import __version__
+
+ITEMS_SUFFIX = "-items"
+CATEGORIES = {"office": "Office_Products", "clothing": "Clothing_Shoes_and_Jewelry"}
+"""Config -> name of the category in the file names of the 2018 release."""
+HOSTS = (
+    "https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_v2",
+    "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2",
+)
+"""Where the 2018 release lies, in the order in which they are tried."""
+DESCRIPTIONS = {
+    "sample": "Simulated shoppers with a known truth.",
+    "office": "Office Products, Amazon Reviews 2018, 5-core, or the official REGEN release.",
+    "clothing": "Clothing, Shoes and Jewelry, Amazon Reviews 2018, 5-core, or the official REGEN release.",
+}
+
+
+@dataclass
+class RegenBuilderConfig(datasets.BuilderConfig):
+    """Settings of a dataset that is built on the spot.
+
+    Args:
+        shoppers (`int`, *optional*): simulated shoppers, where not the default of `SampleConfig`.
+        items (`int`, *optional*): simulated items, where not the default of `SampleConfig`.
+        seed (`int`, *optional*, defaults to `0`): seed of the simulation.
+    """
+
+    shoppers: int | None = None
+    items: int | None = None
+    seed: int = 0
+
+
+class RegenBuilder(datasets.ArrowBasedBuilder):
+    """Builds REGEN splits: `sample`, `office` and `clothing` (one row per user), and `…-items` (their catalogues).
+
+    Raises:
+        InputError: the files of `office` or `clothing` are neither in `data_dir` nor to be downloaded.
+    """
+
+    BUILDER_CONFIG_CLASS = RegenBuilderConfig
+    BUILDER_CONFIGS: ClassVar = [
+        RegenBuilderConfig(name=name + suffix, version=datasets.Version(__version__), description=about + more)
+        for name, about in DESCRIPTIONS.items()
+        for suffix, more in (("", ""), (ITEMS_SUFFIX, " The catalogue."))
+    ]
+    DEFAULT_CONFIG_NAME = "sample"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # Without a hash of its own the cache would give the rows of an older version of this package, or of raw files
+        # that have changed since.
+        folder = kwargs.get("data_dir")
+        raw = (
+            sorted(path for path in Path(folder).iterdir() if path.is_file())
+            if folder and Path(folder).is_dir()
+            else []
+        )
+        state = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in raw]
+        kwargs["hash"] = fingerprint([source_hash(), state])
+        super().__init__(*args, **kwargs)
+
+    def _info(self) -> datasets.DatasetInfo:
+        catalogue = self.config.name.endswith(ITEMS_SUFFIX)
+        return datasets.DatasetInfo(
+            description=f"REGEN: purchase histories with narratives. {self.config.description}",
+            features=features(ITEMS if catalogue else ROW),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        from .run import Run
+
+        name = self.config.name.removesuffix(ITEMS_SUFFIX)
+        # Lives as long as the builder: the rows are read from it while the cache, or a stream's user, takes them.
+        folder = tempfile.mkdtemp(prefix="regen-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        run = Run(Path(folder) / "run", {**self._source(name, dl_manager), "dataset": {"name": name}})
+        with run.locked():
+            run.save()
+            run.build_all(until="dataset")
+        repository = run.folder / "dataset"
+        if self.config.name.endswith(ITEMS_SUFFIX):
+            files = {"train": item_files(repository)}
+        else:
+            files = {split: split_files(repository, split) for split in SPLITS}
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"files": [str(path) for path in paths]})
+            for split, paths in files.items()
+            if count(paths)  # `datasets` cannot load a split without rows
+        ]
+
+    def _source(self, name: str, dl_manager: Any) -> dict[str, Any]:
+        """The settings of a run that say where its histories come from."""
+        if name == "sample":
+            simulation = {key: getattr(self.config, key) for key in ("shoppers", "items", "seed")}
+            given = {key: value for key, value in simulation.items() if value is not None}
+            return {"sequences": {"sample": True}, "sample": given}
+        category = CATEGORIES[name]
+        if self.config.data_dir is None:
+            reviews, items = _downloaded(dl_manager, name)
+            return {"sequences": {"reviews": [reviews], "items": [items]}}
+        folder = Path(self.config.data_dir)
+        if released := sorted(folder.glob(f"{name}.jsonl*")):
+            return {"release": {"from_release": [str(released[0])]}}
+        # Packed or not, and one of them where both are there.
+        raw = {
+            kind: sorted(folder.glob(f"{stem}.json*"))[:1]
+            for kind, stem in (("reviews", f"{category}_5"), ("items", f"meta_{category}"))
+        }
+        if missing := [kind for kind, paths in raw.items() if not paths]:
+            raise InputError(f"There is no file of {' and '.join(missing)} in {folder}. {_wanted(name)}")
+        return {"sequences": {kind: [str(path) for path in paths] for kind, paths in raw.items()}}
+
+    def _generate_tables(self, files: list[str]) -> Iterator[tuple[Any, pa.Table]]:
+        schema = self.info.features.arrow_schema
+        for number, path in enumerate(files):
+            with pq.ParquetFile(path) as file:
+                for part, batch in enumerate(file.iter_batches()):
+                    yield f"{number}-{part}", pa.Table.from_batches([batch]).cast(schema)
+
+
+def _downloaded(dl_manager: Any, name: str) -> list[str]:
+    """Paths of the 2018 review file and item file of a config, from the cache of `datasets` or the network."""
+    from aiohttp import ClientError
+
+    if dl_manager.is_streaming:  # its own downloads nothing, and histories need all of the reviews
+        dl_manager = datasets.DownloadManager(download_config=dl_manager.download_config)
+    category = CATEGORIES[name]
+    failed = []
+    for host in HOSTS:
+        urls = [f"{host}/categoryFilesSmall/{category}_5.json.gz", f"{host}/metaFiles2/meta_{category}.json.gz"]
+        try:
+            paths: list[str] = dl_manager.download(urls)
+        except (OSError, ClientError) as error:
+            failed.append(f"{host}: {str(error) or type(error).__name__}")
+        else:
+            return paths
+    raise InputError(f"The raw files of {name!r} cannot be downloaded ({'; '.join(failed)}). {_wanted(name)}")
+
+
+def _wanted(name: str) -> str:
+    """Which files a config is built from, and where to put them."""
+    category = CATEGORIES[name]
+    return (
+        f"{name!r} is built from {category}_5.json.gz and meta_{category}.json.gz of the Amazon Reviews of 2018 "
+        f"({HOSTS[0]}, folders categoryFilesSmall and metaFiles2), or from {name}.jsonl of the official REGEN release. "
+        f'Put them into one folder and give it: load_dataset("regen", "{name}", data_dir=FOLDER).'
+    )
+
+
+def source_hash() -> str:
+    """A hash of this package's sources: the cache of a built dataset is good for these alone."""
+    package = Path(__file__).parent.parent
+    sources = sorted(path for kind in ("*.py", "*.jinja") for path in package.rglob(kind))
+    return fingerprint([[os.fspath(path.relative_to(package)), path.read_text(encoding="utf-8")] for path in sources])

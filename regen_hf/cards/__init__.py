@@ -1,0 +1,1 @@
+"""README files of datasets, models and Spaces, filled from the results of a run."""

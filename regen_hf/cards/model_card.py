@@ -1,0 +1,191 @@
+"""The model card, and its scores in the forms that the Hub reads: all from manifests and results files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..outputs import manifest, public_name
+from .card import PLACEHOLDER, language, resource, simulated
+from .figures import caption
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+METRICS = {
+    "bleu": ("bleu", "BLEU"),
+    "rouge1": ("rouge", "ROUGE-1"),
+    "rouge2": ("rouge", "ROUGE-2"),
+    "rougeL": ("rouge", "ROUGE-L"),
+    "rougeLsum": ("rouge", "ROUGE-Lsum"),
+    "similarity": ("cosine_similarity", "Similarity"),
+}
+"""The metrics that the Hub is told of, by their keys in results.json: their type there, and their name."""
+
+TIMED = ("sequences", "release", "narratives", "ratings", "dataset", "embeddings", "model", "evaluation")
+"""Folders of a run whose manifests tell how long their stage took."""
+
+
+def model_card(
+    run: Path,
+    repository: str = PLACEHOLDER,
+    dataset: str | None = None,
+    training: dict[str, Any] | None = None,
+    figures: Sequence[str] = (),
+    linked: Mapping[str, str] | None = None,
+    further: Iterable[tuple[str, str]] = (),
+) -> str:
+    """The card of a model repository; scores stand in it once this very model has been evaluated.
+
+    Args:
+        run: the run folder.
+        repository: what the card's code loads.
+        dataset: the dataset's name on the Hub.
+        training: `config` and `counts` of the training, while the model's manifest is not there yet.
+        figures: paths of pictures in the repository.
+        linked: the repositories of the run on the Hub, by part.
+        further: headings and texts of further evaluations.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    from ..metrics.tables import PAPER, UNITS, markdown, scores
+
+    trained = training or manifest(run, "model")
+    sample = simulated(run)
+    backbone = public_name(trained["config"]["backbone"])
+    results = _results(run, trained)
+    metric = (linked or {}).get("metric")
+    index = list(_model_index(run, results, dataset)) if results and dataset else []
+    data = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        language=language(run),
+        license="apache-2.0" if sample and not backbone else None,
+        base_model=backbone if backbone and backbone == trained["config"]["backbone"] else None,
+        datasets=[dataset] if dataset else None,
+        metrics=[metric] if metric and results else None,
+        tags=[
+            "recommendation",
+            "conversational-recommendation",
+            "custom_code",
+            *(["simulated"] if sample else []),
+        ],
+        model_name=repository.split("/")[-1] if index else None,
+        eval_results=index or None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(resource("model_card") / "template.md"),
+        repository=repository,
+        dataset=dataset,
+        backbone=backbone,
+        training=trained,
+        simulated=sample,
+        results=results,
+        units=UNITS,
+        scores=markdown(scores(results["models"], PAPER)) if results else None,
+        every_score=markdown(_by_task(scores({"fused": results["models"]["fused"]})[1:])) if results else None,
+        figures=[(path, caption(path)) for path in figures],
+        linked=linked or {},
+        further=list(further),
+        narrator=_narrator(run),
+        seconds=_seconds(run, trained),
+    )
+    return str(card)
+
+
+def eval_results(run: Path, dataset: str | None) -> str | None:
+    """`.eval_results/regen.yaml`, the newer form of `model-index`; None where there is no dataset or no score."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    from huggingface_hub.utils import yaml_dump
+
+    results = _results(run, manifest(run, "model"))
+    if not results or not dataset:
+        return None
+    date = manifest(run, "evaluation").get("made")
+    name = _config(run)
+    entries = [
+        EvalResultEntry(
+            dataset_id=dataset,
+            task_id=f"{name}_{results['split']}_{task}_{key}",
+            value=interval["mean"],
+            date=date,
+            notes=f"95 % interval {interval['low']} to {interval['high']}, {results['n_users']} users",
+        )
+        for task, key, interval in _scores(results)
+    ]
+    return yaml_dump(eval_result_entries_to_yaml(entries)) if entries else None
+
+
+def _results(run: Path, trained: dict[str, Any]) -> dict[str, Any] | None:
+    """The scores of this very model, None where another one, or none, was evaluated."""
+    evaluation = manifest(run, "evaluation")
+    if not evaluation or evaluation["inputs"]["stages"]["train"] != trained.get("fingerprint"):
+        return None
+    results: dict[str, Any] = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
+    return results
+
+
+def _scores(results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """Task, metric and interval of each score of the model itself."""
+    for task, scores in results["models"]["fused"].items():
+        for key in METRICS:
+            if (scores.get(key) or {}).get("mean") is not None:
+                yield task, key, scores[key]
+
+
+def _model_index(run: Path, results: dict[str, Any], dataset: str) -> Iterator[EvalResult]:
+    from huggingface_hub import EvalResult
+
+    name = _config(run)
+    for task, key, interval in _scores(results):
+        kind, title = METRICS[key]
+        yield EvalResult(
+            task_type="text-generation",
+            dataset_type=dataset,
+            dataset_name=f"REGEN: {name}",
+            dataset_config=name,
+            dataset_split=results["split"],
+            metric_type=kind,
+            metric_name=f"{title}, {task}",
+            metric_value=interval["mean"],
+        )
+
+
+def _by_task(rows: list[list[str]]) -> list[list[str]]:
+    """A line per task in place of one per task and metric.
+
+    >>> _by_task([["a", "BLEU", "1"], ["a", "ROUGE-1", "2"], ["b", "BLEU", "3"], ["b", "ROUGE-1", "4"]])
+    [['task', 'BLEU', 'ROUGE-1'], ['a', '1', '2'], ['b', '3', '4']]
+    """
+    cells: dict[str, dict[str, str]] = {}
+    for task, metric, cell in rows:
+        cells.setdefault(task, {})[metric] = cell
+    metrics = list(next(iter(cells.values())))
+    return [["task", *metrics], *([task, *(row[metric] for metric in metrics)] for task, row in cells.items())]
+
+
+def _config(run: Path) -> str:
+    from .config_name import config_name
+
+    return config_name(run)
+
+
+def _narrator(run: Path) -> str | None:
+    """The language model that wrote what this model was trained to write, None for fixed rules or the release."""
+    config = manifest(run, "narratives").get("config", {})
+    return public_name(config["model"]) if config.get("backend", "reference") != "reference" else None
+
+
+def _seconds(run: Path, trained: dict[str, Any]) -> list[tuple[str, float]]:
+    """How long each stage took that led to this model, as far as the manifests tell."""
+    if "seconds" not in trained:  # still in training
+        return []
+    manifests = [(folder, manifest(run, folder)) for folder in TIMED]
+    return [
+        (content["stage"], content["seconds"])
+        for folder, content in manifests
+        if content and (folder != "evaluation" or content["inputs"]["stages"]["train"] == trained["fingerprint"])
+    ]

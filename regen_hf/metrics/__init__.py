@@ -1,0 +1,1 @@
+"""Metrics, bootstrap intervals and tables that several stages use."""

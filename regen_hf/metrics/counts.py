@@ -1,0 +1,98 @@
+"""What a dataset holds, counted from its parquet files a part at a time: purchases, lengths of narratives, scores."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..schema import RATED, TASKS
+
+PURCHASE = "purchase_history.list.element."
+"""Path of a purchase in parquet; only the fields that are counted are read, no text."""
+
+
+@dataclass
+class Purchases:
+    """Counts of the purchases in some files."""
+
+    lengths: Counter[int] = field(default_factory=Counter)
+    """Users by the number of their purchases."""
+    items: Counter[str] = field(default_factory=Counter)
+    """Purchases by asin."""
+    months: Counter[tuple[datetime, int | None]] = field(default_factory=Counter)
+    """Purchases by month (its first day, UTC) and rating."""
+
+    @property
+    def total(self) -> int:
+        """All purchases."""
+        return self.items.total()
+
+    def __add__(self, other: Purchases) -> Purchases:
+        return Purchases(self.lengths + other.lengths, self.items + other.items, self.months + other.months)
+
+
+def purchases(files: Iterable[Path]) -> Purchases:
+    """The purchases in `files`, which have a column `purchase_history`."""
+    counts = Purchases()
+    leaves = [PURCHASE + leaf for leaf in ("item.asin", "review.rating", "review.unix_time")]
+    for batch in _batches(files, leaves):
+        histories = batch["purchase_history"]
+        counts.lengths.update(pc.fill_null(pc.list_value_length(histories), 0).to_pylist())
+        flat = pc.list_flatten(histories)
+        for entry in pc.value_counts(pc.struct_field(flat, ["item", "asin"])).to_pylist():
+            counts.items[entry["values"]] += entry["counts"]
+        times = pc.cast(pc.struct_field(flat, ["review", "unix_time"]), pa.timestamp("s"))
+        table = pa.table(
+            {"month": pc.floor_temporal(times, unit="month"), "rating": pc.struct_field(flat, ["review", "rating"])}
+        ).filter(pc.is_valid(times))
+        for entry in table.group_by(["month", "rating"]).aggregate([([], "count_all")]).to_pylist():
+            counts.months[entry["month"], entry["rating"]] += entry["count_all"]
+    return counts
+
+
+def narratives(files: Iterable[Path]) -> dict[str, Counter[int | None]]:
+    """For each task, users by the number of words of their text; None: they have none."""
+    counts: dict[str, Counter[int | None]] = {name: Counter() for name in TASKS}
+    for batch in _batches(files, ["last_purchase", "user"]):
+        for name, task in TASKS.items():
+            words = pc.count_substring_regex(pc.struct_field(batch[task.field[0]], task.field[1]), r"\S+")
+            counts[name].update(words.to_pylist())
+    return counts
+
+
+def scores(files: Iterable[Path]) -> dict[tuple[str, str], Counter[int | None]]:
+    """For each part and attribute that is rated, users by their score; None: not rated."""
+    counts: dict[tuple[str, str], Counter[int | None]] = {
+        (part, attribute): Counter() for part, attributes in RATED.items() for attribute in attributes
+    }
+    for batch in _batches(files, ["metadata"]):
+        for (part, attribute), counter in counts.items():
+            counter.update(pc.struct_field(batch["metadata"], [part, attribute]).to_pylist())
+    return counts
+
+
+def quantile(counts: Mapping[int, int], share: float) -> int:
+    """The smallest value that at least a share of what is counted does not exceed.
+
+    >>> quantile({5: 90, 6: 9, 50: 1}, 0.5), quantile({5: 90, 6: 9, 50: 1}, 1)
+    (5, 50)
+    """
+    left = share * sum(counts.values())
+    for value in sorted(counts):
+        left -= counts[value]
+        if left <= 1e-9:
+            return value
+    raise ValueError("There is nothing to take a quantile of.")
+
+
+def _batches(files: Iterable[Path], columns: list[str]) -> Iterator[pa.RecordBatch]:
+    for path in files:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=4096, columns=columns)

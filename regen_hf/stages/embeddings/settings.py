@@ -1,0 +1,39 @@
+"""Settings of the embeddings stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...config import at_least, check_seed
+
+PACKAGES = ("implicit", "sentence-transformers", "torch")
+"""Libraries whose versions the output depends on."""
+
+
+@dataclass(frozen=True)
+class EmbeddingsConfig:
+    """Settings of `regen embeddings`."""
+
+    cf_dim: int = 128
+    """Width of the CF vectors (128 in the paper)."""
+    cf_iterations: int = 15
+    """Sweeps of alternating least squares."""
+    cf_regularization: float = 0.05
+    """Weight of the L2 penalty of ALS."""
+    cf_alpha: float = 1.0
+    """Confidence per rating star: a purchase rated r counts as 1 + cf_alpha * r against 1 for none (Hu et al. 2008)."""
+    content_encoder: str | None = field(default=None, metadata={"reads": "model"})
+    """A sentence-transformers model, by name or path; with none, a small one is trained on the train users' texts."""
+    content_dim: int = 256
+    """Width of the trained encoder's vectors; a named encoder has its own."""
+    content_steps: int = 200
+    """Training steps of the trained encoder."""
+    batch_size: int | None = None
+    """Texts encoded at once; if not given 16 by a transformer on a CPU, else 256."""
+    seed: int = 0
+    """Seed of ALS and of the trained encoder."""
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "cf_dim", "cf_iterations", "content_dim", "content_steps", "batch_size")
+        at_least(self, 0, "cf_regularization", "cf_alpha")
+        check_seed(self)

@@ -1,0 +1,186 @@
+"""The model at work: narratives for many histories, in batches of like length."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from ...errors import ConfigError, missing_extra
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...model.modeling_regen import RegenForCausalLM
+    from ...model.processing_regen import RegenProcessor
+    from ...vectors.histories import Histories
+    from .settings import EvaluationConfig
+
+
+class Writer:
+    """The model of a run, with the vectors of the users of a split; it is loaded when it first writes.
+
+    Args:
+        run: the run folder.
+        config: split, decoding and batches.
+        longest: by task, the longest narratives of the train users: none is written longer than they are, so that a
+            control that does not find an end costs no more than the others.
+    """
+
+    def __init__(self, run: Path, config: EvaluationConfig, longest: Mapping[str, list[str]]) -> None:
+        self.run, self.config, self.longest = run, config, longest
+
+    @functools.cached_property
+    def model(self) -> RegenForCausalLM:
+        """The fused model, on a GPU where there is one.
+
+        Raises:
+            RegenError: a library is missing.
+        """
+        try:
+            import torch
+
+            from ...model.modeling_regen import RegenForCausalLM
+        except ImportError as error:
+            raise missing_extra(error.name or "transformers", "train") from None
+        model = RegenForCausalLM.from_pretrained(self.run / "model").eval()
+        return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+    @functools.cached_property
+    def processor(self) -> RegenProcessor:
+        """The model's processor."""
+        from ...model.processing_regen import RegenProcessor
+
+        return RegenProcessor.from_pretrained(self.run / "model")
+
+    @functools.cached_property
+    def histories(self) -> Histories:
+        """The vectors of the split's users."""
+        from safetensors.numpy import load_file
+
+        from ...vectors.histories import Histories
+        from ...vectors.store import VectorStore
+
+        embeddings = self.run / "embeddings"
+        return Histories(
+            VectorStore(embeddings / self.config.split),
+            load_file(embeddings / "cf.safetensors")["item_factors"],
+            np.load(embeddings / "content_items.npy", mmap_mode="r", allow_pickle=False),
+        )
+
+    def new_tokens(self, task: str) -> int:
+        """Tokens of the longest narrative of `task` that is written, its end among them."""
+        texts = self.longest[task]
+        lengths = map(len, self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else ()
+        return min(self.config.max_new_tokens, 1 + max(lengths, default=self.config.max_new_tokens))
+
+    def write(
+        self,
+        users: list[dict[str, Any] | None],
+        task: str,
+        bar: tqdm,
+        half: Literal["cf", "content"] | None = None,
+        as_text: bool = False,
+        seed: int = 0,
+    ) -> list[str]:
+        """One narrative of `task` per user.
+
+        Args:
+            users: rows of the dataset, each with its `row` in the split; None stands for an empty history.
+            task: what to write.
+            bar: moved on by a batch at a time.
+            half: the only half of the soft tokens that is shown; both by default.
+            as_text: show the history as text in the prompt.
+            seed: of the sampling.
+        """
+        import torch
+
+        processor, config, limit = self.processor, self.config, self.new_tokens(task)
+        prompts = self._prompts(users, task, as_text, limit)
+        texts = [""] * len(users)
+        torch.manual_seed(seed)
+        # Prompts of one length need no padding, so the batches are of neighbours in length.
+        order = sorted(range(len(users)), key=lambda number: len(prompts[number][1]))
+        for start in range(0, len(order), config.batch_size):
+            batch = order[start : start + config.batch_size]
+            inputs = processor.tokenizer.pad(
+                {"input_ids": [prompts[number][1] for number in batch]}, padding_side="left", return_tensors="pt"
+            )
+            inputs |= self._vectors([users[n] for n in batch], [prompts[n][0] for n in batch], task, half)
+            inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
+            with torch.inference_mode():
+                tokens = self.model.generate(**inputs, max_new_tokens=limit, **decoding(config))  # type: ignore[misc]
+            new = tokens[:, inputs["input_ids"].shape[1] :]
+            for number, text in zip(
+                batch, processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
+            ):
+                texts[number] = text.strip()
+            bar.update(len(batch))
+        return texts
+
+    def _prompts(
+        self, users: list[dict[str, Any] | None], task: str, as_text: bool, limit: int
+    ) -> list[tuple[int, list[int]]]:
+        """For each user, how many purchases are shown as soft tokens, and the prompt's token ids."""
+        from ...vectors.text_history import fit_text
+
+        window = self.model.config.window
+        room = None if window is None else window - limit
+        shown = [user["purchase_history"] if user else [] for user in users]
+        try:
+            if as_text:
+                return [(0, fit_text(self.processor, history, task, room)[1]) for history in shown]
+            return [self.processor.fit(len(history), task=task, max_length=room) for history in shown]
+        except ValueError as error:
+            raise ConfigError(
+                f"The model's window of {window} tokens leaves {room} beside the {limit} of a narrative: {error} Lower "
+                "evaluation.max_new_tokens."
+            ) from None
+
+    def _vectors(
+        self, users: list[dict[str, Any] | None], kept: list[int], task: str, half: str | None
+    ) -> dict[str, torch.Tensor]:
+        """The history tensors of a batch."""
+        from ...model.interactions import interaction_features
+        from ...vectors.histories import padded_features
+
+        names = self.processor.interaction_features
+        withheld = task in self.processor.metadata_only_tasks
+        vectors = self.histories.batch([user["row"] if user else None for user in users], [withheld] * len(users), kept)
+        if half:  # an item without CF is one that the model knows; without content there is no direction to take
+            vectors["history_content" if half == "cf" else "history_cf"].zero_()
+        if names:
+            shown = [
+                interaction_features(user["purchase_history"][len(user["purchase_history"]) - n :], names, withheld)
+                if user and n
+                else []
+                for user, n in zip(users, kept, strict=True)
+            ]
+            vectors["history_features"] = padded_features(shown, vectors["history_mask"], len(names))
+        return vectors
+
+
+def decoding(config: EvaluationConfig) -> dict[str, Any]:
+    """What `generate` is told, apart from the length.
+
+    A language model's own generation settings hold a temperature and its like, so each is named where it counts.
+    """
+    if config.temperature:
+        return {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
+    if config.num_beams > 1:
+        return {"do_sample": False, "num_beams": config.num_beams}
+    return {"do_sample": False, "num_beams": 1}
+
+
+def described(config: EvaluationConfig) -> dict[str, Any]:
+    """The decoding as `results.json` tells it."""
+    told: dict[str, Any] = {"method": "greedy"}
+    if config.temperature:
+        told = {"method": "sampling", "temperature": config.temperature, "top_p": config.top_p}
+    elif config.num_beams > 1:
+        told = {"method": "beams", "num_beams": config.num_beams}
+    return told | {"max_new_tokens": config.max_new_tokens}

@@ -1,0 +1,34 @@
+"""Draw the available outputs of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import RunError, missing_extra
+from .settings import FiguresConfig
+
+
+def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, Any]:
+    """Draw every figure that the run has the data for into `out`.
+
+    Raises:
+        RunError: the run holds nothing to draw yet.
+    """
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise missing_extra("matplotlib", "eval") from None
+    from . import attribution as reading
+    from . import data, ratings, results
+    from .style import STYLE
+
+    drawn = 0
+    with mpl.rc_context({**STYLE, "figure.dpi": config.dpi}):
+        for topic in (data, ratings, results, reading):
+            for name, figure in topic.draw(run):
+                figure.savefig(out / f"{name}.png", bbox_inches="tight")
+                drawn += 1
+    if not drawn:
+        raise RunError(f"There is nothing to draw in {run} yet. Run first: regen run {run}")
+    return {"figures": drawn}

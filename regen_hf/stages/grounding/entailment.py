@@ -1,0 +1,145 @@
+"""Claims that the rules cannot check, put to a model: does the record entail them?
+
+An NLI cross-encoder reads one purchase (or the whole narrative) at a time, and the surest counts: it cannot add up or
+compare purchases. A language model reads the whole history at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ... import llm, prompts
+from ...errors import ConfigError, missing_extra
+from ...model.interactions import interaction_text
+from .vocabulary import stems
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from .settings import GroundingConfig
+
+PREMISES = 6
+"""Purchases that a cross-encoder reads for a claim: those that share most words with it, the latest of equals."""
+VERDICTS = ("supported", "contradicted", "not told")
+
+
+@dataclass(frozen=True)
+class Question:
+    """Claims of one text, and the record that they are held against."""
+
+    reviewer_id: str
+    about: str
+    """Task and model, for the failures."""
+    claims: tuple[str, ...]
+    history: Sequence[dict[str, Any]] | None
+    """The purchases, oldest first; None where `text` is the record."""
+    text: str = ""
+
+
+class CrossEncoderNLI:
+    """A sentence-transformers cross-encoder for natural language inference.
+
+    Args:
+        name: Name on the Hub, or folder.
+
+    Raises:
+        ConfigError: it cannot be loaded, or has no label for entailment.
+    """
+
+    def __init__(self, name: str) -> None:
+        try:
+            from sentence_transformers import CrossEncoder
+        except ImportError:
+            raise missing_extra("sentence-transformers", "train") from None
+        try:
+            self.model = CrossEncoder(name, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"The NLI model {name!r} could not be loaded: {error} Give the name or the folder of a "
+                "cross-encoder for natural language inference, such as cross-encoder/nli-deberta-v3-base."
+            ) from error
+        labels = {int(index): label.lower() for index, label in self.model.model.config.id2label.items()}
+        entails = [index for index, label in labels.items() if label.startswith("entail")]
+        if len(entails) != 1:
+            raise ConfigError(
+                f"The model {name!r} has the labels {sorted(labels.values())}, expected one of them to be "
+                "'entailment'. Give a cross-encoder for natural language inference, such as "
+                "cross-encoder/nli-deberta-v3-base."
+            )
+        self.entails = entails[0]
+
+    def __call__(self, question: Question, threshold: float) -> list[bool]:
+        """Whether each claim is entailed with at least the probability `threshold`."""
+        pairs, owners = [], []
+        for number, claim in enumerate(question.claims):
+            for premise in _premises(question, claim):
+                pairs.append((premise, claim))
+                owners.append(number)
+        best = [0.0] * len(question.claims)
+        if pairs:
+            scores = self.model.predict(pairs, apply_softmax=True, show_progress_bar=False)
+            for owner, score in zip(owners, scores, strict=True):
+                best[owner] = max(best[owner], float(score[self.entails]))
+        return [score >= threshold for score in best]
+
+
+def _premises(question: Question, claim: str) -> list[str]:
+    if question.history is None:
+        return [question.text] if question.text.strip() else []
+    words = set(stems(claim))
+    texts = [interaction_text(purchase["item"] or {}, purchase["review"]) for purchase in question.history]
+    order = sorted(range(len(texts)), key=lambda place: (len(words & set(stems(texts[place]))), place), reverse=True)
+    return [texts[place] for place in order[:PREMISES]]
+
+
+@functools.cache
+def answer_of(number: int) -> type[BaseModel]:
+    """The answer to `prompts/grounding.jinja` about so many claims."""
+    from pydantic import ConfigDict, create_model
+
+    fields: dict[str, Any] = {f"claim_{place}": (Literal[VERDICTS], ...) for place in range(1, number + 1)}
+    answer: type[BaseModel] = create_model("claims_checked", __config__=ConfigDict(extra="forbid"), **fields)
+    return answer
+
+
+def request(question: Question, config: GroundingConfig) -> llm.Request:
+    """What a language model is asked about the claims of one narrative."""
+    claims = prompts.fence(
+        "\n".join(f"{place}. {' '.join(claim.split())}" for place, claim in enumerate(question.claims, 1))
+    )
+    if question.history is None:
+        what, record = "what another text says about this customer", prompts.fence(question.text)
+    else:
+        fixed = prompts.tokens([prompts.system("grounding"), {"role": "user", "content": claims["data"]}]) + 500
+        shown, _ = prompts.fit(question.history, prompts.room(config, fixed, "claims"))
+        what, record = "everything the customer bought, the oldest first", prompts.fence(prompts.history_lines(shown))
+    messages = (
+        prompts.system("grounding"),
+        prompts.user("grounding", what=what, record=record, claims=claims, number=len(question.claims)),
+    )
+    return llm.Request.of(config, messages, answer_of(len(question.claims)))
+
+
+class Asked:
+    """Verdicts of a language model, from a store of replies; what failed is told in the file `failures`."""
+
+    def __init__(self, store: llm.Store, failures: Path, config: GroundingConfig) -> None:
+        self.store, self.failures, self.config = store, failures, config
+        self.failed = 0
+
+    def __call__(self, question: Question) -> list[bool | None]:
+        """Whether each claim is supported; None where the request failed."""
+        answer = llm.read(request(question, self.config), self.store)
+        if isinstance(answer, llm.Request | llm.Failure):
+            self.failed += 1
+            row = {"reviewer_id": question.reviewer_id, "request": question.about}
+            with self.failures.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row | (vars(answer) if isinstance(answer, llm.Failure) else {})) + "\n")
+            return [None] * len(question.claims)
+        verdicts = answer.model_dump()
+        return [verdicts[f"claim_{place}"] == "supported" for place in range(1, len(question.claims) + 1)]

@@ -1,0 +1,34 @@
+"""Settings of the grounding stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...config import at_least
+from ...llm.settings import LLMConfig
+
+PACKAGES = ("numpy", "openai", "outlines", "sentence-transformers", "torch", "transformers")
+"""Libraries whose versions the output depends on."""
+
+
+@dataclass(frozen=True)
+class GroundingConfig(LLMConfig):
+    """Settings of `regen grounding RUN`."""
+
+    temperature: float = 0.0
+    """Sampling temperature of a language model, 0 to 2."""
+    nli: str | None = field(default=None, metadata={"reads": "model"})
+    """A cross-encoder of sentence-transformers for natural language inference, by name or folder: it judges the claims
+    that the rules cannot check. None without it."""
+    nli_threshold: float = 0.5
+    """Probability of entailment from which on a claim counts as supported (nli)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "nli_threshold")
+        if self.nli_threshold > 1:
+            raise ValueError(f"nli_threshold was given {self.nli_threshold}, expected a probability, at most 1")
+        if self.nli is not None and self.backend != "reference":
+            raise ValueError(
+                "nli and a backend are both given; choose one of them to judge what the rules cannot check"
+            )

@@ -1,0 +1,33 @@
+"""Settings of the narratives stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...llm.settings import LLMConfig
+
+PACKAGES = ("openai", "outlines", "transformers")
+"""Libraries whose versions the output depends on."""
+
+
+@dataclass(frozen=True)
+class NarrativesConfig(LLMConfig):
+    """Who writes the narratives, and how."""
+
+    language: str = "en"
+    """Language of the narratives, as ISO 639-1 (en, de, ja, …)."""
+    examples: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
+    """JSON files of few-shot examples, as paths or globs: one or a list of them in each, shaped as a row of a dataset.
+    Those of this package if not given."""
+    zero_shot: bool = False
+    """Ask without examples, for a model with a small window."""
+    fix: int = 0
+    """How often a model is asked again whose answer fails a check, such as the profile's length, with the check named.
+    A dry run cannot know of these requests; a budget holds them too."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.language) != 2 or not self.language.islower():
+            raise ValueError(f"language is {self.language!r}, expected two small letters of ISO 639-1, such as en")
+        if self.fix < 0:
+            raise ValueError(f"fix is {self.fix}, expected 0 or more times")

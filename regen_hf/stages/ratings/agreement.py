@@ -1,0 +1,159 @@
+"""How far the votes of an ensemble agree, and how many of them a score needs: for `agreement.json`.
+
+For each attribute of each stage:
+
+- `alpha`: Krippendorff's alpha, ordinal: 1 = all votes on a text agree, 0 = no better than chance
+- `majority`: share of the scores that more than half of the votes hold; the others are means
+- `flip_rate`: how likely two votes on the same text are to differ: what asking once more would change
+- `settling`: for 1, 2, … votes, the share of users whose score is `same` as with all votes, and the mean `difference`
+  in points. Vote number n is the same whether more follow or not, so these are the scores that fewer votes would have
+  bought
+- `votes_needed`: the least number of votes from which on 90 % and 95 % of the scores are those of all votes
+- `scores`: how many users have the score 1, 2, … 7
+
+A number that one vote, or votes without any difference, cannot tell is null.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from ...metrics.agreement import POINTS, alpha
+from ...schema import RATED
+from . import aggregation
+
+
+class Agreement:
+    """Takes the votes and scores of user after user; memory grows with the kinds of disagreement, not with users."""
+
+    def __init__(self, votes: int) -> None:
+        self.votes = votes
+        self.users = 0
+        self.tallies = {
+            (stage, attribute): Tally(votes)
+            for stage, attributes in RATED.items()
+            for attribute in attributes
+            if attribute != "confidence"
+        }
+        self.scores = {
+            (stage, attribute): [0] * POINTS for stage, attributes in RATED.items() for attribute in attributes
+        }
+        self.richness_by_confidence = [[0] * POINTS for _ in range(POINTS)]
+
+    def add(self, metadata: dict[str, dict[str, int | None]], rows: Sequence[dict[str, Any]]) -> None:
+        """Count one user: `metadata` as in schema.RATINGS, and the rows of VOTES that it came from, in order."""
+        self.users += 1
+        by_attribute: dict[tuple[str, str], list[int | None]] = {}
+        for row in rows:
+            by_attribute.setdefault((row["stage"], row["attribute"]), []).append(row["score"])
+        for place, votes in by_attribute.items():
+            self.tallies[place].add(votes)
+        for (stage, attribute), counts in self.scores.items():
+            score = metadata[stage][attribute]
+            if score is not None:
+                counts[score - 1] += 1
+        richness, confidence = metadata["example"]["richness"], metadata["example"]["confidence"]
+        if richness is not None and confidence is not None:
+            self.richness_by_confidence[richness - 1][confidence - 1] += 1
+
+    def report(self, raters: Sequence[str]) -> dict[str, Any]:
+        """The content of `agreement.json`."""
+        return {
+            "raters": list(raters),
+            "votes": self.votes,
+            "users": self.users,
+            "stages": {
+                stage: {
+                    attribute: {
+                        "scores": self.scores[stage, attribute],
+                        **(self.tallies[stage, attribute].report() if attribute != "confidence" else {}),
+                    }
+                    for attribute in attributes
+                }
+                for stage, attributes in RATED.items()
+            },
+            "richness_by_confidence": self.richness_by_confidence,
+        }
+
+
+class Tally:
+    """The votes on one attribute."""
+
+    def __init__(self, votes: int) -> None:
+        self.patterns: Counter[tuple[int, ...]] = Counter()
+        self.same = [0] * votes
+        self.difference = [0] * votes
+        self.scored = [0] * votes
+
+    def add(self, votes: Sequence[int | None]) -> None:
+        """Count the votes on one text, in the order in which they were cast; None is a failed vote."""
+        final = aggregation.score(votes)
+        if final is None:
+            return
+        cast = Counter(votes)
+        self.patterns[tuple(cast[point] for point in range(1, POINTS + 1))] += 1
+        for number in range(len(votes)):
+            early = aggregation.score(votes[: number + 1])
+            if early is not None:
+                self.scored[number] += 1
+                self.same[number] += early == final
+                self.difference[number] += abs(early - final)
+
+    def report(self) -> dict[str, Any]:
+        """The figures told at the top of this module, without `scores`."""
+        users = self.patterns.total()
+        several = {pattern: count for pattern, count in self.patterns.items() if sum(pattern) > 1}
+        settling = [
+            {"votes": number, "same": same / users, "difference": difference / scored}
+            for number, (same, difference, scored) in enumerate(
+                zip(self.same, self.difference, self.scored, strict=True), 1
+            )
+            if scored and len(self.same) > 1
+        ]
+        total = sum(several.values())
+        return {
+            "users": users,
+            "alpha": alpha(several),
+            "majority": (
+                sum(count for pattern, count in several.items() if 2 * max(pattern) > sum(pattern)) / total
+                if total
+                else None
+            ),
+            "flip_rate": (
+                sum(count * flip_rate(pattern) for pattern, count in several.items()) / total if total else None
+            ),
+            "settling": settling,
+            "votes_needed": {f"{share:.0%}": votes_needed(settling, share) for share in (0.9, 0.95)},
+        }
+
+
+def flip_rate(pattern: Sequence[int]) -> float:
+    """How likely two of these votes are to differ.
+
+    Args:
+        pattern: The number of votes for each point of the scale, two or more together.
+
+    >>> flip_rate([0, 0, 0, 2, 0, 0, 0]), flip_rate([1, 1, 0, 0, 0, 0, 0]), flip_rate([3, 1, 0, 0, 0, 0, 0])
+    (0.0, 1.0, 0.5)
+    """
+    votes = sum(pattern)
+    return 1 - sum(count * (count - 1) for count in pattern) / (votes * (votes - 1))
+
+
+def votes_needed(settling: Sequence[dict[str, Any]], share: float) -> int | None:
+    """The least number of votes from which on at least `share` of the scores are those of all votes.
+
+    >>> curve = [{"votes": 1, "same": 0.6}, {"votes": 2, "same": 0.91}, {"votes": 3, "same": 0.8}]
+    >>> votes_needed([*curve, {"votes": 4, "same": 0.95}, {"votes": 5, "same": 1.0}], 0.9)
+    4
+    >>> votes_needed([], 0.9) is None
+    True
+    """
+    needed = None
+    for point in reversed(settling):
+        if point["same"] < share:
+            break
+        needed = point["votes"]
+    return needed

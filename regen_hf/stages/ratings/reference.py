@@ -1,0 +1,131 @@
+"""A rater of fixed rules: no LLM, for tests and for a first look. It measures words, and judges nothing.
+
+Each attribute of table 3 has a measure from 0 to 1 over the content words of a narrative and of the history, cut into
+seven equal steps. Vote 0 is that score. Each further vote shifts the measure by up to `JITTER` either way, by a
+checksum of seed, user, attribute and vote, so that several votes differ where a measure lies close to a step.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from ...prompts.filler import FILLER
+from ...schema import RATED
+
+JITTER = 0.1
+
+
+WORD = re.compile(r"[a-z0-9][a-z0-9'.-]*[a-z0-9]")
+
+
+def rate(
+    reviewer_id: str, history: Sequence[dict[str, Any]], narratives: dict[str, Any], vote: int = 0, seed: int = 0
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """One vote on one user: (score, confidence), each 1..7, by stage and attribute.
+
+    A stage whose narratives are all missing is left out, and so is every stage of an empty history.
+    """
+    if not history:
+        return {}
+    items = [_item_words(purchase["item"] or {}) for purchase in history]
+    reviews = [_review_words(purchase["review"] or {}) for purchase in history]
+    review_length = sum(len(_review_text(purchase["review"] or {}).split()) for purchase in history)
+    measures = {"example": {"richness": richness(len(history), review_length)}}
+    for stage, text in texts(narratives).items():
+        if text:
+            measures[stage] = {
+                attribute: measure
+                for attribute, measure in narrative_measures(text, items, reviews).items()
+                if attribute in RATED[stage]
+            }
+
+    def point(measure: float, *key: str) -> int:
+        if vote:
+            checksum = zlib.crc32("\t".join([str(seed), reviewer_id, str(vote), *key]).encode())
+            measure += JITTER * (2 * checksum / 0xFFFFFFFF - 1)
+        return 1 + min(6, max(0, int(7 * measure)))
+
+    # More evidence, surer scores; sure of none without any review.
+    sure = (1 + measures["example"]["richness"]) / 2 if review_length else 0.2
+    return {
+        stage: {
+            attribute: (point(measure, stage, attribute), point(sure, stage, attribute, "confidence"))
+            for attribute, measure in attributes.items()
+        }
+        for stage, attributes in measures.items()
+    }
+
+
+def texts(narratives: dict[str, Any]) -> dict[str, str]:
+    """What each stage rates, as one text: reason with explanation, the three texts about the user, the endorsement."""
+    last, user = narratives["last_purchase"] or {}, narratives["user"] or {}
+    parts = {
+        "last_purchase": (last.get("reason"), last.get("explanation")),
+        "user": (user.get("profile"), user.get("brief_summary"), user.get("long_summary")),
+        "endorsement": (last.get("endorsement"),),
+    }
+    return {stage: " ".join(text for text in group if text) for stage, group in parts.items()}
+
+
+def richness(purchases: int, review_length: int) -> float:
+    """How much there is to understand the user from: half for 20 purchases, half for 1,000 words of reviews.
+
+    >>> richness(20, 1000), richness(5, 0)
+    (1.0, 0.125)
+    """
+    return (min(1.0, purchases / 20) + min(1.0, review_length / 1000)) / 2
+
+
+def narrative_measures(
+    text: str, items: Sequence[frozenset[str]], reviews: Sequence[frozenset[str]]
+) -> dict[str, float]:
+    """The measures of a narrative against the content words of each item and each review, oldest first.
+
+    - veracity: share of its words that the history holds anywhere
+    - grounding: share of its sentences of which the history holds at least half of the words
+    - personalization: share of its known words that come from a review or from an earlier purchase, not from the last
+      product's own text alone
+    - foresight: words that only the last review holds, a quarter of all words making the full score; high means more
+      information from after the purchase
+    - clarity: long enough to be specific (20 words), in sentences short enough to follow (25 words)
+    """
+    own = frozenset().union(*reviews, *items[:-1])
+    known = own | items[-1]
+    before = frozenset().union(*items, *reviews[:-1])
+    words = content(text)
+    found = words & known
+    sentences = [sentence for sentence in re.split(r"(?<=[.!?])\s+", text) if content(sentence)]
+    grounded = sum(2 * len(content(sentence) & known) >= len(content(sentence)) for sentence in sentences)
+    length = len(text.split())
+    return {
+        "veracity": len(found) / len(words) if words else 0.0,
+        "grounding": grounded / len(sentences) if sentences else 0.0,
+        "personalization": len(found & own) / len(found) if found else 0.0,
+        "foresight": min(1.0, 4 * len(words & (reviews[-1] - before)) / len(words)) if words else 0.0,
+        "clarity": min(1.0, length / 20) * min(1.0, 25 * max(1, len(sentences)) / max(1, length)),
+    }
+
+
+def content(text: str) -> frozenset[str]:
+    """The words of a text that claim something.
+
+    >>> sorted(content("The customer bought a red pen for $4.50."))
+    ['4.50', 'pen', 'red']
+    """
+    return frozenset(word for word in WORD.findall(text.lower()) if len(word) > 2 and word not in FILLER)
+
+
+def _item_words(item: dict[str, Any]) -> frozenset[str]:
+    price = f"{item['price']:.2f}" if item.get("price") else ""
+    return content(" ".join(filter(None, (item.get("title"), item.get("category"), item.get("description"), price))))
+
+
+def _review_text(review: dict[str, Any]) -> str:
+    return f"{review.get('summary') or ''} {review.get('text') or ''}"
+
+
+def _review_words(review: dict[str, Any]) -> frozenset[str]:
+    return content(_review_text(review))

@@ -1,0 +1,38 @@
+"""Settings of the release stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ...engines import memory_bytes
+from ...errors import ConfigError
+from ...schema import MAX_HISTORY
+
+PACKAGES = ("duckdb",)
+"""Libraries whose versions the output depends on."""
+
+
+@dataclass(frozen=True)
+class ReleaseConfig:
+    """Where the release is, and how its users are split."""
+
+    from_release: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
+    """Files of the official release: paths or globs of JSON lines, plain, gzip or zstd."""
+    max_history: int = MAX_HISTORY
+    """Purchases kept per user, the latest ones."""
+    validation: float = 0.1
+    """Share of the users in the validation split."""
+    test: float = 0.1
+    """Share of the users in the test split."""
+    memory: str = field(default="2GB", metadata={"affects_output": False})
+    """Memory to stay under, such as 2GB; the result is the same with any."""
+
+    def __post_init__(self) -> None:
+        if self.max_history < 1:
+            raise ConfigError(f"max_history is {self.max_history}, expected at least 1.")
+        if min(self.validation, self.test) < 0 or self.validation + self.test >= 1:
+            raise ConfigError(
+                f"validation is {self.validation} and test is {self.test}, expected shares of the users that add up to "
+                "below 1."
+            )
+        memory_bytes(self.memory)

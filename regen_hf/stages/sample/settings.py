@@ -1,0 +1,31 @@
+"""Settings of the sample stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .world import CIRCLES, MIN_PURCHASES
+
+PACKAGES = ("numpy",)
+"""Libraries whose versions the output depends on."""
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How large the sample world is."""
+
+    shoppers: int = 6000
+    """Simulated shoppers, each with 5 to 20 purchases (about 8.5 on average)."""
+    items: int = 800
+    """Items on sale; with far fewer shoppers than 7 an item, co-purchases say little."""
+    seed: int = 0
+    """Another seed draws another world."""
+
+    def __post_init__(self) -> None:
+        if self.shoppers < 1:
+            raise ValueError(f"shoppers is {self.shoppers}, expected at least 1: raise it.")
+        least = MIN_PURCHASES * len(CIRCLES)
+        if self.items < least:
+            raise ValueError(
+                f"items is {self.items}, expected at least {least}, so that a basket can be filled: raise it."
+            )

@@ -1,0 +1,1 @@
+"""Training: six tasks, one fused model, with TRL's SFTTrainer (section 5.1)."""

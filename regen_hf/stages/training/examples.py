@@ -1,0 +1,111 @@
+"""Examples of the training: a prompt with a history, and the narrative that follows it."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Features, List, Value
+
+from ...model.interactions import interaction_features
+from ...model.processing_regen import RegenProcessor
+from ...outputs import rows
+from ...schema import TASKS
+from ...vectors.text_history import fit_text
+
+if TYPE_CHECKING:
+    from .settings import TrainingConfig
+
+EXAMPLE = Features(
+    {
+        "input_ids": List(Value("int32")),
+        "labels": List(Value("int32")),
+        "row": Value("int64"),
+        "withheld": Value("bool"),
+        "length": Value("int32"),  # tokens, by which the trainer groups
+        "kept": Value("int32"),
+        "features": List(List(Value("float32"))),
+    }
+)
+
+
+def tokenized(
+    files: list[Path], processor: RegenProcessor, config: TrainingConfig, window: int | None, limit: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """One tokenized example per user and task: prompt masked out of the labels, completion and end token learnt.
+
+    A history that does not fit into the window beside its prompt and completion keeps its latest purchases. An example
+    that does not fit without any is left out and told. With a `limit`, the first users alone.
+    """
+    chance = random.Random(config.seed)  # noqa: S311 (no secret)
+    too_long = shortened = 0
+    for row, shown, history in users(files, config.history == "shuffled", limit):
+        purchases = len(history)
+        for name in drawn(config, chance):
+            text = TASKS[name].text(row)
+            if not text:
+                continue
+            dropped = chance.random() < config.history_dropout or config.history == "empty"
+            completion = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            completion = [*completion, processor.tokenizer.eos_token_id]
+            room = None if window is None else window - len(completion)
+            if room is not None and room < len(processor.tokenize_prompt(0, task=name)):
+                too_long += 1
+                continue
+            if config.history == "text":
+                kept, prompt = fit_text(processor, [] if dropped else history, name, room)
+            else:
+                kept, prompt = processor.fit(0 if dropped else purchases, task=name, max_length=room)
+            shortened += not dropped and kept < purchases
+            withheld = name in processor.metadata_only_tasks
+            soft = 0 if config.history == "text" else kept
+            yield {
+                "input_ids": prompt + completion,
+                "labels": [-100] * len(prompt) + completion,
+                "row": shown if soft else -1,
+                "length": len(prompt) + len(completion),
+                "withheld": withheld,
+                "kept": soft,
+                "features": interaction_features(history[purchases - soft :], config.interaction_features, withheld),
+            }
+    if shortened:
+        logging.getLogger(__name__).warning(
+            "%d examples keep only the latest purchases of their history, as many as fit into %s tokens.",
+            shortened,
+            window,
+        )
+    if too_long:
+        logging.getLogger(__name__).warning(
+            "%d examples are longer than the model's window of %s tokens and were left out.", too_long, window
+        )
+
+
+def users(
+    files: list[Path], shuffled: bool, limit: int | None = None
+) -> Iterator[tuple[dict[str, Any], int, list[dict[str, Any]]]]:
+    """Each user's row with the number and the history of the user to show: the same one, or where `shuffled` the next.
+
+    Users lie in the order of a hash, so the next one is like any other.
+    """
+    first = before = None
+    for number, row in enumerate(rows(files, limit=limit)):
+        if not shuffled:
+            yield row, number, row["purchase_history"]
+        elif before is not None:
+            yield before, number, row["purchase_history"]
+        first, before = first or row, row
+    if shuffled and first is not None and before is not None:
+        yield before, 0, first["purchase_history"]
+
+
+def drawn(config: TrainingConfig, chance: random.Random) -> Iterator[str]:
+    """The tasks of one user's examples, each as often as its weight says; a fraction is a chance."""
+    for name in config.tasks:
+        weight = config.task_weights.get(name, 1.0)
+        times = int(weight)
+        if weight > times:  # else nothing is drawn, and the order of all other draws stays
+            times += chance.random() < weight - times
+        yield from [name] * times

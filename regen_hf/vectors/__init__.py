@@ -1,0 +1,1 @@
+"""Vectors of items and purchases, and the batches built from them."""

@@ -1,0 +1,25 @@
+"""The encoder behind content vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..errors import ConfigError, missing_extra
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+def load_encoder(name: str) -> SentenceTransformer:
+    """The sentence-transformers model `name`, a Hub name or a path."""
+    try:
+        from ..model.loading import load_encoder as load
+
+        return load(name)
+    except ImportError:
+        raise missing_extra("sentence-transformers", "train") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"The encoder {name!r} could not be loaded: {error} Give the name or the path of a sentence-transformers "
+            "model, or none for a small one trained offline."
+        ) from error

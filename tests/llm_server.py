@@ -16,7 +16,8 @@ import sys
 import threading
 import time
 import urllib.request
-from pathlib import Path
+
+from tests.paths import ROOT
 
 RESET = "reset"
 """A fault: the connection breaks without an answer."""
@@ -217,7 +218,7 @@ class Process:
             [sys.executable, "-m", "tests.llm_server", *self.arguments],
             stdout=subprocess.PIPE,
             text=True,
-            cwd=Path(__file__).parents[1],
+            cwd=ROOT,
         )
         self.url = self.process.stdout.readline().strip()
         return self

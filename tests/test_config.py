@@ -16,7 +16,7 @@ def test_every_setting_of_every_stage_has_a_help_text():
 
 def test_defaults_are_accepted_by_their_own_checks():
     config = run.make_config({})
-    assert set(config) == {stage.section for stage in (*run.STAGES.values(), *run.EXTRAS.values())}
+    assert set(config) == {stage.section for stage in run.STAGES.values()}
 
 
 @pytest.mark.parametrize(

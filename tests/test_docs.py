@@ -23,10 +23,10 @@ from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.run.stages import make_config
 from regen_hf.schema import TASKS
+from tests.llm_server import Server as LLMServer
+from tests.paths import ROOT
 
-from .llm_server import Server as LLMServer
-
-PAGES = Path(__file__).parents[1] / "docs"
+PAGES = ROOT / "docs"
 
 
 def code(page):

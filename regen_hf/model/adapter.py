@@ -47,7 +47,7 @@ class RegenAdapter(nn.Module):
             2 * len(self.features),
         )
         if self.reads_content:
-            # Whitening, measured before the training: see `regen_hf.training.whitening`.
+            # Whitening, measured before the training: see `regen_hf.stages.training.whitening`.
             self.register_buffer("content_mean", torch.zeros(config.content_dim))
             self.register_buffer("content_matrix", torch.eye(config.content_dim))
         hidden = config.adapter_hidden_size or width

@@ -81,7 +81,7 @@ def sections(run: Path) -> list[Section]:
             ("scores", "Scores", evaluation),
             ("comparison", "Against other runs", comparison),
             *((name, title, _extra(name, about)) for name, (title, about) in EXTRAS.items()),
-            ("reading", "Reading the model", reading),
+            ("attribution", "Attribution", attribution),
         )
     ]
 
@@ -244,9 +244,9 @@ def comparison(run: Path) -> Blocks:
                     yield Text(line.removeprefix("- "))
 
 
-def reading(run: Path) -> Blocks:
+def attribution(run: Path) -> Blocks:
     """What soft tokens are made of, where they lie, and which purchases made the model say so."""
-    told = _results(run, "reading")
+    told = _results(run, "attribution")
     if told is None:
         return
     near = told["separation"]

@@ -31,7 +31,7 @@ PART = 1024
 
 
 def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[str, Any]:
-    """Write and score narratives; see `regen_hf.evaluation.build`."""
+    """Write and score narratives; predictions, scores, results and tables go into `out`."""
     users = [
         {"row": number, **row}
         for number, row in enumerate(rows(split_files(run / "dataset", config.split), limit=config.max_users or None))

@@ -84,7 +84,7 @@ def score_file(
     if not table.num_rows:
         raise InputError(
             f"No prediction in {path} has a reference, so there is nothing to score. Fill the column reference, or "
-            "name a run whose dataset has the references: regen evaluate RUN --from FILE."
+            "name a run whose dataset has the references: regen score FILE --references RUN."
         )
     name, loaded = None, None
     if run is not None:
@@ -121,14 +121,14 @@ def read_predictions(path: Path, references: bool) -> pa.Table:
         InputError: the file is not what was expected.
     """
     if not path.is_file():
-        raise InputError(f"There is no file {path}, given as --from. Give a parquet file of predictions.")
+        raise InputError(f"There is no file {path}, given to `regen score`. Give a parquet file of predictions.")
     try:
         table = pq.read_table(path)
     except (OSError, ValueError) as error:  # pyarrow's errors are of these kinds
         raise InputError(f"{path} is not readable as parquet: {error}. Give a parquet file of predictions.") from None
     lacking = [name for name in (*NEEDED, *(["reference"] if references else [])) if name not in table.column_names]
     if lacking:
-        hint = " References come from a run too: regen evaluate RUN --from FILE." if "reference" in lacking else ""
+        hint = " References can come from a run: regen score FILE --references RUN." if "reference" in lacking else ""
         raise InputError(
             f"{path} lacks the columns {', '.join(lacking)}; it has {', '.join(table.column_names) or 'none'}. "
             f"Expected: {', '.join(PREDICTIONS.names)}.{hint}"

@@ -28,7 +28,7 @@ ROWS = 25
 
 def draw(run: Path) -> Iterator[tuple[str, Any]]:
     """The figures of this topic that the run has the data for, by name."""
-    folder = run / "reading"
+    folder = run / "attribution"
     if not (folder / "results.json").exists():
         return
     told = json.loads((folder / "results.json").read_text(encoding="utf-8"))

@@ -19,13 +19,12 @@ def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, 
         import matplotlib as mpl
     except ImportError:
         raise missing_extra("matplotlib", "eval") from None
-    from . import attribution as reading
-    from . import data, ratings, results
+    from . import attribution, data, ratings, results
     from .style import STYLE
 
     drawn = 0
     with mpl.rc_context({**STYLE, "figure.dpi": config.dpi}):
-        for topic in (data, ratings, results, reading):
+        for topic in (data, ratings, results, attribution):
             for name, figure in topic.draw(run):
                 figure.savefig(out / f"{name}.png", bbox_inches="tight")
                 drawn += 1

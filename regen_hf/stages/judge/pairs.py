@@ -46,7 +46,7 @@ def read_pairs(run: Path, config: JudgeConfig) -> list[Pair]:
             "openai-batch or transformers, and --model."
         )
     if config.other is None:
-        raise ConfigError("There is nothing to compare with. Give --judge OTHER_RUN.")
+        raise ConfigError("There is nothing to compare with. Give --against OTHER.")
     ours = _texts(run / "evaluation" / "predictions.parquet", config.model_of_run)
     theirs = _texts(Path(config.other), config.model_of_other)
     asked = [(user, task) for user, task in ours if task in config.tasks and (user, task) in theirs]

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str, Any]:
-    """Train the model of `config`; see `regen_hf.training.build`."""
+    """Train on the train split and write a model repository into `out`; checkpoints are kept in `work`."""
     set_seed(config.seed)
     processor, causal_lm = make_parts(run, config)
     embeddings = run / "embeddings"

@@ -1,0 +1,637 @@
+"""Asking a model while the server misbehaves: each answer is stored once, or its failure has a name."""
+
+import asyncio
+import email.utils
+import gc
+import json
+import threading
+import time
+import weakref
+
+import pytest
+
+from regen_hf import llm
+from regen_hf.cli import main
+from regen_hf.errors import ConfigError, InputError, RunError
+from regen_hf.llm import pace
+from regen_hf.llm.pace import Pace
+from tests.llm.test_llm import Colour, answers, ask, request, requests, settings
+from tests.llm_server import DRIP, HANG, RESET, Server, answer_to, completion, error, schema_in
+
+COUNT = 8
+GOOD = Colour(colour="Some words.")
+
+
+@pytest.fixture
+def store(tmp_path):
+    with llm.Store(tmp_path / "requests.sqlite") as store:
+        yield store
+
+
+@pytest.fixture(autouse=True)
+def _quick_tries(monkeypatch):
+    monkeypatch.setattr(pace, "FIRST_WAIT", 0.01)
+
+
+def good(body):
+    return completion(json.dumps(answer_to(schema_in(body))))
+
+
+def in_a_second():
+    return email.utils.formatdate(time.time() + 1, usegmt=True)
+
+
+def half(text):
+    data = json.dumps(completion(text)).encode()
+    return 200, {"content-length": str(len(data))}, data[: len(data) // 2]
+
+
+TEMPORARY = {
+    "429, retry-after in milliseconds": lambda: error(429, **{"retry-after-ms": "20"}),
+    "429, retry-after in seconds": lambda: (429, {"retry-after": "0.05"}, {"error": {"message": "slower"}}),
+    "429, retry-after as a date": lambda: (429, {"retry-after": in_a_second()}, {"error": {"message": "slower"}}),
+    "429, retry-after makes no sense": lambda: (429, {"retry-after": "soon"}, {"error": {"message": "slower"}}),
+    "429 without retry-after": lambda: (429, {}, {"error": {"message": "slower"}}),
+    "408": lambda: error(408),
+    "409": lambda: error(409),
+    "500": lambda: error(500),
+    "502 with a page": lambda: (502, {"content-type": "text/html"}, "<html>Bad gateway</html>"),
+    "503 with retry-after": lambda: error(503, **{"retry-after-ms": "20"}),
+    "503 without": lambda: (503, {}, {"error": {"message": "loading"}}),
+    "529": lambda: error(529),
+    "timeout": lambda: HANG,
+    "slow drip": lambda: DRIP,
+    "connection reset": lambda: RESET,
+    "half a body": lambda: half('{"colour": "red"}'),
+    "half a JSON": lambda: (200, {}, '{"id": "c", "choices": [{"ind'),
+    "an empty body": lambda: (200, {}, ""),
+    "wrong content type": lambda: (200, {"content-type": "text/html"}, "<html>hello</html>"),
+    "an error with status 200": lambda: (200, {}, {"error": {"message": "upstream failed", "code": 502}}),
+    "another JSON": lambda: (200, {}, [1, 2]),
+    "choices of another type": lambda: (200, {}, {"choices": "none"}),
+    "a message of another type": lambda: (200, {}, {"choices": [{"message": "text"}]}),
+    "a JSON too deep": lambda: (200, {}, "[" * 200_000),
+    "tokens without end": lambda: (200, {}, '{"choices": [{"message": {}}], "usage": {"prompt_tokens": 1e999}}'),
+    "bytes of another encoding": lambda: (200, {"content-type": "application/json; charset=utf-16"}, "{}"),
+    "bytes that do not unpack": lambda: (200, {"content-encoding": "gzip"}, "{}"),
+}
+BAD_ANSWERS = {
+    "schema-breaking": '{"color": "red"}',
+    "wrong type": '{"colour": 3}',
+    "prose": "I would rather not.",
+    "cut off": '{"colour": "re',
+    "empty": "",
+    "null": None,
+}
+
+
+@pytest.mark.parametrize("fault", TEMPORARY.values(), ids=TEMPORARY)
+def test_a_fault_that_passes_is_tried_again_and_every_answer_is_stored_once(store, fault):
+    broken = fault()
+    asked = requests(COUNT)
+    with Server(lambda number, body: broken if number in (1, 3) else None) as fake:
+        ask(asked, fake, store, concurrency=2, timeout=0.5 if broken in (HANG, DRIP) else 20)
+    assert answers(asked, store) == [GOOD] * COUNT
+    assert store.totals()["replies"] == COUNT
+    assert len(fake.bodies) == COUNT + 2
+    assert len({body["messages"][0]["content"] for body in fake.bodies}) == COUNT
+
+
+@pytest.mark.parametrize("fault", TEMPORARY.values(), ids=TEMPORARY)
+def test_a_fault_of_one_request_alone_is_recorded_and_stops_nothing(store, fault):
+    broken = fault() if fault is not TEMPORARY["429, retry-after as a date"] else error(429)
+    asked = requests(COUNT)
+
+    def poisoned(number, body):
+        return broken if body["messages"][0]["content"] == "question 3" else None
+
+    with Server(poisoned) as fake:
+        ask(asked, fake, store, concurrency=1, retries=1, timeout=0.3 if broken in (HANG, DRIP) else 20)
+    outcomes = answers(asked, store)
+    failed = outcomes.pop(3)
+    assert outcomes == [GOOD] * (COUNT - 1)
+    assert isinstance(failed, llm.Failure)
+    assert failed.reason.startswith("the server did not answer: ")
+    assert len(failed.reason) > 30
+    assert store.totals()["replies"] == COUNT - 1
+    assert len(fake.bodies) == COUNT + 1  # the poisoned one twice
+    with Server() as mended:
+        ask(asked, mended, store)
+    assert answers(asked, store) == [GOOD] * COUNT
+    assert len(mended.bodies) == 1
+
+
+@pytest.mark.parametrize("text", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
+def test_a_bad_answer_is_mended_once_or_recorded_with_its_text(store, text):
+    asked = requests(COUNT)
+
+    def fault(number, body):
+        never = body["messages"][0]["content"] == "question 5"
+        once = body["messages"][0]["content"] == "question 2" and len(body["messages"]) == 1
+        return (200, {}, completion(text)) if never or once else None
+
+    with Server(fault) as fake:
+        ask(asked, fake, store)
+        ask(asked, fake, store)
+    outcomes = answers(asked, store)
+    failed = outcomes.pop(5)
+    assert outcomes == [GOOD] * (COUNT - 1)
+    assert failed.raw == (text or "")
+    assert not failed.unanswered
+    assert len(fake.bodies) == COUNT + 2
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_request_that_the_server_rejects_is_recorded_with_its_words_and_never_sent_again(store, status):
+    asked = requests(COUNT)
+
+    def fault(number, body):
+        return error(status, "too long for the window") if body["messages"][0]["content"] == "question 3" else None
+
+    with Server(fault) as fake:
+        ask(asked, fake, store)
+        ask(asked, fake, store)
+    outcomes = answers(asked, store)
+    assert "too long for the window" in outcomes.pop(3).reason
+    assert outcomes == [GOOD] * (COUNT - 1)
+    # Sent in every form where it came before the server had shown which one it takes.
+    assert len(fake.bodies) in (COUNT, COUNT + 2)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        error(401, "Incorrect API key provided"),
+        error(402, "Payment required"),
+        error(403, "No access to this model"),
+        error(404, "The model `m` does not exist"),
+        error(400, "model m is not a valid model ID"),
+        error(429, "You exceeded your current quota", code="insufficient_quota"),
+    ],
+    ids=["401", "402", "403", "404", "unknown model as 400", "no credit"],
+)
+def test_what_no_request_can_pass_stops_at_once_with_the_servers_words(store, fault):
+    words = fault[2]["error"]["message"]
+    with Server(lambda number, body: fault) as fake, pytest.raises(ConfigError, match=words):
+        ask(requests(50), fake, store, concurrency=16)
+    # The first goes alone; an unknown model that is told as a bad request is asked in all three forms.
+    assert len(fake.bodies) == (3 if fault[0] == 400 else 1)
+    assert store.totals()["replies"] == 0
+
+
+def test_a_key_revoked_in_the_middle_stops_the_run_and_keeps_what_came(store):
+    asked = requests(60)
+    with (
+        Server(lambda number, body: error(401, "revoked") if number >= 20 else None) as fake,
+        pytest.raises(ConfigError, match="revoked"),
+    ):
+        ask(asked, fake, store, concurrency=4)
+    assert store.totals()["replies"] == 20
+    assert len(fake.bodies) <= 24
+    with Server() as mended:
+        ask(asked, mended, store)
+    assert len(mended.bodies) == 40
+    assert answers(asked, store) == [GOOD] * 60
+
+
+@pytest.mark.parametrize(
+    ("taken", "calls"), [("json_schema", 0), ("json_object", 1), (None, 2)], ids=["schema", "JSON mode", "words"]
+)
+def test_the_form_that_a_server_takes_is_found_out_once_and_remembered(tmp_path, taken, calls):
+    def fault(number, body):
+        form = body.get("response_format", {}).get("type")
+        if form in ("json_schema", "json_object") and (taken is None or (taken != form and form == "json_schema")):
+            return error(400, f"response_format {form} is not supported with this model")
+        text = json.dumps(answer_to(schema_in(body)))
+        return 200, {}, completion(text if taken else f"<think>Hm.</think> Sure:\n```json\n{text}\n```")
+
+    asked = requests(20)
+    with llm.Store(tmp_path / "a.sqlite") as store, Server(fault) as fake:
+        ask(asked[:10], fake, store)
+        assert len(fake.bodies) == 10 + calls
+        ask(asked, fake, store)
+        assert len(fake.bodies) == 20 + calls
+        assert answers(asked, store) == [GOOD] * 20
+        form = store.get(asked[0].key).form
+    assert form == (taken or "instructions")
+    last = fake.bodies[-1]
+    assert ("JSON schema" in last["messages"][-1]["content"]) == (taken != "json_schema")
+    assert [message["role"] for message in last["messages"]] == ["user"]
+
+
+def test_a_server_that_wants_max_completion_tokens_gets_it(store):
+    def fault(number, body):
+        return (
+            error(400, "Use 'max_completion_tokens' instead.", code="unsupported_parameter")
+            if "max_tokens" in body
+            else None
+        )
+
+    with Server(fault) as fake:
+        ask(requests(5), fake, store)
+    assert len(fake.bodies) == 6
+    assert fake.bodies[-1]["max_completion_tokens"] == 50
+    assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_what_a_server_refuses_beside_the_name_of_max_tokens_is_told(store):
+    """As newer models of OpenAI do that take one temperature only."""
+
+    def fault(number, body):
+        return error(400, "Use 'max_completion_tokens' instead." if "max_tokens" in body else "Only temperature 1.")
+
+    with Server(fault) as fake, pytest.raises(RunError, match=r"Only temperature 1\."):
+        ask(requests(3), fake, store)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["No such user", {"error": "No such user"}, {"detail": "No such user"}, [{"error": {"message": "No such user"}}]],
+    ids=["plain text", "string", "detail", "list"],
+)
+def test_the_words_of_a_server_are_told_in_whatever_form_they_come(store, body):
+    with Server(lambda number, _: (401, {}, body)) as fake, pytest.raises(ConfigError, match="No such user"):
+        ask(requests(3), fake, store)
+
+
+def test_a_first_request_past_the_window_is_not_taken_for_an_unknown_model(store):
+    words = "This model's window is 8 tokens ('type': 'invalid_request_error')"
+    asked = requests(4)
+    with Server(lambda _, body: error(400, words) if "question 0" in str(body) else None) as fake:
+        ask(asked, fake, store)
+    assert "window is 8" in answers(asked, store)[0].reason
+    assert answers(asked, store)[1:] == [GOOD] * 3
+
+
+def test_odd_but_usable_replies_are_used(store):
+    said = '{"colour": "red"}'
+    parts = [{"type": "thinking", "thinking": []}, {"type": "text", "text": said}]
+    odd = [
+        completion(parts),
+        completion(said, finish_reason={"why": "done"}),
+        completion(said) | {"usage": {"prompt_tokens": 10**30, "completion_tokens": -5}},
+    ]
+    asked = requests(3)
+    with Server(lambda number, body: (200, {}, odd[number])) as fake:
+        ask(asked, fake, store)
+    assert answers(asked, store) == [Colour(colour="red")] * 3
+    assert len(fake.bodies) == 3
+    assert store.totals()["prompt_tokens"] < 200
+
+
+def forbidden(name):
+    return error(422, json.dumps([{"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs"}]))
+
+
+@pytest.mark.parametrize(
+    ("taken", "calls", "refusal"),
+    [
+        ("random_seed", 1, forbidden),
+        (None, 2, forbidden),
+        (None, 2, lambda name: error(400, f"Unrecognized request argument supplied: {name}")),
+        (None, 2, lambda name: error(400, f"Unsupported parameter: '{name}' is not supported with this model.")),
+    ],
+)
+def test_a_server_that_takes_no_seed_is_asked_by_its_own_name_for_it_or_without(store, taken, calls, refusal):
+    def fault(number, body):
+        for name in ("seed", "random_seed"):
+            if name in body and name != taken:
+                return refusal(name)
+        return None
+
+    with Server(fault) as fake:
+        ask(requests(5), fake, store)
+        ask(requests(8), fake, store)
+    assert len(fake.bodies) == 8 + calls  # remembered for the second run
+    assert "seed" not in fake.bodies[-1]
+    assert fake.bodies[-1].get("random_seed") == (1 if taken else None)
+    assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
+
+
+def test_a_model_that_takes_no_temperature_but_its_own_is_asked_without_and_told(store, capsys):
+    def fault(number, body):
+        told = (
+            "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) is supported."
+        )
+        return error(400, told) if "temperature" in body else None
+
+    with Server(fault) as fake:
+        ask(requests(5), fake, store)
+        ask(requests(8), fake, store)
+    assert len(fake.bodies) == 8 + 1  # remembered for the second run
+    assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
+    assert fake.bodies[-1]["seed"] == 1
+    assert "takes no temperature: it is asked with its own, not 0.5" in capsys.readouterr().err
+
+
+def test_python_looks_for_garbage_as_before_once_all_is_asked(store):
+    before = gc.get_threshold()
+    during = []
+    stopped = pytest.raises(ConfigError)
+    with Server(lambda number, body: during.append(gc.get_threshold()) or error(401)) as fake, stopped:
+        ask(requests(2), fake, store)
+    assert gc.get_threshold() == before != during[0]
+
+
+def test_an_answer_cut_off_at_max_tokens_is_told_so(store):
+    cut = completion('{"colour": "re', finish_reason="length")
+    with Server(lambda number, body: (200, {}, cut) if number == 0 else None) as fake:
+        ask(requests(1), fake, store)
+    assert "cut off at 50 tokens" in fake.bodies[1]["messages"][-1]["content"]
+
+
+def test_retry_after_silences_all_requests(store):
+    with Server(
+        lambda number, body: (429, {"retry-after": "0.6"}, {"error": {"message": "slower"}}) if number == 10 else None,
+        delay=0.01,
+    ) as fake:
+        ask(requests(60), fake, store, concurrency=4)
+    assert store.totals()["replies"] == 60
+    gaps = [later - earlier for earlier, later in zip(fake.times, fake.times[1:], strict=False)]
+    # Those that were in flight are done; then nobody sends before the time is over.
+    assert max(gaps) > 0.55
+    assert gaps.index(max(gaps)) <= 10 + 4
+
+
+def test_a_stage_that_fails_in_the_middle_keeps_what_is_in_flight(store):
+    def failing():
+        yield from requests(12)
+        raise InputError("the histories end here")
+
+    with Server(delay=0.05) as fake, pytest.raises(InputError, match="end here"):
+        llm.ask(failing, settings(fake.url, concurrency=4), store, 20, "test")
+    assert store.totals()["replies"] == len(fake.bodies) == 12
+
+
+def test_a_stop_does_not_wait_for_a_retry_after_which_is_told(store, capsys):
+    def fault(number, body):
+        return (429, {"retry-after": "3000"}, {"error": {"message": "slower"}}) if number == 5 else late(number)
+
+    def late(number):
+        return error(401, "revoked") if number > 6 else None
+
+    started = time.monotonic()
+    with Server(fault, delay=0.05) as fake, pytest.raises(ConfigError, match="revoked"):
+        ask(requests(40), fake, store, concurrency=4)
+    assert time.monotonic() - started < 300
+    assert capsys.readouterr().err.count("asks for 3000 s of silence: Error code: 429 - slower") == 1
+
+
+def test_a_rate_limit_narrows_the_requests_in_flight_and_all_are_answered(store):
+    """A server that takes 4 at once and refuses the fifth, asked by 32: refusals do not use up tries."""
+    asked = requests(150)
+
+    def fault(number, body):
+        return error(429, "busy") if fake.in_flight > 4 else None
+
+    fake = Server(fault, delay=0.01)
+    with fake:
+        ask(asked, fake, store, concurrency=32, retries=2)
+    assert answers(asked, store) == [GOOD] * 150
+    refused = len(fake.bodies) - 150
+    assert refused < 150  # 32 workers that only waited and tried again would be refused far more often
+
+
+def test_after_a_refusal_as_many_as_before_are_in_flight_again(store):
+    seen = []
+
+    def fault(number, body):
+        seen.append(fake.in_flight)
+        return error(429, "busy") if number in (20, 21) else None
+
+    fake = Server(fault, delay=0.02)
+    with fake:
+        ask(requests(250), fake, store, concurrency=8)
+    assert min(max(seen[number : number + 8]) for number in range(22, 60)) <= 5
+    assert max(seen[-40:]) == 8
+
+
+def test_half_a_character_in_a_question_or_an_answer_stops_nothing(store):
+    asked = [
+        llm.Request.of(settings("http://x/v1"), ({"role": "user", "content": f"{n} \ud83d"},), Colour) for n in range(3)
+    ]
+    half_emoji = completion(json.dumps({"colour": "red"}) + " \ud83d")
+    with Server(lambda number, body: (200, {}, half_emoji)) as fake:
+        ask(asked, fake, store)
+    assert answers(asked, store) == [Colour(colour="red")] * 3
+    assert fake.bodies[0]["messages"][0]["content"] == "0 ?"
+
+
+def test_the_gate_halves_once_for_a_burst_and_widens_again():
+    async def play():
+        gate = Pace(16, asyncio.Event())
+        started = [await gate.enter() for _ in range(16)]
+        blocked = asyncio.ensure_future(gate.enter())
+        await asyncio.sleep(0)
+        assert not blocked.done()
+        for start in started:
+            gate.slow_down(start, None)
+        assert gate.limit == 8
+        for _ in range(8):
+            gate.leave()
+        await asyncio.sleep(0)
+        assert not blocked.done()
+        gate.leave()
+        await blocked
+        gate.slow_down(time.monotonic(), None)
+        assert gate.limit == 4
+        for _ in range(10):
+            gate.speed_up()
+        assert 5 < gate.limit < 8
+        for _ in range(10_000):
+            gate.speed_up()
+        assert gate.limit == 16
+
+    asyncio.run(play())
+
+
+def test_a_server_that_is_always_busy_is_given_up(store):
+    with Server(lambda number, body: error(429, "come back never")) as fake, pytest.raises(RunError, match="never"):
+        ask(requests(30), fake, store, concurrency=2, retries=2)
+    assert store.totals()["replies"] == 0
+    assert 8 * 3 <= len(fake.bodies) <= 8 * 3 + 2  # eight requests, each three times
+
+
+def test_a_poisoned_request_that_is_left_alone_ends_the_run_at_the_second_attempt(store):
+    """Killed before the others could show that the server works, it would otherwise never come to an end."""
+    asked = requests(3)
+    ask_all = {"concurrency": 1, "retries": 0}
+    with Server() as fake:
+        ask(asked[:2], fake, store)
+    with Server(lambda number, body: error(500, "boom")) as fake:
+        with pytest.raises(RunError, match="boom"):
+            ask(asked, fake, store, **ask_all)
+        ask(asked, fake, store, **ask_all)
+    assert answers(asked, store)[:2] == [GOOD] * 2
+    assert "boom" in answers(asked, store)[2].reason
+
+
+def test_a_second_process_on_one_store_says_so_and_sends_nothing(store):
+    with llm.Store(store.path) as other, other.alone(), Server() as fake:
+        with pytest.raises(RunError, match="Another process is asking"):
+            ask(requests(3), fake, store)
+        assert fake.bodies == []
+
+
+def test_answers_in_flight_are_kept_when_the_disk_is_full_and_nothing_is_corrupt(tmp_path):
+    asked = requests(40)
+    long = completion(json.dumps({"colour": "red " * 2000}))
+    with llm.Store(tmp_path / "requests.sqlite") as store, Server(lambda number, body: (200, {}, long)) as fake:
+        pages = store.execute("PRAGMA page_count")[0][0]
+        store.execute(f"PRAGMA max_page_count={pages + 20}")
+        with pytest.raises(RunError, match="disk is full"):
+            ask(asked, fake, store, concurrency=4)
+        kept = store.totals()["replies"]
+        assert 1 <= kept < 20
+        assert len(fake.bodies) <= kept + 4
+        assert store.execute("PRAGMA integrity_check") == [("ok",)]
+        store.execute("PRAGMA max_page_count=1000000")
+        ask(asked, fake, store)
+        assert len(fake.bodies) <= 40 + 4
+        assert all(isinstance(answer, Colour) for answer in answers(asked, store))
+
+
+def test_the_budget_is_never_passed_and_a_higher_one_goes_on(store):
+    # 10 tokens in and 2 out, at 1000 and 5000 USD a million: 0.02 USD an answer, 0.26 reserved for 50 tokens out.
+    asked = requests(30)
+    prices = {"price_in": 1000.0, "price_out": 5000.0}
+    with Server(delay=0.01) as fake:
+        with pytest.raises(RunError, match=r"could pass the budget of 0\.6 USD"):
+            ask(asked, fake, store, concurrency=8, budget=0.6, **prices)
+        first = len(fake.bodies)
+        spent = llm.spent(store, settings(fake.url, **prices))
+        assert 0.3 < spent <= 0.6
+        assert spent == pytest.approx(0.02 * first)
+        with pytest.raises(RunError, match=r"0\.6 USD"):
+            ask(asked, fake, store, budget=0.6, **prices)
+        assert len(fake.bodies) == first
+        ask(asked, fake, store, budget=5.0, **prices)
+    assert len(fake.bodies) == 30
+
+
+def test_the_budget_holds_where_the_server_tells_no_tokens(store):
+    silent = {name: value for name, value in completion('{"colour": "red"}').items() if name != "usage"}
+    prices = {"price_in": 1000.0, "price_out": 5000.0}
+    with Server(lambda number, body: (200, {}, silent)) as fake:
+        with pytest.raises(RunError, match=r"could pass the budget of 0\.6 USD"):
+            ask(requests(30), fake, store, budget=0.6, **prices)
+        assert 0 < len(fake.bodies) < 30
+        assert 0.2 < llm.spent(store, settings(fake.url, **prices)) <= 0.6
+
+
+def test_a_budget_without_a_price_is_refused_before_anything_is_sent(store):
+    with Server() as fake, pytest.raises(ConfigError, match="price_in"):
+        ask(requests(3), fake, store, budget=1.0)
+    assert fake.bodies == []
+
+
+def test_the_estimate_counts_what_is_missing_and_learns_from_the_store(store):
+    asked = requests(10)
+    with Server() as fake:
+        config = settings(fake.url, price_in=1000.0, price_out=5000.0)
+        before = llm.estimate(lambda: asked, config, store.path)
+        ask(asked[:4], fake, store)
+        after = llm.estimate(lambda: asked, config, store.path)
+        assert len(fake.bodies) == 4
+    assert (before.requests, before.stored, before.completion_tokens) == (10, 0, 500)
+    assert before.usd == before.most_usd == pytest.approx((before.prompt_tokens * 1000 + 500 * 5000) / 1e6, rel=0.01)
+    assert (after.requests, after.stored, after.completion_tokens) == (6, 4, 12)
+    assert after.most_usd > 5 * after.usd
+    assert "6 requests to send, 4 answered before" in str(after)
+    assert llm.estimate(lambda: asked, settings(fake.url), store.path).usd is None
+
+
+def test_the_command_line_tells_the_cost_and_keeps_the_budget(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    size = ["--set", "sample.shoppers=40", "--set", "sample.items=48"]
+    assert main(["sequences", run, "--sample", *size]) == 0
+    with Server() as fake:
+        command = ["narratives", run, "--backend", "openai", "--model", "m", "--base-url", fake.url]
+        assert main([*command, "--dry-run"]) == 0
+        assert "80 requests to send, 0 answered before" in (told := capsys.readouterr().out)
+        assert "price is not known" in told
+        assert fake.bodies == []
+        assert not (tmp_path / "run" / "requests").exists()
+        command += ["--price-in", "1", "--price-out", "5000", "--max-tokens", "50"]
+        assert main([*command, "--budget", "0.5"]) == 1
+        assert "could pass the budget of 0.5 USD" in capsys.readouterr().err
+        first = len(fake.bodies)
+        assert 0 < first < 80
+        assert main([*command, "--budget", "50", "--dry-run"]) == 0
+        assert f"{80 - first} requests to send, {first} answered before" in capsys.readouterr().out
+        assert main([*command, "--budget", "50"]) == 0
+        assert len(fake.bodies) == 80
+        assert main(["ratings", run, *command[2:], "--votes", "3", "--dry-run"]) == 0
+        assert "480 requests to send" in capsys.readouterr().out
+
+
+def test_in_a_notebook_where_a_loop_runs_already_it_asks_too(store):
+    async def cell():
+        ask(requests(4), fake, store)
+
+    with Server() as fake:
+        asyncio.run(cell())
+    assert len(fake.bodies) == 4
+
+
+def test_sampling_seed_and_form_are_recorded_with_the_reply(store):
+    with Server() as fake:
+        ask([request(0, seed=7, vote=2, temperature=0.25)], fake, store)
+    ((sampling, form, model),) = store.execute("SELECT sampling, form, model FROM replies")
+    assert json.loads(sampling) == {"temperature": 0.25, "seed": 7, "max_tokens": 50, "vote": 2}
+    assert (form, model) == ("json_schema", "m")
+
+
+@pytest.mark.parametrize("address", ["http://user:sk-hidden@127.0.0.1/v1", "http://127.0.0.1/v1?api-key=sk-hidden"])
+def test_a_key_inside_the_address_is_refused_and_not_told(address):
+    with pytest.raises(ValueError, match="OPENAI_API_KEY") as caught:
+        settings(address)
+    assert "sk-hidden" not in str(caught.value)
+    from regen_hf.config import section
+
+    with pytest.raises(ConfigError) as caught:
+        section(llm.LLMConfig, {"backend": "openai", "model": "m", "base_url": address}, "narratives")
+    assert "sk-hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["sk-hid\nden", "sk-hiddén"], ids=["line break", "not ASCII"])
+def test_a_key_that_no_request_can_carry_is_told_without_it(store, monkeypatch, key):
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with Server() as fake, pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
+        ask(requests(1), fake, store)
+    assert "sk-hid" not in str(caught.value)
+    assert fake.bodies == []
+
+
+@pytest.mark.parametrize("status", [401, 200], ids=["refusal", "reply"])
+def test_a_key_with_the_line_break_of_its_file_works_and_an_echo_of_it_is_blotted_out(store, monkeypatch, status):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden-key\n")
+    page = "x" * (490 if status == 401 else 192) + "sk-hidden-key"  # where the words are cut
+    with Server(lambda number, body: (status, {}, page)) as fake, pytest.raises((ConfigError, RunError)) as caught:
+        ask(requests(1), fake, store, retries=0)
+    assert fake.authorizations == ["Bearer sk-hidden-key"]
+    assert "xxx" in str(caught.value)
+    assert "sk-" not in str(caught.value)
+
+
+def test_no_more_requests_are_alive_than_in_flight(store):
+    alive, most = [], []
+
+    def lazily():
+        for number in range(200):
+            one = request(number)
+            alive.append(weakref.ref(one))
+            most.append(sum(reference() is not None for reference in alive))
+            yield one
+
+    with Server() as fake:
+        llm.ask(lazily, settings(fake.url, concurrency=4), store, 200, "test")
+    assert len(most) == 200
+    assert max(most) <= 4 + 3
+
+
+def test_the_servers_thread_is_gone_after_a_test():
+    before = threading.active_count()
+    with Server():
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before

@@ -1,0 +1,8 @@
+"""Folders that tests use."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+"""The checkout."""
+SHARED_DATA = ROOT.parent / "shared" / "data"
+"""The development data beside the checkout, where there are any."""

@@ -1,0 +1,46 @@
+import json
+import re
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+from regen_hf.cli import main
+from tests.paths import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_score_in_the_readme_comes_from_the_results_file():
+    script = runpy.run_path(str(ROOT / "scripts" / "readme.py"))
+    results = json.loads(script["RESULTS"].read_text(encoding="utf-8"))
+    assert script["section"](results) in README
+
+
+def test_the_six_lines_of_the_readme_generate_a_narrative(tiny_run, tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = code.replace("runs/sample", str(tiny_run))
+    done = subprocess.run(
+        [sys.executable, "-c", 'import sys; sys.modules["regen_hf"] = None\n' + code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"regen ([a-z]+) ", README))))
+def test_every_command_that_the_readme_names_exists(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+
+
+def test_every_make_target_that_is_documented_exists():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    documented = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for target in set(re.findall(r"make ([a-z]+)  ", documented)):
+        assert f"\n{target}:" in makefile

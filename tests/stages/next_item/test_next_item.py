@@ -1,0 +1,241 @@
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from scipy.sparse import csr_matrix
+
+from regen_hf.cli import main
+from regen_hf.outputs import rows, split_files
+from regen_hf.stages.next_item import recommender as next_item
+from regen_hf.stages.next_item.build import metrics_of
+from regen_hf.stages.next_item.recommender import MODELS, PARTS, Cases, Recommender
+from regen_hf.stages.next_item.settings import NextItemConfig
+from tests.paths import ROOT
+
+BENCHMARK = ROOT / "benchmarks" / "next_item.py"
+ASINS = ["A", "B", "C", "D", "E", "F", "COLD"]
+# Six train users, seven items: two circles (A, B, C) and (D, E, F) that share no buyer; nobody bought COLD.
+TRAIN = csr_matrix(
+    np.array(
+        [
+            [1, 1, 1, 0, 0, 0, 0],
+            [1, 1, 0, 0, 0, 0, 0],
+            [1, 0, 1, 0, 0, 0, 0],
+            [1, 1, 1, 0, 0, 0, 0],
+            [0, 0, 0, 1, 1, 1, 0],
+            [0, 0, 0, 1, 0, 1, 0],
+        ],
+        dtype=np.float32,
+    )
+)
+FACTORS = np.array([[2, 0], [1, 0], [1, 0.1], [0, 1], [0, 1], [0, 2], [0, 0]], dtype=np.float32)
+CONTENT = np.array([[1, 0], [0, 1], [0.9, 0.1], [0, 1], [0, 1], [0, 1], [1, 0.05]], dtype=np.float16)
+
+
+def recommender(seed=0):
+    return Recommender(ASINS, TRAIN, FACTORS, CONTENT, 1.0, 0.05, NextItemConfig(seed=seed))
+
+
+def cases(*histories, targets):
+    histories = [np.array(items) for items in histories]
+    return Cases(
+        [f"u{number}" for number in range(len(histories))],
+        histories,
+        [np.full(len(items), 4.0) for items in histories],
+        np.array(targets),
+        {},
+    )
+
+
+def ranking(model, history, weights=None):
+    ranked = recommender()
+    one = cases(history, targets=[0])
+    scores = next_item.model_scores(ranked, model, one, slice(0, 1), weights)
+    return [ASINS[item] for item in ranked.ranking(scores, one.histories)[0]]
+
+
+def test_popularity_ranks_what_most_train_users_bought_but_not_the_history():
+    assert ranking("popularity", [1])[:2] == ["A", "C"]
+    assert "B" not in ranking("popularity", [1])
+
+
+@pytest.mark.parametrize("model", ["item_knn", "als"])
+def test_co_purchases_keep_to_the_circle_of_the_history(model):
+    assert set(ranking(model, [3])[:2]) == {"E", "F"}
+    assert set(ranking(model, [0])[:2]) == {"B", "C"}
+
+
+def test_an_item_without_buyers_comes_last_for_those_that_know_purchases_alone_and_is_found_by_its_content():
+    for model in ("popularity", "item_knn", "als"):
+        assert ranking(model, [0])[-1] == "COLD"
+    assert ranking("content", [0])[0] == "COLD"
+    assert ranking("blend", [0], (0.0, 0.0, 0.0, 1.0))[0] == "COLD"
+
+
+def test_an_item_that_a_blend_knows_from_content_alone_is_neither_first_nor_last():
+    ranked = ranking("blend", [0], (0.4, 0.0, 0.4, 0.2))
+    assert 0 < ranked.index("COLD") < len(ranked) - 1
+
+
+def test_ranks_are_places_in_the_ranking_and_equal_scores_are_settled_alike_for_all():
+    ranked = recommender()
+    users = cases([0], [3, 4], [5], targets=[4, 0, 6])
+    for scores in (np.zeros((3, 7)), np.random.default_rng(1).integers(0, 3, (3, 7)).astype(float)):
+        found = ranked.target_ranks(scores, users.histories, users.targets)
+        orders = ranked.ranking(scores, users.histories)
+        assert [1 + order.tolist().index(t) for order, t in zip(orders, users.targets, strict=True)] == found.tolist()
+
+
+def test_the_order_among_equals_follows_the_seed_not_the_catalogue():
+    firsts = {int(recommender(seed).ranking(np.zeros((1, 7)), [np.array([], dtype=int)])[0][0]) for seed in range(20)}
+    assert len(firsts) > 3
+
+
+def test_a_new_users_vector_is_implicits_own():
+    from implicit.als import AlternatingLeastSquares
+    from threadpoolctl import threadpool_limits
+
+    generator = np.random.default_rng(0)
+    train = csr_matrix((generator.random((30, 11)) < 0.3).astype(np.float32) * 4)
+    with threadpool_limits(1, "blas"):
+        model = AlternatingLeastSquares(factors=5, regularization=0.05, iterations=3, random_state=0, use_gpu=False)
+        model.fit(train, show_progress=False)
+    users = cases([0, 4], [7], [1, 2, 9], targets=[1, 1, 1])
+    new = csr_matrix((3, 11), dtype=np.float32).tolil()
+    for user, items in enumerate(users.histories):
+        new[user, items] = 4.0
+    factors = model.recalculate_user(np.arange(3), new.tocsr())
+    asins = [str(number) for number in range(11)]
+    ours = Recommender(asins, train, model.item_factors, np.ones((11, 2)), 1.0, 0.05, NextItemConfig())
+    warm = ours.popularity > 0
+    np.testing.assert_allclose(
+        ours.scores("als", users, slice(0, 3))[:, warm], (factors @ model.item_factors.T)[:, warm], atol=2e-3
+    )
+
+
+def test_the_weights_are_those_that_find_most_validation_targets():
+    ranked = recommender()
+    by_content = cases([0], [0], targets=[6, 6])
+    assert next_item.choose_weights(ranked, by_content)[PARTS.index("content")] >= 0.4
+    by_purchases = cases([3], [5], [0], targets=[4, 3, 1])
+    weights = next_item.choose_weights(ranked, by_purchases)
+    assert weights[PARTS.index("content")] < 1
+    assert math.isclose(sum(weights), 1)
+    assert next_item.choose_weights(ranked, cases(targets=[])) is None
+
+
+def test_metrics_of_known_ranks():
+    found = metrics_of(np.array([1, 6, 11, 51]))
+    assert [found[f"recall@{k}"]["mean"] for k in (1, 5, 10, 50)] == [0.25, 0.25, 0.5, 0.75]
+    assert found["ndcg@5"]["mean"] == 0.25
+    assert found["ndcg@10"]["mean"] == pytest.approx((1 + 1 / math.log2(7)) / 4)
+    assert found["mrr"]["mean"] == pytest.approx((1 + 1 / 6 + 1 / 11 + 1 / 51) / 4)
+    assert found["mrr"]["low"] <= found["mrr"]["mean"] <= found["mrr"]["high"]
+
+
+def test_the_last_purchase_is_the_target_and_no_part_of_the_history(finished_run):
+    asins = pq.read_table(finished_run / "embeddings" / "items.parquet").column("asin").to_pylist()
+    found = next_item.read_cases(finished_run, "test", {asin: n for n, asin in enumerate(asins)}, 1.0)
+    histories = {
+        row["reviewer_id"]: row["purchase_history"] for row in rows(split_files(finished_run / "dataset", "test"))
+    }
+    assert len(found) + sum(found.left_out.values()) == len(histories)
+    for reviewer_id, items, confidence, target in zip(
+        found.reviewer_ids, found.histories, found.confidences, found.targets, strict=True
+    ):
+        bought = [purchase["item"]["asin"] for purchase in histories[reviewer_id]]
+        assert asins[target] == bought[-1]
+        assert [asins[item] for item in items] == bought[:-1]
+        assert confidence.tolist() == [1.0 + purchase["review"]["rating"] for purchase in histories[reviewer_id][:-1]]
+
+
+def test_the_command_writes_results_of_every_model_and_group_and_tells_them(tiny_run, capsys):
+    assert main(["next-item", str(tiny_run), "--neighbours", "20"]) == 0
+    results = json.loads((tiny_run / "next_item" / "results.json").read_text())
+    table = pq.read_table(tiny_run / "next_item" / "ranks.parquet").to_pydict()
+    assert list(results["models"]) == list(MODELS)
+    assert results["n_users"] == len(table["reviewer_id"]) == sum(results["targets"].values())
+    for model, groups in results["models"].items():
+        assert groups["all"]["n"] == results["n_users"]
+        assert groups["all"]["recall@5"]["mean"] == pytest.approx(np.mean(np.array(table[model]) <= 5))
+        assert groups["cold"]["n"] == sum(table["cold"])
+    assert sum(results["blend"]["weights"].values()) == pytest.approx(1)
+    assert results["blend"]["validation_users"] > 0
+    assert (tiny_run / "next_item" / "manifest.json").exists()
+    told = capsys.readouterr().out
+    assert "| blend | all |" in told
+    assert main(["status", str(tiny_run)]) == 0
+    assert "next-item fresh" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_without_vectors_is_told_what_to_do(tiny_run, capsys):
+    import shutil
+
+    shutil.rmtree(tiny_run / "embeddings")
+    assert main(["next-item", str(tiny_run)]) == 1
+    assert f"Run `regen embeddings {tiny_run}` first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("which", ["CF", "content"])
+def test_vectors_that_are_no_numbers_are_told_and_rank_nothing_first(tiny_run, capsys, which):
+    from safetensors.numpy import load_file, save_file
+
+    path = tiny_run / "embeddings" / ("cf.safetensors" if which == "CF" else "content_items.npy")
+    if which == "CF":
+        arrays = load_file(path)
+        arrays["item_factors"][3, 0] = np.nan
+        save_file(arrays, path)
+    else:
+        vectors = np.load(path)
+        vectors[3, 0] = np.inf
+        np.save(path, vectors)
+    assert main(["next-item", str(tiny_run)]) == 1
+    assert f"The {which} vectors of 1 items, such as" in capsys.readouterr().err
+    assert not (tiny_run / "next_item").exists()
+
+
+def test_the_metrics_are_those_of_implicits_evaluation_on_the_same_rankings():
+    from implicit.evaluation import ranking_metrics_at_k
+
+    ranked = recommender()
+    users = cases([0], [3, 4], [5, 1], [2], targets=[1, 0, 6, 4])
+    scores = np.random.default_rng(4).integers(0, 4, (4, 7)).astype(float)
+    orders = ranked.ranking(scores, users.histories)
+
+    class Told:
+        def recommend(self, userids, user_items, N=10, **options):
+            return np.stack([orders[user][:N] for user in userids]).astype(np.int32), None
+
+    matrices = []
+    for items in (users.histories, [[target] for target in users.targets]):
+        table = np.zeros((4, 7))
+        for user, bought in enumerate(items):
+            table[user, bought] = 1
+        matrices.append(csr_matrix(table))
+    ours = metrics_of(ranked.target_ranks(scores, users.histories, users.targets))
+    for k in (1, 5):
+        theirs = ranking_metrics_at_k(Told(), *matrices, K=k, show_progress=False)
+        assert ours[f"recall@{k}"]["mean"] == pytest.approx(theirs["precision"], abs=1e-9)
+    assert ours["ndcg@5"]["mean"] == pytest.approx(theirs["ndcg"], abs=1e-9)
+
+
+@pytest.mark.real_data
+def test_on_real_purchases_the_protocol_is_that_of_a_public_library(shared_data, tmp_path):
+    from tests.tiny_model import encoder
+
+    encoder().save_pretrained(str(tmp_path / "encoder"), create_model_card=False)
+    call = [sys.executable, str(BENCHMARK), "--data", str(shared_data / "office_2014"), "--users", "500"]
+    call += ["--encoder", str(tmp_path / "encoder"), "--run", str(tmp_path / "office")]
+    done = subprocess.run(call, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert line["largest_difference"]["implicit"] < 1e-6
+    assert line["largest_difference"]["rectools"] is None or line["largest_difference"]["rectools"] < 1e-6
+    for model, alone in line["implicit_alone"].items():
+        ours = line["models"][model]["regen"]["all"]
+        # The same but for the order among equal scores, of which item kNN on few users has many.
+        assert all(abs(ours[name]["mean"] - value) < 0.03 for name, value in alone.items())

@@ -1,0 +1,166 @@
+"""Narratives and ratings of whole worlds by a language model (a scripted server) and by the rules, into the dataset."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from datasets import load_dataset
+
+from regen_hf import outputs
+from regen_hf.cli import main
+from regen_hf.run import Run
+from regen_hf.schema import METADATA, RATED, SPLITS, TASKS
+from regen_hf.stages.ratings.prompted import answer_of
+from tests.llm_server import Server, answer_to, completion
+from tests.paths import SHARED_DATA
+
+GIFT_CARDS = SHARED_DATA / "gift_cards_2018"
+WORLDS = {
+    "sample": ["--sample", "--set", "sample.shoppers=60", "--set", "sample.items=64"],
+    "gift_cards": [
+        *("--reviews", str(GIFT_CARDS / "Gift_Cards_5.json.gz")),
+        *("--items", str(GIFT_CARDS / "meta_Gift_Cards.json.gz")),
+        *("--set", "sequences.min_history=7"),  # 136 of the 458 users
+    ],
+}
+
+
+def said_of(title, words):
+    """A text of `words` words about a product; never a review's own."""
+    return " ".join([*f"Shoppers like them pick {title}".split(), *["and similar goods"] * words][:words])
+
+
+def fault(number, body):
+    """What a model that read the history would know: the title at its end. Scores differ from vote to vote."""
+    schema = body["response_format"]["json_schema"]["schema"]
+    answer = answer_to(schema)
+    data = body["messages"][-1]["content"]
+    final = data[data.rindex("Final item: yes") :]
+    title = re.search(r"^Title: (.*)$", final, re.MULTILINE)[1]
+    if "reasoning" in answer:
+        answer = {
+            k: v if k == "reasoning" else schema["properties"][k]["enum"][2 + body["seed"] % 4]
+            for k, v in answer.items()
+        }
+    else:
+        answer = dict.fromkeys(answer, said_of(title, 30)) | (
+            {"user_profile": "Keen buyer of good things"} if len(answer) > 1 else {}
+        )
+    return 200, {}, completion(json.dumps(answer))
+
+
+@pytest.fixture(scope="module", params=["sample", pytest.param("gift_cards", marks=pytest.mark.real_data)])
+def world(request, tmp_path_factory):
+    """(rows by the scripted model, rows by the rules, dataset card of the model's run, agreement of its votes)"""
+    if request.param == "gift_cards":
+        request.getfixturevalue("shared_data")  # skips where they are not
+    runs = tmp_path_factory.mktemp(request.param)
+    until = [*WORLDS[request.param], "--until", "dataset"]
+    assert main(["run", str(runs / "rules"), *until]) == 0
+    with Server(fault) as server:
+        settings = {
+            "narratives": {"backend": "openai", "model": "writer", "base_url": server.url, "fix": 1},
+            "ratings": {
+                **{"backend": "openai", "model": "judge-a", "more_models": "[judge-b]", "base_url": server.url},
+                **{"votes": 2, "concurrency": 32},
+            },
+        }
+        given = [f"{name}.{key}={value}" for name, keys in settings.items() for key, value in keys.items()]
+        assert main(["run", str(runs / "model"), *until, *(word for one in given for word in ("--set", one))]) == 0
+        sent = len(server.bodies)
+        assert main(["run", str(runs / "model"), "--until", "dataset"]) == 0
+        assert len(server.bodies) == sent
+    rows = {
+        name: [row for split in load_dataset(str(runs / name / "dataset")).values() for row in split]
+        for name in ("model", "rules")
+    }
+    card = (runs / "model" / "dataset" / "README.md").read_text()
+    agreement = json.loads((runs / "model" / "ratings" / "agreement.json").read_text())
+    return rows["model"], rows["rules"], card, agreement, sent
+
+
+def test_every_user_has_all_narratives_about_their_own_history(world):
+    rows, *_ = world
+    assert rows
+    for row in rows:
+        title = " ".join(row["purchase_history"][-1]["item"]["title"].split())
+        start = " ".join(f"Shoppers like them pick {title}".split()[:30])
+        for name, task in TASKS.items():
+            assert (
+                task.text(row) == "Keen buyer of good things"
+                if name == "user_profile"
+                else task.text(row).startswith(start)
+            )
+
+
+def test_every_row_tells_who_wrote_and_rated_it_by_which_prompts_and_what_the_checks_found(world):
+    rows, by_rules, card, *_ = world
+    assert {(row["narrator"], row["rater"]) for row in rows} == {("writer", "judge-a, judge-b")}
+    (prompts,) = {(row["narrator_prompt"], row["rater_prompt"]) for row in rows}
+    assert re.fullmatch(r"narratives 2 \(\w{8}\), endorsement 2 \(\w{8}\)", prompts[0])
+    assert re.fullmatch(r"ratings 2 \(\w{8}\)", prompts[1])
+    assert {(row["narrator_left_out"], row["rater_left_out"]) for row in rows} == {(0, 0)}
+    assert "`writer`" in card
+    assert "given by the language models `judge-a`, `judge-b`" in card
+    assert "Checks that failed: none." in card
+    assert {(row["narrator"], row["rater"]) for row in by_rules} == {("reference", "reference")}
+    assert {(row["narrator_prompt"], row["rater_prompt"]) for row in by_rules} == {(None, None)}
+    for row in [*rows, *by_rules]:
+        assert row["checks"]["profile"]["words"] in (4, 5, 6)
+        assert row["checks"]["long_summary"]["words"] == len(row["user"]["long_summary"].split())
+        assert row["checks"]["reason"]["refusal"] is False
+    assert not [row["checks"]["failed"] for row in by_rules if row["checks"]["failed"]]
+
+
+def test_every_user_is_scored_in_all_four_stages_with_every_vote_counted(world):
+    rows, _, _, agreement, sent = world
+    for row in rows:
+        assert set(row["metadata"]) == set(RATED)
+        for stage, scores in row["metadata"].items():
+            assert list(scores) == [field.name for field in METADATA.field(stage).type]
+            assert set(scores.values()) == {3}  # the votes are 3 and 4: no majority, the mean rounded down
+    assert agreement["users"] == len(rows)
+    assert agreement["stages"]["user"]["veracity"]["flip_rate"] == 1
+    assert agreement["stages"]["user"]["veracity"]["settling"][0] == {"votes": 1, "same": 1.0, "difference": 0.0}
+    assert sent >= len(rows) * (2 + 4 * 2)
+    assert len({answer_of(stage).__name__ for stage in RATED}) == 4
+
+
+# Importing the guide's kernels imports torch.compile, whose own modules use what torch has deprecated.
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")
+def test_a_local_model_of_random_weights_gives_valid_rows_from_history_to_dataset(tmp_path, monkeypatch):
+    from tests.llm.test_llm_local import save_tiny_llama
+
+    # The name of the model seeds what is drawn: in every folder the same, as not every draw is a usable answer.
+    monkeypatch.chdir(tmp_path)
+    model = Path("models/llama")
+    save_tiny_llama(model)
+    config = json.loads((model / "config.json").read_text())
+    # A token of this tokenizer is hardly more than a byte.
+    (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16_000}))
+    local = {"backend": "transformers", "model": str(model), "batch_size": 8}
+    settings = {
+        "sequences": {"sample": True},
+        "sample": {"shoppers": 1, "items": 48},
+        "narratives": {**local, "zero_shot": True, "max_tokens": 200, "window": 15_000},
+        "ratings": {**local, "max_tokens": 700, "window": 15_000},
+        "dataset": {"name": "tiny"},
+    }
+    run = Run(tmp_path / "run", settings)
+    with run.locked():
+        run.save()
+        run.build_all(until="dataset")
+    rows = [row for split in SPLITS for row in outputs.rows(outputs.split_files(run.folder / "dataset", split))]
+    assert len(rows) == 1
+    for row in rows:
+        assert (row["narrator"], row["rater"]) == ("llama", "llama")  # nothing of this machine's folders
+        assert all(task.text(row) for name, task in TASKS.items() if not name.startswith("purchase_reason"))
+        assert all(1 <= score <= 7 for part in row["metadata"].values() for score in part.values() if score is not None)
+        assert set(row["metadata"]["user"].values()) != {None}
+        # Random letters are not what was asked for, and the row says so.
+        assert {"long_summary.language", "profile.words"} & set(row["checks"]["failed"])
+    manifest = json.loads((run.folder / "narratives" / "manifest.json").read_text())
+    assert manifest["counts"]["failed"] == 0
+    assert sum(manifest["counts"]["failed_checks"].values()) > 0

@@ -1,0 +1,228 @@
+"""Backbones and encoders as files that lack something, or hold something else than is needed."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from regen_hf.cli import main
+from regen_hf.errors import ConfigError, InputError
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.pipeline import load
+from regen_hf.model.processing_regen import RegenProcessor
+from regen_hf.outputs import split_files
+from regen_hf.stages.training.build import build, make_parts
+from regen_hf.stages.training.settings import TrainingConfig
+from regen_hf.stages.training.small import train_tokenizer
+from regen_hf.vectors.encoder import load_encoder
+from tests.conftest import TINY
+from tests.tiny_model import ITEM, backbone
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT, by its old name
+
+
+def config(**changes):
+    return TrainingConfig(**{**TINY["training"], "max_steps": 2, **changes})
+
+
+@pytest.fixture
+def llama(finished_run, tmp_path):
+    """A folder with a tiny language model of two layers and the tokenizer of the run."""
+    tokenizer = train_tokenizer(split_files(finished_run / "dataset", "train"), config())
+    folder = tmp_path / "lm"
+    backbone("llama", vocab_size=len(tokenizer), max_position_embeddings=512).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def without(file, part):
+    """Take the weights whose names hold `part` out of a file."""
+    kept = {name: value for name, value in load_file(file).items() if part not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+
+
+def trained(run, tmp_path, name="out", **changes):
+    out, work = tmp_path / name, tmp_path / f"{name}.work"
+    out.mkdir()
+    build(run, out, work, config(**changes))
+    return out
+
+
+def refused(run, tmp_path, message, **changes):
+    with pytest.raises(ConfigError, match=message):
+        trained(run, tmp_path, **changes)
+
+
+def test_a_backbone_that_lacks_weights_is_refused(finished_run, tmp_path, llama):
+    without(llama / "model.safetensors", "layers.1.")
+    refused(finished_run, tmp_path, r"lack 9 of the model's weights.*layers\.1\..*random numbers", backbone=str(llama))
+
+
+def test_a_backbone_whose_weights_have_another_shape_is_refused(finished_run, tmp_path, llama):
+    told = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps(told | {"intermediate_size": 40}))
+    refused(finished_run, tmp_path, "could not be loaded", backbone=str(llama))
+
+
+@pytest.mark.parametrize("family", ["T5", "Bart"])
+def test_an_encoder_decoder_is_refused_before_its_decoder_is_loaded(finished_run, tmp_path, family):
+    sizes = {"d_model": 16, "vocab_size": 600, "decoder_start_token_id": 0}
+    sizes |= {"T5": {"num_layers": 1, "d_kv": 8, "d_ff": 16, "num_heads": 2}, "Bart": {"encoder_layers": 1}}[family]
+    whole = getattr(transformers, f"{family}ForConditionalGeneration")
+    folder = tmp_path / "seq2seq"
+    whole(getattr(transformers, f"{family}Config")(**sizes)).save_pretrained(folder)
+    refused(finished_run, tmp_path, f"{family.lower()} is an encoder-decoder model", backbone=str(folder))
+
+
+def test_a_tokenizer_without_an_end_is_refused(finished_run, tmp_path, llama):
+    told = json.loads((llama / "tokenizer_config.json").read_text())
+    told.pop("eos_token")
+    (llama / "tokenizer_config.json").write_text(json.dumps(told))
+    refused(finished_run, tmp_path, "no token for the end of a text", backbone=str(llama))
+
+
+def test_a_window_too_small_for_any_narrative_is_told(finished_run, tmp_path, llama):
+    told = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps(told | {"max_position_embeddings": 12}))
+    with pytest.raises(InputError, match="no narrative to learn from that fits into the model's window of 12 tokens"):
+        trained(finished_run, tmp_path, backbone=str(llama))
+
+
+def test_training_keeps_to_the_window_of_the_tokenizer_as_the_processor_does(finished_run, tmp_path, llama, caplog):
+    told = json.loads((llama / "tokenizer_config.json").read_text())
+    (llama / "tokenizer_config.json").write_text(json.dumps(told | {"model_max_length": 40}))
+    with caplog.at_level(logging.WARNING):
+        trained(finished_run, tmp_path, backbone=str(llama))
+    assert "fit into 40 tokens" in caplog.text or "window of 40 tokens" in caplog.text
+
+
+def test_a_whole_bf16_backbone_learns_in_fp32_and_others_stay_as_they_are(finished_run, llama, caplog):
+    transformers.AutoModelForCausalLM.from_pretrained(llama).to(torch.bfloat16).save_pretrained(llama)
+
+    def dtype(**changes):
+        return make_parts(finished_run, config(backbone=str(llama), **changes))[1].dtype
+
+    assert dtype() == torch.float32
+    assert dtype(lora={"r": 2}) == dtype(freeze="backbone") == torch.bfloat16
+    assert dtype(lora={"r": 2}, stages=({"freeze": "backbone"}, {"lora": None})) == torch.float32
+    assert not caplog.records
+    assert dtype(sft={"model_init_kwargs": {"dtype": "bfloat16"}}) == torch.bfloat16
+    assert "lost in its rounding" in caplog.text
+
+
+def test_a_whole_bf16_backbone_really_learns(finished_run, tmp_path, llama):
+    bare = transformers.AutoModelForCausalLM.from_pretrained(llama).to(torch.bfloat16)
+    bare.save_pretrained(llama)
+    out = trained(finished_run, tmp_path, backbone=str(llama))
+    weight = "model.language_model.layers.0.mlp.up_proj.weight"
+    after = load_file(out / "model.safetensors")[weight]
+    assert after.dtype == torch.float32
+    moved = after != bare.model.layers[0].mlp.up_proj.weight.float()
+    assert moved.float().mean() > 0.99  # most of it stays, bit for bit, where bf16 rounds the steps away
+
+
+def test_a_backbone_that_cannot_write_after_a_soft_token_is_refused():
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8}
+    sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96, "pad_token_id": 0}
+    settings = transformers.Gemma4TextConfig(**sizes, vocab_size_per_layer_input=64, hidden_size_per_layer_input=8)
+    language_model = transformers.AutoModelForCausalLM.from_config(settings)
+    with pytest.raises(ValueError, match="Gemma4ForCausalLM cannot write after a soft token"):
+        RegenForCausalLM.from_backbone(language_model, cf_dim=6, content_dim=10, item_token_id=ITEM)
+
+
+def test_a_model_with_weights_that_its_config_has_no_place_for_does_not_load(finished_run, tmp_path):
+    folder = Path(shutil.copytree(finished_run / "model", tmp_path / "model"))
+    told = json.loads((folder / "config.json").read_text())
+    told["text_config"] |= {"num_hidden_layers": 1, "layer_types": None}
+    (folder / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match=r"weights for which the model of its config\.json has no place.*layers\.1\."):
+        RegenForCausalLM.from_pretrained(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # while torch looks at what it compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("changes", [{}, {"lora": {"r": 2}, "backbone": "lm"}], ids=["whole", "lora"])
+def test_a_compiled_training_leaves_a_model_that_loads(finished_run, tmp_path, llama, changes):
+    changes = changes | ({"backbone": str(llama)} if changes else {})
+    compiled = {"torch_compile": True, "torch_compile_backend": "eager"}  # no compiler is needed for it
+    out = trained(finished_run, tmp_path, sft=compiled, **changes)
+    assert not [name for name in load_file(out / "model.safetensors") if "_orig_mod" in name]
+    RegenForCausalLM.from_pretrained(out)
+
+
+def test_a_tracker_that_is_not_installed_is_told(finished_run, tmp_path):
+    refused(finished_run, tmp_path, r"requires comet-ml.* to be installed", sft={"report_to": "comet_ml"})
+
+
+def test_the_model_folder_tells_what_was_not_given(finished_run, tmp_path, llama):
+    told = json.loads((finished_run / "model" / "training_config.json").read_text())
+    assert (told["optimizer"], told["learning_rate"]) == ("muon", 0.015)
+    assert told["sft"]["lr_scheduler_type"] == "cosine"
+    stages = ({"freeze": "backbone"}, {"lora": {"r": 2}})
+    out = trained(finished_run, tmp_path, backbone=str(llama), stages=stages, sft={"weight_decay": 0.0})
+    told = json.loads((out / "training_config.json").read_text())
+    assert [(stage["learning_rate"], stage["optimizer"]) for stage in told["stages"]] == [
+        (1e-3, "adamw"),
+        (2e-4, "adamw"),
+    ]
+    assert told["sft"]["weight_decay"] == 0.0
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """A folder with a tiny sentence encoder of two layers."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "pen": 2, "paper": 3}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    folder = tmp_path / "bert"
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2}
+    transformers.BertModel(transformers.BertConfig(vocab_size=8, **sizes)).save_pretrained(folder)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
+    ).save_pretrained(folder)
+    transformer = Transformer(str(folder))
+    SentenceTransformer(modules=[transformer, Pooling(16)], device="cpu").save(str(tmp_path / "encoder"))
+    return tmp_path / "encoder"
+
+
+def test_an_encoder_that_lacks_weights_is_refused(finished_run, bert):
+    without(bert / "model.safetensors", "pooler")  # which many are published without
+    assert load_encoder(str(bert)).encode("pen").shape == (16,)
+    without(bert / "model.safetensors", "layer.1.")
+    with pytest.raises(ConfigError, match=r"could not be loaded: the files of .* lack .*layer\.1\."):
+        load_encoder(str(bert))
+    processor = RegenProcessor.from_pretrained(finished_run / "model")
+    processor.content_encoder, processor._encoder = str(bert), None
+    with pytest.raises(ValueError, match=r"layer\.1\."):
+        processor.encoder  # noqa: B018 (loads it)
+
+
+def test_a_model_folder_that_is_not_there_is_told():
+    with pytest.raises(FileNotFoundError, match="There is no folder '/no/such/model'"):
+        load("/no/such/model")
+
+
+def test_the_quickstart_trains_for_less_and_can_be_told_otherwise(tmp_path, monkeypatch):
+    from regen_hf.cli import commands
+    from regen_hf.run import Run
+    from regen_hf.stages.evaluation import summary
+
+    monkeypatch.setattr(Run, "build_all", lambda run: steps.append(run.config["training"].max_steps))
+    monkeypatch.setattr(summary, "summary", lambda folder: "")
+    steps: list[int] = []
+    folder = str(tmp_path / "run")
+    assert main(["quickstart", folder]) == 0
+    assert main(["quickstart", folder, "--set", "training.max_steps=70"]) == 0
+    assert main(["quickstart", folder]) == 0  # the run folder remembers
+    assert main(["quickstart", str(tmp_path / "other"), "--set", "training.max_steps=80"]) == 0
+    assert steps == [commands.QUICKSTART_STEPS, 70, 70, 80]
+    assert TrainingConfig().max_steps > commands.QUICKSTART_STEPS

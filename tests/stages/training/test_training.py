@@ -1,0 +1,521 @@
+import copy
+import itertools
+import json
+import math
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from datasets import Dataset
+from safetensors.numpy import load_file
+
+from regen_hf.errors import ConfigError
+from regen_hf.model.interactions import interaction_text
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.processing_regen import RegenProcessor
+from regen_hf.outputs import rows, split_files
+from regen_hf.run import Run
+from regen_hf.run.stages import STAGES
+from regen_hf.schema import TASKS
+from regen_hf.stages.training.build import build, make_parts
+from regen_hf.stages.training.collator import RegenCollator
+from regen_hf.stages.training.examples import tokenized
+from regen_hf.stages.training.optimizer import muon_and_adamw
+from regen_hf.stages.training.settings import TrainingConfig
+from regen_hf.stages.training.small import train_tokenizer
+from regen_hf.stages.training.trainer import Examples, GroupedTrainer, make_trainer
+from regen_hf.vectors.histories import Histories
+from regen_hf.vectors.store import VectorStore
+from regen_hf.vectors.text_history import fit_text
+from tests.conftest import TINY
+from tests.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def histories(finished_run):
+    embeddings = finished_run / "embeddings"
+    return Histories(
+        VectorStore(embeddings / "train"),
+        load_file(embeddings / "cf.safetensors")["item_factors"],
+        np.load(embeddings / "content_items.npy"),
+    )
+
+
+@pytest.fixture(scope="module")
+def processor(finished_run):
+    return RegenProcessor.from_pretrained(finished_run / "model")
+
+
+def config(**changes):
+    return TrainingConfig(**{**TINY["training"], **changes})
+
+
+def examples(finished_run, processor, **changes):
+    return list(tokenized(split_files(finished_run / "dataset", "train"), processor, config(**changes), 1024))
+
+
+def test_the_loss_goes_down(finished_run):
+    log = json.loads((finished_run / "model" / "training_log.json").read_text())
+    losses = [entry["loss"] for entry in log if "loss" in entry]
+    assert losses[-1] < math.log(600)  # a uniform guess over the vocabulary
+
+
+def test_every_user_gives_one_example_per_task_and_the_loss_falls_on_the_completion_alone(finished_run, processor):
+    made = examples(finished_run, processor, history_dropout=0.0)
+    users = list(rows(split_files(finished_run / "dataset", "train")))
+    assert len(made) == len(users) * len(TASKS)
+    for example in made[: len(TASKS)]:
+        tokens, labels = np.array(example["input_ids"]), np.array(example["labels"])
+        learnt = labels != -100
+        assert (tokens[learnt] == labels[learnt]).all()
+        text = processor.tokenizer.decode(tokens[learnt])
+        assert text.endswith(processor.tokenizer.eos_token)
+        assert text.removesuffix(processor.tokenizer.eos_token) in {task.text(users[0]) for task in TASKS.values()}
+        assert (tokens == processor.item_token_id).sum() == len(users[0]["purchase_history"])
+        assert not (tokens[learnt] == processor.item_token_id).any()
+
+
+def test_prompts_in_training_are_the_processors_own(finished_run, processor):
+    made = examples(finished_run, processor, history_dropout=0.0)
+    user = next(rows(split_files(finished_run / "dataset", "train")))
+    for example, task in zip(made, TASKS, strict=False):
+        prompt = np.array(example["input_ids"])[np.array(example["labels"]) == -100]
+        inputs = processor(history=user["purchase_history"], task=task)
+        assert inputs["input_ids"][0].tolist() == prompt.tolist()
+
+
+def test_a_share_of_the_examples_has_no_history(finished_run, processor):
+    made = examples(finished_run, processor, history_dropout=0.3)
+    empty = [example for example in made if example["row"] < 0]
+    assert 0.2 < len(empty) / len(made) < 0.4
+    assert not any(processor.item_token_id in example["input_ids"] for example in empty)
+
+
+def test_a_control_shows_no_history_or_another_shoppers(finished_run, processor):
+    own = examples(finished_run, processor, history_dropout=0.0)
+    empty = examples(finished_run, processor, history="empty")
+    assert {example["row"] for example in empty} == {-1}
+    shuffled = examples(finished_run, processor, history="shuffled", history_dropout=0.0)
+    assert sorted(e["row"] for e in shuffled) == sorted(e["row"] for e in own)
+    purchases = [len(row["purchase_history"]) for row in rows(split_files(finished_run / "dataset", "train"))]
+    for example, other in zip(own, shuffled, strict=True):
+        assert other["row"] != example["row"]
+        assert other["kept"] == purchases[other["row"]]
+        assert [t for t in other["labels"] if t >= 0] == [t for t in example["labels"] if t >= 0]
+
+
+def test_a_history_as_text_holds_what_the_content_vectors_are_made_of(finished_run, processor):
+    files = split_files(finished_run / "dataset", "train")
+    made = tokenized(files, processor, config(history="text", history_dropout=0.0), None)
+    user = next(rows(files))
+    for example, task in zip(made, TASKS.values(), strict=False):
+        prompt = processor.tokenizer.decode(np.array(example["input_ids"])[np.array(example["labels"]) == -100])
+        *before, last = user["purchase_history"]
+        assert all(interaction_text(purchase["item"], purchase["review"]) in prompt for purchase in before)
+        assert prompt.endswith(task.prompt + "\n")
+        assert interaction_text(last["item"], None) in prompt
+        assert (last["review"]["text"] in prompt) == (not task.last_review_withheld)
+        assert (example["row"], example["kept"]) == (-1, 0)
+
+
+def test_a_history_as_text_is_fitted_to_the_window_and_cannot_hold_a_placeholder(processor):
+    history = [
+        {"item": {"title": f"Pen {number}"}, "review": {"text": f"I bought {processor.item_token} {number}."}}
+        for number in range(20)
+    ]
+    kept, everything = fit_text(processor, history, "user_profile", None)
+    assert (kept, processor.item_token_id in everything) == (20, False)
+    kept, ids = fit_text(processor, history, "user_profile", len(everything) - 1)
+    text = processor.tokenizer.decode(ids)
+    assert (kept, "Pen 0" in text, "Pen 1\n" in text) == (19, False, True)
+    bare = processor.tokenize_prompt(0, task="user_profile")
+    assert fit_text(processor, history, "user_profile", len(bare)) == (0, bare)
+    with pytest.raises(ValueError, match="shorten it"):
+        fit_text(processor, history, "user_profile", len(bare) - 1)
+
+
+def test_examples_longer_than_the_window_are_left_out_and_told(finished_run, processor, caplog):
+    files = split_files(finished_run / "dataset", "train")
+    all_of_them = list(tokenized(files, processor, config(), 1024))
+    without_history = sorted(len(example["input_ids"]) - example["kept"] for example in all_of_them)
+    window = without_history[-4]
+    fit = list(tokenized(files, processor, config(), window))
+    assert 0 < len(all_of_them) - len(fit) <= 3
+    assert all(len(example["input_ids"]) <= window for example in fit)
+    assert f"window of {window} tokens" in caplog.text
+    assert "keep only the latest purchases of their history" in caplog.text
+
+
+def test_a_batch_holds_each_examples_own_history(finished_run, processor, histories):
+    made = examples(finished_run, processor)
+    collator = RegenCollator(pad_token_id=0, histories=histories)
+    picked = [next(e for e in made if e["row"] == 2), next(e for e in made if e["row"] < 0), made[-1]]
+    batch = collator(picked)
+    assert batch["history_mask"].sum(1).tolist() == [
+        (np.array(e["input_ids"]) == processor.item_token_id).sum() for e in picked
+    ]
+    cf, content = histories.get(2, withheld=False)
+    torch.testing.assert_close(batch["history_cf"][0, : len(cf)], torch.from_numpy(cf))
+    torch.testing.assert_close(batch["history_content"][0, : len(cf)], torch.from_numpy(content))
+    assert not batch["history_cf"][1].any()
+
+
+def test_a_step_is_cut_into_groups_of_like_length_and_holds_the_same_examples(
+    finished_run, processor, histories, tmp_path
+):
+    made = examples(finished_run, processor)
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+
+    def steps(groups, seed):
+        settings = config(length_groups=groups, seed=seed)
+        learnt = Examples(Dataset.from_list(made), histories)
+        trainer = make_trainer(model, processor, learnt, None, tmp_path, tmp_path / "board", settings)
+        passes = list(trainer._get_train_sampler())
+        each = trainer.args.gradient_accumulation_steps
+        assert each == groups
+        padded = sum(len(group) * max(made[index]["length"] for index in group) for group in passes)
+        return [sorted(itertools.chain(*passes[at : at + each])) for at in range(0, len(passes), each)], padded
+
+    whole, wasteful = steps(1, seed=3)
+    grouped, thrifty = steps(4, seed=3)
+    assert grouped[:-1] == whole[:-1]  # the last step of an epoch may be short
+    assert len(grouped[0]) == config().batch_size
+    assert thrifty < 0.9 * wasteful
+    assert steps(4, seed=4)[0] != grouped
+
+
+def test_fields_under_a_name_that_transformers_calls_old_and_the_padding_reach_the_trainer(
+    finished_run, processor, histories, tmp_path
+):
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+    made = examples(finished_run, processor)[:16]
+    sft = {
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "pad_to_multiple_of": 64,
+        "report_to": "none",
+        "adam_beta1": 0.8,
+        "adam_epsilon": 1e-6,
+    }
+    learnt = Examples(Dataset.from_list(made), histories)
+    trainer = make_trainer(model, processor, learnt, None, tmp_path, tmp_path / "board", config(sft=sft))
+    assert trainer.args.activation_checkpointing
+    assert trainer.args.activation_checkpointing_kwargs == {"use_reentrant": False}
+    assert trainer.data_collator(made[:3])["input_ids"].shape[1] % 64 == 0
+    (group,) = trainer.optimizer.adamw.param_groups
+    assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-6)
+
+
+@pytest.mark.parametrize(("sharded", "rate"), [(False, 0.015), (True, 5e-3)])
+def test_the_rate_of_muon_is_not_that_of_the_adamw_which_takes_its_place_under_fsdp(
+    finished_run, processor, histories, tmp_path, monkeypatch, sharded, rate
+):
+    ready = GroupedTrainer.create_accelerator_and_postprocess
+
+    def shard(trainer):
+        ready(trainer)
+        trainer.is_fsdp_enabled = sharded
+
+    monkeypatch.setattr(GroupedTrainer, "create_accelerator_and_postprocess", shard)
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+    learnt = Examples(Dataset.from_list(examples(finished_run, processor)[:16]), histories)
+    trainer = make_trainer(model, processor, learnt, None, tmp_path, tmp_path / "board", config())
+    assert (trainer.optimizer is None, trainer.args.learning_rate) == (sharded, rate)
+
+
+def test_muon_takes_the_matrices_of_the_language_model_and_is_saved_with_adamw(finished_run):
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+
+    def step(optimizer):
+        optimizer.zero_grad()
+        sum((parameter**2).sum() for parameter in model.parameters()).backward()
+        optimizer.step()
+
+    optimizer = muon_and_adamw(model, 0.01, 0.0)
+    (chosen,) = (group["params"] for group in optimizer.muon.param_groups)
+    names = {name for name, parameter in model.named_parameters() if any(parameter is one for one in chosen)}
+    assert names
+    assert all(".layers." in name and name.endswith("_proj.weight") for name in names)
+    assert len(chosen) + len(optimizer.adamw.param_groups[0]["params"]) == len(list(model.parameters()))
+    step(optimizer)
+    again = muon_and_adamw(model, 0.5, 0.0)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert [group["lr"] for group in again.param_groups] == [0.01, 0.01]
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    step(optimizer)
+    after = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(before[name])
+    step(again)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, after[name])
+    for group in again.param_groups:  # as a schedule does
+        group["lr"] = 0.0
+    step(again)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, after[name])
+
+
+def test_a_batch_of_empty_histories_still_passes_the_adapter(histories):
+    batch = histories.batch([None, None], [False, False])
+    assert batch["history_mask"].tolist() == [[False], [False]]
+
+
+def test_the_withheld_view_holds_nothing_of_the_last_review(finished_run, processor):
+    """The last review says something else: in the withheld view no input changes, in the paper's view one does."""
+    history = next(rows(split_files(finished_run / "dataset", "test")))["purchase_history"]
+    other = json.loads(json.dumps(history))
+    other[-1]["review"] = {"summary": "Never again", "rating": 1, "text": "It broke at once.", "unix_time": 1}
+    for task in TASKS:
+        first, second = processor(history=history, task=task), processor(history=other, task=task)
+        same = all(torch.equal(first[name], second[name]) for name in first)
+        assert same == TASKS[task].last_review_withheld, task
+    assert [task.name for task in TASKS.values() if task.last_review_withheld] == ["product_endorsement"]
+
+
+def test_the_stored_vectors_of_the_withheld_view_are_the_processors(finished_run, processor, histories):
+    user = next(rows(split_files(finished_run / "dataset", "train")))
+    for task, withheld in (("product_endorsement", True), ("purchase_reason", False)):
+        inputs = processor(history=user["purchase_history"], task=task)
+        cf, content = histories.get(0, withheld)
+        torch.testing.assert_close(inputs["history_cf"][0], torch.from_numpy(cf))
+        torch.testing.assert_close(inputs["history_content"][0], torch.from_numpy(content), atol=2e-3, rtol=0)
+
+
+def test_leak_safe_withholds_the_last_review_from_every_task(finished_run):
+    safe, _ = make_parts(finished_run, config(leak_safe=True))
+    assert set(safe.metadata_only_tasks) == set(TASKS)
+    assert all(example["withheld"] for example in examples(finished_run, safe))
+
+
+def test_the_tokenizer_sees_train_users_alone(finished_run, tmp_path):
+    for split in ("validation", "test"):
+        (tmp_path / f"{split}.parquet").write_text("not even parquet")
+    (train,) = split_files(finished_run / "dataset", "train")
+    shutil.copy(train, tmp_path / "train.parquet")
+    alone = train_tokenizer(split_files(tmp_path, "train"), config())
+    whole = train_tokenizer(split_files(finished_run / "dataset", "train"), config())
+    assert alone.get_vocab() == whole.get_vocab()
+
+
+def test_the_model_folder_is_a_repository(finished_run):
+    names = {path.name for path in (finished_run / "model").iterdir()}
+    assert {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "modeling_regen.py",
+        "configuration_regen.py",
+        "processing_regen.py",
+        "processor_config.json",
+        "tokenizer.json",
+        "cf_items.safetensors",
+        "content_encoder",
+    } <= names
+    for file in ("training_config.json", "manifest.json"):  # none was given
+        told = json.loads((finished_run / "model" / file).read_text())
+        assert told.get("counts", told)["learning_rate"] == 0.015
+    model = RegenForCausalLM.from_pretrained(finished_run / "model")
+    assert model.config.cf_mean_norm == pytest.approx(
+        load_file(finished_run / "embeddings" / "cf.safetensors")["mean_norm"][0]
+    )
+
+
+def test_another_causal_lm_can_be_the_backbone(finished_run, tmp_path):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    _, small = make_parts(finished_run, config())
+    tokenizer = train_tokenizer(split_files(finished_run / "dataset", "train"), config())
+    plain = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=24, n_layer=1, n_head=2, n_positions=256))
+    plain.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    out, work = tmp_path / "out", tmp_path / "work"
+    out.mkdir()
+    counts = build(finished_run, out, work, config(backbone=str(tmp_path / "lm"), max_steps=2, embedding_mode="cf"))
+    assert counts["steps"] == 2
+    model = RegenForCausalLM.from_pretrained(out)
+    assert model.config.text_config.model_type == "gpt2"
+    assert model.config.embedding_mode == "cf"
+    assert small.config.model_type == "llama"
+    for path in out.rglob("*"):  # a model repository says nothing of the machine it was trained on
+        if path.suffix in {".json", ".md", ".py", ".jinja"}:
+            assert str(tmp_path) not in path.read_text(), path
+
+
+def test_a_backbone_that_does_not_exist_is_told(finished_run, tmp_path):
+    with pytest.raises(ConfigError, match="no/such-model"):
+        build(finished_run, tmp_path, tmp_path, config(backbone="no/such-model"))
+
+
+def test_a_backbone_that_cannot_be_wrapped_is_told(finished_run, tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    tokenizer = train_tokenizer(split_files(finished_run / "dataset", "train"), config())
+    MambaForCausalLM(
+        MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, state_size=4)
+    ).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    with pytest.raises(ConfigError, match="cannot be wrapped: MambaForCausalLM keeps no keys and values"):
+        build(finished_run, tmp_path, tmp_path, config(backbone=str(tmp_path / "lm")))
+
+
+OWN_CODE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_backbone_that_brings_its_own_code_is_refused_before_any_training(finished_run, tmp_path):
+    tokenizer, small = (make_parts(finished_run, config())[n] for n in (0, 1))
+    folder = tmp_path / "lm"
+    small.save_pretrained(folder)
+    tokenizer.tokenizer.save_pretrained(folder)
+    (folder / "own.py").write_text(OWN_CODE)
+    told = json.loads((folder / "config.json").read_text())
+    told |= {
+        "model_type": "own",
+        "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"},
+    }
+    (folder / "config.json").write_text(json.dumps(told))
+    for sft in ({}, {"trust_remote_code": True}, {"model_init_kwargs": {"trust_remote_code": True}}):
+        with pytest.raises(ConfigError, match="needs no code of its own"):
+            build(finished_run, tmp_path, tmp_path, config(backbone=str(folder), sft=sft))
+    own = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+    with pytest.raises(ValueError, match="OwnForCausalLM brings its own code"):
+        RegenForCausalLM.from_backbone(own, cf_dim=4, content_dim=4, item_token_id=0)
+
+
+def losses(model):
+    return [entry["loss"] for entry in json.loads((model / "training_log.json").read_text()) if "loss" in entry]
+
+
+def launch(run, *words, script=ROOT / "scripts" / "train.py"):
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            *words,
+            str(script),
+            str(run),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [("max_steps=[", "expected KEY=VALUE"), ("max_steps", "expected KEY=VALUE"), ("steps=2", "Did you mean")],
+)
+def test_a_setting_that_the_script_cannot_take_is_told(tmp_path, monkeypatch, given, message):
+    script = str(ROOT / "scripts" / "train.py")
+    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "run"), "--set", given])
+    with pytest.raises(SystemExit, match=message):
+        runpy.run_path(script, run_name="__main__")
+    assert not (tmp_path / "run").exists()
+
+
+LATE = """
+import runpy
+import time
+
+from accelerate import PartialState
+
+wait = PartialState.wait_for_everyone
+
+
+def late(self):
+    wait(self)
+    if not self.is_main_process:
+        time.sleep(4)
+
+
+PartialState.wait_for_everyone = late
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_lags_behind_the_first_still_finds_what_it_reads(finished_run, tmp_path):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    Run(run, {"training": {"max_steps": 2, "batch_size": 4}}).save()
+    script = tmp_path / "late.py"
+    script.write_text(LATE.format(script=str(ROOT / "scripts" / "train.py")))
+    launch(run, "--config_file", str(ROOT / "scripts" / "accelerate" / "cpu2.yaml"), script=script)
+    assert Run(run).is_fresh(STAGES["train"])
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_losses_of_one(finished_run, tmp_path):
+    found = []
+    two = str(ROOT / "scripts" / "accelerate" / "cpu2.yaml")
+    for number, words in enumerate((["--num_processes", "1"], ["--config_file", two])):
+        run = Path(shutil.copytree(finished_run, tmp_path / str(number)))
+        Run(run, {"training": {"max_steps": 20, "history_dropout": 0.3}}).save()
+        launch(run, *words)
+        manifest = json.loads((run / "model" / "manifest.json").read_text())
+        assert manifest["counts"]["processes"] == number + 1
+        found.append(losses(run / "model"))
+    assert len(found[0]) == 2
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-3)
+
+
+def test_a_history_too_long_for_the_window_keeps_its_latest_purchases_in_training(finished_run, processor, histories):
+    files = split_files(finished_run / "dataset", "train")
+    settings = config(history_dropout=0.0, tasks=("user_profile",))
+    whole = list(tokenized(files, processor, settings, None))
+    window = max(len(example["input_ids"]) for example in whole) - 2
+    cut = list(tokenized(files, processor, settings, window))
+    assert len(cut) == len(whole)
+    assert max(len(example["input_ids"]) for example in cut) == window
+    number = max(range(len(whole)), key=lambda n: len(whole[n]["input_ids"]))
+    assert cut[number]["kept"] == whole[number]["kept"] - 2
+    batch = RegenCollator(pad_token_id=0, histories=histories)([cut[number]])
+    cf, content = histories.get(cut[number]["row"], withheld=False)
+    torch.testing.assert_close(batch["history_cf"][0], torch.from_numpy(cf[2:]))
+    torch.testing.assert_close(batch["history_content"][0], torch.from_numpy(content[2:]))
+
+
+def test_features_a_transformer_and_a_longer_history_reach_the_model(tiny_run):
+    overrides = {
+        "sequences": {"max_history": 60},
+        "training": {
+            "adapter": "transformer",
+            "interaction_features": ["rating", "age"],
+            "cf_dropout": 0.2,
+            "max_steps": 3,
+            "tasks": ["product_endorsement"],
+        },
+        "evaluation": {"tasks": ["product_endorsement"], "max_users": 3, "max_new_tokens": 8},
+    }
+    run = Run(tiny_run, overrides)
+    with run.locked():
+        run.save()
+        run.build_all("evaluate")
+    model = RegenForCausalLM.from_pretrained(tiny_run / "model")
+    processor = RegenProcessor.from_pretrained(tiny_run / "model")
+    assert model.config.interaction_features == processor.interaction_features == ["rating", "age"]
+    assert model.config.max_history == processor.max_history == 60
+    assert model.config.cf_dropout == 0.2
+    assert model.config.window == processor.tokenizer.model_max_length == 1024
+    assert processor.cf_user_gram.shape == (12, 12)
+    users = rows(split_files(tiny_run / "dataset", "test"), limit=2)
+    logits = model(**processor(list(users), "product_endorsement")).logits
+    assert logits.isfinite().all()

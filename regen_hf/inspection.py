@@ -95,7 +95,7 @@ Votes = dict[tuple[str, str], list[int | None]]
 
 
 def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
-    written = [task for task in TASKS.values() if row.get(task.field[0]) and task.text(row)]
+    written = [task for task in TASKS.values() if task.text(row)]
     yield ""
     if not written and row.get("narrator"):
         why = "nothing was asked about an empty history" if not row["purchase_history"] else "every answer failed"
@@ -114,9 +114,9 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     failed = (row.get("checks") or {}).get("failed") or []
     yield from _scores("history", "example", scores, votes, width)
     for task in TASKS.values():
-        text = task.text(row) if row.get(task.field[0]) else None
+        text = task.text(row)
         yield ""
-        part = PARTS.get(task.name, "user")
+        part = task.rated_in
         yield from _scores(task.name.replace("_", " "), part, scores if text else {}, votes, width)
         yield from _wrapped(clean(text) if text else "(none)", width, "  ")
         kinds = [check.partition(".")[2] for check in failed if check.partition(".")[0] == task.field[1]]
@@ -128,10 +128,14 @@ def _writer(name: str | None) -> str:
     return f"{clean(name or 'nobody named')}" + (" (fixed rules, no language model)" if name == "reference" else "")
 
 
-def _scores(title: str, part: str, scores: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
+def _scores(title: str, part: str | None, scores: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     """A title with the scores of a part of `metadata`, on as many lines as they take."""
-    rated = scores.get(part) or {}
-    shown = [f"{name} {rated[name]}{_spread(votes.get((part, name), []))}" for name in RATED[part] if rated.get(name)]
+    rated = scores.get(part or "") or {}
+    shown = [
+        f"{name} {rated[name]}{_spread(votes.get((part or '', name), []))}"
+        for name in RATED.get(part or "", ())
+        if rated.get(name)
+    ]
     yield from _wrapped(title + (f"  [{' · '.join(shown)}]" if shown else ""), width)
 
 

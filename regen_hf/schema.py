@@ -13,10 +13,12 @@ reads and writes parquet of the schemas below.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -123,49 +125,133 @@ def features(schema: pa.Schema) -> Features:
 
 @dataclass(frozen=True)
 class Task:
-    """One narrative to write: where its text stands in the row, and what the model is told to do."""
+    """One narrative: its field in the row, and every fact about it. `TASKS` is the only place that states them."""
 
     name: str
-    field: tuple[str, str]
-    """Path of the text in the row: `row["user"]["profile"]`."""
+    field: tuple[str | int, ...]
+    """Path of the text in the row, such as `("user", "profile")`; an integer is an index of a list, -1 for its end."""
+    title: str
+    """Its name in tables, as in the paper."""
     prompt: str
-    last_review_withheld: bool = False
-    """The text was written without the review of the last purchase, so the model must not see it either."""
+    """The request that the fused model sees."""
+    question: str
+    """The same request as a question of a visitor of the demo."""
+    description: str
+    """What the text is, for a judge."""
+    written_by: str = "narratives"
+    """The prompt file by which a language model writes it."""
+    rated_in: str | None = None
+    """The stage of the autorater that rates it, a key of `RATED`; None: it is not rated."""
+    may_be_null: bool = False
+    """A user without this text is no sign of a failure (table 2)."""
+    metadata_only: bool = False
+    """Its view of the last purchase: without the review, which was withheld from the narrator (section 3.2)."""
+    default: bool = True
+    """Whether it is trained and evaluated unless the settings say otherwise."""
 
-    def text(self, row: dict[str, Any]) -> str | None:
+    def text(self, row: Mapping[str, Any]) -> str | None:
         """The reference text of `row`, None where the row has none."""
-        part = row[self.field[0]]
-        return part[self.field[1]] if part else None
+        value: Any = row
+        for key in self.field:
+            if value is None or (isinstance(key, int) and not value):
+                return None
+            value = value.get(key) if isinstance(key, str) else value[key]
+        return value
+
+    def column(self, table: pa.Table | pa.RecordBatch) -> pa.ChunkedArray | pa.Array:
+        """The reference texts of all rows of `table`, null where a row has none."""
+        if any(isinstance(key, int) for key in self.field):
+            return pa.array([self.text(row) for row in table.select([self.field[0]]).to_pylist()], pa.string())
+        return pc.struct_field(table.column(self.field[0]), list(self.field[1:]))
+
+    @property
+    def sql(self) -> str:
+        """The text as an SQL expression over the columns of a row; not for a path with an index."""
+        return ".".join(map(str, self.field))
 
 
 TASKS = {
     task.name: task
     for task in (
-        Task("purchase_reason", ("last_purchase", "reason"), "Write the reason for the last purchase."),
+        Task(
+            "purchase_reason",
+            ("last_purchase", "reason"),
+            title="Purchase reason",
+            prompt="Write the reason for the last purchase.",
+            question="Why the last purchase?",
+            description="the reason for the last purchase, as it was before the product was used",
+            rated_in="last_purchase",
+            may_be_null=True,
+        ),
         Task(
             "purchase_reason_explanation",
             ("last_purchase", "explanation"),
-            "Explain the last purchase from the whole history.",
+            title="Purchase reason explanation",
+            prompt="Explain the last purchase from the whole history.",
+            question="How does it fit the others?",
+            description="an explanation of the last purchase from the whole history",
+            rated_in="last_purchase",
+            may_be_null=True,
         ),
         Task(
             "product_endorsement",
             ("last_purchase", "endorsement"),
-            "Recommend the last product to this customer.",
-            last_review_withheld=True,
+            title="Product endorsement",
+            prompt="Recommend the last product to this customer.",
+            question="How to recommend it? (their review is hidden)",
+            description="a recommendation of the last product to this customer, as if it had not been bought yet",
+            written_by="endorsement",
+            rated_in="endorsement",
+            metadata_only=True,
         ),
-        Task("brief_user_summary", ("user", "brief_summary"), "Summarize this customer briefly."),
-        Task("long_user_summary", ("user", "long_summary"), "Summarize this customer in detail."),
-        Task("user_profile", ("user", "profile"), "Describe this customer in a short phrase."),
+        Task(
+            "brief_user_summary",
+            ("user", "brief_summary"),
+            title="User Summary (Brief)",
+            prompt="Summarize this customer briefly.",
+            question="Who, briefly?",
+            description="a brief summary of the customer",
+            rated_in="user",
+        ),
+        Task(
+            "long_user_summary",
+            ("user", "long_summary"),
+            title="User Summary (Long)",
+            prompt="Summarize this customer in detail.",
+            question="Who, in detail?",
+            description="a detailed summary of the customer",
+            rated_in="user",
+        ),
+        Task(
+            "user_profile",
+            ("user", "profile"),
+            title="User profile",
+            prompt="Describe this customer in a short phrase.",
+            question="Who is this, in a phrase?",
+            description="a short phrase that describes the customer as a shopper",
+            rated_in="user",
+        ),
     )
 }
 
+DEFAULT_TASKS = tuple(name for name, task in TASKS.items() if task.default)
+"""Tasks that are trained and evaluated unless the settings say otherwise."""
+
+TEXT_COLUMNS = tuple(dict.fromkeys(str(task.field[0]) for task in TASKS.values()))
+"""Columns of the row that contain the texts of tasks."""
+
+
+def metadata_only_tasks(names: Iterable[str], leak_safe: bool) -> list[str]:
+    """The tasks among `names` that read the last purchase without its review; with `leak_safe` all of them."""
+    return [name for name in names if leak_safe or TASKS[name].metadata_only]
+
 
 def check_tasks(names: tuple[str, ...]) -> None:
-    """Refuse tasks that do not exist, that are named twice, or none at all.
+    """Check names of tasks.
 
     Raises:
-        ValueError: with the tasks that there are.
+        ValueError: a task does not exist or is named twice, or there is none.
     """
-    wrong = [name for place, name in enumerate(names) if name not in TASKS or name in names[:place]]
+    wrong = [name for index, name in enumerate(names) if name not in TASKS or name in names[:index]]
     if wrong or not names:
-        raise ValueError(f"tasks holds {wrong or 'nothing'}, expected some of {', '.join(TASKS)}, each once")
+        raise ValueError(f"tasks contains {wrong or 'nothing'}, expected some of {', '.join(TASKS)}, each once")

@@ -33,8 +33,7 @@ def figures(run: Path, part: str, users: bool = True) -> list[Path]:
     """
     drawn_of = manifest(run, "figures").get("inputs", {}).get("stages", {})
     shows = {"dataset": ("dataset",), "model": ("train", "evaluate")}[part]
-    folders = {"dataset": "dataset", "train": "model", "evaluate": "evaluation"}
-    if any(drawn_of.get(stage) != manifest(run, folders[stage]).get("fingerprint") for stage in shows):
+    if any(drawn_of.get(stage) != manifest(run, stage).get("fingerprint") for stage in shows):
         return []
     return [
         path

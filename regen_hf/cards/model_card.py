@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import outputs
 from ..outputs import manifest, public_name
 from .card import PLACEHOLDER, language, resource, simulated
 from .figures import caption
@@ -24,8 +24,8 @@ METRICS = {
 }
 """The metrics that the Hub is told of, by their keys in results.json: their type there, and their name."""
 
-TIMED = ("sequences", "release", "narratives", "ratings", "dataset", "embeddings", "model", "evaluation")
-"""Folders of a run whose manifests tell how long their stage took."""
+TIMED = ("sequences", "release", "narratives", "ratings", "dataset", "embeddings", "train", "evaluate")
+"""Stages whose seconds the card lists."""
 
 
 def model_card(
@@ -52,7 +52,7 @@ def model_card(
 
     from ..metrics.tables import PAPER, UNITS, markdown, scores
 
-    trained = training or manifest(run, "model")
+    trained = training or manifest(run, "train")
     sample = simulated(run)
     backbone = public_name(trained["config"]["backbone"])
     results = _results(run, trained)
@@ -101,10 +101,10 @@ def eval_results(run: Path, dataset: str | None) -> str | None:
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     from huggingface_hub.utils import yaml_dump
 
-    results = _results(run, manifest(run, "model"))
+    results = _results(run, manifest(run, "train"))
     if not results or not dataset:
         return None
-    date = manifest(run, "evaluation").get("made")
+    date = manifest(run, "evaluate").get("made")
     name = _config(run)
     entries = [
         EvalResultEntry(
@@ -121,11 +121,10 @@ def eval_results(run: Path, dataset: str | None) -> str | None:
 
 def _results(run: Path, trained: dict[str, Any]) -> dict[str, Any] | None:
     """The scores of this very model, None where another one, or none, was evaluated."""
-    evaluation = manifest(run, "evaluation")
+    evaluation = manifest(run, "evaluate")
     if not evaluation or evaluation["inputs"]["stages"]["train"] != trained.get("fingerprint"):
         return None
-    results: dict[str, Any] = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
-    return results
+    return outputs.results(run)
 
 
 def _scores(results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float]]]:
@@ -183,9 +182,9 @@ def _seconds(run: Path, trained: dict[str, Any]) -> list[tuple[str, float]]:
     """How long each stage took that led to this model, as far as the manifests tell."""
     if "seconds" not in trained:  # still in training
         return []
-    manifests = [(folder, manifest(run, folder)) for folder in TIMED]
+    manifests = [(stage, manifest(run, stage)) for stage in TIMED]
     return [
         (content["stage"], content["seconds"])
-        for folder, content in manifests
-        if content and (folder != "evaluation" or content["inputs"]["stages"]["train"] == trained["fingerprint"])
+        for stage, content in manifests
+        if content and (stage != "evaluate" or content["inputs"]["stages"]["train"] == trained["fingerprint"])
     ]

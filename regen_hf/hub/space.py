@@ -64,7 +64,7 @@ def finished(folder: Path) -> Run:
     Raises:
         RunError: it is not.
     """
-    model, dataset = manifest(folder, "model"), manifest(folder, "dataset")
+    model, dataset = manifest(folder, "train"), manifest(folder, "dataset")
     if not model:
         raise RunError(f"{folder} holds no trained model. Make one with `regen run {folder} …` or `regen quickstart`.")
     run = Run(folder)

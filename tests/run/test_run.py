@@ -76,12 +76,12 @@ def test_a_stage_refuses_stale_input_and_names_the_command(tiny_run, capsys):
     assert regen("figures", tiny_run, "--set", "evaluation.max_users=3") == 1
     told = capsys.readouterr().err
     assert f"regen evaluate {tiny_run}" in told
-    assert "out of date" in told
+    assert "is stale" in told
 
 
 def test_a_stage_without_its_input_names_the_command(tmp_path, capsys):
     assert regen("narratives", tmp_path / "new") == 1
-    assert "has not been made" in capsys.readouterr().err
+    assert "is missing" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 
@@ -97,7 +97,7 @@ def test_figures_are_drawn_of_what_there_is_and_again_once_there_is_more(tiny_ru
     assert regen("figures", tiny_run) == 0
     assert "scores.png" in {path.name for path in (tiny_run / "figures").iterdir()}
     assert regen("figures", tmp_path / "new") == 1
-    assert "nothing for `figures` to read" in capsys.readouterr().err
+    assert "has no output that `figures` can read" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
 
 

@@ -21,7 +21,7 @@ from ...metrics.results import write_tables
 from ...metrics.scoring import PREDICTIONS, score
 from ...metrics.text_metrics import signatures
 from ...outputs import rows, split_files
-from ...schema import TASKS
+from ...schema import TASKS, metadata_only_tasks
 from .controls import derangement, nearest, train_narratives
 from .generation import Writer, described
 from .settings import PACKAGES, EvaluationConfig
@@ -114,7 +114,7 @@ def predict(
     """
     tasks = config.tasks
     frequent, longest = train_narratives(run, tasks)
-    withheld = [task for task in tasks if TASKS[task].last_review_withheld or trained["leak_safe"]]
+    withheld = metadata_only_tasks(tasks, trained["leak_safe"])
     alike = nearest(run, config.split, len(users), tasks, withheld)
     asked = {task: [number for number, user in enumerate(users) if TASKS[task].text(user)] for task in tasks}
     as_text = trained["history"] == "text"

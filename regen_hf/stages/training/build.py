@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ...errors import ConfigError, InputError, missing_extra
 from ...outputs import split_files
-from ...schema import MAX_HISTORY, SPLITS, TASKS
+from ...schema import MAX_HISTORY, SPLITS, TASKS, metadata_only_tasks
 
 try:
     import torch
@@ -178,7 +178,7 @@ def make_parts(run: Path, config: TrainingConfig) -> tuple[RegenProcessor, PreTr
         tokenizer=tokenizer,
         item_token=ITEM_TOKEN,
         task_prompts={task.name: task.prompt for task in TASKS.values()},
-        metadata_only_tasks=[task.name for task in TASKS.values() if task.last_review_withheld or config.leak_safe],
+        metadata_only_tasks=metadata_only_tasks(TASKS, config.leak_safe),
         content_encoder=encoder or str(embeddings / "content_encoder"),
         cf_asins=pq.read_table(embeddings / "items.parquet").column("asin").to_pylist(),
         cf_factors=tensors["item_factors"],

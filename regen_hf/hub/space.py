@@ -18,7 +18,7 @@ from ..cards.figures import figures
 from ..errors import ConfigError, RegenError, RunError, missing_extra
 from ..outputs import manifest
 from ..run import Run
-from ..schema import SPLITS
+from ..schema import SPLITS, TASKS
 
 APP = "spaces/regen_demo"
 
@@ -99,6 +99,10 @@ def space_config(
         "split": next((split for split in reversed(SPLITS) if counts[split]), SPLITS[0]),
         "splits": [split for split in SPLITS if counts[split]],
         "simulated": simulated(run),
+        "tasks": [
+            {"name": task.name, "question": task.question, "field": list(task.field), "rated_in": task.rated_in}
+            for task in TASKS.values()
+        ],
         **({} if drawn is None else {"figures": list(drawn)}),
     }
     return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"

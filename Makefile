@@ -1,6 +1,6 @@
 # make quickstart   everything on simulated shoppers, offline after the install
-# make test         the whole test suite
-# make venv         the environment alone
+# make test         the test suite
+# make venv         only the environment
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 EXTRAS := llm,train,eval,space,spark,dev
@@ -13,7 +13,7 @@ help:
 
 venv: .venv/installed
 
-# Rebuilt when what is installed changes; a broken install leaves no mark and is done again.
+# Reinstalled when the dependencies change; an interrupted install leaves no mark and is repeated.
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -35,6 +35,10 @@ format: venv
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-# Resolves anew within pyproject.toml and the one pin that keeps CUDA packages out, and writes constraints.txt.
-lock:
-	$(PYTHON) scripts/lock.py "$(EXTRAS)" constraints.txt
+# Resolves all dependencies again. The pin selects the CPU build of torch; other versions may bring several GB of CUDA packages.
+lock: venv
+	$(BIN)/python -m pip install --disable-pip-version-check -q pip-tools
+	echo "torch==2.13.0" > .venv/pins.txt
+	$(BIN)/pip-compile -q --upgrade --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
+		--extra $(EXTRAS) --constraint .venv/pins.txt --output-file .venv/constraints.txt pyproject.toml
+	(echo "# Written by make lock: the versions that the tests ran with."; sed 's/+cpu$$//' .venv/constraints.txt) > constraints.txt

@@ -1,7 +1,7 @@
-"""Configuration: YAML and overrides into frozen dataclasses, and their fingerprint.
+"""Configuration: YAML and overrides to frozen dataclasses, and their fingerprint.
 
-A stage declares its settings as a frozen dataclass at the top of its own module, with a string under each field: that
-string is the help of the command line. Unknown keys and wrong types are refused with the list of what is known.
+A stage declares its settings as a frozen dataclass in its module `settings`, with a string under each field, which is
+also the help of the command line. Unknown keys and wrong types raise ConfigError with the known keys.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Section = TypeVar("Section")
 
 
 def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section:
-    """Build the dataclass `cls` from the mapping `values`, which stands under `name` in the configuration.
+    """The dataclass `cls` built from the mapping `values`, the section `name` of the configuration.
 
-    Where a field of `cls` carries `metadata={"rest": True}`, it takes the keys that are no fields; `cls` checks them.
+    A field of `cls` with `metadata={"rest": True}` takes all keys that are not fields; `cls` checks them.
 
     Raises:
-        ConfigError: a key is unknown, or a value is of the wrong type or refused by `__post_init__`.
+        ConfigError: a key is unknown, or a value has the wrong type or is rejected by `__post_init__`.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -45,7 +45,7 @@ def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section
         values = {key: values[key] for key in values if key in known} | {rest: {**(values.get(rest) or {}), **loose}}
     types = typing.get_type_hints(cls)
     given = {
-        # One value where several may stand is a list of one.
+        # A single value is accepted as a list of one.
         key: [value] if isinstance(value, str) and typing.get_origin(types[key]) is tuple else value
         for key, value in values.items()
     }
@@ -54,51 +54,51 @@ def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section
     except ValidationError as error:
         problem = error.errors()[0]
         message = problem["msg"].removeprefix("Value error, ").removesuffix(".")
-        if not problem["loc"]:  # refused by `__post_init__`, which names the setting itself
+        if not problem["loc"]:  # from `__post_init__`, whose message names the setting
             raise ConfigError(f"Settings of {name!r}: {message}.") from None
         key = ".".join([name, *map(str, problem["loc"])])
         raise ConfigError(f"Setting {key} was given {problem['input']!r}: {message}.") from None
 
 
 def at_least(settings: Any, bound: float, *names: str) -> None:
-    """Refuse a number among the settings `names` of a config dataclass that is below `bound`; None is no number.
+    """Check that the numbers among the settings `names` of a config dataclass are at least `bound`; None passes.
 
     Raises:
-        ValueError: names the setting, what it was given, and the bound.
+        ValueError: a number is below the bound.
     """
     for name in names:
         value = getattr(settings, name)
-        if value is not None and not bound <= value < math.inf:  # NaN is refused too
+        if value is not None and not bound <= value < math.inf:  # NaN fails too
             raise ValueError(f"{name} was given {value}, expected at least {bound}")
 
 
 def check_seed(settings: Any) -> None:
-    """Refuse a `seed` that numpy and torch do not both take.
+    """Check that numpy and torch accept the `seed`.
 
     Raises:
-        ValueError: it is below 0 or past 32 bits.
+        ValueError: it is below 0 or has more than 32 bits.
     """
     if not 0 <= settings.seed < 2**32:
         raise ValueError(f"seed was given {settings.seed}, expected an integer from 0 to {2**32 - 1}")
 
 
 def unknown(given: Any, known: list[str]) -> str:
-    """The message for a key that does not exist: what was given, the closest key, and all keys."""
-    given = str(given)  # YAML has keys that are numbers
+    """The error message for an unknown key, with the closest key and all keys."""
+    given = str(given)  # YAML keys may be numbers
     close = difflib.get_close_matches(given, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"Unknown setting {given!r}.{hint} Known settings: {', '.join(known)}."
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain data from YAML; a date stays the text that it is, as every setting that holds one expects.
+    """Plain data from YAML; dates stay text, as the settings expect.
 
     Raises:
-        ValueError: the text is no YAML.
+        ValueError: the text is not valid YAML.
     """
     import yaml
 
-    # A type of its own, so that nobody else's YAML changes.
+    # A subclass, so that the resolvers of other users of PyYAML stay unchanged.
     loader = type("Loader", (yaml.SafeLoader,), {})
     loader.yaml_implicit_resolvers = {  # type: ignore[attr-defined]
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
@@ -111,23 +111,28 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in the YAML file at `path`; an empty file is an empty mapping."""
+    """The mapping in the YAML file `path`; empty for an empty file.
+
+    Raises:
+        ConfigError: the file does not exist or contains no mapping.
+    """
     try:
         values = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"The configuration file {path} does not exist.") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"The configuration file {path} is not readable YAML: {error}") from None
+        raise ConfigError(f"The configuration file {path} is not valid YAML: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise ConfigError(f"The configuration file {path} holds a {type(values).__name__}, expected 'section: …' keys.")
+        kind = type(values).__name__
+        raise ConfigError(f"The configuration file {path} contains a {kind}, expected 'section: …' keys.")
     return values
 
 
 @functools.cache
 def help_texts(cls: type) -> dict[str, str]:
-    """The string under each field of the dataclass `cls`, by field name; a parent's where `cls` gives none."""
+    """The string under each field of the dataclass `cls`, by field name; that of the parent where `cls` has none."""
     texts: dict[str, str] = {}
     for parent in cls.__bases__:
         texts |= help_texts(parent) if dataclasses.is_dataclass(parent) else {}
@@ -140,7 +145,7 @@ def help_texts(cls: type) -> dict[str, str]:
 
 
 def fingerprint(value: Any) -> str:
-    """A short hash of plain data (dicts, lists, strings, numbers), the same in any key order.
+    """A short hash of plain data (dicts, lists, strings, numbers), independent of the order of keys.
 
     >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     True

@@ -1,29 +1,29 @@
-"""What can go wrong for a user, as one tree.
+"""Errors that a user can fix.
 
     RegenError
-    ├── ConfigError   a setting that does not exist or makes no sense
-    ├── InputError    a file that is missing, empty, damaged or not what it should be
-    └── RunError      a run folder that is busy, foreign, or lacks the stage that another one needs
+    ├── ConfigError   an unknown or invalid setting
+    ├── InputError    a missing, empty, damaged or unsupported file
+    └── RunError      a run folder that is locked, not a run, or lacks the output of a stage
 
-Each message says what was given, what was expected, and what to do. The command line prints the message alone and
-exits with 1; any other exception is a defect of this package and keeps its traceback.
+A message states what is wrong, what was expected, and what to do. The command line prints only the message and exits
+with 1. Any other exception is a bug of this package and keeps its traceback.
 """
 
 
 class RegenError(Exception):
-    """Base of every error that a user can mend."""
+    """Base class of the errors that a user can fix."""
 
 
 class ConfigError(RegenError, ValueError):
-    """A setting that does not exist or makes no sense."""
+    """An unknown or invalid setting."""
 
 
 class InputError(RegenError, ValueError):
-    """A file that is missing, empty, damaged or not what it should be."""
+    """A missing, empty, damaged or unsupported file."""
 
 
 class RunError(RegenError, RuntimeError):
-    """A run folder that is busy, foreign, or lacks the stage that another one needs."""
+    """A run folder that is locked, not a run, or lacks the output of a stage."""
 
 
 def missing_extra(package: str, extra: str) -> RegenError:

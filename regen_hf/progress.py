@@ -1,4 +1,4 @@
-"""The progress bar of a training: one line with the loss, where the trainers would print a line per log entry."""
+"""A progress bar for trainers, with the loss, which replaces their line per log entry."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 
 class Bar(TrainerCallback):
-    """Shows steps and the latest loss on stderr, in the first process alone."""
+    """Shows steps and the latest loss on stderr, in the main process only."""
 
     def __init__(self, about: str) -> None:
         self.about = about
         self.bar: tqdm | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Open the bar, at the step that a resumed training goes on from."""
+        """Open the bar at the step from which the training resumes."""
         if state.is_world_process_zero:
             self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.about, unit="step", leave=False)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One step further."""
+        """Advance the bar."""
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
@@ -37,7 +37,7 @@ class Bar(TrainerCallback):
 
 
 def show_bar(trainer: Trainer, about: str) -> None:
-    """Show the training of `trainer` as one bar, in place of its own output."""
+    """Replace the output of `trainer` by one progress bar."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.add_callback(Bar(about))

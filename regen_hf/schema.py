@@ -1,14 +1,14 @@
-"""The row: the names and types by which the stages meet, and nothing else.
+"""The row and the tasks: names, types, and every fact about a task.
 
-One row is one user. Names and nesting are those of the official REGEN release, so that its files import without
-renaming; what the release lacks (the endorsement, its scores) stands beside it. Stages never import each other: each
-reads and writes parquet of the schemas below.
+A row is one user. Names and nesting are those of the official REGEN release, so that its files can be imported without
+renaming; further fields, such as the endorsement and its scores, are added. Stages never import each other: they read
+and write parquet files with the schemas below.
 
     sequences   reviewer_id, purchase_history
     items       asin, title, category, description, price
-    narratives  reviewer_id, last_purchase, user, narrator and how it was asked, checks
-    ratings     reviewer_id, metadata, rater and how it was asked
-    row         all of it: what `load_dataset` gives
+    narratives  reviewer_id, last_purchase, user, narrator and its prompts, checks
+    ratings     reviewer_id, metadata, rater and its prompts
+    row         all of these: the rows of `load_dataset`
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from datasets import Features
 
 MAX_HISTORY = 50
-"""Purchases kept per user, the latest ones (section 3.2)."""
+"""The latest purchases that are kept per user (section 3.2)."""
 
 SPLITS = ("train", "validation", "test")
 """Splits hold distinct users (section 5.1)."""
 
 
 def hash_bound(share: float) -> str:
-    """The first 8 hex digits of the md5 of a user id below which a share of the users lies, to be compared as text.
+    """The bound below which the hashes of a `share` of the users lie: 8 hex digits of an md5, compared as text.
 
-    Below the bound of the test share a user is a test user, from there to that of both shares a validation user: the
-    split depends on nothing but the id.
+    Users below the bound of the test share are test users, the next ones up to the bound of both shares are validation
+    users. So the split depends only on the user id.
 
     >>> hash_bound(0.0), hash_bound(0.5)
     ('00000000', '80000000')
@@ -63,24 +63,24 @@ PURCHASE_HISTORY = pa.list_(pa.struct([("item", ITEM), ("review", REVIEW)]))  # 
 LAST_PURCHASE = pa.struct([("reason", pa.string()), ("explanation", pa.string()), ("endorsement", pa.string())])
 USER = pa.struct([("profile", pa.string()), ("brief_summary", pa.string()), ("long_summary", pa.string())])
 
-# What was found in each narrative after it was written; null where there is none.
+# The result of the checks of each narrative; null without a narrative.
 CHECK = pa.struct(
     [
         ("words", pa.int64()),
-        ("verbatim", pa.int64()),  # longest run of words that it shares with one review, names of products aside
-        ("language", pa.string()),  # ISO 639-1, as a classifier takes it
-        ("refusal", pa.bool_()),  # it reads as the refusal of a language model
+        ("verbatim", pa.int64()),  # longest run of words that it shares with one review, without product names
+        ("language", pa.string()),  # ISO 639-1, by a classifier
+        ("refusal", pa.bool_()),  # it looks like the refusal of a language model
     ]
 )
 CHECKS = pa.struct(
     [
         *((name, CHECK) for part in (LAST_PURCHASE, USER) for name in (field.name for field in part)),
-        ("failed", pa.list_(pa.string())),  # such as "profile.words"; empty = all is well
+        ("failed", pa.list_(pa.string())),  # such as "profile.words"; empty = all passed
     ]
 )
 
 # The stages of the autorater (section 3.3) and the attributes of each (table 3). Scores are 1..7, null = not rated.
-# High is good but for foresight: the higher it is, the more of the text became known only after the purchase.
+# High is good except for foresight, the share of the text that became known only after the purchase.
 RATED = {
     "example": ("richness", "confidence"),
     "last_purchase": ("veracity", "grounding", "foresight", "clarity", "personalization", "confidence"),
@@ -93,9 +93,9 @@ METADATA = pa.struct(
 
 SEQUENCES = pa.schema([("reviewer_id", pa.string()), ("purchase_history", PURCHASE_HISTORY)])
 ITEMS = pa.schema(list(ITEM))
-# Who wrote or rated: a language model's name, or `reference` for the fixed rules, which are no language model. Beside
-# it the prompts, as "narratives 2 (1f0c94ab), …" with a hash of all that they hold, null for the rules; and the number
-# of reviews that were not shown because the history would not have fitted the model's window.
+# The narrator or rater: the name of a language model, or `reference` for the fixed rules. Then its prompts with a hash
+# of their content, such as "narratives 2 (1f0c94ab), …", null for the rules; and the number of reviews that were left
+# out of the prompt to fit the window of the model.
 NARRATOR = [("narrator", pa.string()), ("narrator_prompt", pa.string()), ("narrator_left_out", pa.int64())]
 RATER = [("rater", pa.string()), ("rater_prompt", pa.string()), ("rater_left_out", pa.int64())]
 NARRATIVES = pa.schema(
@@ -117,7 +117,7 @@ ROW = pa.schema(
 
 
 def features(schema: pa.Schema) -> Features:
-    """The same columns as `datasets.Features`."""
+    """`schema` as `datasets.Features`."""
     from datasets import Features
 
     return Features.from_arrow_schema(schema)
@@ -138,8 +138,11 @@ class Task:
     """The same request as a question of a visitor of the demo."""
     description: str
     """What the text is, for a judge."""
-    written_by: str = "narratives"
-    """The prompt file by which a language model writes it."""
+    written_by: str | None = None
+    """The prompt file by which a language model writes it; None if `field` contains a text of another task or of the
+    history."""
+    words: tuple[int, int] | None = None
+    """Its least and most words (table 5); None: any number."""
     rated_in: str | None = None
     """The stage of the autorater that rates it, a key of `RATED`; None: it is not rated."""
     may_be_null: bool = False
@@ -180,6 +183,7 @@ TASKS = {
             prompt="Write the reason for the last purchase.",
             question="Why the last purchase?",
             description="the reason for the last purchase, as it was before the product was used",
+            written_by="narratives",
             rated_in="last_purchase",
             may_be_null=True,
         ),
@@ -190,6 +194,7 @@ TASKS = {
             prompt="Explain the last purchase from the whole history.",
             question="How does it fit the others?",
             description="an explanation of the last purchase from the whole history",
+            written_by="narratives",
             rated_in="last_purchase",
             may_be_null=True,
         ),
@@ -211,6 +216,7 @@ TASKS = {
             prompt="Summarize this customer briefly.",
             question="Who, briefly?",
             description="a brief summary of the customer",
+            written_by="narratives",
             rated_in="user",
         ),
         Task(
@@ -220,6 +226,7 @@ TASKS = {
             prompt="Summarize this customer in detail.",
             question="Who, in detail?",
             description="a detailed summary of the customer",
+            written_by="narratives",
             rated_in="user",
         ),
         Task(
@@ -229,6 +236,8 @@ TASKS = {
             prompt="Describe this customer in a short phrase.",
             question="Who is this, in a phrase?",
             description="a short phrase that describes the customer as a shopper",
+            written_by="narratives",
+            words=(4, 6),
             rated_in="user",
         ),
     )
@@ -239,6 +248,38 @@ DEFAULT_TASKS = tuple(name for name, task in TASKS.items() if task.default)
 
 TEXT_COLUMNS = tuple(dict.fromkeys(str(task.field[0]) for task in TASKS.values()))
 """Columns of the row that contain the texts of tasks."""
+
+
+def written_tasks() -> list[Task]:
+    """The tasks whose texts the narratives stage writes, in the order of their fields in a row."""
+    tasks = {task.field: task for task in TASKS.values() if task.written_by}
+    fields = [
+        (name, field.name) for name, struct in (("last_purchase", LAST_PURCHASE), ("user", USER)) for field in struct
+    ]
+    return [tasks[field] for field in fields if field in tasks]
+
+
+def rated_tasks(stage: str) -> list[Task]:
+    """The tasks whose texts a stage of the autorater rates, in the order of their fields in a row."""
+    return [task for task in written_tasks() if task.rated_in == stage]
+
+
+def narrative_prompts() -> dict[str, list[Task]]:
+    """The prompt files of the narratives, each with the tasks whose texts a language model writes in one answer."""
+    tasks: dict[str, list[Task]] = {}
+    for task in TASKS.values():
+        if task.written_by:
+            tasks.setdefault(task.written_by, []).append(task)
+    return tasks
+
+
+def in_row(texts: Mapping[str, str | None]) -> dict[str, dict[str, str | None]]:
+    """The columns `last_purchase` and `user` of a row with `texts` (by task), null where a text is missing."""
+    columns: dict[str, dict[str, str | None]] = {}
+    for task in written_tasks():
+        column, name = map(str, task.field)
+        columns.setdefault(column, {})[name] = texts.get(task.name)
+    return columns
 
 
 def metadata_only_tasks(names: Iterable[str], leak_safe: bool) -> list[str]:

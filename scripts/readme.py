@@ -1,50 +1,75 @@
-"""Write the scores of a quickstart run into benchmarks/results/quickstart.json and from there into README.md.
+"""Write the scores of a quickstart run into README.md and docs/sample_scores.md.
 
-python scripts/readme.py runs/sample
+    python scripts/readme.py runs/sample
+
+The numbers go through benchmarks/results/quickstart.json, from which a test compares both files.
 """
 
-import json
 import os
 import sys
 from pathlib import Path
 
-from regen_hf.metrics.results import table
+from regen_hf import outputs
+from regen_hf.intervals import format_interval
+from regen_hf.metrics.tables import markdown, score_table
+from regen_hf.schema import TASKS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quickstart.json"
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "sample_scores.md"
 BEGIN, END = "<!-- scores of the quickstart: begin -->", "<!-- scores of the quickstart: end -->"
+HEADLINES = ("purchase_reason", "product_endorsement", "user_profile")
+COLUMNS = {"fused": "model", "nearest": "most similar train user", "shuffled_history": "history of another user"}
 
 
-def section(results: dict) -> str:
-    """The text between the marks."""
-    counts = results["training"]["counts"]
-    controls = "\n".join(f"- `{model}`: {about}" for model, about in results["about"].items())
-    minutes = sum(results["seconds"].values()) / 60
+def setting(results: dict) -> str:
+    """What was trained, and for how long."""
+    counts, minutes = results["training"]["counts"], sum(results["seconds"].values()) / 60
     return (
-        f"{BEGIN}\n"
-        f"What `make quickstart` printed ({counts['parameters']:,} parameters, {counts['steps']:,} steps, one seed; "
-        f"its stages took {minutes:.1f} minutes on {results['cores']} cores): the model beside its controls.\n\n"
-        f"{table(results)}\n\n{controls}\n{END}"
+        f"`make quickstart`: {counts['parameters']:,} parameters, {counts['steps']:,} steps, one seed, "
+        f"{minutes:.1f} minutes on {results['cores']} cores, {results['n_users']} {results['split']} users"
+    )
+
+
+def headlines(results: dict) -> str:
+    """The section of the README: ROUGE-Lsum of three narratives, with the controls."""
+    rows = [
+        [TASKS[task].title, *(format_interval(results["models"][model][task]["rougeLsum"], 1) for model in COLUMNS)]
+        for task in HEADLINES
+    ]
+    return (
+        f"{BEGIN}\n{markdown([['ROUGE-Lsum (%)', *COLUMNS.values()], *rows])}\n\n"
+        f"{setting(results)}. Brackets are 95 % intervals over users. "
+        f"[All scores and controls](docs/sample_scores.md).\n"
+        f"{END}"
+    )
+
+
+def page(results: dict) -> str:
+    """The page with all scores."""
+    controls = "\n".join(f"- `{model}`: {about}" for model, about in results["about"].items())
+    return (
+        f"# Scores of the quickstart\n\n{setting(results)}. Written by `scripts/readme.py` from "
+        f"`benchmarks/results/quickstart.json`. The sample world is simulated: these findings do not generalise to "
+        f"other data.\n\n{score_table(results)}\n\n{controls}\n"
     )
 
 
 def main() -> None:
-    """Copy the results of the run and put the table into the README."""
+    """Copy the results of the run and write both texts."""
     run = Path(sys.argv[1])
-    results = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
-    manifests = {
-        name: json.loads((run / folder / "manifest.json").read_text(encoding="utf-8"))
-        for name, folder in (("training", "model"), ("evaluation", "evaluation"))
-    }
-    results |= {name: {key: found[key] for key in ("counts", "versions")} for name, found in manifests.items()}
-    stages = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("*/manifest.json"))]
-    results["seconds"] = {stage["stage"]: stage["seconds"] for stage in stages}
+    results = outputs.results(run)
+    for name, stage in (("training", "train"), ("evaluation", "evaluate")):
+        manifest = outputs.manifest(run, stage)
+        results[name] = {key: manifest[key] for key in ("counts", "versions")}
+    manifests = [outputs.manifest(run, stage) for stage in outputs.FOLDERS]
+    results["seconds"] = {manifest["stage"]: manifest["seconds"] for manifest in manifests if manifest}
     results["cores"] = os.cpu_count()
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    readme = ROOT / "README.md"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
-    readme.write_text(before + section(results) + rest.partition(END)[2], encoding="utf-8")
+    outputs.write_json(RESULTS, results, indent=1)
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    README.write_text(before + headlines(results) + rest.partition(END)[2], encoding="utf-8")
+    PAGE.write_text(page(results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -100,9 +100,9 @@ def stage(options: argparse.Namespace) -> None:
         run.save()
         run.build_with_progress(stage)
     if options.command == "evaluate":
-        from ..metrics.results import table
+        from ..metrics.tables import score_table
 
-        print(table(outputs.results(run.folder)))
+        print(score_table(outputs.results(run.folder)))
     elif stage.optional:
         print(stage.code.summary(outputs.folder(run.folder, stage.command)))
 
@@ -131,7 +131,7 @@ def compare(options: argparse.Namespace) -> None:
 def score(options: argparse.Namespace) -> None:
     """Narratives of any model, scored."""
     from ..config import section
-    from ..metrics.results import table
+    from ..metrics.tables import score_table
     from ..run import STAGES, Run
     from ..stages.evaluation.score_file import score_file
     from ..stages.evaluation.settings import EvaluationConfig
@@ -143,7 +143,7 @@ def score(options: argparse.Namespace) -> None:
         Run(references).need(dataclasses.replace(STAGES["evaluate"], reads=("dataset", "embeddings")))
     path = Path(options.predictions)
     out = Path(options.out) if options.out else path.with_name(f"{path.stem}_scores")
-    print(table(score_file(path, out, references, config.encoder, config.split, config.seed)))
+    print(score_table(score_file(path, out, references, config.encoder, config.split, config.seed)))
 
 
 def status(options: argparse.Namespace) -> None:

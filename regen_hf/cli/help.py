@@ -197,8 +197,8 @@ the first run, or into --out.
 
 SCORE = """\
 Scores the narratives of any model. PREDICTIONS is a parquet file with the columns reviewer_id, task, model, prediction
-and reference. --references takes the references and the encoder from a run. The scores are written into a folder beside the file, or
-into --out.
+and reference. --references takes the references and the encoder from a run. The scores are written into a folder beside
+the file, or into --out.
 
   regen score predictions.parquet --encoder sentence-transformers/all-MiniLM-L6-v2
   regen score predictions.parquet --references runs/office

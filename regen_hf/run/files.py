@@ -1,7 +1,7 @@
-"""Files outside a run that its stages read: where they are, and what is in them.
+"""Files outside a run that its stages read: their paths and hashes.
 
-A setting names such files where its field carries `metadata={"reads": "files"}` (paths or globs) or
-`metadata={"reads": "model"}` (a model by its name on the Hub, or by the path of its folder).
+A setting names such files if its field has `metadata={"reads": "files"}` (paths or globs) or `metadata={"reads":
+"model"}` (a model on the Hub, or the path of its folder).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .stages import Config
 
 
 def absolute(config: Config) -> Config:
-    """`config` with every path made absolute: a run finds its files wherever it is called from."""
+    """`config` with absolute paths, so that a run does not depend on the current folder."""
     return {
         name: dataclasses.replace(
             values,
@@ -34,7 +34,7 @@ def absolute(config: Config) -> Config:
 
 
 def setting(field: dataclasses.Field[Any], value: Any) -> Any:
-    """What counts of the `value` of a setting: for files outside the run not where they lie."""
+    """The part of a setting that enters the fingerprint; the path of a file outside the run does not."""
     if field.metadata.get("reads") == "files" or (field.metadata.get("reads") == "model" and _is_path(value)):
         return "files"
     return value
@@ -45,14 +45,14 @@ def read(settings: Any, known: Mapping[str, Any], hashes: dict[str, str]) -> dic
 
     Args:
         settings: the config dataclass of a stage.
-        known: what this function said when the stage was last made. A file of the same size and time is not hashed
-            again, and files that are gone count as they were.
+        known: the result of this function in the last run of the stage. A file of the same size and time is not hashed
+            again, and a missing file keeps its recorded entry.
         hashes: hashes already computed in this process, by path.
 
     Raises:
         InputError: a file does not exist, is empty, or is not a regular file.
     """
-    found: dict[str, Any] = {}
+    entries: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         kind = field.metadata.get("reads")
         if kind is None:
@@ -61,26 +61,26 @@ def read(settings: Any, known: Mapping[str, Any], hashes: dict[str, str]) -> dic
             if kind == "model" and not _is_path(pattern):
                 continue  # a name on the Hub
             if not Path(pattern).exists() and not glob.glob(pattern, recursive=True):
-                gone = {
+                recorded = {
                     path: entry
                     for path, entry in known.items()
                     if (entry["kind"], entry.get("pattern")) == (field.name, pattern)
                 }
-                if gone:
-                    found |= gone
+                if recorded:
+                    entries |= recorded
                     continue
             for path in _find(pattern, kind, "--" + field.metadata.get("option", field.name).replace("_", "-")):
                 stat = path.stat()
                 state = [stat.st_size, stat.st_mtime_ns]
                 before = known.get(str(path), {})
                 content = before.get("sha256") if before.get("state") == state else None
-                found[str(path)] = {
+                entries[str(path)] = {
                     "kind": field.name,
                     "pattern": pattern,
                     "state": state,
                     "sha256": content or _sha256(path, hashes),
                 }
-    return found
+    return entries
 
 
 def _find(pattern: str, kind: str, option: str) -> list[Path]:
@@ -117,5 +117,5 @@ def _absolute(value: Any, kind: str) -> Any:
 
 
 def _is_path(value: Any) -> bool:
-    """Whether a model is named by its path: as transformers does, a folder goes before a name on the Hub."""
+    """Whether a model is given as a path; as in transformers, an existing folder has priority over the Hub."""
     return isinstance(value, str) and (value.startswith((os.sep, ".", "~")) or Path(value).exists())

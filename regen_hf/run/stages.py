@@ -13,6 +13,7 @@ from typing import Any
 from ..config import section, unknown
 from ..errors import ConfigError
 from ..outputs import FOLDERS
+from ..schema import narrative_prompts
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ STAGES = {
             "NarrativesConfig",
             ("sequences",),
             "write the narratives",
-            prompts=("history", "narratives", "endorsement", "examples"),
+            prompts=("history", *narrative_prompts(), "examples"),
         ),
         Stage(
             "ratings",

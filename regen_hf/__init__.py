@@ -1,11 +1,11 @@
 """regen-hf: from a log of product reviews to a conversational recommender that explains itself.
 
-Importing this package makes `datasets.load_dataset("regen")` known. Everything else is imported when it is first named:
+Importing this package registers `datasets.load_dataset("regen")`. All other names are imported on first use:
 
     RegenBuilder                                         builds the dataset
     RegenConfig, RegenForCausalLM, RegenProcessor        the fused model
     load                                                 a trained model, ready to narrate
-    RegenError                                           base of the errors that a user can mend
+    RegenError                                           base class of the errors that a user can fix
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import wrapt
 
 from .version import __version__
 
-_HOMES = {
+_MODULES = {
     "RegenBuilder": "regen_hf.builder",
     "RegenConfig": "regen_hf.model",
     "RegenForCausalLM": "regen_hf.model",
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def _register_regen(load: Any) -> None:
-    """Let `load_dataset("regen")` find `RegenBuilder`; a folder `./regen` goes first, as it does for any name.
+    """Register `RegenBuilder` for `load_dataset("regen")`; a local folder `./regen` has priority, as for any name.
 
-    `datasets` has no entry point for this. Its one public door, the name given to `load_dataset`, is resolved by
-    `dataset_module_factory`; wrapping that has neither flaw of its private table of packaged modules, which shadows a
-    local folder and searches the current one for files.
+    `datasets` has no entry point for this. `load_dataset` resolves a name with `dataset_module_factory`, which is wrapped
+    here. An entry in the private table of packaged modules would shadow a local folder and search the current folder
+    for files.
     """
 
     def dataset_module_factory(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:
@@ -63,6 +63,6 @@ def _register_regen(load: Any) -> None:
     wrapt.wrap_function_wrapper(load, "dataset_module_factory", dataset_module_factory)
 
 
-# When `datasets.load` is imported, now or later: importing this package stays fast, and `datasets.inspect`, which takes
-# the function from there, gets the wrapped one.
+# The hook runs when `datasets.load` is imported, now or later, so that importing this package stays fast.
+# `datasets.inspect` imports the function from there and gets the wrapped one.
 wrapt.register_post_import_hook(_register_regen, "datasets.load")

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -171,10 +171,14 @@ def results(run: Path, stage: str = "evaluate") -> dict[str, Any]:
     return read_json(path(run, stage, RESULTS)) or {}
 
 
+def source(run: Path) -> str:
+    """The stage that read the raw files of `run`: `release`, where the run has one, or `sequences`."""
+    return "release" if folder(run, "release").exists() else "sequences"
+
+
 def accounting(run: Path) -> dict[str, Any]:
     """What happened to every line that the run read: `accounting.json` of its release or its sequences, or empty."""
-    source = "release" if folder(run, "release").exists() else "sequences"
-    return read_json(path(run, source, ACCOUNTING)) or {}
+    return read_json(path(run, source(run), ACCOUNTING)) or {}
 
 
 def agreement(run: Path) -> dict[str, Any]:
@@ -305,6 +309,22 @@ def write_parquet(target: Path, table: pa.Table) -> None:
         pq.write_table(table, new)
 
 
+@contextlib.contextmanager
+def row_writer(target: Path, schema: pa.Schema, batch_size: int = 1024) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yield a function that appends a row to the parquet file `target`; `batch_size` rows are held in memory."""
+    rows: list[dict[str, Any]] = []
+    with pq.ParquetWriter(target, schema, compression="zstd") as writer:
+
+        def append(row: dict[str, Any]) -> None:
+            rows.append(row)
+            if len(rows) == batch_size:
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                rows.clear()
+
+        yield append
+        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
 def write_results(out: Path, values: Mapping[str, Any]) -> None:
     """Write the `results.json` of a stage into its output folder `out`."""
     write_json(out / RESULTS, values)
@@ -329,11 +349,11 @@ def append_failed(out: Path, reviewer_id: str, request: str, failure: Mapping[st
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """Versions of Python, of this package and of the installed ones among `packages`."""
-    found = {"regen-hf": __version__, "python": sys.version.split()[0]}
+    versions = {"regen-hf": __version__, "python": sys.version.split()[0]}
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def public_name(model: str | None) -> str | None:

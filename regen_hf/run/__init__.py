@@ -294,11 +294,11 @@ class Run:
     def build_with_progress(self, stage: Stage, prefix: str = "") -> None:
         """Run `stage`, with a line on stderr before and after."""
         print(f"{prefix}{stage.command}: {stage.about}", file=sys.stderr, flush=True)  # noqa: T201
-        made = self.build(stage)
+        built = self.build(stage)
         manifest = self.manifest(stage) or {}
         counts = describe(manifest.get("counts", {}))
         print(  # noqa: T201
-            f"      {'done in ' + str(manifest.get('seconds')) + ' s' if made else 'fresh'}: {counts}",
+            f"      {'done in ' + str(manifest.get('seconds')) + ' s' if built else 'fresh'}: {counts}",
             file=sys.stderr,
             flush=True,
         )

@@ -1,15 +1,15 @@
-"""How well the checker of `regen evaluate RUN --grounding` tells true claims from false ones, by kind of claim.
+"""Precision and recall of `regen grounding RUN` on planted true and false claims, by kind of claim.
 
     python benchmarks/grounding.py --out benchmarks/results/grounding.json
 
 Plants 500 true and 500 false claims about shoppers of the sample world, whose truth is known: the claims come from the
-world's own items, ratings and counts, not from the texts that the checker reads. A false claim is a near miss: another
-shopper's brand, attributes of two different purchases on one thing, a count or a rating that is off by little.
+items, ratings and counts of the world, not from the texts that the checker reads. A false claim is a near miss: a brand
+of another shopper, one thing with attributes of two purchases, a count or a rating with a small error.
 
-Half of the wordings (`known`) were looked at while the rules were written, the other half (`unseen`) were not. Of each
-kind: `precision`, true claims among those called supported; `recall`, true claims called supported; `caught`, false
-claims called unsupported; `unchecked`, claims in which the rules find nothing to check, or too little. Three kinds are
-ones that the rules are not made for: which of several leads, what came first, and whom gifts are for.
+The rules were written with half of the wordings in view (`known`) and without the other half (`unseen`). Scores of each
+kind: `precision`, true claims among those with the verdict supported; `recall`, the share of true claims with the
+verdict supported; `caught`, the share of false claims with the verdict unsupported; `unchecked`, the share of claims
+without a verdict. The rules do not cover three kinds: favourites, the order of purchases, and recipients of gifts.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 
 from regen_hf.stages.grounding.build import claims_of
-from regen_hf.stages.grounding.entailment import (
-    CrossEncoderNLI,
-    Question,
-)
+from regen_hf.stages.grounding.entailment import CrossEncoderNLI, Question
 from regen_hf.stages.grounding.facts import Record
 from regen_hf.stages.grounding.vocabulary import Vocabulary
 from regen_hf.stages.sample.item_text import item_record
@@ -49,7 +46,7 @@ from regen_hf.stages.sample.world import (
 )
 
 NUMBERS = "zero one two three four five six seven eight nine ten".split()  # noqa: SIM905
-NOT_MADE_FOR = ("favourite", "order", "recipient")
+NOT_COVERED = ("favourite", "order", "recipient")
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # (known, unseen)
     "item": (
         ("They bought {a_thing}.", "The history holds {a_thing}.", "{A_thing} is among the purchases."),
@@ -143,7 +140,7 @@ class Planted:
 
 
 class World:
-    """Shoppers with their records as a dataset has them, drawn by seed."""
+    """Simulated shoppers with their histories in the form of a dataset."""
 
     def __init__(self, shoppers: int, seed: int) -> None:
         world, text = (np.random.default_rng([seed, stream]) for stream in range(2))
@@ -181,12 +178,12 @@ class World:
 
 
 def plant(world: World, number: int, seed: int) -> Iterator[Planted]:
-    """`number` true and as many false claims, the kinds and wordings in turn."""
+    """`number` true and `number` false claims, with all kinds and wordings in turn."""
     rng = np.random.default_rng([seed, 9])
     for true in (True, False):
-        for place in range(number):
-            kind = list(WORDINGS)[place % len(WORDINGS)]
-            turn = place // len(WORDINGS)
+        for index in range(number):
+            kind = list(WORDINGS)[index % len(WORDINGS)]
+            turn = index // len(WORDINGS)
             wording = ("known", "unseen")[turn % 2]
             options = WORDINGS[kind][turn % 2]
             template = options[turn // 2 % len(options)]
@@ -202,32 +199,32 @@ Words = dict[str, Any]
 
 
 def has(shopper: Shopper, **attributes: str) -> list[int]:
-    """Places of the purchases whose item has all these attributes."""
+    """Indices of the purchases whose item has all these attributes."""
     return [
-        place
-        for place, purchase in enumerate(shopper.purchases)
+        index
+        for index, purchase in enumerate(shopper.purchases)
         if all(getattr(purchase.item, name) == value for name, value in attributes.items())
     ]
 
 
 def described(item: Item, names: Sequence[str]) -> str:
-    """An item by some of its attributes, as "navy Elmsgate mug"."""
+    """An item named by some of its attributes: "navy Elmsgate mug"."""
     return " ".join(getattr(item, name) for name in names)
 
 
 def naming(rng: np.random.Generator) -> tuple[str, ...]:
-    """By which attributes a thing is named."""
+    """The attributes that name an item, drawn at random."""
     options = (("colour", "kind"), ("brand", "kind"), ("colour", "brand", "kind"))
     return options[rng.integers(len(options))]
 
 
 def one_of(rng: np.random.Generator, options: Sequence[Any]) -> Any:
-    """Any of them, None of none."""
+    """A random option, None without options."""
     return options[rng.integers(len(options))] if len(options) else None
 
 
 def thing_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
-    """A thing that was bought; or one whose attributes no single purchase has, though each may be in the history."""
+    """A thing that was bought; or one whose attributes no single purchase has."""
     shopper, names = world.shoppers[number], naming(rng)
     chosen = {name: getattr(one_of(rng, shopper.purchases).item, name) for name in names}
     if true:
@@ -242,13 +239,13 @@ def thing_words(world: World, number: int, true: bool, rng: np.random.Generator)
 
 
 def attribute_words(name: str, values: Sequence[str]) -> Callable[..., Words | None]:
-    """A brand, kind or colour that was bought or was not."""
+    """A function that draws a brand, kind or colour that was bought (true) or was not."""
 
     def words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
         shopper = world.shoppers[number]
         value = one_of(rng, [value for value in values if bool(has(shopper, **{name: value})) == true])
         if value is None:
-            return None  # a shopper of every colour
+            return None  # the shopper has bought every colour
         plural = "boxes" if value.endswith("box") else f"{value}s"
         return {name: value, "Colour": value.capitalize(), "a_kind": article(value), "Kinds": plural.capitalize()}
 
@@ -256,35 +253,35 @@ def attribute_words(name: str, values: Sequence[str]) -> Callable[..., Words | N
 
 
 def unique(world: World, number: int, rng: np.random.Generator) -> tuple[int, str] | None:
-    """A purchase and a name for its item that no other purchase of the shopper fits."""
+    """The index of a purchase, and a name that only its item has among the shopper's purchases."""
     shopper, names = world.shoppers[number], naming(rng)
-    place = int(rng.integers(len(shopper.purchases)))
-    item = shopper.purchases[place].item
+    index = int(rng.integers(len(shopper.purchases)))
+    item = shopper.purchases[index].item
     if len(has(shopper, **{name: getattr(item, name) for name in names})) > 1:
         return None
-    return place, described(item, names)
+    return index, described(item, names)
 
 
 def price_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
-    """What a thing cost, or the price of another."""
-    if (found := unique(world, number, rng)) is None:
+    """The price of a thing, or the price of another one."""
+    if (drawn := unique(world, number, rng)) is None:
         return None
-    place, thing = found
-    price = world.histories[number][place]["item"]["price"]
+    index, thing = drawn
+    price = world.histories[number][index]["item"]["price"]
     others = [purchase["item"]["price"] for purchase in world.histories[number]]
-    told = price if true else one_of(rng, [other for other in others if other and price and abs(other - price) > 1])
-    if not price or not told:
+    stated = price if true else one_of(rng, [other for other in others if other and price and abs(other - price) > 1])
+    if not price or not stated:
         return None
-    return {"thing": thing, "price": f"{told:.2f}", "above": round(price * (1.3 if true else 0.7))}
+    return {"thing": thing, "price": f"{stated:.2f}", "above": round(price * (1.3 if true else 0.7))}
 
 
 def rating_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
-    """What a thing was rated, or another rating."""
-    if (found := unique(world, number, rng)) is None:
+    """The rating of a thing, or another rating."""
+    if (drawn := unique(world, number, rng)) is None:
         return None
-    place, thing = found
+    index, thing = drawn
     shopper = world.shoppers[number]
-    rating = shopper.purchases[place].rating
+    rating = shopper.purchases[index].rating
     average = sum(purchase.rating for purchase in shopper.purchases) / len(shopper.purchases)
     if not true:
         rating = one_of(rng, [other for other in (2, 3, 4, 5) if other != rating])
@@ -300,7 +297,7 @@ def rating_words(world: World, number: int, true: bool, rng: np.random.Generator
 
 
 def count_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
-    """How many purchases there are, of a brand, in a colour; or one or two more."""
+    """The numbers of purchases in total, of a brand and in a colour; or one or two more."""
     shopper = world.shoppers[number]
     item = one_of(rng, shopper.purchases).item
     off = 0 if true else int(rng.integers(1, 3))
@@ -320,11 +317,11 @@ def count_words(world: World, number: int, true: bool, rng: np.random.Generator)
 
 
 def sentiment_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
-    """The verdict on a thing as its rating has it, or its opposite; nothing of three stars."""
-    if (found := unique(world, number, rng)) is None:
+    """The opinion about a thing by its rating, or the opposite; None for a rating of three stars."""
+    if (drawn := unique(world, number, rng)) is None:
         return None
-    place, thing = found
-    rating = world.shoppers[number].purchases[place].rating
+    index, thing = drawn
+    rating = world.shoppers[number].purchases[index].rating
     if rating == 3:
         return None
     good = (rating > 3) == true
@@ -338,7 +335,7 @@ def sentiment_words(world: World, number: int, true: bool, rng: np.random.Genera
 
 
 def favourite_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
-    """The brand and colour that lead, or others in the history."""
+    """The brand and colour that were bought most, or others in the history."""
     shopper = world.shoppers[number]
     words = {}
     for name in ("brand", "colour"):
@@ -352,9 +349,9 @@ def favourite_words(world: World, number: int, true: bool, rng: np.random.Genera
 
 
 def order_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
-    """The first or the last thing, whichever the wording asks for: of a pair that would do for neither, if false."""
+    """A thing that was bought first and last; or one that was bought neither first nor last."""
     purchases, names = world.shoppers[number].purchases, naming(rng)
-    ends = {described(purchases[place].item, names) for place in (0, -1)}
+    ends = {described(purchases[index].item, names) for index in (0, -1)}
     thing = described((purchases[0] if true else one_of(rng, purchases[1:-1])).item, names)
     if true and len(ends) > 1:
         return None  # a wording may ask for the first or the last, so the same name must fit both
@@ -364,7 +361,7 @@ def order_words(world: World, number: int, true: bool, rng: np.random.Generator)
 
 
 def recipient_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
-    """Whom gifts are for, or somebody else."""
+    """The recipient of the shopper's gifts, or another one."""
     shopper = world.shoppers[number]
     if shopper.recipient is None and true:
         return None
@@ -374,7 +371,7 @@ def recipient_words(world: World, number: int, true: bool, rng: np.random.Genera
 
 
 def absence_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
-    """What was never bought, or was."""
+    """A kind and a brand that were never bought, or that were."""
     kind = attribute_words("kind", KINDS)(world, number, not true, rng)
     brand = attribute_words("brand", BRANDS)(world, number, not true, rng)
     return {**kind, "brand": brand["brand"]} if kind and brand else None
@@ -397,26 +394,26 @@ WORDS: dict[str, Callable[[World, int, bool, np.random.Generator], Words | None]
 
 
 def verdict(world: World, planted: Planted, nli: CrossEncoderNLI | None) -> bool | None:
-    """What the checker says of a claim: supported, unsupported, or None for unchecked."""
+    """Whether the checker supports a claim; None for unchecked."""
     history = world.histories[planted.shopper]
-    found = claims_of(planted.text, [Record.read(purchase) for purchase in history], world.vocabulary)
-    verdicts = [claim.supported for claim in found]
+    claims = claims_of(planted.text, [Record.read(purchase) for purchase in history], world.vocabulary)
+    verdicts = [claim.supported for claim in claims]
     if nli and None in verdicts:
-        unchecked = tuple(claim.text for claim in found if claim.supported is None)
-        verdicts = [v for v in verdicts if v is not None] + nli(Question("", "", unchecked, history), 0.5)
+        unchecked = tuple(claim.text for claim in claims if claim.supported is None)
+        verdicts = [v for v in verdicts if v is not None] + nli(Question("", "", unchecked, history))
     if all(v is None for v in verdicts):
         return None
     return all(v is not False for v in verdicts)
 
 
 def figures(verdicts: Sequence[tuple[Planted, bool | None]]) -> dict[str, Any]:
-    """Precision and recall of "supported", and what became of the false claims; null over nothing."""
-    true = [found for planted, found in verdicts if planted.true]
-    false = [found for planted, found in verdicts if not planted.true]
+    """Precision, recall and the other scores of verdicts; a share of nothing is None."""
+    true = [verdict for planted, verdict in verdicts if planted.true]
+    false = [verdict for planted, verdict in verdicts if not planted.true]
     accepted = true.count(True) + false.count(True)
 
-    def share(part: int, whole: int) -> float | None:
-        return round(part / whole, 4) if whole else None
+    def share(part: int, total: int) -> float | None:
+        return round(part / total, 4) if total else None
 
     return {
         "true": len(true),
@@ -429,34 +426,34 @@ def figures(verdicts: Sequence[tuple[Planted, bool | None]]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, and print one line."""
+    """Run the benchmark and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--claims", type=int, default=500, help="true claims, and as many false ones (%(default)s)")
-    parser.add_argument("--shoppers", type=int, default=400, help="simulated shoppers (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the world and of the claims (%(default)s)")
-    parser.add_argument("--nli", help="a cross-encoder for what the rules cannot check; none if not given")
-    parser.add_argument("--show", action="store_true", help="print known wordings that are judged wrongly, on stderr")
-    parser.add_argument("--out", type=Path, help="write the line here too")
+    parser.add_argument("--claims", type=int, default=500, help="number of true and of false claims (%(default)s)")
+    parser.add_argument("--shoppers", type=int, default=400, help="number of simulated shoppers (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the world and of the claims (%(default)s)")
+    parser.add_argument("--nli", help="a cross-encoder for the claims that the rules cannot check")
+    parser.add_argument("--show", action="store_true", help="print wrong verdicts on known wordings to stderr")
+    parser.add_argument("--out", type=Path, help="also write the JSON object to this file")
     options = parser.parse_args()
     world = World(options.shoppers, options.seed)
-    nli = CrossEncoderNLI(options.nli) if options.nli else None
-    found = [(planted, verdict(world, planted, nli)) for planted in plant(world, options.claims, options.seed)]
+    nli = CrossEncoderNLI(options.nli, threshold=0.5) if options.nli else None
+    verdicts = [(planted, verdict(world, planted, nli)) for planted in plant(world, options.claims, options.seed)]
     if options.show:
-        for planted, said in found:
-            if said is not planted.true and planted.wording == "known" and planted.kind not in NOT_MADE_FOR:
-                print(planted.kind, planted.true, said, planted.text, file=sys.stderr)
-    made_for = [(planted, said) for planted, said in found if planted.kind not in NOT_MADE_FOR]
+        for planted, supported in verdicts:
+            if supported is not planted.true and planted.wording == "known" and planted.kind not in NOT_COVERED:
+                print(planted.kind, planted.true, supported, planted.text, file=sys.stderr)
+    made_for = [pair for pair in verdicts if pair[0].kind not in NOT_COVERED]
     vocabulary = world.vocabulary
     line = json.dumps(
         {
-            "all": figures(found),
+            "all": figures(verdicts),
             "made_for": figures(made_for),
             "wordings": {
                 wording: figures([pair for pair in made_for if pair[0].wording == wording])
                 for wording in ("known", "unseen")
             },
-            "kinds": {kind: figures([pair for pair in found if pair[0].kind == kind]) for kind in WORDINGS},
-            "not_made_for": NOT_MADE_FOR,
+            "kinds": {kind: figures([pair for pair in verdicts if pair[0].kind == kind]) for kind in WORDINGS},
+            "not_made_for": NOT_COVERED,
             "brands_from_titles": {
                 "found": len(vocabulary.brands & {(brand.lower(),) for brand in BRANDS}),
                 "of": len(BRANDS),

@@ -10,10 +10,10 @@ from .settings import FiguresConfig
 
 
 def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, Any]:
-    """Draw every figure that the run has the data for into `out`.
+    """Draw every figure for which `run` has data into `out`.
 
     Raises:
-        RunError: the run holds nothing to draw yet.
+        RunError: the run has no data yet.
     """
     try:
         import matplotlib as mpl
@@ -22,12 +22,12 @@ def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, 
     from . import attribution, data, ratings, results
     from .style import STYLE
 
-    drawn = 0
+    count = 0
     with mpl.rc_context({**STYLE, "figure.dpi": config.dpi}):
         for topic in (data, ratings, results, attribution):
             for name, figure in topic.draw(run):
                 figure.savefig(out / f"{name}.png", bbox_inches="tight")
-                drawn += 1
-    if not drawn:
-        raise RunError(f"There is nothing to draw in {run} yet. Run first: regen run {run}")
-    return {"figures": drawn}
+                count += 1
+    if not count:
+        raise RunError(f"{run} has no outputs to draw yet. Run first: regen run {run}")
+    return {"figures": count}

@@ -1,4 +1,4 @@
-"""The data of a run: how often items are bought, how long histories are, ratings over time, sizes of the splits."""
+"""Figures of the data: purchases per item, lengths of histories, ratings over time, sizes of the splits."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import Any
 
 import numpy as np
 
+from ... import outputs
 from ...metrics.counts import Purchases, purchases, quantile
-from ...outputs import split_files
 from ...schema import SPLITS
 from .style import COLOURS, caption
 
 STARS = ("#00204D", "#404F7A", "#7C7B78", "#BCAF6F", "#FFEA46")
-"""1 to 5 stars in steps of the map cividis, which everybody sees as dark to light."""
+"""Colours of 1 to 5 stars: steps of the colour map cividis, from dark to light for every reader."""
 
 
 def draw(run: Path) -> Iterator[tuple[str, Any]]:
-    """The figures of this topic, from the dataset, or from what it will be made of while it is not there."""
-    source = next((run / name for name in ("dataset", "release", "sequences") if (run / name).exists()), None)
+    """The figures by name, from the dataset, or from the release or sequences of a run without one."""
+    folders = [outputs.folder(run, stage) for stage in ("dataset", "release", "sequences")]
+    source = next((folder for folder in folders if folder.exists()), None)
     if source is None:
         return
-    splits = {split: purchases(split_files(source, split)) for split in SPLITS}
-    everything = sum(splits.values(), Purchases())
-    if not everything.total:
+    splits = {split: purchases(outputs.split_files(source, split)) for split in SPLITS}
+    total = sum(splits.values(), Purchases())
+    if not total.total:
         return
-    users, bought = everything.lengths.total(), f"{everything.total:,} purchases"
+    users, bought = total.lengths.total(), f"{total.total:,} purchases"
     for name, figure, text in (
-        ("item_counts", item_counts(everything), f"{bought} of {len(everything.items):,} items"),
-        ("history_lengths", history_lengths(everything), f"{bought} of {users:,} users"),
-        ("ratings_over_time", ratings_over_time(everything), f"{sum(everything.months.values()):,} dated purchases"),
+        ("item_counts", item_counts(total), f"{bought} of {len(total.items):,} items"),
+        ("history_lengths", history_lengths(total), f"{bought} of {users:,} users"),
+        ("ratings_over_time", ratings_over_time(total), f"{total.months.total():,} dated purchases"),
         ("split_sizes", split_sizes(splits), f"{users:,} users with {bought}"),
     ):
         caption(figure, run, text)
@@ -39,12 +40,12 @@ def draw(run: Path) -> Iterator[tuple[str, Any]]:
 
 
 def item_counts(counts: Purchases) -> Any:
-    """How many items were bought how often (figure 7 of the paper), over steps that grow with the count."""
+    """Histogram of the purchases per item (figure 7 of the paper), with bins that grow with the number."""
     numbers = Counter(counts.items.values())
     least, most = min(numbers), max(numbers)
     growth = ((most + 1) / least) ** (1 / 25)
     edges = [least]
-    while edges[-1] <= most:  # whole counts, never fewer in a step than in the one before: no peak is the steps' own
+    while edges[-1] <= most:  # integer edges and no bin narrower than the one before, which would add false peaks
         edges.append(edges[-1] + max(1, int(edges[-1] * (growth - 1))))
     figure, panel = _figure(7, 4)
     panel.hist(list(numbers), bins=edges, weights=list(numbers.values()), color=COLOURS[0], edgecolor="white")
@@ -59,7 +60,7 @@ def item_counts(counts: Purchases) -> Any:
 
 
 def history_lengths(counts: Purchases) -> Any:
-    """How many users have how many purchases."""
+    """Number of users by length of history."""
     figure, panel = _figure(7, 4)
     panel.bar(list(counts.lengths), list(counts.lengths.values()), width=0.9, color=COLOURS[0])
     _median(panel, quantile(counts.lengths, 0.5), "purchases")
@@ -69,7 +70,7 @@ def history_lengths(counts: Purchases) -> Any:
 
 
 def ratings_over_time(counts: Purchases) -> Any:
-    """Purchases by month and rating, above their mean rating by year."""
+    """Purchases by month and rating, with their mean rating by year below."""
     months = sorted({month for month, _ in counts.months})
     figure, (panel, below) = _figure(8, 5, rows=2, sharex=True, height_ratios=(3, 1.4))
     bottom = np.zeros(len(months))
@@ -121,7 +122,7 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **more
 
 def _median(panel: Any, value: float, unit: str) -> None:
     panel.axvline(value, color=COLOURS[1], linestyle="--", marker="none")
-    # Above the panel, where no bar can be behind it.
+    # Above the panel, where it covers no bar.
     panel.annotate(
         f"median: {value:,} {unit}", (value, 1.02), xycoords=("data", "axes fraction"), color=COLOURS[1], ha="center"
     )

@@ -1,12 +1,12 @@
-"""What the autorater gave, and how far its votes agree: the paper's figures 1 to 3, and what they rest on."""
+"""Figures of the autorater: its scores (figures 1 to 3 of the paper) and the agreement of its votes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ... import outputs
 from .style import COLOURS, MARKERS, caption
 
 TITLES = {
@@ -15,7 +15,8 @@ TITLES = {
     "user": "Profile and summaries of the user",
     "endorsement": "Product endorsement",
 }
-PLACES = {
+SHORT_TITLES = {"example": "history", "last_purchase": "reason", "user": "user", "endorsement": "endorsement"}
+PALETTE = {
     "veracity": 0,
     "grounding": 1,
     "foresight": 2,
@@ -24,42 +25,37 @@ PLACES = {
     "richness": 5,
     "confidence": 7,
 }
-"""Places in the palette: an attribute looks the same in every figure."""
+"""Index in COLOURS and MARKERS of each attribute, the same in every figure."""
 
 
 def draw(run: Path) -> Iterator[tuple[str, Any]]:
-    """The figures of this topic that the run has the data for, by name."""
-    path = run / "ratings" / "agreement.json"
-    if not path.exists():
+    """The figures for which the run has data, by name."""
+    results = outputs.agreement(run)
+    if not results:
         return
-    told = json.loads(path.read_text(encoding="utf-8"))
-    by = ", ".join(told["raters"])
-    who = "fixed rules (reference), no language model" if by == "reference" else by
-    ballot = f"{told['votes']} {'vote' if told['votes'] == 1 else 'votes'} on each of {told['users']:,} users by {who}"
+    stages, votes = results["stages"], results["votes"]
+    raters = ", ".join(results["raters"])
+    by = "fixed rules (reference), no language model" if raters == "reference" else raters
+    text = f"{votes} {'vote' if votes == 1 else 'votes'} on each of {results['users']:,} users by {by}"
+    figures = {}
     for stage, name in (
         ("last_purchase", "rated_purchase_reason"),
         ("user", "rated_user_summaries"),
         ("endorsement", "rated_endorsement"),
     ):
-        if any(sum(attribute["scores"]) for attribute in told["stages"][stage].values()):
-            figure = scores(told["stages"][stage], TITLES[stage])
-            caption(figure, run, ballot)
-            yield name, figure
-    if any(map(any, told["richness_by_confidence"])):
-        figure = richness(told["richness_by_confidence"])
-        caption(figure, run, ballot)
-        yield "richness", figure
-    if told["votes"] > 1:
-        figure = agreement(told["stages"])
-        caption(figure, run, ballot)
-        yield "agreement", figure
-        figure = settling(told["stages"], told["votes"])
-        caption(figure, run, ballot)
-        yield "votes_needed", figure
+        if any(sum(attribute["scores"]) for attribute in stages[stage].values()):
+            figures[name] = scores(stages[stage], TITLES[stage])
+    if any(map(any, results["richness_by_confidence"])):
+        figures["richness"] = richness(results["richness_by_confidence"])
+    if votes > 1:
+        figures["agreement"], figures["votes_needed"] = agreement(stages), settling(stages, votes)
+    for name, figure in figures.items():
+        caption(figure, run, text)
+        yield name, figure
 
 
 def scores(stage: dict[str, Any], title: str) -> Any:
-    """Shares of the scores 1 to 7, a panel for each attribute (figures 1 and 2 of the paper)."""
+    """Shares of the scores 1 to 7 with a panel for each attribute (figures 1 and 2 of the paper)."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -72,7 +68,7 @@ def scores(stage: dict[str, Any], title: str) -> Any:
         panel.bar(range(1, 8), [count / total for count in counts], color=_look(name)["color"], width=0.8)
         panel.axvline(mean, color="black", linewidth=1, linestyle=":", marker="")
         panel.set_title(name, fontsize=10, pad=18)
-        # The one attribute of which less is better.
+        # For foresight only, a lower score is better.
         note = f"mean {mean:.1f}" + (" (high: hindsight)" if name == "foresight" else "")
         panel.text(0.5, 1.02, note, transform=panel.transAxes, ha="center", fontsize=8, color="0.35")
         panel.set_xticks(range(1, 8))
@@ -84,10 +80,10 @@ def scores(stage: dict[str, Any], title: str) -> Any:
 
 
 def richness(table: list[list[int]]) -> Any:
-    """How rich the histories are, and how sure the rater is of it (figure 3 of the paper).
+    """Richness of the histories and confidence of its ratings (figure 3 of the paper).
 
     Args:
-        table: Users by richness (rows, 1 to 7) and confidence (columns, 1 to 7).
+        table: number of users by richness (rows, 1 to 7) and confidence (columns, 1 to 7).
     """
     from matplotlib.figure import Figure
 
@@ -112,12 +108,12 @@ def richness(table: list[list[int]]) -> Any:
     panel.set_title(
         f"{below:.0%} below the middle in richness, with a confidence of 4 or more", fontsize=9, color="0.35"
     )
-    figure.suptitle("Richness of the histories, and confidence in it")
+    figure.suptitle("Richness of the histories, with its confidence")
     return figure
 
 
 def agreement(stages: dict[str, Any]) -> Any:
-    """How far the votes agree: alpha, share of majority decisions and flip rate of every attribute."""
+    """Agreement of the votes: alpha, share of majority decisions and flip rate of every attribute."""
     from matplotlib.figure import Figure
 
     rows = [
@@ -132,37 +128,36 @@ def agreement(stages: dict[str, Any]) -> Any:
         panels,
         {
             "alpha": "Krippendorff's alpha (ordinal)",
-            "majority": "Scores that a majority holds",
-            "flip_rate": "Two votes on a text differ",
+            "majority": "Scores with a majority",
+            "flip_rate": "Pairs of votes that differ",
         }.items(),
         strict=True,
     ):
         for number, stage in enumerate(TITLES):
-            own = [
-                (place, attribute[key])
-                for place, (of, _, attribute) in enumerate(rows)
+            points = [
+                (attribute[key], position)
+                for position, (of, _, attribute) in enumerate(rows)
                 if of == stage and attribute[key] is not None
             ]
             panel.plot(
-                [value for _, value in own],
-                [place for place, _ in own],
+                [value for value, _ in points],
+                [position for _, position in points],
                 linestyle="none",
                 marker=MARKERS[number],
                 color=COLOURS[number],
-                clip_on=False,  # whole also at the end of an axis
+                clip_on=False,  # markers at the end of an axis are not cut
             )
         panel.set_xlabel(label)
         panel.grid()
         panel.set_xlim(min(-0.02, panel.get_xlim()[0]), 1.02)
-    short = {"example": "history", "last_purchase": "reason", "user": "user", "endorsement": "endorsement"}
-    panels[0].set_yticks(range(len(rows)), [f"{short[stage]}: {name}" for stage, name, _ in rows])
+    panels[0].set_yticks(range(len(rows)), [f"{SHORT_TITLES[stage]}: {name}" for stage, name, _ in rows])
     panels[0].invert_yaxis()
     figure.suptitle("Agreement of the votes")
     return figure
 
 
 def settling(stages: dict[str, Any], votes: int) -> Any:
-    """How many of the scores are those of all votes already after 1, 2, … votes."""
+    """Share of the scores that are the same after 1, 2, … votes as after all votes."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -173,8 +168,8 @@ def settling(stages: dict[str, Any], votes: int) -> Any:
         for name, attribute in stages[stage].items():
             curve = attribute.get("settling") or []
             if curve:
-                places, shares = zip(*((point["votes"], point["same"]) for point in curve), strict=True)
-                (drawn[name],) = panel.plot(places, shares, label=name, markersize=4, **_look(name))
+                numbers, shares = zip(*((point["votes"], point["same"]) for point in curve), strict=True)
+                (drawn[name],) = panel.plot(numbers, shares, label=name, markersize=4, **_look(name))
         panel.axhline(0.9, color="0.4", linewidth=1, linestyle=":", marker="")
         panel.set_title(title, fontsize=9)
         panel.set_xlabel("Votes")
@@ -183,12 +178,12 @@ def settling(stages: dict[str, Any], votes: int) -> Any:
         panel.grid()
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylim(top=1.02)
-    panels[0].set_ylabel(f"Scores as with {votes} votes")
+    panels[0].set_ylabel(f"Same score as with {votes} votes")
     if drawn:
         figure.legend(handles=list(drawn.values()), fontsize=9, frameon=False, loc="outside right center")
-    figure.suptitle("How the scores settle with the number of votes")
+    figure.suptitle("Scores by number of votes")
     return figure
 
 
 def _look(attribute: str) -> dict[str, str]:
-    return {"color": COLOURS[PLACES[attribute]], "marker": MARKERS[PLACES[attribute]]}
+    return {"color": COLOURS[PALETTE[attribute]], "marker": MARKERS[PALETTE[attribute]]}

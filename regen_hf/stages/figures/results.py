@@ -1,35 +1,33 @@
-"""What evaluation and training left: scores with their intervals, and the loss."""
+"""Figures of evaluation and training: scores with their intervals, and the loss."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ... import outputs
 from .style import COLOURS, caption
 
 METRICS = {"bleu": "BLEU (%)", "rougeLsum": "ROUGE-Lsum (%)", "similarity": "Similarity (cosine)"}
 
 
 def draw(run: Path) -> Iterator[tuple[str, Any]]:
-    """The figures of this topic that the run has the data for, by name."""
-    results, log = run / "evaluation" / "results.json", run / "model" / "training_log.json"
-    if results.exists():
-        scored = json.loads(results.read_text(encoding="utf-8"))
-        figure = scores(scored)
-        users = f"{scored['n_users']:,} {scored['split']} users"
+    """The figures for which the run has data, by name."""
+    if results := outputs.results(run):
+        figure = scores(results)
+        users = f"{results['n_users']:,} {results['split']} users"
         caption(figure, run, f"narratives of {users} against their references; lines are 95 % intervals")
         yield "scores", figure
-    if log.exists():
-        figure = loss(json.loads(log.read_text(encoding="utf-8")))
-        counts = json.loads((run / "model" / "manifest.json").read_text(encoding="utf-8"))["counts"]
+    if log := outputs.read_json(outputs.path(run, "train", outputs.TRAINING_LOG)):
+        figure = loss(log)
+        counts = outputs.manifest(run, "train")["counts"]
         caption(figure, run, f"{counts['examples']:,} examples, {counts['parameters']:,} parameters")
         yield "loss", figure
 
 
 def scores(results: dict[str, Any]) -> Any:
-    """One row of dots per task and model with 95 % intervals, one panel per metric."""
+    """Scores of each task and model with 95 % intervals, with a panel for each metric."""
     from matplotlib.figure import Figure
 
     models = list(results["models"])
@@ -40,15 +38,14 @@ def scores(results: dict[str, Any]) -> Any:
     for panel, (metric, label) in zip(panels, METRICS.items(), strict=True):
         for number, model in enumerate(models):
             drawn = [
-                (place, interval)
-                for place, task in enumerate(tasks)
+                (position, interval)
+                for position, task in enumerate(tasks)
                 if (interval := results["models"][model][task][metric])["mean"] is not None
             ]
-            middle = [interval["mean"] for _, interval in drawn]
             panel.errorbar(
-                middle,
-                [place + (number - (len(models) - 1) / 2) * step for place, _ in drawn],
-                # A bootstrap interval may lie a hair beside the score of a very small sample.
+                [interval["mean"] for _, interval in drawn],
+                [position + (number - (len(models) - 1) / 2) * step for position, _ in drawn],
+                # The bootstrap interval of a very small sample may lie slightly beside its score.
                 xerr=[
                     [max(0.0, interval["mean"] - interval["low"]) for _, interval in drawn],
                     [max(0.0, interval["high"] - interval["mean"]) for _, interval in drawn],
@@ -67,7 +64,7 @@ def scores(results: dict[str, Any]) -> Any:
 
 
 def loss(log: list[dict[str, Any]]) -> Any:
-    """Loss by step: of training, and of the validation users where it was measured."""
+    """Loss of training by step, and of the validation users where it was measured."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.6), layout="constrained")

@@ -13,7 +13,7 @@ class FiguresConfig:
     """Settings of `regen figures`."""
 
     dpi: int = 150
-    """Dots per inch."""
+    """Resolution in dots per inch, 10 to 1200."""
 
     def __post_init__(self) -> None:
         if not 10 <= self.dpi <= 1200:

@@ -1,18 +1,18 @@
-"""Grounding: which claims of a narrative this user's own record bears out (appendix H: the model hallucinates).
+"""Grounding: which claims of a narrative the user's own record supports (appendix H: the model hallucinates).
 
     predictions.parquet, references  ─►  claims  ─►  facts by rules, the rest by entailment  ─►  claims.parquet
 
-A narrative is cut into claims (clauses). Fixed rules find in each what can be looked up: items, brands, categories and
-colours by the catalogue's own vocabulary, prices, ratings, counts, and verdicts on a named item; see `facts`. A claim
-is supported if all of its facts are, unsupported if one is not, and unchecked if it has none, or says which of several
-leads or what came first, which no rule looks up. An NLI cross-encoder (`nli`) or a
-language model (`backend`) may be given the unchecked ones.
+A narrative is cut into claims (clauses). Fixed rules find the facts in each: items, brands, categories and colours by
+the vocabulary of the catalogue, prices, ratings, counts, and opinions about a named item; see `facts`. A claim is
+supported if all of its facts are, unsupported if one is not, and unchecked if it has none or compares or orders
+purchases, which no rule checks. An NLI cross-encoder (`nli`) or a language model (`backend`) can judge the unchecked
+claims.
 
-- precision: supported claims over checked ones
-- recall: the reference's claims that the narrative covers, over those that can be compared; a claim is covered if the
-  narrative says the same of each of its facts, or, where it has none and a model is asked, if the narrative entails
-  it. A prediction that says nothing has recall 0 and no precision
+- precision: supported claims over checked claims
+- recall: the claims of the reference that the narrative covers, over those that can be compared. A claim is covered if
+  the narrative states each of its facts, or, for a claim without facts, if a model finds that the narrative entails
+  it. An empty prediction has recall 0 and no precision
 
-Precision of the references themselves stands under the model `reference`. What the checker itself is worth is measured
-on planted claims by `benchmarks/grounding.py`.
+The model `reference` holds the precision of the references themselves. `benchmarks/grounding.py` measures the checker
+on planted claims.
 """

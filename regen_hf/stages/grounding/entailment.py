@@ -1,19 +1,18 @@
-"""Claims that the rules cannot check, put to a model: does the record entail them?
+"""Verdicts of a model on the claims that the rules cannot check: does the record entail them?
 
-An NLI cross-encoder reads one purchase (or the whole narrative) at a time, and the surest counts: it cannot add up or
-compare purchases. A language model reads the whole history at once.
+An NLI cross-encoder reads one purchase (or one narrative) at a time, and the highest probability counts: it cannot add
+up or compare purchases. A language model reads the complete history at once.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ... import llm, prompts
+from ... import llm, outputs, prompts
 from ...errors import ConfigError, missing_extra
 from ...model.interactions import interaction_text
 from .vocabulary import stems
@@ -24,17 +23,17 @@ if TYPE_CHECKING:
     from .settings import GroundingConfig
 
 PREMISES = 6
-"""Purchases that a cross-encoder reads for a claim: those that share most words with it, the latest of equals."""
+"""Purchases that a cross-encoder reads for a claim: those that share most words with it; ties go to the latest."""
 VERDICTS = ("supported", "contradicted", "not told")
 
 
 @dataclass(frozen=True)
 class Question:
-    """Claims of one text, and the record that they are held against."""
+    """Claims of one text, and the record against which they are checked."""
 
     reviewer_id: str
     about: str
-    """Task and model, for the failures."""
+    """Task and model, for `failed.jsonl`."""
     claims: tuple[str, ...]
     history: Sequence[dict[str, Any]] | None
     """The purchases, oldest first; None where `text` is the record."""
@@ -45,13 +44,15 @@ class CrossEncoderNLI:
     """A sentence-transformers cross-encoder for natural language inference.
 
     Args:
-        name: Name on the Hub, or folder.
+        name: name on the Hub, or folder.
+        threshold: least probability of entailment for a supported claim.
 
     Raises:
         ConfigError: it cannot be loaded, or has no label for entailment.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, threshold: float) -> None:
+        self.threshold = threshold
         try:
             from sentence_transformers import CrossEncoder
         except ImportError:
@@ -73,7 +74,7 @@ class CrossEncoderNLI:
             )
         self.entails = entails[0]
 
-    def __call__(self, question: Question, threshold: float) -> list[bool]:
+    def __call__(self, question: Question) -> list[bool]:
         """Whether each claim is entailed with at least the probability `threshold`."""
         pairs, owners = [], []
         for number, claim in enumerate(question.claims):
@@ -85,7 +86,7 @@ class CrossEncoderNLI:
             scores = self.model.predict(pairs, apply_softmax=True, show_progress_bar=False)
             for owner, score in zip(owners, scores, strict=True):
                 best[owner] = max(best[owner], float(score[self.entails]))
-        return [score >= threshold for score in best]
+        return [score >= self.threshold for score in best]
 
 
 def _premises(question: Question, claim: str) -> list[str]:
@@ -93,24 +94,24 @@ def _premises(question: Question, claim: str) -> list[str]:
         return [question.text] if question.text.strip() else []
     words = set(stems(claim))
     texts = [interaction_text(purchase["item"] or {}, purchase["review"]) for purchase in question.history]
-    order = sorted(range(len(texts)), key=lambda place: (len(words & set(stems(texts[place]))), place), reverse=True)
-    return [texts[place] for place in order[:PREMISES]]
+    order = sorted(range(len(texts)), key=lambda index: (len(words & set(stems(texts[index]))), index), reverse=True)
+    return [texts[index] for index in order[:PREMISES]]
 
 
 @functools.cache
 def answer_of(number: int) -> type[BaseModel]:
-    """The answer to `prompts/grounding.jinja` about so many claims."""
+    """The schema of an answer to `prompts/grounding.jinja` about `number` claims."""
     from pydantic import ConfigDict, create_model
 
-    fields: dict[str, Any] = {f"claim_{place}": (Literal[VERDICTS], ...) for place in range(1, number + 1)}
+    fields: dict[str, Any] = {f"claim_{index}": (Literal[VERDICTS], ...) for index in range(1, number + 1)}
     answer: type[BaseModel] = create_model("claims_checked", __config__=ConfigDict(extra="forbid"), **fields)
     return answer
 
 
 def request(question: Question, config: GroundingConfig) -> llm.Request:
-    """What a language model is asked about the claims of one narrative."""
+    """The request to a language model about the claims of one narrative."""
     claims = prompts.fence(
-        "\n".join(f"{place}. {' '.join(claim.split())}" for place, claim in enumerate(question.claims, 1))
+        "\n".join(f"{index}. {' '.join(claim.split())}" for index, claim in enumerate(question.claims, 1))
     )
     if question.history is None:
         what, record = "what another text says about this customer", prompts.fence(question.text)
@@ -125,11 +126,11 @@ def request(question: Question, config: GroundingConfig) -> llm.Request:
     return llm.Request.of(config, messages, answer_of(len(question.claims)))
 
 
-class Asked:
-    """Verdicts of a language model, from a store of replies; what failed is told in the file `failures`."""
+class StoredVerdicts:
+    """Verdicts of a language model, read from its stored answers; failures go to `failed.jsonl` in `out`."""
 
-    def __init__(self, store: llm.Store, failures: Path, config: GroundingConfig) -> None:
-        self.store, self.failures, self.config = store, failures, config
+    def __init__(self, store: llm.Store, out: Path, config: GroundingConfig) -> None:
+        self.store, self.out, self.config = store, out, config
         self.failed = 0
 
     def __call__(self, question: Question) -> list[bool | None]:
@@ -137,9 +138,8 @@ class Asked:
         answer = llm.read(request(question, self.config), self.store)
         if isinstance(answer, llm.Request | llm.Failure):
             self.failed += 1
-            row = {"reviewer_id": question.reviewer_id, "request": question.about}
-            with self.failures.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row | (vars(answer) if isinstance(answer, llm.Failure) else {})) + "\n")
+            failure = vars(answer) if isinstance(answer, llm.Failure) else {}
+            outputs.append_failed(self.out, question.reviewer_id, question.about, failure)
             return [None] * len(question.claims)
         verdicts = answer.model_dump()
-        return [verdicts[f"claim_{place}"] == "supported" for place in range(1, len(question.claims) + 1)]
+        return [verdicts[f"claim_{index}"] == "supported" for index in range(1, len(question.claims) + 1)]

@@ -1,8 +1,8 @@
-"""What a claim says that the record can be asked about, and what the record answers.
+"""The facts of a claim, each compared with the user's record.
 
-A narrative is cut into claims (clauses). In each, names of the catalogue, prices, ratings, counts and verdicts are
-found by fixed rules, and each such fact is compared with this user's history. The rules do not understand language:
-`benchmarks/grounding.py` measures how well they do, by kind.
+A narrative is cut into claims (clauses). Fixed rules find names of the catalogue, prices, ratings, counts and opinions
+in each, and compare every such fact with the user's history. The rules do not understand language:
+`benchmarks/grounding.py` measures their precision and recall by kind of fact.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ KINDS = ("item", "brand", "category", "colour", "price", "rating", "count", "sen
 
 @dataclass(frozen=True)
 class Record:
-    """One purchase, as the rules read it."""
+    """One purchase, in the form that the rules compare."""
 
     words: frozenset[str]
     """Stems of title, category and description."""
     named: frozenset[str]
-    """Stems of title and category: what it is, not what is said about it."""
+    """Stems of title and category only, which name the item."""
     title: tuple[str, ...]
     price: float | None
     rating: float | None
 
     @classmethod
     def read(cls, purchase: Mapping[str, Any]) -> Record:
-        """Read one entry of a `purchase_history`."""
+        """The record of one entry of a `purchase_history`."""
         item, review = purchase["item"] or {}, purchase["review"] or {}
         named = [*stems(item.get("title")), *stems(item.get("category"))]
         price = item.get("price")
@@ -65,151 +65,151 @@ class Record:
             review.get("rating"),
         )
 
-    def is_meant_by(self, mention: Mention) -> bool:
-        """Whether all that a mention says is true of this purchase.
+    def matches(self, mention: Mention) -> bool:
+        """Whether this purchase has every attribute of a mention.
 
-        A kind and a brand stand in its title or category, a colour may stand in the description alone.
+        A category or brand must be in its title or category; a colour may be in the description only.
         """
         if mention.titles:
             return all(_within(title, self.title) for title in mention.titles) and mention.words <= self.words
-        firm = {word for term in (*mention.brands, *mention.categories) for word in term}
-        return firm <= self.named and mention.words <= self.words
+        names = {word for term in (*mention.brands, *mention.categories) for word in term}
+        return names <= self.named and mention.words <= self.words
 
 
 @dataclass(frozen=True)
 class Fact:
-    """Something that a claim says, and whether the record bears it out."""
+    """A checkable statement of a claim, and whether the record supports it."""
 
     kind: str
     """One of KINDS."""
     text: str
-    """As the claim has it."""
+    """The words of the claim."""
     value: tuple[Any, ...]
-    """What is said, in a form that another text's can be compared with."""
+    """The statement in a form that can be compared with facts of other texts."""
     supported: bool
 
 
 def claims(text: str) -> list[str]:
-    """A narrative cut into clauses, without splitting off pieces of fewer than three words.
+    """The clauses of a narrative; a sentence with a piece of fewer than three words is not cut.
 
     >>> claims("It follows a red mug and a $4.50 pen, and reviews praise both. Rated 5 of 5; a hit!")
     ['It follows a red mug and a $4.50 pen', 'reviews praise both.', 'Rated 5 of 5; a hit!']
     """
-    found: list[str] = []
+    clauses: list[str] = []
     for sentence in re.split(r"(?<=[.!?])\s+(?!\d)", " ".join(text.split())):
         parts = [part for part in CLAUSE.split(sentence) if part]
         if len(parts) > 1 and all(len(part.split()) > 2 for part in parts):
-            found += parts
+            clauses += parts
         elif sentence:
-            found.append(sentence)
-    return found
+            clauses.append(sentence)
+    return clauses
 
 
 def facts(text: str, before: str, history: Sequence[Record], vocabulary: Vocabulary) -> list[Fact]:
-    """What the claim `text` says that the record can be asked about.
+    """The facts of the claim `text`, each checked against the history.
 
     Args:
-        text: One claim.
-        before: The claim before it in the narrative, where "the brand" and "it" find what they mean.
-        history: The purchases, oldest first.
-        vocabulary: Of the catalogue.
+        text: one claim.
+        before: the claim before it in the narrative, which resolves "the brand".
+        history: the purchases, oldest first.
+        vocabulary: of the catalogue.
     """
     named = mentions(text, vocabulary)
     absent = bool(ABSENT.search(text)) and not COMPARED.search(text)
-    found = []
+    checked = []
     for mention in named:
-        there = any(record.is_meant_by(mention) for record in history)
-        found.append(Fact(mention.kind, mention.text, (absent, *sorted(mention.words)), there != absent))
+        bought = any(record.matches(mention) for record in history)
+        checked.append(Fact(mention.kind, mention.text, (absent, *sorted(mention.words)), bought != absent))
     things = [mention for mention in named if mention.kind in ("item", "category")]
-    meant = [record for record in history if any(record.is_meant_by(thing) for thing in things)]
-    # A price or a rating is of the item that the claim names, else of any in the history.
-    titles = [(mention.start, mention.end) for mention in named if mention.titles]  # a number in a name says nothing
-    found += _prices(text, meant if things else list(history), bool(things))
-    found += _ratings(text, meant if things else list(history), bool(things), titles)
-    found += _counts(text, named or mentions(before, vocabulary), history, titles)
+    # A price or a rating belongs to the items that the claim names, without a name to any item of the history.
+    records = [record for record in history if not things or any(map(record.matches, things))]
+    titles = [(mention.start, mention.end) for mention in named if mention.titles]  # a number in a title is no fact
+    checked += _prices(text, records, bool(things))
+    checked += _ratings(text, records, bool(things), titles)
+    checked += _counts(text, named or mentions(before, vocabulary), history, titles)
     if things and not absent:
-        found += _verdicts(text, things, history)
-    return found
+        checked += _opinions(text, things, history)
+    return checked
 
 
 def _prices(text: str, records: Sequence[Record], named: bool) -> Iterator[Fact]:
     known = [record.price for record in records if record.price is not None]
-    for found in PRICE.finditer(text):
-        told = found[1] or found[2]
-        value = float(told.replace(",", ""))
-        lead = text[: found.start()]
+    for match in PRICE.finditer(text):
+        digits = match[1] or match[2]
+        value = float(digits.replace(",", ""))
+        lead = text[: match.start()]
         limit = BELOW.search(lead) or ABOVE.search(lead)
         if limit:
             denied = bool(NOT.search(lead[: limit.start()]))  # "never more than": at most, always
             bound = "below" if bool(BELOW.search(lead)) != denied else "above"
-            hold = [price <= value if bound == "below" else price >= value for price in known]
+            matches = [price <= value if bound == "below" else price >= value for price in known]
         else:
             bound = "at"
-            near = max(0.06 * value, 0.5) if ABOUT.search(lead) else 0.005 if "." in told else 0.5
+            near = max(0.06 * value, 0.5) if ABOUT.search(lead) else 0.005 if "." in digits else 0.5
             sums = [] if named or len(known) < 2 else [mean(known), median(known), sum(known)]
             options = sums if AVERAGE.search(text) and sums else [*known, *sums]
-            hold = [abs(option - value) <= near for option in options]
+            matches = [abs(option - value) <= near for option in options]
         if bound != "at" and AVERAGE.search(text) and known:
-            hold = [(mean(known) <= value) == (bound == "below")]
-        every = bound != "at" and bool(EVERY.search(text)) and bool(hold)
-        yield Fact("price", found[0].strip(), (bound, value), all(hold) if every else any(hold))
+            matches = [(mean(known) <= value) == (bound == "below")]
+        every = bound != "at" and bool(EVERY.search(text)) and bool(matches)
+        yield Fact("price", match[0].strip(), (bound, value), all(matches) if every else any(matches))
 
 
 def _ratings(text: str, records: Sequence[Record], named: bool, titles: Sequence[Span]) -> Iterator[Fact]:
     known = [record.rating for record in records if record.rating is not None]
-    for found in RATING.finditer(text):
-        if _overlaps(found.span(), titles):
+    for match in RATING.finditer(text):
+        if _overlaps(match.span(), titles):
             continue
-        told = (found[1] or found[2] or "").lower()
-        if found[3]:
-            value = 1.0 if "lowest" in found[3].lower() else 5.0
+        number = (match[1] or match[2] or "").lower()
+        if match[3]:
+            value = 1.0 if "lowest" in match[3].lower() else 5.0
         else:
-            value = float(NUMBERS.index(told)) if told in NUMBERS else float(told)
+            value = float(NUMBERS.index(number)) if number in NUMBERS else float(number)
         if AVERAGE.search(text) and not named:
-            near = 0.0501 if "." in told else 0.5
+            near = 0.0501 if "." in number else 0.5
             supported = bool(known) and abs(mean(known) - value) <= near
         elif EVERY.search(text) and not named:
             supported = bool(known) and all(rating == value for rating in known)
         else:
             supported = value in known
-        yield Fact("rating", found[0], ("rating", value), supported)
+        yield Fact("rating", match[0], ("rating", value), supported)
 
 
 def _counts(text: str, named: Sequence[Mention], history: Sequence[Record], titles: Sequence[Span]) -> Iterator[Fact]:
     total = len(history)
-    taken = [*titles] + [found.span() for pattern in (PRICE, RATING) for found in pattern.finditer(text)]
-    for found in OF.finditer(text):
-        if _overlaps(found.span(), taken):
+    taken = [*titles] + [match.span() for pattern in (PRICE, RATING) for match in pattern.finditer(text)]
+    for match in OF.finditer(text):
+        if _overlaps(match.span(), taken):
             continue
-        taken.append(found.span())
-        some, whole = _number(found[1]), _number(found[2])
+        taken.append(match.span())
+        part, stated_total = _number(match[1]), _number(match[2])
         if THE_BRAND.search(text):
             named = [Mention(0, 0, "", brands=mention.brands) for mention in named if mention.brands]
-        counted = [sum(record.is_meant_by(mention) for record in history) for mention in named]
-        supported = whole in (total, total - 1) and (some in counted if counted else some <= whole)
-        yield Fact("count", found[0], ("of", some, whole, *_subject(named)), supported)
-    for found in COUNT.finditer(text):
-        start, end = found.span()
+        counted = [sum(record.matches(mention) for record in history) for mention in named]
+        supported = stated_total in (total, total - 1) and (part in counted if counted else part <= stated_total)
+        yield Fact("count", match[0], ("of", part, stated_total, *_subject(named)), supported)
+    for match in COUNT.finditer(text):
+        start, end = match.span()
         if _overlaps((start, end), taken):
             continue
-        value = {"once": 1, "twice": 2}.get(found[1].lower()) or _number(found[1])
-        after = [mention for mention in named if mention.start == found.end(1) + 1]
+        value = {"once": 1, "twice": 2}.get(match[1].lower()) or _number(match[1])
+        after = [mention for mention in named if mention.start == match.end(1) + 1]
         linked = LINK.match(text, end)
         tail = linked.end() if linked else -1
         after += [
             mention
             for mention in named
-            # Of a list, "five items from Pens (3) and Paper (2)", the first alone is not what is counted.
-            if found[2] and mention.start == tail and not re.match(r"\s?(?:,|\(|and\b|&)", text[mention.end :])
+            # In a list, "five items from Pens (3) and Paper (2)", the count is not of the first name only.
+            if match[2] and mention.start == tail and not re.match(r"\s?(?:,|\(|and\b|&)", text[mention.end :])
         ]
-        inside = [mention for mention in named if found.end(1) < mention.start < end]
+        inside = [mention for mention in named if match.end(1) < mention.start < end]
         subject = (after or inside)[:1]
         if subject:
-            number = sum(record.is_meant_by(subject[0]) for record in history)
-        elif found[2] and found[1].lower() not in ("once", "twice"):
+            number = sum(record.matches(subject[0]) for record in history)
+        elif match[2] and match[1].lower() not in ("once", "twice"):
             number = total
         else:
-            continue  # a number of something that the record does not count
+            continue  # a number of things that are not purchases
         lead = text[:start]
         if ABOVE.search(lead):
             supported = number >= value
@@ -218,18 +218,18 @@ def _counts(text: str, named: Sequence[Mention], history: Sequence[Record], titl
         else:
             earlier = not subject and re.search(r"\b(?:earlier|previous|prior|before)\b", text)
             supported = value == number - 1 if earlier else value == number
-        text_of = (found[0].strip() + (f" {subject[0].text}" if subject and subject[0].start >= end else "")).strip()
-        yield Fact("count", text_of, ("count", value, *_subject(subject)), supported)
+        words = (match[0].strip() + (f" {subject[0].text}" if subject and subject[0].start >= end else "")).strip()
+        yield Fact("count", words, ("count", value, *_subject(subject)), supported)
 
 
-def _verdicts(text: str, things: Sequence[Mention], history: Sequence[Record]) -> Iterator[Fact]:
-    verdicts = [(found, True) for found in LIKED.finditer(text)] + [(found, False) for found in DISLIKED.finditer(text)]
-    for found, good in verdicts:
-        liked = good != bool(NOT.search(text[: found.start()]))
-        thing = min(things, key=lambda mention: min(abs(mention.start - found.end()), abs(found.start() - mention.end)))
-        ratings = [record.rating for record in history if record.is_meant_by(thing) and record.rating is not None]
+def _opinions(text: str, things: Sequence[Mention], history: Sequence[Record]) -> Iterator[Fact]:
+    opinions = [(match, True) for match in LIKED.finditer(text)] + [(match, False) for match in DISLIKED.finditer(text)]
+    for match, good in opinions:
+        liked = good != bool(NOT.search(text[: match.start()]))
+        thing = min(things, key=lambda mention: min(abs(mention.start - match.end()), abs(match.start() - mention.end)))
+        ratings = [record.rating for record in history if record.matches(thing) and record.rating is not None]
         supported = any(rating >= 4 if liked else rating <= 3 for rating in ratings)
-        yield Fact("sentiment", f"{found[0]}: {thing.text}", (liked, *sorted(thing.words)), supported)
+        yield Fact("sentiment", f"{match[0]}: {thing.text}", (liked, *sorted(thing.words)), supported)
 
 
 def _subject(named: Sequence[Mention]) -> tuple[str, ...]:
@@ -245,5 +245,5 @@ def _overlaps(span: Span, taken: Sequence[Span]) -> bool:
     return any(span[0] < end and start < span[1] for start, end in taken)
 
 
-def _within(part: tuple[str, ...], whole: tuple[str, ...]) -> bool:
-    return any(whole[place : place + len(part)] == part for place in range(len(whole) - len(part) + 1))
+def _within(part: tuple[str, ...], words: tuple[str, ...]) -> bool:
+    return any(words[start : start + len(part)] == part for start in range(len(words) - len(part) + 1))

@@ -1,4 +1,4 @@
-"""How English says what the rules look for: numbers, prices, ratings, counts, verdicts, and what puts a fact aside."""
+"""English patterns of the facts that the rules check: numbers, prices, ratings, counts, opinions and denials."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ THINGS = r"(?:purchases?|items?|products?|orders?|things?|reviews?|buys?)"
 
 
 def _any_of(words: str, end: str = r"\b") -> re.Pattern[str]:
-    """Any of the alternatives in `words`, which stand apart by two spaces or a line break, as whole words."""
+    """A pattern of any of the alternatives in `words`, which are separated by two spaces or a line break."""
     either = "|".join(re.split(r"\s\s+", words.strip()))
     return re.compile(rf"\b(?:{either}){end}", re.IGNORECASE)
 
@@ -27,13 +27,13 @@ ABSENT = re.compile(
     r"|\b(?:is|are) (?:absent|missing)\b",
     re.IGNORECASE,
 )
-"""The claim denies that things were bought."""
+"""The claim denies a purchase."""
 COMPARED = _any_of("more  less  as often  outnumbers?  than  over  so far  again  not even")
 BEYOND = _any_of(
     """most  best  favou?rite  first  latest  newest  oldest  recent(?:ly)?  beg[au]n  begins  start(?:s|ed)  only
     outnumbers?  outnumbered  prefers?  preferred  than any  often  rarely  always  every time  usual(?:ly)?"""
 )
-"""The claim says which of several leads, or what came first: no rule looks that up."""
+"""The claim compares or orders purchases, which no rule checks."""
 
 PRICE = re.compile(r"(?:\$|USD\s?)(\d[\d,]*(?:\.\d+)?)|(\d[\d,]*(?:\.\d+)?)\s?(?:dollars|USD|bucks)\b")
 BELOW = _any_of("under  below  less than  at most  no(?:t)? more than  up to  cheaper than  within", r"\s+(?:about )?$")
@@ -56,10 +56,10 @@ COUNT = re.compile(rf"\b({NUMBER}|twice|once) ((?:[a-z-]+ )?{THINGS}\b)?", re.IG
 LINK = re.compile(
     r"\s*(?:from|by|of|in|are|were|is|was|bear|carry)\s(?:the |brand |colour |color |made by |from |by )*"
 )
-"""Between a count and what is counted: "five purchases from …"."""
+"""The words between a count and the thing that is counted: "five purchases from …"."""
 
 THE_BRAND = _any_of("the brand  the maker  the label  this brand")
-"""The brand of the thing that was just named."""
+"""A reference to the brand of the thing that was named before."""
 LIKED = _any_of(
     """lov(?:es?|ed)  ador(?:es?|ed)  prais(?:es?|ed|ing)  delight(?:s|ed)?  thrilled  happy  pleas(?:es?|ed)
     satisf(?:ies|ied)  lik(?:es|ed)  (?<=not )like  (?<=n't )like  enjoy(?:s|ed)?  impress(?:es|ed)?  fond
@@ -72,4 +72,4 @@ DISLIKED = _any_of(
     fail(?:s|ed|ure)?  dissatisfied  complain(?:s|ed|t)?  unimpressed  panned  letdown  fell short  mistake"""
 )
 NOT = re.compile(rf"\b{NO}\b[^,;.]{{0,20}}$", re.IGNORECASE)
-"""Right before a verdict: it means the opposite."""
+"""A negation right before an opinion, which reverses it."""

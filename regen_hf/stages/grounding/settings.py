@@ -18,10 +18,10 @@ class GroundingConfig(LLMConfig):
     temperature: float = 0.0
     """Sampling temperature of a language model, 0 to 2."""
     nli: str | None = field(default=None, metadata={"reads": "model"})
-    """A cross-encoder of sentence-transformers for natural language inference, by name or folder: it judges the claims
-    that the rules cannot check. None without it."""
+    """Name or folder of a sentence-transformers cross-encoder for natural language inference, which judges the claims
+    that the rules cannot check. None: no cross-encoder."""
     nli_threshold: float = 0.5
-    """Probability of entailment from which on a claim counts as supported (nli)."""
+    """Least probability of entailment for a supported claim (nli)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,6 +29,4 @@ class GroundingConfig(LLMConfig):
         if self.nli_threshold > 1:
             raise ValueError(f"nli_threshold was given {self.nli_threshold}, expected a probability, at most 1")
         if self.nli is not None and self.backend != "reference":
-            raise ValueError(
-                "nli and a backend are both given; choose one of them to judge what the rules cannot check"
-            )
+            raise ValueError(f"nli and the backend {self.backend!r} are both given, expected only one of them")

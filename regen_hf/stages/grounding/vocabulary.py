@@ -1,11 +1,12 @@
-"""The catalogue's own words: what it calls its brands, kinds and colours, read from item records alone.
+"""The vocabulary of the catalogue: names of brands, categories and colours, from the item records.
 
-An item has no field for its brand, so brands come from titles: a word that opens several titles, or stands after "by"
-or "from", and that the texts of the catalogue and of the reviews hardly ever write in small letters.
+An item has no field for its brand, so brands come from titles: a word that begins several titles or follows "by" or
+"from", and that is hardly ever lower case in the texts of the catalogue and of the reviews.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,21 +16,21 @@ from typing import Any
 from ...prompts.filler import FILLER
 
 TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9'’&+-]*")
-SMALL = 0.05
-"""A name may be written in small letters in this share of its places at most."""
+MAX_LOWER_CASE = 0.05
+"""Largest share of lower-case occurrences of a name."""
 COLOURS = frozenset(
     """amber aqua azure beige black blue bronze brown burgundy charcoal chrome copper coral cream crimson cyan gold
     green grey indigo ivory khaki lavender lilac lime magenta maroon mint mustard navy ochre olive orange peach pink
     plum purple red rose ruby rust salmon scarlet silver tan taupe teal turquoise violet white yellow""".split()  # noqa: SIM905
 )
-CUT = 5
-"""Words of a title that stand for it where a text cuts it short."""
+MIN_PREFIX = 5
+"""Number of words at the beginning of a title that identify it in a text."""
 PARTS = ("brand", "category", "colour", "modifier", "title")
 Term = tuple[str, ...]
 
 
 def stem(word: str) -> str:
-    """A word in small letters and singular, as far as its ending tells.
+    """A word in lower case and in the singular, by simple rules for its ending.
 
     >>> stem("Mugs"), stem("lunch-boxes"), stem("Batteries"), stem("Corraday's"), stem("glass")
     ('mug', 'lunch-box', 'battery', 'corraday', 'glass')
@@ -59,25 +60,25 @@ class Vocabulary:
 
     brands: set[Term] = field(default_factory=set)
     categories: set[Term] = field(default_factory=set)
-    """Names of the levels of category paths, and the parts of such as "Bags & Storage"."""
+    """Names of the levels of category paths, and the parts of names such as "Bags & Storage"."""
     colours: frozenset[str] = COLOURS
     modifiers: set[str] = field(default_factory=set)
-    """Words that stand in several titles, beside names of brands, kinds and colours."""
+    """Words of several titles that are not brands, categories or colours."""
     titles: dict[Term, set[Term]] = field(default_factory=dict)
-    """By their first three words: whole titles, and their parts before a comma, a dash or a bracket."""
+    """Titles, and their parts before a comma, a dash or a bracket, by their first three words."""
 
     def __post_init__(self) -> None:
         self.longest = max(map(len, [*self.brands, *self.categories]), default=1)
 
-    def title_at(self, words: Sequence[str], place: int) -> Term:
-        """The longest title that begins at `place`, or five words and more of one; () where there is none."""
+    def title_at(self, words: Sequence[str], start: int) -> Term:
+        """The longest title that begins at `start`, or its first five words and more; () without a match."""
         best: Term = ()
-        for title in self.titles.get(tuple(words[place : place + 3]), ()):
-            same = 3
-            while same < len(title) and place + same < len(words) and title[same] == words[place + same]:
-                same += 1
-            if same > len(best) and (same == len(title) or same >= CUT):
-                best = title[:same]
+        for title in self.titles.get(tuple(words[start : start + 3]), ()):
+            length = 3
+            while length < len(title) and start + length < len(words) and title[length] == words[start + length]:
+                length += 1
+            if length > len(best) and (length == len(title) or length >= MIN_PREFIX):
+                best = title[:length]
         return best
 
     @classmethod
@@ -85,8 +86,8 @@ class Vocabulary:
         """The vocabulary of a catalogue.
 
         Args:
-            items: Rows of schema.ITEMS.
-            texts: Prose in which names are written as such: reviews.
+            items: rows of schema.ITEMS.
+            texts: prose with the usual capitals: reviews.
         """
         categories = {
             term
@@ -96,18 +97,18 @@ class Vocabulary:
             if 0 < len(term := tuple(stems(name))) <= 4 and not FILLER.issuperset(term)
         }
         prose = [item["description"] or "" for item in items]
-        small, capital = _cases([*prose, *texts])
-        # A word of a category is no name, and neither is a colour.
+        lower, upper = _cases([*prose, *texts])
+        # Words of categories and colours are not brands.
         common = {word for term in categories for word in term} | COLOURS
 
         def is_name(word: str) -> bool:
-            written = stem(word)
+            stemmed = stem(word)
             return (
                 word[:1].isupper()
                 and not any(letter.isdigit() for letter in word)
-                and written not in common
-                and written not in FILLER
-                and small[written] <= SMALL * (small[written] + capital[written])
+                and stemmed not in common
+                and stemmed not in FILLER
+                and lower[stemmed] <= MAX_LOWER_CASE * (lower[stemmed] + upper[stemmed])
             )
 
         opens: Counter[Term] = Counter()
@@ -116,21 +117,21 @@ class Vocabulary:
             words = TOKEN.findall(item["title"] or "")
             for length in (1, 2):
                 opens[tuple(map(stem, words[:length]))] += len(words) > length and all(map(is_name, words[:length]))
-            for place, word in enumerate(words[:-1]):
-                if word in ("by", "from") and is_name(words[place + 1]):
-                    after[(stem(words[place + 1]),)] += 1
+            for word, following in itertools.pairwise(words):
+                if word in ("by", "from") and is_name(following):
+                    after[(stem(following),)] += 1
         firsts = opens + after
         brands: set[Term] = {term for term, count in firsts.items() if len(term) == 1 and count > 1}
-        # Two words are one name where the first hardly stands without the second.
+        # Two words are one name if the first rarely occurs without the second.
         pairs = {term for term, count in opens.items() if len(term) == 2 and count > 1}
         pairs = {pair for pair in pairs if opens[pair] >= 0.8 * firsts[pair[:1]]}
         brands = (brands - {pair[:1] for pair in pairs}) | pairs
 
         in_titles = Counter(word for item in items for word in set(stems(item["title"])))
         taken = common | {word for term in brands for word in term} | FILLER
-        often = max(3, 0.005 * len(items))
+        min_count = max(3, 0.005 * len(items))
         modifiers = {
-            word for word, count in in_titles.items() if count >= often and word not in taken and word.isalpha()
+            word for word, count in in_titles.items() if count >= min_count and word not in taken and word.isalpha()
         }
         titles: dict[Term, set[Term]] = {}
         for item in items:
@@ -142,26 +143,26 @@ class Vocabulary:
 
 
 def _cases(texts: Iterable[str]) -> tuple[Counter[str], Counter[str]]:
-    """How often each stem is written in small letters, and with a capital inside a sentence."""
-    small: Counter[str] = Counter()
-    capital: Counter[str] = Counter()
+    """Occurrences of each stem in lower case, and with a capital inside a sentence."""
+    lower: Counter[str] = Counter()
+    upper: Counter[str] = Counter()
     for text in texts:
-        for found in TOKEN.finditer(text):
-            word = found[0]
+        for match in TOKEN.finditer(text):
+            word = match[0]
             if word[0].islower():
-                small[stem(word)] += 1
-            elif not re.search(r"(^|[.!?:]\s*)$", text[max(0, found.start() - 3) : found.start()]):
-                capital[stem(word)] += 1
-    return small, capital
+                lower[stem(word)] += 1
+            elif not re.search(r"(^|[.!?:]\s*)$", text[max(0, match.start() - 3) : match.start()]):
+                upper[stem(word)] += 1
+    return lower, upper
 
 
 @dataclass(frozen=True)
 class Mention:
-    """A name of the catalogue in a text, or several that stand together: "navy Elmsgate lunch box"."""
+    """A name of the catalogue in a text, or several adjacent ones: "navy Elmsgate lunch box"."""
 
     start: int
     end: int
-    """Characters of the text that it takes."""
+    """Offsets of its characters in the text."""
     text: str
     brands: tuple[Term, ...] = ()
     categories: tuple[Term, ...] = ()
@@ -171,7 +172,7 @@ class Mention:
 
     @property
     def kind(self) -> str:
-        """What a fact about it is called: item, brand, category or colour."""
+        """The kind of its fact: item, brand, category or colour."""
         parts = (self.brands, self.categories, self.colours, self.modifiers)
         if self.titles or sum(map(len, parts)) > 1:
             return "item"
@@ -179,32 +180,32 @@ class Mention:
 
     @property
     def words(self) -> frozenset[str]:
-        """All stems that it holds."""
+        """All of its stems."""
         parts = (self.brands, self.categories, self.colours, self.modifiers, self.titles)
         return frozenset(word for terms in parts for term in terms for word in term)
 
 
 def mentions(text: str, vocabulary: Vocabulary) -> list[Mention]:
-    """The names of the catalogue in a text, the longest first; neighbours make one, up to the kind of the thing.
+    """The names of the catalogue in a text, in order; adjacent names that end with a category are one mention.
 
-    >>> own = Vocabulary(brands={("elmsgate",)}, categories={("lunch", "box"), ("mug",)})
-    >>> [mention.text for mention in mentions("A navy Elmsgate lunch box, then red mugs.", own)]
+    >>> vocabulary = Vocabulary(brands={("elmsgate",)}, categories={("lunch", "box"), ("mug",)})
+    >>> [mention.text for mention in mentions("A navy Elmsgate lunch box, then red mugs.", vocabulary)]
     ['navy Elmsgate lunch box', 'red mugs']
     """
     tokens = list(TOKEN.finditer(text))
     words = [stem(token[0]) for token in tokens]
     groups: list[list[tuple[str, Term, int, int]]] = []
-    place, joins = 0, False
-    while place < len(words):
-        name, term = _longest(words, tokens, place, vocabulary)
-        start, end = tokens[place].start(), tokens[place + max(1, len(term)) - 1].end()
+    index, joins = 0, False
+    while index < len(words):
+        name, term = _longest(words, tokens, index, vocabulary)
+        start, end = tokens[index].start(), tokens[index + max(1, len(term)) - 1].end()
         if name:
             if joins and text[groups[-1][-1][3] : start].isspace():
                 groups[-1].append((name, term, start, end))
             else:
                 groups.append([(name, term, start, end)])
         joins = name in ("brand", "colour", "modifier")
-        place += max(1, len(term))
+        index += max(1, len(term))
     return [
         Mention(
             group[0][2],
@@ -218,17 +219,17 @@ def mentions(text: str, vocabulary: Vocabulary) -> list[Mention]:
 
 
 def _longest(
-    words: Sequence[str], tokens: Sequence[re.Match[str]], place: int, vocabulary: Vocabulary
+    words: Sequence[str], tokens: Sequence[re.Match[str]], index: int, vocabulary: Vocabulary
 ) -> tuple[str | None, Term]:
-    """Which part of the vocabulary the words from `place` on belong to, and as what term."""
-    if title := vocabulary.title_at(words, place):
+    """The longest term of the vocabulary that begins at `index`, and its part in PARTS; (None, ()) without a match."""
+    if title := vocabulary.title_at(words, index):
         return "title", title
-    for length in range(min(vocabulary.longest, len(words) - place), 0, -1):
-        term = tuple(words[place : place + length])
-        if term in vocabulary.brands and tokens[place][0][:1].isupper():
+    for length in range(min(vocabulary.longest, len(words) - index), 0, -1):
+        term = tuple(words[index : index + length])
+        if term in vocabulary.brands and tokens[index][0][:1].isupper():
             return "brand", term
         if term in vocabulary.categories:
             return "category", term
-    if words[place] in vocabulary.colours:
-        return "colour", (words[place],)
-    return ("modifier", (words[place],)) if words[place] in vocabulary.modifiers else (None, ())
+    if words[index] in vocabulary.colours:
+        return "colour", (words[index],)
+    return ("modifier", (words[index],)) if words[index] in vocabulary.modifiers else (None, ())

@@ -241,4 +241,4 @@ def test_a_cross_encoder_judges_what_the_rules_cannot(tiny_run, tmp_path, capsys
     assert main(["grounding", str(tiny_run), "--nli", sure, "--nli-threshold", "50"]) == 1
     assert "expected a probability, at most 1" in capsys.readouterr().err
     assert main(["grounding", str(tiny_run), "--nli", sure, "--backend", "openai", "--model", "m"]) == 1
-    assert "choose one of them" in capsys.readouterr().err
+    assert "expected only one of them" in capsys.readouterr().err

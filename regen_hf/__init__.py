@@ -47,9 +47,9 @@ def __getattr__(name: str) -> Any:
 def _register_regen(load: Any) -> None:
     """Register `RegenBuilder` for `load_dataset("regen")`; a local folder `./regen` has priority, as for any name.
 
-    `datasets` has no entry point for this. `load_dataset` resolves a name with `dataset_module_factory`, which is wrapped
-    here. An entry in the private table of packaged modules would shadow a local folder and search the current folder
-    for files.
+    `datasets` has no entry point for this. `load_dataset` resolves a name with `dataset_module_factory`, which is
+    wrapped here. An entry in the private table of packaged modules would shadow a local folder and search the current
+    folder for files.
     """
 
     def dataset_module_factory(wrapped: Any, _: Any, args: Any, kwargs: Any) -> Any:

@@ -216,17 +216,17 @@ def push(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Folders for a server."""
+    from .. import outputs
     from ..model.export import export_vllm
-    from ..run import Run
-    from ..run.stages import STAGES
+    from ..run import STAGES, Run
 
     run = Run(options.folder)
     if run.manifest(STAGES["train"]) is None:
-        raise RegenError(f"{run.folder} holds no trained model. Run `regen train {run.folder}` first.")
-    out = run.folder / "export" / options.to
+        raise RegenError(f"{run.folder} contains no trained model. Run `regen train {run.folder}` first.")
+    out = run.folder / outputs.EXPORT / options.to
     with run.locked():
-        export_vllm(run.folder / "model", out)
-    print(f"{out / 'backbone'}\n{out / 'encoder'}")
+        export_vllm(outputs.folder(run.folder, "train"), out)
+    print(out / "backbone", out / "encoder", sep="\n")
 
 
 def demo(options: argparse.Namespace) -> None:

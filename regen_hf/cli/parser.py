@@ -43,7 +43,7 @@ def make_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for name in help.STAGE_HELP:
         _add_stage_command(add, name, with_settings=name == called)
     _add_table_commands(add)
-    _add_reading_commands(add)
+    _add_view_commands(add)
     _add_push(add)
     _add_serving_commands(add)
     return parser
@@ -112,7 +112,7 @@ def _add_table_commands(add: Add) -> None:
     score.add_argument("--out", metavar="FOLDER", help="output folder; beside the file by default")
 
 
-def _add_reading_commands(add: Add) -> None:
+def _add_view_commands(add: Add) -> None:
     add("status", "state, counts and seconds of every stage", help.STATUS, commands.status)
     add("report", "the outputs of a run in one HTML file", help.REPORT, commands.report)
     inspect = add("inspect", "one shopper's history and narratives", help.INSPECT, commands.inspect)

@@ -99,7 +99,7 @@ def test_every_row_tells_who_wrote_and_rated_it_by_which_prompts_and_what_the_ch
     assert {(row["narrator"], row["rater"]) for row in rows} == {("writer", "judge-a, judge-b")}
     (prompts,) = {(row["narrator_prompt"], row["rater_prompt"]) for row in rows}
     assert re.fullmatch(r"narratives 2 \(\w{8}\), endorsement 2 \(\w{8}\)", prompts[0])
-    assert re.fullmatch(r"ratings 2 \(\w{8}\)", prompts[1])
+    assert re.fullmatch(r"ratings 3 \(\w{8}\)", prompts[1])
     assert {(row["narrator_left_out"], row["rater_left_out"]) for row in rows} == {(0, 0)}
     assert "`writer`" in card
     assert "given by the language models `judge-a`, `judge-b`" in card

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ... import llm, outputs, schema
+from ...errors import RunError
 from ...llm.spending import Estimate
 from . import checks
-from .files import sequence_files, write
 from .settings import NarrativesConfig
 
 
@@ -21,68 +22,78 @@ def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[st
     """Write `out/narratives.parquet` for every user of `run/sequences`.
 
     Args:
-        run: The run folder; `sequences/` must be there. Simulated shoppers have theirs in `sample/truth.parquet`.
-        out: An empty folder.
-        work: Not used: what must survive a crash lies in `run/requests`, where other settings find it too.
-        config: Who writes, and how.
+        run: the run folder, with `sequences/`. Simulated shoppers have their narratives in `sample/truth.parquet`.
+        out: an empty folder.
+        work: not used; answers are cached in `run/requests`.
+        config: the narrator and its settings.
 
     Returns:
-        Counts: users, failed requests, failed checks by name, reviews not shown; for the rules, how many users were
-        written by which rule; for a model, replies and tokens, and hashes of the prompts.
+        Counts: users, failed requests, failed checks by name, reviews left out; for the rules, the users with the
+        narratives of the sample world and of the rules; for a model, replies, tokens and hashes of the prompts.
 
     Raises:
         RunError: there are no sequences, or the server cannot be used.
-        InputError: the few-shot examples cannot be used.
+        InputError: the few-shot examples are invalid.
     """
-    files = sequence_files(run)
+    files = _sequence_files(run)
     if config.backend == "reference":
-        return _reference(run, files, out, config)
+        return _write_reference(run, files, out, config)
     from . import prompted
 
-    return prompted.narrate(files, out, run / "requests" / "narratives.sqlite", config)
+    return prompted.narrate(files, out, outputs.requests_path(run, "narratives"), config)
 
 
 def estimate(run: Path, config: NarrativesConfig) -> Estimate:
-    """What `build` would still ask a model for, and its cost; sends nothing.
+    """The requests that `build` would send to a model, and their cost; sends nothing.
 
     Raises:
         RunError: there are no sequences.
     """
-    files = sequence_files(run)
+    files = _sequence_files(run)
     if config.backend == "reference":
         return Estimate()
     from . import prompted
 
-    return llm.estimate(lambda: prompted.requests(files, config), config, run / "requests" / "narratives.sqlite")
+    path = outputs.requests_path(run, "narratives")
+    return llm.estimate(lambda: prompted.requests(files, config), config, path)
 
 
-def _reference(run: Path, files: list[Path], out: Path, config: NarrativesConfig) -> dict[str, Any]:
+def _sequence_files(run: Path) -> list[Path]:
+    files = outputs.sequence_files(run)
+    if not files:
+        raise RunError(f"There are no sequences in {run}. Run first: regen sequences {run} …")
+    return files
+
+
+def _write_reference(run: Path, files: list[Path], out: Path, config: NarrativesConfig) -> dict[str, Any]:
     from . import reference
 
-    truth = _truth(run / "sample" / "truth.parquet")
-    counts: dict[str, Any] = {"users": 0, "from_truth": 0, "from_rules": 0}
-
-    def rows() -> Iterator[dict[str, Any]]:
+    truth = _truth(outputs.path(run, "sample", outputs.TRUTH))
+    counts = {"users": 0, "from_truth": 0, "from_rules": 0}
+    failed: Counter[str] = Counter()
+    with outputs.row_writer(out / outputs.NARRATIVES, schema.NARRATIVES) as append:
         for user in tqdm(outputs.rows(files), total=outputs.count(files), desc="narratives", unit=" users"):
             reviewer_id, history = user["reviewer_id"], user["purchase_history"] or []
-            known = truth(reviewer_id)
+            true_texts = truth(reviewer_id)
             counts["users"] += 1
-            counts["from_truth" if known else "from_rules"] += 1
-            written = known or reference.write(reviewer_id, history, config.seed)
-            yield {
-                "reviewer_id": reviewer_id,
-                **written,
-                "narrator": "reference",
-                "narrator_left_out": 0,
-                "checks": checks.check(written, history),  # the rules write English
-            }
-
-    failed = write(rows(), out / "narratives.parquet")
+            counts["from_truth" if true_texts else "from_rules"] += 1
+            texts = true_texts or reference.write(reviewer_id, history, config.seed)
+            results = checks.check(texts, history)  # the rules write English
+            failed.update(results["failed"])
+            append(
+                {
+                    "reviewer_id": reviewer_id,
+                    **texts,
+                    "narrator": "reference",
+                    "narrator_left_out": 0,
+                    "checks": results,
+                }
+            )
     return {**counts, "failed_checks": dict(sorted(failed.items()))}
 
 
-def _truth(path: Path) -> Any:
-    """A function from a simulated shopper's id to their true narratives, None for anybody else."""
+def _truth(path: Path) -> Callable[[str], dict[str, Any] | None]:
+    """A function from the id of a simulated shopper to their true narratives, None for other users."""
     if not path.exists():
         return lambda reviewer_id: None
     columns = pa.schema([schema.NARRATIVES.field(name) for name in ("reviewer_id", "last_purchase", "user")])

@@ -1,15 +1,15 @@
-"""What can be seen of a narrative without reading it as a person would: pure functions of text.
+"""Automatic checks of narratives: pure functions of text.
 
-`check` measures the six narratives of a user for the column `checks` of schema.NARRATIVES and names what failed:
+`check` measures the narratives of a user for the column `checks` of schema.NARRATIVES and lists the failed checks:
 
 - `words`: the profile has 4 to 6 words (table 5)
-- `empty`: a text is there; reason and explanation may be null, where no reason can be inferred
-- `verbatim`: no run of more than `MOST_VERBATIM` words stands in a review too
-- `language`: it is the one that was asked for, for texts of `LEAST_WORDS` words or more: of fewer none can be told
-- `refusal`: it is no refusal of a language model
+- `empty`: the text is missing; reason and explanation may be null, where no reason can be inferred
+- `verbatim`: more than `MOST_VERBATIM` words in a row also occur in a review
+- `language`: the text has at least `LEAST_WORDS` words, enough for the classifier, and is in another language
+- `refusal`: the text is a refusal of a language model
 
-Words are told by the spaces between them. Scripts that have none, such as the Japanese, are spared the check `words`,
-and `verbatim` finds next to nothing in them.
+Words are split at spaces. In scripts without spaces, such as Japanese, `words` is not checked and `verbatim` has almost
+no effect.
 """
 
 from __future__ import annotations
@@ -20,27 +20,16 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ...schema import LAST_PURCHASE, USER
+from ...schema import Task, written_tasks
 
 MOST_VERBATIM = 6
 """Words in a row that a narrative may share with a review; in English, runs of six still happen by chance."""
-PROFILE_WORDS = (4, 6)
 LEAST_WORDS = 8
-ANSWER_FIELDS = {
-    "reason": "purchase_reason",
-    "explanation": "purchase_reason_explanation",
-    "endorsement": "product_endorsement",
-    "profile": "user_profile",
-    "brief_summary": "brief_user_summary",
-    "long_summary": "long_user_summary",
-}
-"""How the prompts call the narratives (table 5), by their names in the row."""
-FIELDS = {"last_purchase": [field.name for field in LAST_PURCHASE], "user": [field.name for field in USER]}
 
 UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
 """A letter of a script without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 WORD = re.compile(r"\w+(?:['’]\w+)*")
-# A narrative speaks of the customer or to them; "I" in one of these phrases is the language model.
+# A narrative is about the customer or addresses them; "I" in one of these phrases is the language model.
 REFUSAL = re.compile(
     r"\b(?:I(?:['’]m| am) (?:sorry|unable|not able|afraid)|I (?:can(?:['’]?t|not)|won['’]t|will not|must decline|"
     r"do not feel comfortable)\b|as an? (?:AI|artificial|(?:large )?language model)|my (?:guidelines|programming))",
@@ -49,56 +38,59 @@ REFUSAL = re.compile(
 
 
 def check(
-    narratives: dict[str, Any], history: Sequence[dict[str, Any]], language: str = "en"
-) -> dict[str, dict[str, Any] | list[str] | None]:
+    narratives: dict[str, Any],
+    history: Sequence[dict[str, Any]],
+    language: str = "en",
+    tasks: Sequence[Task] | None = None,
+) -> dict[str, Any]:
     """The column `checks` of one user.
 
     Args:
         narratives: `{"last_purchase": {…}, "user": {…}}`, as in the row.
-        history: The purchase history that they are about.
-        language: The one that they should be in, as ISO 639-1.
+        history: the purchase history of the user.
+        language: the expected language, as ISO 639-1.
+        tasks: the tasks to check; all that the narratives stage writes by default.
     """
     reviews = joined(words(text) for purchase in history for text in _review_texts(purchase))
     names = bigrams(words((purchase["item"] or {}).get("title") or "") for purchase in history)
-    found: dict[str, dict[str, Any] | list[str] | None] = {}
+    results: dict[str, Any] = {}
     failed: list[str] = []
-    for part, fields in FIELDS.items():
-        for name in fields:
-            text = (narratives[part] or {}).get(name)
-            if not text:
-                found[name] = None
-                if name not in ("reason", "explanation") and history:
-                    failed.append(f"{name}.empty")
-                continue
-            length, run = len(text.split()), shared_run(words(text), reviews, names)
-            spoken, refused = language_of(text), REFUSAL.search(text) is not None
-            found[name] = {"words": length, "verbatim": run, "language": spoken, "refusal": refused}
-            unspaced = len(UNSPACED.findall(text))
-            wrong = {
-                "words": name == "profile"
-                and unspaced <= length
-                and not PROFILE_WORDS[0] <= length <= PROFILE_WORDS[1],
-                "verbatim": run > MOST_VERBATIM,
-                "language": spoken != language and max(length, unspaced) >= LEAST_WORDS,
-                "refusal": refused,
-            }
-            failed += [f"{name}.{kind}" for kind, true in wrong.items() if true]
-    return {**found, "failed": failed}
+    for task in written_tasks() if tasks is None else tasks:
+        name, text = str(task.field[-1]), task.text(narratives)
+        if not text:
+            results[name] = None
+            if not task.may_be_null and history:
+                failed.append(f"{name}.empty")
+            continue
+        length, run = len(text.split()), shared_run(words(text), reviews, names)
+        own_language, refused = language_of(text), REFUSAL.search(text) is not None
+        results[name] = {"words": length, "verbatim": run, "language": own_language, "refusal": refused}
+        unspaced = len(UNSPACED.findall(text))
+        wrong = {
+            "words": task.words is not None and unspaced <= length and not task.words[0] <= length <= task.words[1],
+            "verbatim": run > MOST_VERBATIM,
+            "language": own_language != language and max(length, unspaced) >= LEAST_WORDS,
+            "refusal": refused,
+        }
+        failed += [f"{name}.{kind}" for kind, fails in wrong.items() if fails]
+    return {**results, "failed": failed}
 
 
 def reason(failed: str, language: str) -> str:
-    """A failed check in words, for the language model that is asked again.
+    """A failed check as a sentence for the language model, which is asked again.
 
-    What the narrative took over is not repeated here: it is a review's, and reviews speak inside their fence only.
+    It does not repeat the words that a narrative shares with a review: text of reviews stays inside its markers.
 
     >>> reason("profile.words", "en")
     'the user_profile must have 4 to 6 words'
     """
     name, _, kind = failed.partition(".")
+    task = next(task for task in written_tasks() if task.field[-1] == name)
+    least, most = task.words or (0, 0)
     return (
-        f"the {ANSWER_FIELDS[name]} "
+        f"the {task.name} "
         + {
-            "words": f"must have {PROFILE_WORDS[0]} to {PROFILE_WORDS[1]} words",
+            "words": f"must have {least} to {most} words",
             "empty": "must not be empty",
             "verbatim": f"shares more than {MOST_VERBATIM} words in a row with a review; say it in words of your own",
             "language": f"must be written in the language {language!r}",
@@ -108,7 +100,7 @@ def reason(failed: str, language: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The words of a text in lower case, without marks.
+    """The words of a text in lower case, without punctuation.
 
     >>> words("Don't buy: it's a RED pen!")
     ["don't", 'buy', "it's", 'a', 'red', 'pen']
@@ -117,28 +109,28 @@ def words(text: str) -> list[str]:
 
 
 def joined(texts: Iterable[list[str]]) -> str:
-    """Texts as one string of words to search in; no run of words goes from one text into the next.
+    """Texts as one string of words to search in; a mark between two texts prevents matches across them.
 
     >>> joined([["a", "red", "pen"], ["fine"]])
     ' a red pen § fine § '
     """
-    return " " + "".join(f"{' '.join(spoken)} § " for spoken in texts)
+    return " " + "".join(f"{' '.join(text)} § " for text in texts)
 
 
 def bigrams(texts: Iterable[list[str]]) -> frozenset[tuple[str, str]]:
     """All pairs of neighbouring words."""
-    return frozenset(pair for spoken in texts for pair in itertools.pairwise(spoken))
+    return frozenset(pair for text in texts for pair in itertools.pairwise(text))
 
 
-def shared_run(spoken: Sequence[str], reviews: str, names: frozenset[tuple[str, str]] = frozenset()) -> int:
-    """The longest run of words that a narrative shares with a review.
+def shared_run(text: Sequence[str], reviews: str, names: frozenset[tuple[str, str]] = frozenset()) -> int:
+    """The length of the longest run of words that a narrative shares with a review.
 
-    Words of product names do not count: both name the same products.
+    Words of product names do not count: narrative and review name the same products.
 
     Args:
-        spoken: The words of the narrative.
-        reviews: Those of the reviews, `joined`.
-        names: Pairs of neighbouring words in the names of the products.
+        text: the words of the narrative.
+        reviews: the words of the reviews, `joined`.
+        names: pairs of neighbouring words in the names of the products.
 
     >>> reviews = joined([words("It writes like a dream, really!"), words("I love the Pilot Precise V7 pen")])
     >>> shared_run(words("They say it writes like a dream."), reviews)
@@ -150,32 +142,32 @@ def shared_run(spoken: Sequence[str], reviews: str, names: frozenset[tuple[str, 
     >>> shared_run(words("Nothing of it."), reviews), shared_run([], reviews), shared_run(words("A pen."), joined([]))
     (1, 0, 0)
     """
-    counted = [1] * len(spoken)
-    for place, pair in enumerate(itertools.pairwise(spoken)):
+    counted = [1] * len(text)
+    for index, pair in enumerate(itertools.pairwise(text)):
         if pair in names:
-            counted[place] = counted[place + 1] = 0
+            counted[index] = counted[index + 1] = 0
     longest = end = 0
-    for start in range(len(spoken)):
-        # What follows a shared run's first word is shared too, so `end` never goes back.
+    for start in range(len(text)):
+        # The rest of a shared run after its first word is shared too, so `end` never decreases.
         end = max(end, start)
-        while end < len(spoken) and f" {' '.join(spoken[start : end + 1])} " in reviews:
+        while end < len(text) and f" {' '.join(text[start : end + 1])} " in reviews:
             end += 1
         longest = max(longest, sum(counted[start:end]))
     return longest
 
 
 def language_of(text: str) -> str:
-    """The language of a text as ISO 639-1, by an offline classifier; a guess for texts of a few words.
+    """The language of a text as ISO 639-1, by an offline classifier; unreliable for a few words.
 
     >>> language_of("Diese Kundin kauft gerne Papier und Tinte.")
     'de'
     """
-    return _classify()(text)
+    return _classifier()(text)
 
 
 @functools.cache
-def _classify() -> Any:
-    from py3langid import classify  # loads its model when first imported: a second
+def _classifier() -> Any:
+    from py3langid import classify  # the first import loads a model, which takes a second
 
     return lambda text: str(classify(text)[0])
 

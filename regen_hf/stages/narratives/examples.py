@@ -1,7 +1,8 @@
-"""The few-shot examples of the narratives' prompt: rows as the dataset has them, those of this package or a user's own.
+"""The few-shot examples of the prompt `narratives`: examples of this package or of the user, as rows of a dataset.
 
-One example is a JSON object with `purchase_history`, `last_purchase` (reason and explanation, both may be null) and
-`user` (profile, brief_summary, long_summary); a whole row of a dataset is one. The models below say what is read of it.
+An example is a JSON object with `purchase_history` and the texts that the prompt asks for, such as `last_purchase`
+(reason and explanation, both may be null) and `user` (profile, brief_summary, long_summary). Other fields of a row are
+ignored.
 """
 
 from __future__ import annotations
@@ -11,23 +12,32 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, create_model
 
 from ... import prompts
 from ...errors import InputError
 from ...reviews.files import find
+from ...schema import Task, narrative_prompts
 from . import checks
 from .settings import NarrativesConfig
 
+PROMPT = "narratives"
+"""The only prompt with examples."""
 
-def said(text: str) -> str:
-    """A text that is there, without the white space around it."""
+
+def stripped(text: str) -> str:
+    """`text` without white space around it; empty texts are invalid."""
     if not text.strip():
         raise ValueError("this field must not be empty")
     return text.strip()
 
 
-Text = Annotated[str, AfterValidator(said)]
+Text = Annotated[str, AfterValidator(stripped)]
+
+
+def text_type(task: Task) -> Any:
+    """The type of the text of `task` for pydantic."""
+    return Text | None if task.may_be_null else Text
 
 
 class Item(BaseModel):
@@ -55,63 +65,50 @@ class Purchase(BaseModel):
     review: Review
 
 
-class LastPurchase(BaseModel):
-    """What schema.LAST_PURCHASE holds for the one call that examples are for."""
-
-    reason: Text | None
-    explanation: Text | None
-
-
-class User(BaseModel):
-    """schema.USER."""
-
-    profile: Text
-    brief_summary: Text
-    long_summary: Text
+def example_type() -> type[BaseModel]:
+    """The fields of an example: the history, and the texts of the prompt in their columns."""
+    columns: dict[str, dict[str, Any]] = {}
+    for task in narrative_prompts()[PROMPT]:
+        column, name = map(str, task.field)
+        columns.setdefault(column, {})[name] = (text_type(task), ...)
+    fields: dict[str, Any] = {column: (create_model(column, **texts), ...) for column, texts in columns.items()}
+    example: type[BaseModel] = create_model(
+        "example", purchase_history=(Annotated[list[Purchase], Field(min_length=1)], ...), **fields
+    )
+    return example
 
 
-class Example(BaseModel):
-    """One shopper with the answer that is expected."""
-
-    purchase_history: Annotated[list[Purchase], Field(min_length=1)]
-    last_purchase: LastPurchase
-    user: User
-
-    def messages(self) -> tuple[prompts.Message, prompts.Message]:
-        """The question and its answer, in the form of the prompt `narratives`."""
-        history = [purchase.model_dump() for purchase in self.purchase_history]
-        texts = {**self.last_purchase.model_dump(), **self.user.model_dump()}
-        answer = {checks.ANSWER_FIELDS[name]: text for name, text in texts.items()}
-        order = ("purchase_reason", "purchase_reason_explanation", "brief_user_summary", "long_user_summary")
-        ordered = {name: answer[name] for name in (*order, "user_profile")}
-        return (
-            prompts.user("narratives", history=prompts.fence(prompts.history_lines(history))),
-            {"role": "assistant", "content": json.dumps(ordered, ensure_ascii=False)},
-        )
+def messages(example: dict[str, Any]) -> tuple[prompts.Message, prompts.Message]:
+    """The request and its answer in the form of the prompt."""
+    answer = {task.name: task.text(example) for task in narrative_prompts()[PROMPT]}
+    return (
+        prompts.user(PROMPT, history=prompts.fence(prompts.history_lines(example["purchase_history"]))),
+        {"role": "assistant", "content": json.dumps(answer, ensure_ascii=False)},
+    )
 
 
 def files(config: NarrativesConfig) -> list[Path]:
-    """The files of the few-shot examples: those of the settings, else those of this package.
+    """The files of the few-shot examples: those of the settings, by default those of this package.
 
     Raises:
-        InputError: there is no such file.
+        InputError: a file does not exist.
     """
     if config.zero_shot:
         return []
     return find(config.examples, "--examples") if config.examples else prompts.example_files()
 
 
-def load(config: NarrativesConfig) -> list[Example]:
-    """The few-shot examples, of this package or a user's own; a file holds one or a list of them.
+def load(config: NarrativesConfig) -> list[dict[str, Any]]:
+    """The few-shot examples; a file contains one or a list of them.
 
     Raises:
-        InputError: a file is missing or no JSON, an example lacks a field, or breaks a rule that the answers are
-            checked for.
+        InputError: a file is missing or no JSON, an example lacks a field, or fails a check of the answers.
     """
-    return [_checked(example, where, config.language) for file in files(config) for where, example in _read(file)]
+    return [_checked(example, source, config.language) for file in files(config) for source, example in _read(file)]
 
 
 def _read(file: Path) -> Iterator[tuple[str, Any]]:
+    """The examples in a file, each with its position for messages."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -123,22 +120,21 @@ def _read(file: Path) -> Iterator[tuple[str, Any]]:
         yield f"{file}, example {number}", example
 
 
-def _checked(example: Any, where: str, language: str) -> Example:
+def _checked(example: Any, source: str, language: str) -> dict[str, Any]:
+    tasks = narrative_prompts()[PROMPT]
     try:
-        checked = Example.model_validate(example)
+        row = example_type().model_validate(example).model_dump()
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"])) or "the example"
+        field = ".".join(map(str, problem["loc"])) or "the example"
         message = problem["msg"].removeprefix("Value error, ")
+        texts = ", ".join(".".join(map(str, task.field)) for task in tasks)
         raise InputError(
-            f"{where}: {place} was given {str(problem['input'])[:60]!r}: {message}. An example needs purchase_history, "
-            "last_purchase (reason, explanation) and user (profile, brief_summary, long_summary), as a row of a "
-            "dataset has them."
+            f"{source}: {field} is {str(problem['input'])[:60]!r}: {message}. An example needs purchase_history and "
+            f"the texts {texts}, as in a row of a dataset."
         ) from None
-    row = checked.model_dump()
-    row["last_purchase"]["endorsement"] = "of no concern here"
-    failed = checks.check(row, row["purchase_history"], language)["failed"] or []
+    failed = checks.check(row, row["purchase_history"], language, tasks)["failed"]
     if failed:
-        reasons = "; ".join(checks.reason(str(one), language) for one in failed)
-        raise InputError(f"{where} breaks the rules of the prompt: {reasons}.")
-    return checked
+        reasons = "; ".join(checks.reason(name, language) for name in failed)
+        raise InputError(f"{source} breaks the rules of the prompt: {reasons}.")
+    return row

@@ -1,203 +1,190 @@
-"""Narratives by a language model: one request for all that the last review may colour, one for the endorsement.
+"""Narratives by a language model: a request for each prompt, which withholds the last review where its tasks do.
 
-An answer that breaks a rule is asked for again, up to `fix` times, with the broken rules named; of all answers the one
-that breaks the fewest is kept, the latest of equals.
+An answer that fails checks is requested again, up to `fix` times, with a list of the failed checks. The answer with the
+fewest failed checks is kept; ties go to the last one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, create_model
 
 from ... import llm, outputs, prompts
-from ...outputs import public_name
+from ...schema import NARRATIVES, in_row, narrative_prompts
 from . import checks, examples
-from .examples import Text
-from .files import write
 from .settings import NarrativesConfig
 
-PROMPTS = ("history", "narratives", "endorsement")
 
-
-class Narratives(BaseModel):
-    """The answer to `prompts/narratives.jinja`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    purchase_reason: Text | None
-    purchase_reason_explanation: Text | None
-    brief_user_summary: Text
-    long_user_summary: Text
-    user_profile: Text
-
-
-class Endorsement(BaseModel):
-    """The answer to `prompts/endorsement.jinja`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    product_endorsement: Text
-
-
-ANSWERS: dict[str, type[BaseModel]] = {"narratives": Narratives, "endorsement": Endorsement}
+@functools.cache
+def answer_of(prompt: str) -> type[BaseModel]:
+    """The answer to `prompts/<prompt>.jinja`: the texts of its tasks."""
+    fields: dict[str, Any] = {task.name: (examples.text_type(task), ...) for task in narrative_prompts()[prompt]}
+    answer: type[BaseModel] = create_model(
+        prompt.capitalize(),
+        __config__=ConfigDict(extra="forbid"),
+        __doc__=f"The answer to `prompts/{prompt}.jinja`.",
+        **fields,
+    )
+    return answer
 
 
 @dataclass(frozen=True)
-class Asked:
+class UserRequest:
     """A request about one user."""
 
+    prompt: str
     request: llm.Request
     left_out: int
-    """Reviews that it does not show, for lack of room."""
+    """Reviews left out of the prompt, to fit the window of the model."""
 
 
 class Prompter:
-    """Makes the requests of a run; what they have in common is made once.
+    """Creates the requests of a run; holds the messages that are the same for all users.
 
     Raises:
-        InputError: the few-shot examples cannot be used.
+        InputError: the few-shot examples are invalid.
         ConfigError: the window has no room for a history.
     """
 
     def __init__(self, config: NarrativesConfig) -> None:
         self.config = config
-        shots = [message for one in examples.load(config) for message in one.messages()]
+        shots = [message for example in examples.load(config) for message in examples.messages(example)]
         self.fixed = {
-            "narratives": (prompts.system("narratives", language=config.language), *shots),
-            "endorsement": (prompts.system("endorsement", language=config.language),),
+            prompt: (prompts.system(prompt, language=config.language), *(shots if prompt == examples.PROMPT else ()))
+            for prompt in narrative_prompts()
         }
-        for name in self.fixed:
-            self._room(name)  # told before anything is asked
+        for prompt in self.fixed:
+            self._room(prompt)  # raises before any request is sent
 
     @functools.cached_property
     def identity(self) -> str:
-        """What stands in the column `narrator_prompt`."""
-        return f"{prompts.identity('narratives', examples.files(self.config))}, {prompts.identity('endorsement')}"
+        """The value of the column `narrator_prompt`."""
+        files = {examples.PROMPT: examples.files(self.config)}
+        return ", ".join(prompts.identity(prompt, files.get(prompt, ())) for prompt in self.fixed)
 
-    def requests(self, history: Sequence[dict[str, Any]]) -> list[Asked]:
-        """The two requests for one user, none for an empty history."""
+    def requests(self, history: Sequence[dict[str, Any]]) -> list[UserRequest]:
+        """A request per prompt for one user, none for an empty history."""
         if not history:
             return []
         withheld = [*history[:-1], {"item": history[-1]["item"], "review": None}]
-        return [self._request("narratives", history), self._request("endorsement", withheld)]
+        return [
+            self._request(prompt, withheld if any(task.metadata_only for task in tasks) else history)
+            for prompt, tasks in narrative_prompts().items()
+        ]
 
-    def _request(self, name: str, history: Sequence[dict[str, Any]]) -> Asked:
-        shown, left_out = prompts.fit(history, self._room(name))
-        question = prompts.user(name, history=prompts.fence(prompts.history_lines(shown)))
-        return Asked(llm.Request.of(self.config, (*self.fixed[name], question), ANSWERS[name]), left_out)
+    def _request(self, prompt: str, history: Sequence[dict[str, Any]]) -> UserRequest:
+        shown, left_out = prompts.fit(history, self._room(prompt))
+        question = prompts.user(prompt, history=prompts.fence(prompts.history_lines(shown)))
+        request = llm.Request.of(self.config, (*self.fixed[prompt], question), answer_of(prompt))
+        return UserRequest(prompt, request, left_out)
 
-    def _room(self, name: str) -> int:
+    def _room(self, prompt: str) -> int:
         question = 200  # the words of the block `user`, its two marks and the schema of the answer
-        fixed = prompts.tokens(self.fixed[name]) + question
+        fixed = prompts.tokens(self.fixed[prompt]) + question
         return prompts.room(self.config, fixed, "examples", "or give fewer examples (zero_shot asks without)")
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """A request, what came of it, and the checks that the answer failed."""
+    """A request, its result, and the checks that the answer failed."""
 
     request: llm.Request
-    outcome: BaseModel | llm.Failure | llm.Request
+    result: BaseModel | llm.Failure | llm.Request
     failed: list[str]
 
 
 def attempts(
-    request: llm.Request, history: Sequence[dict[str, Any]], store: llm.Store, config: NarrativesConfig
+    first: UserRequest, history: Sequence[dict[str, Any]], store: llm.Store, language: str, repeats: int
 ) -> Iterator[Attempt]:
-    """What was asked for one of a user's answers, one after the other: each but the first because of failed checks."""
-    for number in range(config.fix + 1):
-        outcome = llm.read(request, store)
+    """The attempts at one answer in order: the first request, then at most `repeats` for failed checks."""
+    request = first.request
+    for number in range(repeats + 1):
+        result = llm.read(request, store)
         failed: list[str] = []
-        if isinstance(outcome, BaseModel):
-            written = in_row(outcome.model_dump())
-            found = checks.check(written, history, config.language)["failed"] or []
-            mine = {name for name, field in checks.ANSWER_FIELDS.items() if field in type(outcome).model_fields}
-            failed = [str(one) for one in found if str(one).partition(".")[0] in mine]
-        yield Attempt(request, outcome, failed)
-        if not failed or number == config.fix or not isinstance(outcome, BaseModel):
+        if isinstance(result, BaseModel):
+            tasks = narrative_prompts()[first.prompt]
+            failed = checks.check(in_row(result.model_dump()), history, language, tasks)["failed"]
+        yield Attempt(request, result, failed)
+        if not failed or number == repeats or not isinstance(result, BaseModel):
             return
-        reasons = "; ".join(checks.reason(one, config.language) for one in failed)
-        # A bad shape of the new answer may be asked again in its turn.
-        request = dataclasses.replace(request.again(outcome.model_dump_json(), reasons), repeated=False)
+        reasons = "; ".join(checks.reason(name, language) for name in failed)
+        # A new answer of the wrong shape may be repeated too.
+        request = dataclasses.replace(request.again(result.model_dump_json(), reasons), repeated=False)
 
 
 def requests(
-    files: list[Path], config: NarrativesConfig, store: llm.Store | None = None, number: int = 0
+    files: list[Path], config: NarrativesConfig, store: llm.Store | None = None, repeat: int = 0
 ) -> Iterator[llm.Request]:
-    """The requests for all users; with `number` above 0, those of the repetition of that number."""
+    """The requests for all users; with `repeat` above 0, the requests of that repetition for failed checks."""
     prompter = Prompter(config)
     for user in outputs.rows(files):
         history = user["purchase_history"] or []
-        for asked in prompter.requests(history):
-            if store is None or number == 0:
-                yield asked.request
+        for first in prompter.requests(history):
+            if store is None or repeat == 0:
+                yield first.request
                 continue
-            made = list(attempts(asked.request, history, store, dataclasses.replace(config, fix=number)))
-            if len(made) > number:
-                yield made[number].request
+            tried = list(attempts(first, history, store, config.language, repeat))
+            if len(tried) > repeat:
+                yield tried[repeat].request
 
 
-def narrate(files: list[Path], out: Path, paid: Path, config: NarrativesConfig) -> dict[str, Any]:
-    """Ask for what is missing, then write `narratives.parquet`, and `failed.jsonl` where a request failed for good."""
+def narrate(files: list[Path], out: Path, cache: Path, config: NarrativesConfig) -> dict[str, Any]:
+    """Request the missing answers, then write `narratives.parquet`, and `failed.jsonl` for failed requests."""
     prompter = Prompter(config)
-    total = 2 * outputs.count(files)
-    counts: dict[str, Any] = {"users": 0, "failed": 0, "asked_again": 0, "reviews_left_out": 0, "users_cut": 0}
+    counts = {"users": 0, "failed": 0, "asked_again": 0, "reviews_left_out": 0, "users_cut": 0}
+    failed_checks: Counter[str] = Counter()
 
-    def rows(store: llm.Store) -> Iterator[dict[str, Any]]:
-        for user in outputs.rows(files):
-            history = user["purchase_history"] or []
-            answers: dict[str, Any] = {}
-            left_out = 0
-            for asked in prompter.requests(history):
-                left_out = max(left_out, asked.left_out)
-                made = list(attempts(asked.request, history, store, config))
-                counts["asked_again"] += len(made) - 1
-                answered = [one for one in made if isinstance(one.outcome, BaseModel)]
-                if answered:
-                    best = min(reversed(answered), key=lambda one: len(one.failed)).outcome
-                    answers |= best.model_dump() if isinstance(best, BaseModel) else {}
-                elif isinstance(failure := made[0].outcome, llm.Failure):
-                    counts["failed"] += 1
-                    failed = {"reviewer_id": user["reviewer_id"], "request": asked.request.answer.__name__}
-                    with (out / "failed.jsonl").open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(failed | vars(failure), ensure_ascii=False) + "\n")
-            written = in_row(answers)
-            counts["users"] += 1
-            counts["reviews_left_out"] += left_out
-            counts["users_cut"] += bool(left_out)
-            yield {
-                "reviewer_id": user["reviewer_id"],
-                **written,
-                "narrator": public_name(config.model),
-                "narrator_prompt": prompter.identity,
-                "narrator_left_out": left_out,
-                "checks": checks.check(written, history, config.language),
-            }
+    def answers(user: dict[str, Any], store: llm.Store) -> tuple[dict[str, Any], int]:
+        """The texts of a user by task, and the number of reviews left out of the prompts."""
+        texts: dict[str, Any] = {}
+        left_out = 0
+        history = user["purchase_history"] or []
+        for first in prompter.requests(history):
+            left_out = max(left_out, first.left_out)
+            tried = list(attempts(first, history, store, config.language, config.fix))
+            counts["asked_again"] += len(tried) - 1
+            answered = [(len(one.failed), one.result) for one in tried if isinstance(one.result, BaseModel)]
+            if answered:
+                texts |= min(reversed(answered), key=lambda pair: pair[0])[1].model_dump()
+            elif isinstance(failure := tried[0].result, llm.Failure):
+                counts["failed"] += 1
+                outputs.append_failed(out, user["reviewer_id"], first.request.answer.__name__, vars(failure))
+        return texts, left_out
 
-    with llm.Store(paid) as store:
-        for number in range(config.fix + 1):
-            again = functools.partial(requests, files, config, store, number)
-            desc = f"narratives, asked again ({number})" if number else "narratives"
-            llm.ask(again, config, store, total=total if not number else sum(1 for _ in again()), desc=desc)
-        failed_checks = write(rows(store), out / "narratives.parquet")
+    with llm.Store(cache) as store:
+        for repeat in range(config.fix + 1):
+            part = functools.partial(requests, files, config, store, repeat)
+            total = sum(1 for _ in part()) if repeat else len(prompter.fixed) * outputs.count(files)
+            llm.ask(part, config, store, total, desc=f"narratives, repetition {repeat}" if repeat else "narratives")
+        with outputs.row_writer(out / outputs.NARRATIVES, NARRATIVES) as append:
+            for user in outputs.rows(files):
+                texts, left_out = answers(user, store)
+                columns = in_row(texts)
+                results = checks.check(columns, user["purchase_history"] or [], config.language)
+                failed_checks.update(results["failed"])
+                counts["users"] += 1
+                counts["reviews_left_out"] += left_out
+                counts["users_cut"] += bool(left_out)
+                append(
+                    {
+                        "reviewer_id": user["reviewer_id"],
+                        **columns,
+                        "narrator": outputs.public_name(config.model),
+                        "narrator_prompt": prompter.identity,
+                        "narrator_left_out": left_out,
+                        "checks": results,
+                    }
+                )
         return {
             **counts,
             "failed_checks": dict(sorted(failed_checks.items())),
             **store.totals(),
-            "prompts": prompts.hashes(*PROMPTS, "examples"),
+            "prompts": prompts.hashes("history", *prompter.fixed, "examples"),
         }
-
-
-def in_row(answers: dict[str, Any]) -> dict[str, Any]:
-    """Answers as the row has them: `{"last_purchase": {…}, "user": {…}}`, null where there is none."""
-    return {
-        part: {name: answers.get(checks.ANSWER_FIELDS[name]) for name in fields}
-        for part, fields in checks.FIELDS.items()
-    }

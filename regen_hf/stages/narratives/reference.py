@@ -1,8 +1,8 @@
-"""Narratives by fixed rules over the history: no LLM, for tests and for a first look at own data.
+"""Narratives by fixed rules over the history, without a language model: for tests and a first look at own data.
 
-Every sentence states what the log itself holds: titles, categories, prices, ratings, counts, and single words that come
-back in the reviews; a review is never quoted. What is said about the last purchase before it was made (reason,
-endorsement) is written from a history whose last review was taken away, so nothing of it can reach them.
+A sentence states only facts of the log: titles, categories, prices, ratings, counts, and single words that recur in the
+reviews; it never quotes a review. Texts about the time before the last purchase (reason, endorsement) are written from
+a history without the last review.
 """
 
 from __future__ import annotations
@@ -15,25 +15,26 @@ from dataclasses import dataclass, replace
 from statistics import mean, median
 from typing import Any
 
+from ...schema import in_row
 from .wording import COMMON, COUNTS, WORD, Phrasing, counted, first_sentence, leaf, listed, shorten, times, usd
 
 
 @dataclass(frozen=True)
 class Purchase:
-    """One interaction, cleaned for writing; None where the log holds nothing."""
+    """One purchase with cleaned texts; None for a missing field."""
 
     asin: str | None
     title: str
     title_words: frozenset[str]
     category: str | None
     sentence: str | None
-    """First sentence of the description, where it reads as prose."""
+    """First sentence of the description, if it is prose."""
     price: float | None
     rating: int | None
     words: frozenset[str]
     """Content words of the review."""
     length: int
-    """Words of the review, all of them."""
+    """Number of words of the review."""
     unix_time: int | None
 
     @classmethod
@@ -69,39 +70,34 @@ class Purchase:
         return self.named if self.rating is None else f"{self.named} (rated {self.rating} of 5)"
 
     def unreviewed(self) -> Purchase:
-        """The same purchase on the day it was made, before its review was written."""
+        """The same purchase without its review."""
         return replace(self, rating=None, words=frozenset(), length=0)
 
 
 def write(reviewer_id: str, history: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
-    """All six narratives of one user: `{"last_purchase": {…}, "user": {…}}`, nulls for an empty history.
+    """The narratives of one user: `{"last_purchase": {…}, "user": {…}}`, nulls for an empty history.
 
-    The phrasing is chosen by a checksum of `seed` and `reviewer_id`: the same call gives the same text on any machine.
+    The phrasing depends on a checksum of `seed` and `reviewer_id`: the same call returns the same text on any machine.
     """
     purchases = [Purchase.read(purchase) for purchase in history]
     if not purchases:
-        return {
-            "last_purchase": dict.fromkeys(("reason", "explanation", "endorsement")),
-            "user": dict.fromkeys(("profile", "brief_summary", "long_summary")),
-        }
+        return in_row({})
     choose = Phrasing(f"{seed}:{reviewer_id}")
     earlier, last = purchases[:-1], purchases[-1]
-    return {
-        "last_purchase": {
-            "reason": reason(last.unreviewed(), earlier, choose),
-            "explanation": explanation(last, earlier, choose),
-            "endorsement": endorsement(last.unreviewed(), earlier, choose),
-        },
-        "user": {
-            "profile": profile(purchases),
-            "brief_summary": brief_summary(purchases, choose),
-            "long_summary": long_summary(purchases, choose),
-        },
-    }
+    return in_row(
+        {
+            "purchase_reason": reason(last.unreviewed(), earlier, choose),
+            "purchase_reason_explanation": explanation(last, earlier, choose),
+            "product_endorsement": endorsement(last.unreviewed(), earlier, choose),
+            "user_profile": profile(purchases),
+            "brief_user_summary": brief_summary(purchases, choose),
+            "long_user_summary": long_summary(purchases, choose),
+        }
+    )
 
 
 def reason(last: Purchase, earlier: Sequence[Purchase], choose: Phrasing) -> str:
-    """Why the last purchase was made, from what was known on the day."""
+    """The reason for the last purchase, as far as it was known at the time."""
     if not earlier:
         return f"The customer wanted {last.named}" + (f" from {last.category}." if last.category else ".")
     again = sum(purchase.asin == last.asin for purchase in earlier if last.asin)
@@ -110,15 +106,15 @@ def reason(last: Purchase, earlier: Sequence[Purchase], choose: Phrasing) -> str
             f"The customer wanted {last.named} again, having bought it {times(again)} before.",
             f"The customer came back for {last.named}, bought {times(again)} before.",
         )
-    alike = related(last, earlier)
-    if not alike:
+    similar = related(last, earlier)
+    if not similar:
         if not last.category:
             return f"After {earlier[-1].rated}, the customer turned to {last.named}."
         return choose(
             f"The customer wanted to try something new from {last.category} and chose {last.named}.",
             f"The customer turned to {last.category} for the first time and chose {last.named}.",
         )
-    closest = alike[0]
+    closest = similar[0]
     if closest.rating is not None and closest.rating <= 2:
         return choose(
             f"The customer was looking for something better than {closest.rated} and chose {last.named}.",
@@ -132,7 +128,7 @@ def reason(last: Purchase, earlier: Sequence[Purchase], choose: Phrasing) -> str
 
 
 def explanation(last: Purchase, earlier: Sequence[Purchase], choose: Phrasing) -> str:
-    """What in the history speaks for that reason; of the last review, only words that earlier reviews share."""
+    """Evidence in the history for that reason; of the last review, only words that earlier reviews share."""
     if not earlier:
         return f"This is the only purchase on record, so only the product itself, {last.named}, speaks for the reason."
     sentences = [choose("It follows", "The customer had made") + f" {counted(len(earlier), 'earlier purchase')}"]
@@ -145,9 +141,9 @@ def explanation(last: Purchase, earlier: Sequence[Purchase], choose: Phrasing) -
             else (f", also from {last.category}" if same else f", not from {last.category}")
         )
     sentences[0] += "."
-    alike = related(last, earlier)
-    if alike:
-        sentences.append(choose("The closest to it is", "Most like it is") + f" {alike[0].rated}.")
+    similar = related(last, earlier)
+    if similar:
+        sentences.append(choose("The closest to it is", "Most like it is") + f" {similar[0].rated}.")
     else:
         sentences.append(f"The purchase just before was {earlier[-1].rated}.")
     prices = [purchase.price for purchase in earlier if purchase.price]
@@ -199,7 +195,7 @@ def endorsement(last: Purchase, earlier: Sequence[Purchase], choose: Phrasing) -
 
 
 def profile(purchases: Sequence[Purchase]) -> str:
-    """The customer in 4 to 6 words: how often, how pleased, what kind."""
+    """The customer in 4 to 6 words: frequency, satisfaction, category."""
     often = "Frequent" if len(purchases) >= 10 else "Regular" if len(purchases) >= 5 else "Occasional"
     ratings = [purchase.rating for purchase in purchases if purchase.rating is not None]
     level = mean(ratings) if ratings else None
@@ -228,7 +224,7 @@ def brief_summary(purchases: Sequence[Purchase], choose: Phrasing) -> str:
 
 
 def long_summary(purchases: Sequence[Purchase], choose: Phrasing) -> str:
-    """The customer in detail: kinds, favourites, disappointments, prices, and what the reviews are like."""
+    """The customer in detail: categories, favourites, disappointments, prices and style of the reviews."""
     stamps = [purchase.unix_time for purchase in purchases if purchase.unix_time is not None]
     days = (max(stamps) - min(stamps)) // 86400 if stamps else 0
     span = (
@@ -258,16 +254,16 @@ def long_summary(purchases: Sequence[Purchase], choose: Phrasing) -> str:
 
 
 def related(last: Purchase, earlier: Sequence[Purchase]) -> list[Purchase]:
-    """The earlier purchases that resemble `last` (item, words of the title, category), most alike and latest first."""
+    """The earlier purchases with the item, words of the title or category of `last`, most similar first, then latest."""
 
-    def likeness(purchase: Purchase) -> int:
+    def similarity(purchase: Purchase) -> int:
         same_item = last.asin is not None and purchase.asin == last.asin
         same_kind = last.category is not None and purchase.category == last.category
         shared = len(purchase.title_words & last.title_words)
         return 100 * same_item + 2 * shared + same_kind if same_item or same_kind or shared > 1 else 0
 
-    alike = [purchase for purchase in reversed(earlier) if likeness(purchase)]
-    return sorted(alike, key=likeness, reverse=True)
+    similar = [purchase for purchase in reversed(earlier) if similarity(purchase)]
+    return sorted(similar, key=similarity, reverse=True)
 
 
 def themes(purchases: Sequence[Purchase]) -> list[str]:

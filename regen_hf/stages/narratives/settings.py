@@ -12,22 +12,22 @@ PACKAGES = ("openai", "outlines", "transformers")
 
 @dataclass(frozen=True)
 class NarrativesConfig(LLMConfig):
-    """Who writes the narratives, and how."""
+    """The narrator and its settings."""
 
     language: str = "en"
     """Language of the narratives, as ISO 639-1 (en, de, ja, …)."""
     examples: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
-    """JSON files of few-shot examples, as paths or globs: one or a list of them in each, shaped as a row of a dataset.
-    Those of this package if not given."""
+    """JSON files of few-shot examples, as paths or globs; each contains one example or a list, shaped as a row of a
+    dataset. Default: the examples of this package."""
     zero_shot: bool = False
-    """Ask without examples, for a model with a small window."""
+    """Send no examples, for a model with a small window."""
     fix: int = 0
-    """How often a model is asked again whose answer fails a check, such as the profile's length, with the check named.
-    A dry run cannot know of these requests; a budget holds them too."""
+    """How often a model is asked again after an answer that fails a check, such as the length of the profile, with the
+    check named. A dry run cannot count these requests; a budget limits them too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.language) != 2 or not self.language.islower():
-            raise ValueError(f"language is {self.language!r}, expected two small letters of ISO 639-1, such as en")
+            raise ValueError(f"language is {self.language!r}, expected two lower-case letters of ISO 639-1, such as en")
         if self.fix < 0:
             raise ValueError(f"fix is {self.fix}, expected 0 or more times")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WORD = re.compile(r"[a-z][a-z'-]*[a-z]")
-# Words too common to say anything about a shopper: function words, praise, and the vocabulary of reviewing itself.
+# Words too common to characterize a shopper: function words, praise, and the vocabulary of reviews.
 COMMON = frozenset(
     """about above absolutely actually after again against all almost also although always am an and another any anyone
     anything are around as asked at away awesome back bad be because been before being below best better between
@@ -37,7 +37,7 @@ COUNTS = "no one two three four five six seven eight nine ten eleven twelve".spl
 
 @dataclass(frozen=True)
 class Phrasing:
-    """Picks one of several wordings of the same statement, always the same one for the same user."""
+    """Chooses one of several wordings of a statement, the same one for the same user."""
 
     key: str
 
@@ -47,7 +47,7 @@ class Phrasing:
 
 
 def shorten(title: str, limit: int = 60) -> str:
-    """Cut a title to at most `limit` characters: at a mark that ends its main part, else between two words.
+    """Cut a title to at most `limit` characters: at a mark that ends its main part, otherwise between two words.
 
     >>> shorten("Gift Card in a Santa Tin (Ho! Ho! Ho! Card Design)", 30)
     'Gift Card in a Santa Tin'
@@ -68,7 +68,7 @@ def shorten(title: str, limit: int = 60) -> str:
 
 
 def leaf(category: str | None) -> str | None:
-    """The most specific level of a category path that reads as a name; scraped sentences and markup are passed over.
+    """The most specific level of a category path that is a name; scraped sentences and markup are skipped.
 
     >>> leaf("Office Products - Pens - Gel Pens")
     'Gel Pens'
@@ -85,7 +85,7 @@ def leaf(category: str | None) -> str | None:
 
 
 def first_sentence(description: str | None) -> str | None:
-    """The first sentence of a description where it reads as prose, else None.
+    """The first sentence of a description if it is prose, otherwise None.
 
     >>> first_sentence("Fine paper for daily notes. Made to last.")
     'Fine paper for daily notes.'
@@ -99,7 +99,7 @@ def first_sentence(description: str | None) -> str | None:
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """A number with its noun, in words up to twelve.
+    """A number with its noun; numbers up to twelve as words.
 
     >>> counted(1, "item"), counted(3, "item"), counted(40, "item")
     ('one item', 'three items', '40 items')
@@ -109,7 +109,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def times(number: int) -> str:
-    """How often.
+    """A number of times in words.
 
     >>> times(1), times(2), times(3)
     ('once', 'twice', 'three times')
@@ -118,7 +118,7 @@ def times(number: int) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """An enumeration.
+    """`names` joined with commas and "and".
 
     >>> listed(["a", "b", "c"]), listed(["a", "b"]), listed([])
     ('a, b and c', 'a and b', '')

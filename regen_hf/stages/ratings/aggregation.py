@@ -1,4 +1,4 @@
-"""From votes to scores (section 3.3): pure functions of lists. A failed vote is None, and counts for nothing."""
+"""From votes to scores (section 3.3): pure functions of lists. A failed vote is None and is not counted."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 
 
 def score(votes: Sequence[int | None]) -> int | None:
-    """The score of one attribute: the one that more than half of the votes hold, else the mean, rounded down.
+    """The score of one attribute: the majority of more than half of the votes, otherwise the mean, rounded down.
 
     Args:
-        votes: Scores of 1..7, None for a failed vote. Half of the votes means half of those that did not fail.
+        votes: scores of 1..7, None for a failed vote. Half of the votes means half of the votes that did not fail.
 
     Returns:
-        A score of 1..7, or None where no vote was cast.
+        A score of 1..7, or None without votes.
 
     >>> score([7, 7, 7, 1, 1])  # three of five agree
     7
@@ -34,7 +34,7 @@ def score(votes: Sequence[int | None]) -> int | None:
 
 
 def plurality(votes: Sequence[int | None]) -> int | None:
-    """The most frequent vote; of several equally frequent ones the lowest, in keeping with rounding down.
+    """The most frequent vote; ties go to the lowest, consistent with rounding down.
 
     >>> plurality([5, 5, 6, 7])
     5
@@ -53,10 +53,10 @@ def confidence(votes: Mapping[str, Sequence[int | None]]) -> int | None:
     """The confidence of a stage: the most frequent confidence vote of each attribute, averaged over the attributes.
 
     Args:
-        votes: The confidence votes of 1..7 by attribute. An attribute without any vote is left out of the mean.
+        votes: the confidence votes of 1..7 by attribute. An attribute without votes is left out of the mean.
 
     Returns:
-        The mean, rounded down to a point of the scale, or None where no vote was cast.
+        The mean, rounded down to a point of the scale, or None without votes.
 
     >>> confidence({"veracity": [6, 6, 2], "clarity": [5, 5, 7]})  # (6 + 5) / 2 = 5.5
     5

@@ -1,17 +1,16 @@
-"""How far the votes of an ensemble agree, and how many of them a score needs: for `agreement.json`.
+"""Agreement of the votes of an ensemble, and the number of votes that a score needs: for `agreement.json`.
 
 For each attribute of each stage:
 
 - `alpha`: Krippendorff's alpha, ordinal: 1 = all votes on a text agree, 0 = no better than chance
-- `majority`: share of the scores that more than half of the votes hold; the others are means
-- `flip_rate`: how likely two votes on the same text are to differ: what asking once more would change
-- `settling`: for 1, 2, … votes, the share of users whose score is `same` as with all votes, and the mean `difference`
-  in points. Vote number n is the same whether more follow or not, so these are the scores that fewer votes would have
-  bought
-- `votes_needed`: the least number of votes from which on 90 % and 95 % of the scores are those of all votes
-- `scores`: how many users have the score 1, 2, … 7
+- `majority`: share of the scores that are the vote of more than half of the votes; the others are means
+- `flip_rate`: probability that two votes on the same text differ
+- `settling`: for 1, 2, … votes, the share of users whose score is the `same` as with all votes, and the mean
+  `difference` in points. Vote number n does not depend on later votes, so these are the scores of fewer votes
+- `votes_needed`: the least number of votes at and above which 90 % and 95 % of the scores are those of all votes
+- `scores`: number of users with the score 1, 2, … 7
 
-A number that one vote, or votes without any difference, cannot tell is null.
+A number is null if it cannot be computed from one vote, or from votes without any difference.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from . import aggregation
 
 
 class Agreement:
-    """Takes the votes and scores of user after user; memory grows with the kinds of disagreement, not with users."""
+    """Counts votes and scores user by user; memory grows with the patterns of disagreement, not with users."""
 
     def __init__(self, votes: int) -> None:
         self.votes = votes
@@ -43,13 +42,13 @@ class Agreement:
         self.richness_by_confidence = [[0] * POINTS for _ in range(POINTS)]
 
     def add(self, metadata: dict[str, dict[str, int | None]], rows: Sequence[dict[str, Any]]) -> None:
-        """Count one user: `metadata` as in schema.RATINGS, and the rows of VOTES that it came from, in order."""
+        """Count one user: `metadata` as in schema.RATINGS, and the rows of VOTES behind it, in order."""
         self.users += 1
         by_attribute: dict[tuple[str, str], list[int | None]] = {}
         for row in rows:
             by_attribute.setdefault((row["stage"], row["attribute"]), []).append(row["score"])
-        for place, votes in by_attribute.items():
-            self.tallies[place].add(votes)
+        for key, votes in by_attribute.items():
+            self.tallies[key].add(votes)
         for (stage, attribute), counts in self.scores.items():
             score = metadata[stage][attribute]
             if score is not None:
@@ -88,7 +87,7 @@ class Tally:
         self.scored = [0] * votes
 
     def add(self, votes: Sequence[int | None]) -> None:
-        """Count the votes on one text, in the order in which they were cast; None is a failed vote."""
+        """Count the votes on one text, in their order; None is a failed vote."""
         final = aggregation.score(votes)
         if final is None:
             return
@@ -102,7 +101,7 @@ class Tally:
                 self.difference[number] += abs(early - final)
 
     def report(self) -> dict[str, Any]:
-        """The figures told at the top of this module, without `scores`."""
+        """The figures listed at the top of this module, without `scores`."""
         users = self.patterns.total()
         several = {pattern: count for pattern, count in self.patterns.items() if sum(pattern) > 1}
         settling = [
@@ -130,10 +129,10 @@ class Tally:
 
 
 def flip_rate(pattern: Sequence[int]) -> float:
-    """How likely two of these votes are to differ.
+    """The probability that two of these votes differ.
 
     Args:
-        pattern: The number of votes for each point of the scale, two or more together.
+        pattern: the number of votes for each point of the scale, at least two in total.
 
     >>> flip_rate([0, 0, 0, 2, 0, 0, 0]), flip_rate([1, 1, 0, 0, 0, 0, 0]), flip_rate([3, 1, 0, 0, 0, 0, 0])
     (0.0, 1.0, 0.5)
@@ -143,7 +142,7 @@ def flip_rate(pattern: Sequence[int]) -> float:
 
 
 def votes_needed(settling: Sequence[dict[str, Any]], share: float) -> int | None:
-    """The least number of votes from which on at least `share` of the scores are those of all votes.
+    """The least number of votes at and above which at least `share` of the scores are those of all votes.
 
     >>> curve = [{"votes": 1, "same": 0.6}, {"votes": 2, "same": 0.91}, {"votes": 3, "same": 0.8}]
     >>> votes_needed([*curve, {"votes": 4, "same": 0.95}, {"votes": 5, "same": 1.0}], 0.9)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ... import llm, outputs, schema
+from ... import llm, outputs
 from ...errors import RunError
 from ...llm.spending import Estimate
-from .ballots import Ballot, User, aggregate, users
+from . import votes
 from .settings import RatingsConfig
 
 
@@ -16,51 +16,51 @@ def build(run: Path, out: Path, work: Path, config: RatingsConfig) -> dict[str, 
     """Write `votes.parquet`, `ratings.parquet` and `agreement.json` for every user of `run/narratives`.
 
     Args:
-        run: The run folder; `sequences/` and `narratives/` must be there.
-        out: An empty folder.
-        work: Not used: what must survive a crash lies in `run/requests`, where other settings find it too.
-        config: Who rates, how often, and how.
+        run: the run folder, with `sequences/` and `narratives/`.
+        out: an empty folder.
+        work: not used; answers are cached in `run/requests`.
+        config: the rater and its settings.
 
     Returns:
-        Counts: users, votes, failed votes; for a model, failed requests, replies and tokens, and hashes of the prompts.
+        Counts: users, votes, failed votes; for a model, failed requests, replies, tokens and hashes of the prompts.
 
     Raises:
-        RunError: sequences or narratives are missing or do not fit together, or the server cannot be used.
+        RunError: sequences or narratives are missing or of different users, or the server cannot be used.
     """
     files, narratives = _inputs(run)
     if config.backend == "reference":
         from . import reference
 
-        def ballot(user: User) -> Ballot:
-            narratives = (user.reviewer_id, user.history, user.narratives)
-            return Ballot([reference.rate(*narratives, vote=vote, seed=config.seed) for vote in range(config.votes)])
+        def vote(user: dict[str, Any]) -> votes.UserVotes:
+            rated = (user["reviewer_id"], user["purchase_history"], user)
+            return votes.UserVotes(
+                [reference.rate(*rated, vote=number, seed=config.seed) for number in range(config.votes)]
+            )
 
-        return aggregate(users(files, narratives), ballot, outputs.count(files), out, config)
+        return votes.write(votes.users(files, narratives), vote, outputs.count(files), out, config)
     from . import prompted
 
-    return prompted.rate(files, narratives, out, run / "requests" / "ratings.sqlite", config)
+    return prompted.rate(files, narratives, out, outputs.requests_path(run, "ratings"), config)
 
 
 def estimate(run: Path, config: RatingsConfig) -> Estimate:
-    """What `build` would still ask a model for, and its cost; sends nothing.
+    """The requests that `build` would send to a model, and their cost; sends nothing.
 
     Raises:
-        RunError: sequences or narratives are missing or do not fit together.
+        RunError: sequences or narratives are missing or of different users.
     """
     files, narratives = _inputs(run)
     if config.backend == "reference":
         return Estimate()
     from . import prompted
 
-    return llm.estimate(
-        lambda: prompted.requests(files, narratives, config), config, run / "requests" / "ratings.sqlite"
-    )
+    path = outputs.requests_path(run, "ratings")
+    return llm.estimate(lambda: prompted.requests(files, narratives, config), config, path)
 
 
 def _inputs(run: Path) -> tuple[list[Path], Path]:
-    """The files of the histories, and that of their narratives."""
-    files = [path for split in schema.SPLITS for path in outputs.split_files(run / "sequences", split)]
-    narratives = run / "narratives" / "narratives.parquet"
+    """The files of the histories, and the file of their narratives."""
+    files, narratives = outputs.sequence_files(run), outputs.path(run, "narratives", outputs.NARRATIVES)
     if not files:
         raise RunError(f"There are no sequences in {run}. Run first: regen sequences {run} …")
     if not narratives.exists():
@@ -68,6 +68,7 @@ def _inputs(run: Path) -> tuple[list[Path], Path]:
     written, expected = outputs.count([narratives]), outputs.count(files)
     if written != expected:
         raise RunError(
-            f"{narratives} holds {written} users, the sequences hold {expected}. Run again: regen narratives {run}"
+            f"{narratives} has {written} users, expected the {expected} users of the sequences. Run again: regen "
+            f"narratives {run}"
         )
     return files, narratives

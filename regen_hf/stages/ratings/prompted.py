@@ -1,9 +1,8 @@
-"""Ratings by a language model: one request per user, stage and vote, so that no stage's reasoning colours another's."""
+"""Ratings by a language model: a request per user, stage and vote, so that stages do not influence each other."""
 
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -11,8 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, create_model
 
 from ... import llm, outputs, prompts
-from ...schema import RATED
-from .ballots import Ballot, User, aggregate, users
+from ...schema import RATED, rated_tasks
+from . import votes
 from .settings import RatingsConfig
 
 # Seven points, lowest first (table 7 gives those of veracity).
@@ -26,12 +25,6 @@ TRUTH_LABELS = (
     "Likely Very True",
 )
 LABELS = ("Very Low", "Low", "Somewhat Low", "Medium", "Somewhat High", "High", "Very High")
-TEXTS = {
-    "example": {},
-    "last_purchase": {"Purchase reason": "reason", "Explanation": "explanation"},
-    "user": {"User profile": "profile", "Brief summary": "brief_summary", "Long summary": "long_summary"},
-    "endorsement": {"Endorsement": "endorsement"},
-}
 
 
 def labels(attribute: str) -> tuple[str, ...]:
@@ -44,7 +37,7 @@ def labels(attribute: str) -> tuple[str, ...]:
 
 
 def scored(stage: str) -> tuple[str, ...]:
-    """The attributes that a stage scores; confidence comes with each of them."""
+    """The attributes of a stage without confidence, which each of them has."""
     return tuple(attribute for attribute in RATED[stage] if attribute != "confidence")
 
 
@@ -59,23 +52,23 @@ def answer_of(stage: str) -> type[BaseModel]:
     return answer
 
 
-def user_requests(user: User, config: RatingsConfig) -> Iterator[tuple[int, str, llm.Request, int]]:
-    """The requests about one user: (vote, stage, request, reviews not shown).
+def user_requests(user: dict[str, Any], config: RatingsConfig) -> Iterator[tuple[int, str, llm.Request, int]]:
+    """The requests about one user: (vote, stage, request, reviews left out).
 
-    A stage that has nothing to rate has none. Those of one vote follow each other: a server that keeps the beginning of
-    a prompt reads the history once.
+    A stage without texts has none. The requests of one vote are consecutive: a server that caches the prefix of a
+    prompt reads the history once.
     """
-    if not user.history:
+    if not user["purchase_history"]:
         return
-    written = {**(user.narratives["last_purchase"] or {}), **(user.narratives["user"] or {})}
-    to_rate = {
-        stage: [f"{title}: {' '.join(text.split())}" for title, name in texts.items() if (text := written.get(name))]
-        for stage, texts in TEXTS.items()
+    texts = {
+        stage: "\n".join(
+            f"{task.title}: {' '.join(text.split())}" for task in rated_tasks(stage) if (text := task.text(user))
+        )
+        for stage in RATED
     }
-    longest = max(("\n".join(texts) for texts in to_rate.values()), key=len)
-    shown, left_out = prompts.fit(user.history, room(longest, config))
+    shown, left_out = prompts.fit(user["purchase_history"], room(max(texts.values(), key=len), config))
     history = prompts.fence(prompts.history_lines(shown))
-    asked = {
+    messages = {
         stage: (
             prompts.system("ratings"),
             prompts.user(
@@ -85,23 +78,23 @@ def user_requests(user: User, config: RatingsConfig) -> Iterator[tuple[int, str,
                 labels={attribute: labels(attribute) for attribute in scored(stage)},
                 confidence_labels=LABELS,
                 history=history,
-                texts=prompts.fence("\n".join(texts)) if texts else None,
+                texts=prompts.fence(text) if text else None,
             ),
         )
-        for stage, texts in to_rate.items()
-        if texts or not TEXTS[stage]
+        for stage, text in texts.items()
+        if text or not rated_tasks(stage)  # a stage without tasks rates the history
     }
     for vote in range(config.votes):
         model = config.models[vote % len(config.models)]
-        for stage, messages in asked.items():
-            yield vote, stage, llm.Request.of(config, messages, answer_of(stage), vote, model), left_out
+        for stage, pair in messages.items():
+            yield vote, stage, llm.Request.of(config, pair, answer_of(stage), vote, model), left_out
 
 
 def room(texts: str, config: RatingsConfig) -> int:
-    """Tokens that a history may take beside the longest of the texts to rate.
+    """The tokens that a history may have, given the longest of the texts to rate.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no room.
     """
     question = 1000  # the block `user` with the longest list of attributes, the marks, and the schema of the answer
     fixed = prompts.tokens([prompts.system("ratings"), {"role": "user", "content": texts}]) + question
@@ -110,47 +103,39 @@ def room(texts: str, config: RatingsConfig) -> int:
 
 def requests(files: list[Path], narratives: Path, config: RatingsConfig) -> Iterator[llm.Request]:
     """The requests for all votes on all users."""
-    for user in users(files, narratives):
+    for user in votes.users(files, narratives):
         yield from (request for _, _, request, _ in user_requests(user, config))
 
 
-def rate(files: list[Path], narratives: Path, out: Path, paid: Path, config: RatingsConfig) -> dict[str, Any]:
-    """Ask for the votes that are missing, then write and aggregate all, and `failed.jsonl` where requests failed."""
+def rate(files: list[Path], narratives: Path, out: Path, cache: Path, config: RatingsConfig) -> dict[str, Any]:
+    """Request the missing votes, then write all votes and scores, and `failed.jsonl` for failed requests."""
     failed = 0
     identity = prompts.identity("ratings")
 
-    def ballot(user: User) -> Ballot:
+    def vote(user: dict[str, Any]) -> votes.UserVotes:
         nonlocal failed
-        votes: list[dict[str, dict[str, tuple[int, int]]]] = [{} for _ in range(config.votes)]
-        not_shown = 0
-        for vote, stage, request, left_out in user_requests(user, config):
-            not_shown = left_out
+        given: list[votes.Vote] = [{} for _ in range(config.votes)]
+        left_out = 0
+        for number, stage, request, left_out in user_requests(user, config):  # noqa: B007 (the same for all requests)
             answer = llm.read(request, store)
-            votes[vote][stage] = {}  # stays so where the request failed: a vote without scores
+            given[number][stage] = {}
             if isinstance(answer, BaseModel):
-                given = answer.model_dump()
-                votes[vote][stage] = {
+                chosen = answer.model_dump()
+                given[number][stage] = {
                     attribute: (
-                        labels(attribute).index(given[attribute]) + 1,
-                        LABELS.index(given[f"{attribute}_confidence"]) + 1,
+                        labels(attribute).index(chosen[attribute]) + 1,
+                        LABELS.index(chosen[f"{attribute}_confidence"]) + 1,
                     )
                     for attribute in scored(stage)
                 }
             elif isinstance(answer, llm.Failure):
                 failed += 1
-                row = {"reviewer_id": user.reviewer_id, "request": f"{stage}, vote {vote}"} | vars(answer)
-                with (out / "failed.jsonl").open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        return Ballot(votes, identity, not_shown)
+                outputs.append_failed(out, user["reviewer_id"], f"{stage}, vote {number}", vars(answer))
+        return votes.UserVotes(given, identity, left_out)
 
     total = outputs.count(files)
-    with llm.Store(paid) as store:
-        llm.ask(
-            functools.partial(requests, files, narratives, config),
-            config,
-            store,
-            total=len(TEXTS) * config.votes * total,
-            desc="ratings",
-        )
-        counts = aggregate(users(files, narratives), ballot, total, out, config)
+    with llm.Store(cache) as store:
+        part = functools.partial(requests, files, narratives, config)
+        llm.ask(part, config, store, total=len(RATED) * config.votes * total, desc="ratings")
+        counts = votes.write(votes.users(files, narratives), vote, total, out, config)
         return {**counts, "failed": failed, **store.totals(), "prompts": prompts.hashes("history", "ratings")}

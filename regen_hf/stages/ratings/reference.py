@@ -1,8 +1,8 @@
-"""A rater of fixed rules: no LLM, for tests and for a first look. It measures words, and judges nothing.
+"""A rater of fixed rules, without a language model, for tests and a first look: it counts words.
 
-Each attribute of table 3 has a measure from 0 to 1 over the content words of a narrative and of the history, cut into
-seven equal steps. Vote 0 is that score. Each further vote shifts the measure by up to `JITTER` either way, by a
-checksum of seed, user, attribute and vote, so that several votes differ where a measure lies close to a step.
+Each attribute of table 3 is a measure from 0 to 1 over the content words of a narrative and of the history, divided
+into seven equal steps. Vote 0 is that score. Each further vote shifts the measure by up to `JITTER` in either
+direction, by a checksum of seed, user, attribute and vote, so that votes differ where a measure is close to a step.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...prompts.filler import FILLER
-from ...schema import RATED
+from ...schema import RATED, rated_tasks
 
 JITTER = 0.1
-
-
 WORD = re.compile(r"[a-z0-9][a-z0-9'.-]*[a-z0-9]")
 
 
@@ -26,7 +24,7 @@ def rate(
 ) -> dict[str, dict[str, tuple[int, int]]]:
     """One vote on one user: (score, confidence), each 1..7, by stage and attribute.
 
-    A stage whose narratives are all missing is left out, and so is every stage of an empty history.
+    Stages without any narrative and empty histories are left out.
     """
     if not history:
         return {}
@@ -48,11 +46,11 @@ def rate(
             measure += JITTER * (2 * checksum / 0xFFFFFFFF - 1)
         return 1 + min(6, max(0, int(7 * measure)))
 
-    # More evidence, surer scores; sure of none without any review.
-    sure = (1 + measures["example"]["richness"]) / 2 if review_length else 0.2
+    # More evidence gives more confidence; without any review it is low.
+    confidence = (1 + measures["example"]["richness"]) / 2 if review_length else 0.2
     return {
         stage: {
-            attribute: (point(measure, stage, attribute), point(sure, stage, attribute, "confidence"))
+            attribute: (point(measure, stage, attribute), point(confidence, stage, attribute, "confidence"))
             for attribute, measure in attributes.items()
         }
         for stage, attributes in measures.items()
@@ -60,18 +58,12 @@ def rate(
 
 
 def texts(narratives: dict[str, Any]) -> dict[str, str]:
-    """What each stage rates, as one text: reason with explanation, the three texts about the user, the endorsement."""
-    last, user = narratives["last_purchase"] or {}, narratives["user"] or {}
-    parts = {
-        "last_purchase": (last.get("reason"), last.get("explanation")),
-        "user": (user.get("profile"), user.get("brief_summary"), user.get("long_summary")),
-        "endorsement": (last.get("endorsement"),),
-    }
-    return {stage: " ".join(text for text in group if text) for stage, group in parts.items()}
+    """The narratives that each stage rates, as one text."""
+    return {stage: " ".join(text for task in rated_tasks(stage) if (text := task.text(narratives))) for stage in RATED}
 
 
 def richness(purchases: int, review_length: int) -> float:
-    """How much there is to understand the user from: half for 20 purchases, half for 1,000 words of reviews.
+    """How much the history shows of the user: half for 20 purchases, half for 1,000 words of reviews.
 
     >>> richness(20, 1000), richness(5, 0)
     (1.0, 0.125)
@@ -84,33 +76,33 @@ def narrative_measures(
 ) -> dict[str, float]:
     """The measures of a narrative against the content words of each item and each review, oldest first.
 
-    - veracity: share of its words that the history holds anywhere
-    - grounding: share of its sentences of which the history holds at least half of the words
-    - personalization: share of its known words that come from a review or from an earlier purchase, not from the last
-      product's own text alone
-    - foresight: words that only the last review holds, a quarter of all words making the full score; high means more
-      information from after the purchase
+    - veracity: share of its words that occur in the history
+    - grounding: share of its sentences with at least half of their words in the history
+    - personalization: share of its known words that occur in a review or in an earlier purchase, not only in the text
+      of the last product
+    - foresight: words that occur only in the last review; a quarter of all words gives the full score, and high means
+      more information from after the purchase
     - clarity: long enough to be specific (20 words), in sentences short enough to follow (25 words)
     """
     own = frozenset().union(*reviews, *items[:-1])
     known = own | items[-1]
     before = frozenset().union(*items, *reviews[:-1])
     words = content(text)
-    found = words & known
+    shared = words & known
     sentences = [sentence for sentence in re.split(r"(?<=[.!?])\s+", text) if content(sentence)]
     grounded = sum(2 * len(content(sentence) & known) >= len(content(sentence)) for sentence in sentences)
     length = len(text.split())
     return {
-        "veracity": len(found) / len(words) if words else 0.0,
+        "veracity": len(shared) / len(words) if words else 0.0,
         "grounding": grounded / len(sentences) if sentences else 0.0,
-        "personalization": len(found & own) / len(found) if found else 0.0,
+        "personalization": len(shared & own) / len(shared) if shared else 0.0,
         "foresight": min(1.0, 4 * len(words & (reviews[-1] - before)) / len(words)) if words else 0.0,
         "clarity": min(1.0, length / 20) * min(1.0, 25 * max(1, len(sentences)) / max(1, length)),
     }
 
 
 def content(text: str) -> frozenset[str]:
-    """The words of a text that claim something.
+    """The words of a text with content.
 
     >>> sorted(content("The customer bought a red pen for $4.50."))
     ['4.50', 'pen', 'red']

@@ -12,14 +12,14 @@ PACKAGES = ("openai", "outlines", "transformers")
 
 @dataclass(frozen=True)
 class RatingsConfig(VotesConfig):
-    """Who rates the narratives, and how often."""
+    """The raters and their settings."""
 
     votes: int = 1
     """Votes on each user; the paper uses 10 to 15."""
 
     @property
     def raters(self) -> tuple[str, ...]:
-        """What they are called in the rows: a local model without the folders of this machine."""
+        """The names of the raters in the rows; a local model without its folder."""
         from ...outputs import public_name
 
         return ("reference",) if self.backend == "reference" else tuple(public_name(name) or "" for name in self.models)

@@ -20,7 +20,7 @@ from regen_hf import prompts
 from regen_hf.errors import ConfigError, InputError, RunError
 from regen_hf.run import Run
 from regen_hf.run.stages import STAGES
-from regen_hf.schema import NARRATIVES, SEQUENCES
+from regen_hf.schema import NARRATIVES, SEQUENCES, TASKS, in_row, written_tasks
 from regen_hf.stages.narratives import checks, examples, prompted, reference
 from regen_hf.stages.narratives.build import build
 from regen_hf.stages.narratives.settings import NarrativesConfig
@@ -473,9 +473,9 @@ def test_another_language_is_found_and_asked_for(tmp_path):
     ("language", "text"), [("zh", "喜欢钢笔和好纸的办公用品买家"), ("ja", "文房具が好きな実用的な買い手")]
 )
 def test_a_language_without_spaces_is_found_and_asked_for(language, text):
-    written = {part: dict.fromkeys(names, text) for part, names in checks.FIELDS.items()}
+    written = in_row(dict.fromkeys(TASKS, text))
     assert checks.check(written, PENS, language)["failed"] == []
-    assert set(checks.check(written, PENS, "en")["failed"]) == {f"{name}.language" for name in checks.ANSWER_FIELDS}
+    assert checks.check(written, PENS, "en")["failed"] == [f"{task.field[1]}.language" for task in written_tasks()]
     written["user"]["profile"] = "Buyer of pens by 三菱"
     assert "profile.words" not in checks.check(written, PENS, "en")["failed"]
     written["user"]["profile"] = "Buyer of 三菱"
@@ -550,8 +550,8 @@ ROW = {
 def test_the_examples_of_the_package_follow_the_rules_and_teach_that_a_reason_can_be_unknown():
     loaded = examples.load(NarrativesConfig())  # raises where one breaks a rule
     assert len(loaded) == 5
-    assert [one.last_purchase.reason is None for one in loaded].count(True) == 1
-    assert all(one.purchase_history[-1].review.text for one in loaded)
+    assert [one["last_purchase"]["reason"] is None for one in loaded].count(True) == 1
+    assert all(one["purchase_history"][-1]["review"]["text"] for one in loaded)
 
 
 def test_the_examples_of_the_package_are_shoppers_of_the_sample_world(tmp_path):
@@ -569,8 +569,8 @@ def test_own_examples_take_the_place_of_those_of_the_package(tmp_path):
     prompter = prompted.Prompter(NarrativesConfig(examples=(str(tmp_path / "mine" / "*.json"),)))
     assert len(prompter.fixed["narratives"]) == 1 + 2 * 3
     answer = json.loads(prompter.fixed["narratives"][2]["content"])
-    assert list(answer) == list(prompted.Narratives.model_fields)
-    assert prompted.Narratives.model_validate(answer).user_profile == "Keen writer of long letters"
+    assert list(answer) == list(prompted.answer_of("narratives").model_fields)
+    assert prompted.answer_of("narratives").model_validate(answer).user_profile == "Keen writer of long letters"
     assert prompter.identity != prompted.Prompter(NarrativesConfig()).identity
 
 
@@ -578,9 +578,9 @@ def test_own_examples_take_the_place_of_those_of_the_package(tmp_path):
     ("content", "message"),
     [
         ("{", r"cannot be read as JSON"),
-        ("7", r"the example was given '7'.*An example needs purchase_history"),
+        ("7", r"the example is '7'.*An example needs purchase_history"),
         (json.dumps({**ROW, "user": {"profile": "Keen writer of long letters"}}), "user.brief_summary"),
-        (json.dumps({**ROW, "purchase_history": []}), "purchase_history was given"),
+        (json.dumps({**ROW, "purchase_history": []}), r"purchase_history is '\[\]'"),
         (json.dumps([ROW, {**ROW, "user": {**ROW["user"], "profile": "Writer"}}]), "example 2 breaks .* 4 to 6 words"),
         (json.dumps({**ROW, "last_purchase": {"reason": " ", "explanation": None}}), "last_purchase.reason .*empty"),
     ],

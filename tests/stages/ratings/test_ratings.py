@@ -15,9 +15,9 @@ from regen_hf.metrics import agreement
 from regen_hf.schema import NARRATIVES, RATED, RATINGS, SEQUENCES
 from regen_hf.stages.ratings import aggregation, prompted, reference
 from regen_hf.stages.ratings.agreement import Tally
-from regen_hf.stages.ratings.ballots import VOTES, User, user_ratings
 from regen_hf.stages.ratings.build import build
 from regen_hf.stages.ratings.settings import RatingsConfig
+from regen_hf.stages.ratings.votes import VOTES, user_ratings
 from tests.llm_server import Server, answer_to, completion
 
 
@@ -186,7 +186,7 @@ def test_narratives_of_other_users_are_refused(tmp_path):
     path = tmp_path / "narratives" / "narratives.parquet"
     table = pq.read_table(path)
     pq.write_table(table.take([1, 0]), path)
-    with pytest.raises(RunError, match="does not follow the sequences"):
+    with pytest.raises(RunError, match="expected the users of the sequences in the same order"):
         run_build(tmp_path)
 
 
@@ -201,7 +201,7 @@ def test_fewer_narratives_than_users_are_refused(tmp_path):
     make_run(tmp_path, [("a", HISTORY, narratives()), ("b", HISTORY, narratives())])
     path = tmp_path / "narratives" / "narratives.parquet"
     pq.write_table(pq.read_table(path).slice(0, 1), path)
-    with pytest.raises(RunError, match="holds 1 users, the sequences hold 2"):
+    with pytest.raises(RunError, match="has 1 users, expected the 2 users of the sequences"):
         run_build(tmp_path)
 
 
@@ -386,8 +386,9 @@ def test_a_history_too_long_for_the_raters_window_is_cut_and_told(tmp_path):
     assert (counts["users_cut"], counts["reviews_left_out"]) == (1, 2)
     shown = next(text for body in server.bodies if "review3" in (text := body["messages"][1]["content"]))
     assert [f"review{i}" in shown for i in range(4)] == [False, False, True, True]
+    user = {"reviewer_id": "u", "purchase_history": HISTORY, **narratives()}
     with pytest.raises(ConfigError, match="window of 2000 tokens has no room"):
-        list(prompted.user_requests(User("u", HISTORY, narratives()), openai(server, window=2000, max_tokens=1000)))
+        list(prompted.user_requests(user, openai(server, window=2000, max_tokens=1000)))
 
 
 def test_a_reason_that_tells_of_the_time_after_the_purchase_is_to_be_penalized_in_its_own_stage_alone(tmp_path):

@@ -1,40 +1,38 @@
-"""One HTML file that holds a run: data, narratives, scores, figures, shoppers, settings, time and cost.
+"""The report of a run: one HTML file with data, narratives, scores, figures, shoppers, settings, time and cost.
 
-    sections.py     what the report says of each part of a run, from the files that its stages left
-    shoppers.py     some shoppers with their reference and the models' narratives
-    making.py       how the run was made: stages, versions, settings, what can be made again
-    blocks.py       what a section is built of
-    template.html   how it looks
+    sections.py       sections on the outputs of the stages
+    shoppers.py       shoppers with their references and the models' narratives
+    reproduction.py   stages, versions, settings, and which results are reproducible
+    blocks.py         the blocks of a section
+    template.html     the layout
 
-The file needs no network and runs no script. What strangers wrote (titles, reviews, narratives) is escaped text in it.
+The file loads nothing from the network and runs no script. Text from the data is escaped.
 """
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from .. import outputs
 from ..errors import RunError
 from ..inspection import clean
 from ..run import Run
 from ..version import __version__
-from . import reproduction as making
-from . import sections, shoppers
+from . import reproduction, sections, shoppers
 
 
 def write(run: Run) -> Path:
-    """Write `report.html` into the folder of `run`, of all that it has so far; returns its path.
+    """Write `report.html` with the available outputs of `run` into its folder; returns the path.
 
     Raises:
-        RunError: the run has nothing to report.
+        RunError: the run has no outputs yet.
     """
     folder = run.folder
-    parts = [*sections.sections(folder), shoppers.section(folder), *making.sections(run)]
-    parts = [part for part in parts if part.blocks]
-    if not any(part.name not in ("making", "again") for part in parts):
-        raise RunError(f"There is nothing to report of {folder} yet. Run first: regen run {folder}")
+    parts = [part for part in (*sections.sections(folder), shoppers.section(folder)) if part.blocks]
+    if not parts:
+        raise RunError(f"{folder} has no outputs to report yet. Run first: regen run {folder}")
     html = (
         _environment()
         .get_template("template.html")
@@ -42,15 +40,13 @@ def write(run: Run) -> Path:
             name=folder.resolve().name,
             simulated=run.config["sequences"].sample,
             facts=sections.facts(folder),
-            parts=parts,
+            parts=[*parts, *reproduction.sections(run)],
             version=__version__,
-            made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+            time=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         )
     )
-    path = folder / "report.html"
-    new = path.with_name(path.name + ".new")
-    new.write_text(html, encoding="utf-8")
-    os.replace(new, path)
+    path = folder / outputs.REPORT
+    outputs.write_text(path, html)
     return path
 
 
@@ -63,6 +59,6 @@ def _environment() -> Any:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # Control characters and marks that turn the reading direction are shown, as at the terminal.
+        # Shows control characters and marks of direction as escapes, as at the terminal.
         finalize=lambda value: clean(value) if type(value) is str else value,
     )

@@ -1,4 +1,4 @@
-"""What a section of the report is built of, and numbers as they stand in it."""
+"""The blocks of a section of the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-NUMBER = re.compile(r"$|[–+-]?[\d.,]* ?(\[.*\]|%)?$")
+from .. import outputs
+
+NUMBERS = re.compile(r"$|[–+-]?[\d.,]* ?(\[.*\]|%)?$")
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Table:
-    """A header and rows of cells; folded away until a reader asks for it where `folded`."""
+    """A header and rows of cells; `folded` tables are closed at first."""
 
     kind: ClassVar[str] = "table"
     title: str
@@ -32,26 +34,26 @@ class Table:
 
     @property
     def numeric(self) -> list[bool]:
-        """Whether a column holds numbers: they stand on the right."""
-        return [bool(column) and all(map(NUMBER.match, column)) for column in zip(*self.rows, strict=True)]
+        """Whether each column holds numbers, which are aligned to the right."""
+        return [bool(column) and all(map(NUMBERS.match, column)) for column in zip(*self.rows, strict=True)]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture of `RUN/figures`, inlined."""
+    """A figure of the run, inlined."""
 
     kind: ClassVar[str] = "figure"
     about: str
     source: str
-    """As a data URI."""
+    """A data URI."""
     width: int
-    """Pixels of a page at which its text has the size of a page's."""
+    """Width in CSS pixels at the resolution of the figure."""
     height: int
 
 
 @dataclass(frozen=True)
 class Code:
-    """Lines that are shown as they are."""
+    """Preformatted lines."""
 
     kind: ClassVar[str] = "code"
     title: str
@@ -67,27 +69,31 @@ class Shopper:
     name: str
     about: str
     purchases: Sequence[Mapping[str, str]]
-    """Title, detail (date, stars, price) and review of each, oldest first."""
+    """`title`, `detail` (date, stars, price) and `review` of each, oldest first."""
     narratives: Sequence[Mapping[str, Any]]
-    """Task, `texts` (who, text) to stand side by side, `others` (who, text) that are folded away."""
+    """`task`, `texts` shown side by side and `others` that are folded, both as pairs (author, text)."""
+
+
+Block = Text | Table | Figure | Code | Shopper
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report; one without blocks is left out."""
+    """A part of the report; a section without blocks is left out."""
 
     name: str
+    """The id of its HTML element."""
     title: str
-    blocks: list[Text | Table | Figure | Code | Shopper] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
 
 
 def figures(run: Path, names: Mapping[str, str]) -> Iterable[Figure]:
-    """Those of the figures `names` (with what they show) that the run has, in this order."""
+    """The available figures of `run` whose names match the keys of `names`, with the values as captions, in order."""
     for name, about in names.items():
-        for path in sorted((run / "figures").glob(f"{name}.png")):
+        for path in sorted(outputs.folder(run, "figures").glob(f"{name}.png")):
             content = path.read_bytes()
-            # A PNG begins with 16 bytes of signature and chunk head; its width and height follow.
-            width, height = (int.from_bytes(content[place : place + 4], "big") for place in (16, 20))
+            # Width and height follow the 16 bytes of signature and chunk head of a PNG.
+            width, height = (int.from_bytes(content[offset : offset + 4], "big") for offset in (16, 20))
             scale = 96 / _dots_per_inch(content)
             yield Figure(
                 about=about,
@@ -98,20 +104,20 @@ def figures(run: Path, names: Mapping[str, str]) -> Iterable[Figure]:
 
 
 def grouped(rows: Iterable[Sequence[str]]) -> list[list[str]]:
-    """Rows in which the first cell stands once for all that follow with the same.
+    """`rows` with blank first cells where they repeat the row before.
 
     >>> grouped([["a", "1"], ["a", "2"], ["b", "3"]])
     [['a', '1'], ['', '2'], ['b', '3']]
     """
-    found, before = [], None
+    cells, before = [], None
     for first, *rest in rows:
-        found.append(["" if first == before else first, *rest])
+        cells.append(["" if first == before else first, *rest])
         before = first
-    return found
+    return cells
 
 
 def words(name: str) -> str:
-    """A name of the results files as words.
+    """A name in results files as words.
 
     >>> words("product_endorsement")
     'product endorsement'
@@ -120,6 +126,6 @@ def words(name: str) -> str:
 
 
 def _dots_per_inch(png: bytes) -> float:
-    place = png.find(b"pHYs", 0, 4096)
-    per_metre = int.from_bytes(png[place + 4 : place + 8], "big") if place >= 0 else 0
+    offset = png.find(b"pHYs", 0, 4096)
+    per_metre = int.from_bytes(png[offset + 4 : offset + 8], "big") if offset >= 0 else 0
     return per_metre * 0.0254 if per_metre else 150.0

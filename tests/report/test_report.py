@@ -1,4 +1,4 @@
-"""The report: one file that holds all of a run, inert whatever strangers wrote, and from which the run comes again."""
+"""The report: one file with all outputs of a run, safe with hostile text in the data, and enough to run it again."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from regen_hf.cli import main
 from regen_hf.llm.store import Store
 from regen_hf.metrics.tables import markdown
 from regen_hf.outputs import split_files
-from regen_hf.report import reproduction as making
+from regen_hf.report import reproduction
 from regen_hf.run import Run
 from regen_hf.run.stages import STAGES
 from regen_hf.schema import TASKS
@@ -78,8 +78,8 @@ def test_every_part_of_the_run_is_in_the_one_file(reported, page):
             "scores",
             "attribution",
             "shoppers",
-            "making",
-            "again",
+            "stages",
+            "reproduction",
             "config",
         ),
     ]
@@ -90,10 +90,10 @@ def test_every_part_of_the_run_is_in_the_one_file(reported, page):
     assert len(pictures) == len(list((reported / "figures").glob("*.png")))
     assert all(picture["src"].startswith("data:image/png;base64,") and picture["alt"] for picture in pictures)
     for stage in Run(reported).stages:
-        assert stage.command in page.text["making"]
-    assert "none: fixed rules" in page.text["making"]
-    assert "torch" in page.text["making"]
-    assert "Only close is" in page.text["again"]
+        assert stage.command in page.text["stages"]
+    assert "none: fixed rules" in page.text["stages"]
+    assert "torch" in page.text["stages"]
+    assert "give only similar" in page.text["reproduction"]
     (head,) = (text for section, text in page.text.items() if section is None)
     assert "Simulated data" in head
 
@@ -134,8 +134,8 @@ def test_it_reads_well_in_a_browser_and_asks_the_network_for_nothing(reported, t
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
         dark = page.evaluate("getComputedStyle(document.body).backgroundColor")
-        page.get_by_role("link", name="Reading the model").click()
-        playwright.expect(page.get_by_role("heading", name="Reading the model")).to_be_in_viewport()
+        page.get_by_role("link", name="Attribution").click()
+        playwright.expect(page.get_by_role("heading", name="Attribution")).to_be_in_viewport()
         for _ in range(2):  # what lies folded within what was folded
             page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         playwright.expect(page.get_by_text("document.title=1").first).to_be_visible()
@@ -153,7 +153,7 @@ def test_it_reads_well_in_a_browser_and_asks_the_network_for_nothing(reported, t
         browser.close()
     assert title == "tiny: report of a run"
     assert said == []
-    assert {url for url in asked if not url.startswith("data:")} == {address, f"{address}#reading"} & set(asked)
+    assert {url for url in asked if not url.startswith("data:")} == {address, f"{address}#attribution"} & set(asked)
 
 
 def test_the_settings_of_the_report_give_the_same_numbers(reported, page, finished_run, tmp_path, monkeypatch):
@@ -164,13 +164,13 @@ def test_the_settings_of_the_report_give_the_same_numbers(reported, page, finish
         "evaluation/results.json",
         "model/training_log.json",
         "ratings/agreement.json",
-        "reading/results.json",
+        "attribution/results.json",
     ):
         again, before = (json.loads((folder / name).read_text()) for folder in (Path("again"), finished_run))
         if isinstance(again, list):  # the log tells seconds too
             again, before = ([entry.get("loss") for entry in log] for log in (again, before))
         assert again == before
-    for name in ("evaluation/predictions.parquet", "reading/map.parquet", "reading/items.parquet"):
+    for name in ("evaluation/predictions.parquet", "attribution/map.parquet", "attribution/items.parquet"):
         assert pq.read_table(Path("again") / name).equals(pq.read_table(finished_run / name))
 
 
@@ -181,12 +181,12 @@ def test_a_part_that_is_not_there_is_left_out(finished_run, tmp_path, capsys):
         shutil.copy(finished_run / name, tmp_path / "some" / name)
     assert main(["report", str(tmp_path / "some")]) == 0
     page = Page((tmp_path / "some" / "report.html").read_text())
-    assert list(page.text)[1:] == ["data", "making", "again", "config"]
+    assert list(page.text)[1:] == ["data", "stages", "reproduction", "config"]
     assert "img" not in {tag for tag, _ in page.tags}
     shutil.rmtree(tmp_path / "some" / "sequences")
     capsys.readouterr()
     assert main(["report", str(tmp_path / "some")]) == 1
-    assert "nothing to report" in capsys.readouterr().err
+    assert "has no outputs to report yet" in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 1
     assert "is not a run folder" in capsys.readouterr().err
 
@@ -221,7 +221,7 @@ def test_further_evaluations_are_shown_where_they_were_made(tiny_run):
     assert re.search(
         r"4 users.*BLEU\s*17\.5\s*Similarity\s*0\.625\s*CF: run a & b\s*Controls", text["comparison"], re.S
     )
-    shown = text["next_item"]
+    shown = text["next-item"]
     assert re.search(r"popularity\s*warm\s*5\s*0\.250 \[0\.125, 0\.500\]", shown)
     assert "most bought first" in shown
 
@@ -230,7 +230,7 @@ def test_no_folder_of_this_machine_is_told_and_settings_still_name_the_files(tmp
     files = {"reviews": [str(tmp_path / "raw" / "*.csv.gz")], "items": [str(tmp_path / "items.csv")]}
     (tmp_path / "encoder").mkdir()
     run = Run(tmp_path / "run", {"sequences": files, "embeddings": {"content_encoder": str(tmp_path / "encoder")}})
-    told = making.settings(run)
+    told = reproduction.settings(run)
     assert str(tmp_path) not in told
     assert all(name in told for name in ("'*.csv.gz'", "items.csv", "content_encoder: encoder"))
 
@@ -245,10 +245,10 @@ def test_the_cost_is_that_of_the_stored_answers(finished_run, tmp_path):
                 "INSERT INTO replies VALUES ('key', 'judge', '{}', '', 'answered', '', 'stop', 1500000, 500000, 0, 0)"
             )
     paid = Run(run, prices)
-    (stages, _versions) = making.sections(paid)[0].blocks
+    (stages, _versions) = reproduction.sections(paid)[0].blocks
     costs = {row[0]: row[3] for row in stages.rows}
     assert costs["narratives"] == "1,500,000 tokens in, 500,000 out, 2.50 USD"
-    assert costs["ratings"] == "1,500,000 tokens in, 500,000 out, price not known"
+    assert costs["ratings"] == "1,500,000 tokens in, 500,000 out, unknown price"
     states = {row[0]: row[1] for row in stages.rows}
-    assert (states["sequences"], states["narratives"]) == ("fresh", "out of date")
+    assert (states["sequences"], states["narratives"]) == ("fresh", "stale")
     assert STAGES["sample"].command in states

@@ -1,12 +1,12 @@
-"""Vectors: CF vectors of the items and content vectors of the purchases (section 4.2, the CF and semantic encoders).
+"""Embeddings: CF vectors of the items and content vectors of the purchases (section 4.2).
 
     embeddings/
-      items.parquet             the catalogue's asins, in the order of every item array
+      items.parquet             asins of the catalogue, in the order of all item arrays
       cf.safetensors            item_factors (I, cf_dim) float32, zero rows = cold items; mean_norm (1,);
-                                user_gram (cf_dim, cf_dim), with which new items are folded in
-      content_items.npy         (I, content_dim) float16: metadata alone
-      content_encoder/          the trained encoder, where none was named
-      <split>/                  a `VectorStore`: vectors of the users' purchases, in the order of the dataset's rows
+                                user_gram (cf_dim, cf_dim), which folds in new items
+      content_items.npy         (I, content_dim) float16: metadata only
+      content_encoder/          the trained encoder, unless the settings name one
+      <split>/                  `VectorStore` of the users' purchases, in the order of the dataset's rows
 
-The vector of a purchase without its review, which the withheld view needs, is that of its item in `content_items.npy`.
+The vector of a purchase without its review is that of its item in `content_items.npy`.
 """

@@ -21,15 +21,15 @@ class EmbeddingsConfig:
     cf_regularization: float = 0.05
     """Weight of the L2 penalty of ALS."""
     cf_alpha: float = 1.0
-    """Confidence per rating star: a purchase rated r counts as 1 + cf_alpha * r against 1 for none (Hu et al. 2008)."""
+    """Confidence per rating star: 1 + cf_alpha * r for a purchase rated r, 1 for none (Hu et al. 2008)."""
     content_encoder: str | None = field(default=None, metadata={"reads": "model"})
-    """A sentence-transformers model, by name or path; with none, a small one is trained on the train users' texts."""
+    """A sentence-transformers model, by name or path; if not given, a small one is trained on the train split."""
     content_dim: int = 256
-    """Width of the trained encoder's vectors; a named encoder has its own."""
+    """Width of the vectors of the trained encoder; a named encoder has a width of its own."""
     content_steps: int = 200
     """Training steps of the trained encoder."""
     batch_size: int | None = None
-    """Texts encoded at once; if not given 16 by a transformer on a CPU, else 256."""
+    """Texts encoded per batch; if not given, 16 with a transformer on a CPU, otherwise 256."""
     seed: int = 0
     """Seed of ALS and of the trained encoder."""
 

@@ -9,8 +9,9 @@ from safetensors.numpy import load_file
 from regen_hf.model.interactions import interaction_text
 from regen_hf.outputs import item_files, rows, split_files
 from regen_hf.schema import ITEMS, ROW, SPLITS
-from regen_hf.stages.embeddings import cf, content
+from regen_hf.stages.embeddings import cf
 from regen_hf.stages.embeddings.build import build
+from regen_hf.stages.embeddings.encoder import FastEncoder
 from regen_hf.stages.embeddings.settings import EmbeddingsConfig
 from regen_hf.vectors.cf import user_item_matrix
 from regen_hf.vectors.encoder import load_encoder
@@ -37,7 +38,7 @@ def changed(finished_run, folder, change):
     return folder / "dataset"
 
 
-def test_als_and_the_encoder_see_train_users_alone(finished_run, tmp_path):
+def test_als_and_the_encoder_see_train_users_only(finished_run, tmp_path):
     """The other users' reviews are replaced and their purchases halved: nothing that was fitted may change."""
 
     def spoil(split, row):
@@ -155,7 +156,7 @@ def test_a_fast_encoder_says_what_the_encoder_says_and_encodes_identical_texts_o
     texts = [*texts[:20], *texts[:5]]
     encoder = load_encoder(str(minilm()))
     expected = encoder.encode(texts, normalize_embeddings=True, show_progress_bar=False)
-    fast, asked = content.FastEncoder(encoder), []
+    fast, asked = FastEncoder(encoder), []
     encode = fast.encoder.encode
     fast.encoder.encode = lambda texts, **options: asked.extend(texts) or encode(texts, **options)
     found = fast.encode(texts)
@@ -187,7 +188,7 @@ def _files_of(package):
     return Path(package.__file__).parent.rglob("*")
 
 
-def test_an_encoder_that_does_not_exist_is_told(finished_run, tmp_path):
+def test_an_encoder_that_does_not_exist_is_an_error(finished_run, tmp_path):
     from regen_hf.errors import ConfigError
 
     (tmp_path / "dataset").symlink_to(finished_run / "dataset")

@@ -1,15 +1,14 @@
-"""What the model learns on the sample world, by setting and seed: what scripts/ablation.sh runs.
+"""Measure what the model learns on the sample world, by setting and seed; scripts/ablation.sh runs all of it.
 
     python benchmarks/ablation.py runs/ablation table1 --seeds 0 1 2
     python benchmarks/ablation.py runs/ablation recipe --seeds 0 1 --set max_steps=300
     python benchmarks/ablation.py runs/ablation steps --seeds 0
     python benchmarks/ablation.py runs/ablation/default table1 --only fused content cf --results OTHER
 
-`table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the same with
-one part of it taken away; `steps` trains it for fewer steps and more. Every setting and seed is a run folder of its
-own on the same dataset and vectors, so a killed benchmark goes on where it stopped. Writes
-benchmarks/results/<group>.json, the facts that the narratives get right as <group>_facts.md, and table1.md in the
-paper's layout; prints one JSON line.
+`table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the recipe
+without one of its parts; `steps` varies the number of steps. Every setting and seed has its own run folder on the same
+dataset and vectors, so an interrupted benchmark resumes. Writes benchmarks/results/<group>.json, the share of correct
+facts in the narratives as <group>_facts.md, and table1.md in the paper's layout; prints one JSON line.
 """
 
 import argparse
@@ -21,10 +20,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import yaml
 
-from regen_hf import sample
+from regen_hf import outputs
 from regen_hf.run import Run
 from regen_hf.schema import TASKS
 from regen_hf.stages.sample import narrative_text as words
+from regen_hf.stages.sample.settings import SampleConfig
 
 RESULTS = Path(__file__).parent / "results"
 GROUPS = {
@@ -52,15 +52,16 @@ GROUPS = {
         "2400": {"max_steps": 2400},
     },
 }
-READ = ("sample", "release", "sequences", "narratives", "ratings", "dataset", "embeddings")
+SHARED = ("sample", "release", "sequences", "narratives", "ratings", "dataset", "embeddings")
+"""Commands of the stages whose output all settings share."""
 
 
 def facts(truth: dict, items: dict[str, dict]) -> dict[str, dict[str, str]]:
-    """Phrases that say something true of a shopper, by task: a narrative that holds one has got that fact right."""
+    """Phrases by task and fact; a narrative that contains the phrase states that fact about the shopper correctly."""
     first, *_, earlier, before, last = (items[asin] for asin in truth["purchases"])
     circle, concern = words.CIRCLE_WORDS[truth["circle"]], words.CONCERN_WORDS[truth["concern"]]
     short = "{colour} {kind}".format
-    found = {
+    phrases = {
         "purchase_reason": {"last purchase": "{colour} {use} {kind}".format(**last), "circle": circle.scene},
         "purchase_reason_explanation": {
             "last purchase": f"{last['brand']} {last['kind']}",
@@ -92,13 +93,13 @@ def facts(truth: dict, items: dict[str, dict]) -> dict[str, dict[str, str]]:
         "user_profile": {"concern": concern.adjective, "circle": truth["circle"]},
     }
     if truth["recipient"]:
-        found["user_profile"]["recipient"] = truth["recipient"]
-        found["long_user_summary"]["recipient"] = truth["recipient"]
-    return found
+        phrases["user_profile"]["recipient"] = truth["recipient"]
+        phrases["long_user_summary"]["recipient"] = truth["recipient"]
+    return phrases
 
 
 def build_world(folder: Path, settings: dict) -> Run:
-    """The dataset and the vectors that all runs share."""
+    """The run with the dataset and the vectors that all settings share."""
     run = Run(folder, settings)
     with run.locked():
         run.save()
@@ -108,42 +109,45 @@ def build_world(folder: Path, settings: dict) -> Run:
 
 def build_variant(world: Path, folder: Path, training: dict, evaluation: dict) -> None:
     """Train and evaluate one setting and seed on links to the stages of `world`."""
-    settings = yaml.safe_load((world / "config.yaml").read_text(encoding="utf-8"))
+    settings = yaml.safe_load((world / outputs.CONFIG).read_text(encoding="utf-8"))
     run = Run(folder, settings | {"training": training, "evaluation": evaluation})
     with run.locked():
         run.save()
-        for name in READ:
-            if (world / name).exists() and not (folder / name).exists():
-                os.symlink((world / name).resolve(), folder / name)
+        for stage in SHARED:
+            source, link = outputs.folder(world, stage), outputs.folder(folder, stage)
+            if source.exists() and not link.exists():
+                os.symlink(source.resolve(), link)
         run.build_all(until="evaluate")
 
 
-def right(folder: Path) -> dict[str, float]:
-    """The share of test users of whom the fused model's narrative gets a fact right, by task and fact."""
-    truths = {row["reviewer_id"]: row for row in pq.read_table(folder / "sample" / "truth.parquet").to_pylist()}
-    items = {row["asin"]: row for row in pq.read_table(folder / "sample" / "item_truth.parquet").to_pylist()}
+def correct_facts(folder: Path) -> dict[str, float]:
+    """The share of test users for whom the fused model's narrative states a fact correctly, by task and fact."""
+    truths, items = (
+        {row[key]: row for row in pq.read_table(outputs.path(folder, "sample", name)).to_pylist()}
+        for key, name in (("reviewer_id", outputs.TRUTH), ("asin", outputs.ITEM_TRUTH))
+    )
     hits: dict[str, list[bool]] = {}
-    for row in pq.read_table(folder / "evaluation" / "predictions.parquet").to_pylist():
+    for row in outputs.predictions(folder).to_pylist():
         if row["model"] == "fused":
             for fact, phrase in facts(truths[row["reviewer_id"]], items)[row["task"]].items():
                 hits.setdefault(f"{row['task']}: {fact}", []).append(phrase in row["prediction"])
-    return {name: round(float(np.mean(found)), 4) for name, found in sorted(hits.items())}
+    return {name: round(float(np.mean(correct)), 4) for name, correct in sorted(hits.items())}
 
 
 def interval(values: list[float]) -> dict[str, float | list[float]]:
-    """The mean over the seeds with its 95 % interval (Student's t); without an interval for a single seed."""
+    """The mean over the seeds with its 95 % interval (Student's t), which a single seed does not have."""
     from scipy.stats import t
 
     mean, count = float(np.mean(values)), len(values)
     half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / count**0.5) if count > 1 else float("nan")
-    found: dict[str, float | list[float]] = {"mean": round(mean, 4), "values": [round(value, 4) for value in values]}
-    return found | ({"low": round(mean - half, 4), "high": round(mean + half, 4)} if count > 1 else {})
+    cell: dict[str, float | list[float]] = {"mean": round(mean, 4), "values": [round(value, 4) for value in values]}
+    return cell | ({"low": round(mean - half, 4), "high": round(mean + half, 4)} if count > 1 else {})
 
 
 def summary(folders: list[Path]) -> dict:
     """Scores of one setting over its seeds: metrics by model and task, parameters, seconds."""
-    results = [json.loads((folder / "evaluation" / "results.json").read_text(encoding="utf-8")) for folder in folders]
-    manifests = [json.loads((folder / "model" / "manifest.json").read_text(encoding="utf-8")) for folder in folders]
+    results = [outputs.results(folder) for folder in folders]
+    manifests = [outputs.manifest(folder, "train") for folder in folders]
     models = {
         model: {
             task: {
@@ -154,7 +158,7 @@ def summary(folders: list[Path]) -> dict:
             if task in tasks
         }
         for model, tasks in results[0]["models"].items()
-        # A model that reads the history as text has no halves: nothing was written for them.
+        # A model that reads the history as text has no variants with one embedding, so these have no scores.
         if all(result["models"][model][task]["bleu"]["mean"] is not None for result in results for task in tasks)
     }
     return {
@@ -169,19 +173,19 @@ def summary(folders: list[Path]) -> dict:
     }
 
 
-def learned(folders: list[Path]) -> dict:
-    """The share of test users of whom a fact is right, over the seeds, by fact and over all of them."""
-    rights = [right(folder) for folder in folders]
+def fact_shares(folders: list[Path]) -> dict:
+    """The shares of `correct_facts` over the seeds, by fact and as the mean of all facts."""
+    shares = [correct_facts(folder) for folder in folders]
     return {
-        "facts": {name: interval([found[name] for found in rights]) for name in rights[0]},
-        "all facts": interval([float(np.mean(list(found.values()))) for found in rights]),
+        "facts": {name: interval([of_seed[name] for of_seed in shares]) for name in shares[0]},
+        "all facts": interval([float(np.mean(list(of_seed.values()))) for of_seed in shares]),
     }
 
 
 def paper_table(settings: dict) -> str:
-    """Table 1 of the paper as Markdown: CF, content and both, what both gains over each, and the controls.
+    """Table 1 of the paper as Markdown: CF, content and both, the gain of both over each, and controls.
 
-    The controls of both are the same model shown another history; after them stand models trained on it.
+    The controls are first the same model with another history, then models that were trained with one.
     """
     trained = [name for name in ("empty", "shuffled", "text") if name in settings]
     lines = [
@@ -191,63 +195,75 @@ def paper_table(settings: dict) -> str:
     ]
     both = settings["fused"]["models"]
     for task, metrics in both["fused"].items():
-        for metric, found in metrics.items():
+        for metric, cell in metrics.items():
             halves = [settings[name]["models"]["fused"][task][metric] for name in ("cf", "content")]
-            gains = [f"{100 * (found['mean'] / half['mean'] - 1):+.1f}%" for half in halves]
+            gains = [f"{100 * (cell['mean'] / half['mean'] - 1):+.1f}%" for half in halves]
             controls = [both[name][task][metric] for name in ("empty_history", "shuffled_history")]
             controls += [settings[name]["models"]["fused"][task][metric] for name in trained]
-            cells = [*map(_cell, [*halves, found]), *gains, *map(_cell, controls)]
+            cells = [*map(_cell, [*halves, cell]), *gains, *map(_cell, controls)]
             lines.append(f"| {task} | {metric} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def facts_table(settings: dict) -> str:
-    """The shares of test users of whom a fact is right as Markdown: a row for each fact, a column for each setting."""
+    """The shares of correct facts as Markdown: a row for each fact, a column for each setting."""
     lines = [
         "| task | fact | " + " | ".join(settings) + " |",
         "|---|---|" + "---|" * len(settings),
     ]
     for name in next(iter(settings.values()))["facts"]:
         task, _, fact = name.partition(": ")
-        cells = [f"{of['facts'][name]['mean']:.2f}" for of in settings.values()]
+        cells = [f"{results['facts'][name]['mean']:.2f}" for results in settings.values()]
         lines.append(f"| {task} | {fact} | " + " | ".join(cells) + " |")
     for name in ("all facts", "rougeLsum over tasks"):
-        cells = [_cell(of[name]) for of in settings.values()]
+        cells = [_cell(results[name]) for results in settings.values()]
         lines.append(f"| all | {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(found: dict) -> str:
-    span = f" [{found['low']:.3g}, {found['high']:.3g}]" if "low" in found else ""
-    return f"{found['mean']:.3g}{span}"
+def _cell(cell: dict) -> str:
+    span = f" [{cell['low']:.3g}, {cell['high']:.3g}]" if "low" in cell else ""
+    return f"{cell['mean']:.3g}{span}"
+
+
+def training_settings(options: list[str]) -> dict:
+    """The settings of the training in the values of `--set`."""
+    return {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options)}
+
+
+def write_json(target: Path, report: dict) -> None:
+    """Write `report` to `target`, and print it as one line."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    outputs.write_json(target, report, indent=1)
+    print(json.dumps(report, ensure_ascii=False))
 
 
 def main() -> None:
-    """Run what is missing and write the results."""
+    """Run the missing settings and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the runs lie")
+    parser.add_argument("folder", type=Path, help="folder of the runs")
     parser.add_argument("group", choices=list(GROUPS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", help="settings of the group (all of them), beside those written before")
+    parser.add_argument("--only", nargs="+", help="settings to run; earlier results of the others are kept")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are written")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--max-users", type=int, default=100)
-    parser.add_argument("--shoppers", type=int, default=sample.SampleConfig.shoppers)
-    parser.add_argument("--items", type=int, default=sample.SampleConfig.items)
+    parser.add_argument("--shoppers", type=int, default=SampleConfig.shoppers)
+    parser.add_argument("--items", type=int, default=SampleConfig.items)
     options = parser.parse_args()
-    common = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options.set)}
+    common = training_settings(options.set)
     report: dict = {"group": options.group, "seeds": options.seeds, "training": common}
     report["world"] = {"shoppers": options.shoppers, "items": options.items, "test users at most": options.max_users}
     written = options.results / f"{options.group}.json"
     before = json.loads(written.read_text(encoding="utf-8")) if options.only and written.exists() else {}
     for name, value in report.items():
         if before.get(name, value) != value:
-            parser.error(f"{written} was made with {name} {before[name]}, this is {value}: give --results elsewhere.")
+            parser.error(f"{written} has {name} {before[name]}, expected {value}. Name another folder with --results.")
     world = build_world(
         options.folder / "world",
         {"sequences": {"sample": True}, "sample": {"shoppers": options.shoppers, "items": options.items}},
     ).folder
-    found = {}
+    settings = before.get("settings", {})
     for name, changes in GROUPS[options.group].items():
         if options.only and name not in options.only:
             continue
@@ -256,19 +272,13 @@ def main() -> None:
             folder = options.folder / options.group / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
             build_variant(world, folder, common | changes | {"seed": seed}, {"max_users": options.max_users})
             folders.append(folder)
-        found[name] = summary(folders) | learned(folders)
-    found = before.get("settings", {}) | found
-    order = {name: found[name] for name in GROUPS[options.group] if name in found}
-    report |= {"settings": order | found}
-    text = json.dumps(report, indent=1, ensure_ascii=False) + "\n"
-    options.results.mkdir(parents=True, exist_ok=True)
-    written.write_text(text, encoding="utf-8")
-    if report["settings"]:
-        facts = facts_table(report["settings"])
-        (options.results / f"{options.group}_facts.md").write_text(facts, encoding="utf-8")
-    if {"fused", "content", "cf"} <= set(report["settings"]):
-        (options.results / f"{options.group}.md").write_text(paper_table(report["settings"]), encoding="utf-8")
-    print(json.dumps(report, ensure_ascii=False))
+        settings[name] = summary(folders) | fact_shares(folders)
+    settings = {name: settings[name] for name in GROUPS[options.group] if name in settings} | settings
+    write_json(written, report | {"settings": settings})
+    if settings:
+        outputs.write_text(options.results / f"{options.group}_facts.md", facts_table(settings))
+    if {"fused", "content", "cf"} <= set(settings):
+        outputs.write_text(options.results / f"{options.group}.md", paper_table(settings))
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
     python benchmarks/xrec.py runs/xrec ../shared/data/xrec_amazon --encoder all-MiniLM-L6-v2 --set max_steps=300
 
-The folder holds `explanations.jsonl.gz` (uid, iid, title, user_summary, item_summary, explanation) and
+The data folder contains `explanations.jsonl.gz` (uid, iid, title, user_summary, item_summary, explanation) and
 `interactions.csv.gz` (user, item). Each user becomes a line in the form of the official REGEN release: the items of the
 user's interactions, which have no order, and last the book of an explanation (the first of a user with several). The
 explanation and the summary of the user are the references; titles and summaries of the books are their only text, and
-books that no explanation names have none. Train, validation and test hold distinct users; the CF vectors come from the
-interactions of the train users alone. Then as in benchmarks/ablation.py. Writes benchmarks/results/xrec.json and
-xrec.md; prints one JSON line.
+books without an explanation have none. Train, validation and test have distinct users; the CF vectors use only the
+interactions of the train users. Training and evaluation follow benchmarks/ablation.py. Writes
+benchmarks/results/xrec.json and xrec.md; prints one JSON line.
 """
 
 import argparse
@@ -18,14 +18,15 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
-import yaml
-from ablation import GROUPS, RESULTS, build_variant, build_world, paper_table, summary
+from ablation import GROUPS, RESULTS, build_variant, build_world, paper_table, summary, training_settings, write_json
+
+from regen_hf import outputs
 
 TASKS = ["purchase_reason_explanation", "brief_user_summary"]
 
 
 def write_release(data: Path, path: Path) -> None:
-    """The users of `data` as lines of the official release, gzipped, at `path`."""
+    """Write the users of `data` as gzipped lines of the official release to `path`."""
     with gzip.open(data / "explanations.jsonl.gz", "rt", encoding="utf-8") as lines:
         explained = [json.loads(line) for line in lines]
     books = {
@@ -42,40 +43,40 @@ def write_release(data: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", compresslevel=3, encoding="utf-8") as out:
         for user in sorted(bought.keys() | narratives.keys(), key=int):
-            told = narratives.get(user)
-            items = [item for item in sorted(set(bought[user]), key=int) if not told or item != str(told["iid"])]
-            items += [str(told["iid"])] if told else []
+            texts = narratives.get(user)
+            items = [item for item in sorted(set(bought[user]), key=int) if not texts or item != str(texts["iid"])]
+            items += [str(texts["iid"])] if texts else []
             line = {
                 "reviewer_id": f"U{user}",
-                "purchase_history": [  # the release needs times, the data have none: a day each, told in no text
-                    {"item": books.get(item, {"asin": f"B{item}"}), "review": {"unix_time": 86_400 * place}}
-                    for place, item in enumerate(items, 1)
+                "purchase_history": [  # the release needs times, which the data lack: one day apart, in no text
+                    {"item": books.get(item, {"asin": f"B{item}"}), "review": {"unix_time": 86_400 * day}}
+                    for day, item in enumerate(items, 1)
                 ],
-                "last_purchase": {"explanation": told["explanation"]} if told else {},
-                "user": {"brief_summary": told["user_summary"]} if told else {},
+                "last_purchase": {"explanation": texts["explanation"]} if texts else {},
+                "user": {"brief_summary": texts["user_summary"]} if texts else {},
                 "metadata": {},
             }
             out.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def main() -> None:
-    """Run what is missing and write the results."""
+    """Run the missing settings and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where the runs lie")
-    parser.add_argument("data", type=Path, help="the folder of the two files")
+    parser.add_argument("folder", type=Path, help="folder of the runs")
+    parser.add_argument("data", type=Path, help="folder of the two files")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--encoder", required=True, help="a sentence-transformers model, by name or path")
     parser.add_argument("--only", nargs="+", choices=list(GROUPS["table1"]), default=["fused", "content", "cf"])
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="where the results are written")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
     options = parser.parse_args()
-    common = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in options.set)}
+    common = training_settings(options.set)
     release = options.folder / "xrec.jsonl.gz"
     if not release.exists():
         write_release(options.data, release)
-    settings = {"release": {"from_release": [str(release)]}, "embeddings": {"content_encoder": options.encoder}}
-    world = build_world(options.folder / "world", settings).folder
-    found = {}
+    sources = {"release": {"from_release": [str(release)]}, "embeddings": {"content_encoder": options.encoder}}
+    world = build_world(options.folder / "world", sources).folder
+    settings = {}
     for name in options.only:
         folders = []
         for seed in options.seeds:
@@ -83,23 +84,18 @@ def main() -> None:
             training = {"tasks": TASKS} | common | GROUPS["table1"][name] | {"seed": seed}
             build_variant(world, folder, training, {"tasks": TASKS, "max_users": 0, "max_new_tokens": 160})
             folders.append(folder)
-        found[name] = summary(folders)
-    manifest = json.loads((world / "dataset" / "manifest.json").read_text(encoding="utf-8"))
+        settings[name] = summary(folders)
     report = {
         "group": "xrec",
         "seeds": options.seeds,
         "training": common,
         "encoder": Path(options.encoder).name,
-        "dataset": manifest["counts"],
-        "settings": found,
+        "dataset": outputs.manifest(world, "dataset")["counts"],
+        "settings": settings,
     }
-    options.results.mkdir(parents=True, exist_ok=True)
-    (options.results / "xrec.json").write_text(
-        json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    if {"fused", "content", "cf"} <= set(found):
-        (options.results / "xrec.md").write_text(paper_table(found), encoding="utf-8")
-    print(json.dumps(report, ensure_ascii=False))
+    write_json(options.results / "xrec.json", report)
+    if {"fused", "content", "cf"} <= set(settings):
+        outputs.write_text(options.results / "xrec.md", paper_table(settings))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole project in order, one command per stage. `regen run RUN` does the same and skips what is fresh.
+# All stages in order, one command per stage. `regen run RUN` does the same and skips fresh stages.
 #
 #   scripts/pipeline.sh runs/sample --sample
 #   scripts/pipeline.sh runs/office --reviews Office_Products_5.json.gz --items meta_Office_Products.json.gz

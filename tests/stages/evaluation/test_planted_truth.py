@@ -13,14 +13,14 @@ from regen_hf.schema import TASKS
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """The default sample world, a third of its shoppers, and a shorter training."""
+    """The default sample world with a sixth of its shoppers, and a short training."""
     run = Run(
         tmp_path_factory.mktemp("planted") / "world",
         {
             "sequences": {"sample": True},
-            "sample": {"shoppers": 2000, "items": 240},
-            "training": {"max_steps": 300},
-            "evaluation": {"max_users": 100},
+            "sample": {"shoppers": 1000, "items": 240},
+            "training": {"max_steps": 150},
+            "evaluation": {"max_users": 60, "text_users": 1},
         },
     )
     with run.locked():

@@ -1,21 +1,21 @@
-"""Engines behind the one ibis expression of the sequences: readers and writers only, no rule about the data.
+"""DuckDB and Spark: reading, running ibis expressions and writing, without any rule about the data.
 
-ibis writes the SQL and the engine runs it. DuckDB is opened under a memory limit and spills to a folder beyond it. It
-also takes JSON lines apart: exactly one row out for each line in, whatever the line holds, so that every line can be
-accounted for. Spark is for a cluster: what it reads and writes lies in folders that all of its machines see.
+ibis generates the SQL and the engine runs it. DuckDB has a memory limit and spills to a folder beyond it. It also
+parses JSON lines: every line gives exactly one row, so that every line can be accounted for. Spark is for a cluster,
+whose machines must all see the folders that it reads and writes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
+import itertools
 import os
 import re
 import shutil
 import sys
 import warnings
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 Writer = Callable[[Iterator[pa.RecordBatch], Path], None]
-"""Writes the rows that it is given into the folder that it is given."""
+"""Writes rows into a folder."""
+COPIES = 8
+"""Copies of a range of rows that must fit into the memory limit: the rows are joined, sorted and grouped."""
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -48,28 +50,43 @@ def memory_bytes(memory: str) -> int:
     return int(float(match[1]) * UNITS[match[2]])
 
 
-class DuckDB:
-    """DuckDB in this process, used as a context: its tables are ibis tables, what it runs are ibis expressions.
+def chunk_size(memory: str) -> int:
+    """Bytes of text to parse at a time under a memory limit such as "2GB"."""
+    return max(memory_bytes(memory) // 64, 2**20)
+
+
+def hash_ranges(size: int, memory: str) -> list[tuple[str, str]]:
+    """Ranges of user hashes, low <= hash < high, that a memory limit allows to process one after the other.
 
     Args:
-        memory: size to stay under, such as "2GB".
-        spill: folder for what does not fit.
-    """
+        size: bytes of all rows in memory.
+        memory: the limit, such as "2GB".
 
-    chunk_suffix = ".arrow"
-    """Of files from which `read_range` reads."""
+    >>> hash_ranges(10**9, "4GB")
+    [('00000000', '80000000'), ('80000000', 'g')]
+    """
+    count = max(1, -(-COPIES * size // memory_bytes(memory)))
+    bounds = [f"{number * 2**32 // count:08x}" for number in range(count)] + ["g"]  # "g" follows every hex digit
+    return list(itertools.pairwise(bounds))
+
+
+class DuckDB:
+    """DuckDB in this process, as a context manager; its tables are ibis tables.
+
+    Args:
+        memory: memory limit, such as "2GB".
+        spill: folder for data beyond the limit.
+    """
 
     def __init__(self, memory: str, spill: Path) -> None:
         import duckdb
 
-        # Half of the limit: what leaves the database as Arrow, and the file being read, take up the other half.
+        # Half of the limit: Arrow tables and the file that is being read need the other half.
         limit = f"{max(memory_bytes(memory) // 2, 10**8) // 10**6}MB"
         self.connection = duckdb.connect(config={"memory_limit": limit, "temp_directory": str(spill)})
         self.connection.execute("SET enable_progress_bar = false")
         self.views: dict[object, str] = {}
-        """Names of views by their SQL, or by the rule and table that it was written for: parsed once, not per chunk."""
-        self.repeated: dict[int, frozenset[str]] = {}
-        """Keys that JSON objects met so far hold twice, by the `layout` that `read_json` gives; its caller fills it."""
+        """Names of the views of `apply`, by rule and table."""
 
     def __enter__(self) -> DuckDB:
         return self
@@ -85,119 +102,85 @@ class DuckDB:
         self.connection.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT * FROM read_parquet([{files}])")  # noqa: S608
         return _table(schema, name)
 
-    def read_range(self, paths: Sequence[Path], schema: pa.Schema, name: str, low: str, high: str) -> ir.Table:
-        """The rows of Arrow files in which `low` <= the first column < `high`, as the table `name`.
-
-        The files are sorted by that column. Each is mapped into memory, and only the range is read, and copied: while
-        a file is mapped, much that lies beside the range counts as memory of this process, too.
-        """
-        self.connection.unregister(name)  # the range before
-        batches = []
-        for path in paths:
-            file = pa.ipc.open_file(pa.memory_map(str(path)))
-            kept = file.schema.remove_metadata()
-            for batch in map(file.get_batch, range(file.num_record_batches)):
-                hashes = batch[schema.names[0]]
-                start, end = (bisect_left(hashes, bound, key=lambda value: value.as_py()) for bound in (low, high))
-                batches.append(pa.ipc.read_record_batch(batch.slice(start, end - start).serialize(), kept))
-        return self.read_arrow(pa.Table.from_batches(batches, schema), name)
-
     def read_arrow(self, table: pa.Table, name: str) -> ir.Table:
         """The rows of an Arrow table, as the table `name`; nothing is copied."""
         self.connection.register(name, table)
         return _table(table.schema, name)
 
-    def read_json(self, lines: pa.Table, fields: Mapping[str, str], flat: Sequence[str]) -> ir.Table:
+    def read_json(
+        self, lines: pa.Table, fields: Mapping[str, str | tuple[str, ...]], flat: Collection[str]
+    ) -> ir.Table:
         """One row for each row of `lines`, with the wanted fields of its JSON object as text.
 
         Args:
             lines: columns `number` (int64) and `line` (text; null where it was not UTF-8).
-            fields: name of the column in the result -> name of the key in the JSON object.
-            flat: columns of the result that may hold no list or object.
+            fields: name of the column in the result -> key in the JSON object, or path of keys.
+            flat: columns of the result that may not contain a list or object.
 
         Returns:
-            Columns `number`, `reject` (null, or the reason why the line gives no fields: not_utf8, blank_line,
-            not_json, not_an_object), `nested` (true where a flat column holds a list or an object), `layout` (a hash of
-            all keys of the object in their order) and the columns of `fields`. Strings come unquoted, numbers and
-            booleans as text, lists and objects as JSON. Of a key that occurs twice the first value counts.
+            Columns `number`, `reject` (null, or the reason why the line has no fields: not_utf8, blank_line, not_json,
+            not_an_object, repeated_key), `nested` (true where a flat column contains a list or an object) and the
+            columns of `fields`. Strings come unquoted, numbers and booleans as text, lists and objects as JSON. Only a
+            repeated key at the top of the object is rejected, and only one of `fields`.
         """
         self.connection.register("raw_lines", lines)
-        paths = ", ".join(map(_path, fields.values()))
-        # One look takes a line apart. Few lines are asked more: what kind of bad line they are, and if a flat field
-        # that begins with a bracket is nested.
-        places = [place for place, name in enumerate(fields, start=1) if name in flat]
-        # As comparisons, which look at the first bytes alone: after "[" comes the backslash, and after "{" comes "|".
-        bracket = " OR ".join(f"(f[{n}] >= '[' AND (f[{n}] < '\\' OR f[{n}] >= '{{') AND f[{n}] < '|')" for n in places)
-        flat_paths = ", ".join(_path(key) for name, key in fields.items() if name in flat)
-        columns = ", ".join(f'f[{place}] AS "{name}"' for place, name in enumerate(fields, start=1))
-        name = self._view(
-            f"""
-            SELECT number, reject,
-                   CASE WHEN reject IS NULL THEN hash(json_keys(line)) END AS layout,
-                   coalesce(CASE WHEN {bracket or "false"}
+        paths = {name: (key,) if isinstance(key, str) else key for name, key in fields.items()}
+        extracted = ", ".join(map(_path, paths.values()))
+        flat_paths = ", ".join(_path(keys) for name, keys in paths.items() if name in flat)
+        top = ", ".join(_quoted(key) for key in {keys[0]: None for keys in paths.values()})
+        columns = ", ".join(f'f[{index}] AS "{name}"' for index, name in enumerate(fields, start=1))
+        query = f"""
+            CREATE OR REPLACE TEMP VIEW json_fields AS
+            SELECT number,
+                   coalesce(reject, CASE WHEN len(keys) > list_unique(keys) THEN 'repeated_key' END) AS reject,
+                   coalesce(CASE WHEN reject IS NULL
                                  THEN list_has_any(json_type(line, [{flat_paths}]), ['ARRAY', 'OBJECT']) END,
                             false) AS nested,
                    {columns}
-            FROM (SELECT number, line, f,
-                         CASE WHEN line IS NULL THEN 'not_utf8'
-                              WHEN f IS NULL THEN CASE WHEN regexp_full_match(line, '\\s*') THEN 'blank_line'
-                                                       ELSE 'not_json' END
-                              WHEN f[1] IS NULL AND json_type(line) <> 'OBJECT' THEN 'not_an_object' END AS reject
-                  FROM (SELECT number, line, TRY(json_extract_string(line, [{paths}])) AS f FROM raw_lines))
+            FROM (SELECT *, CASE WHEN reject IS NULL
+                                 THEN list_filter(json_keys(line), lambda key: key IN ({top})) END AS keys
+                  FROM (SELECT number, line, f,
+                               CASE WHEN line IS NULL THEN 'not_utf8'
+                                    WHEN f IS NULL AND regexp_full_match(line, '\\s*') THEN 'blank_line'
+                                    WHEN f IS NULL THEN 'not_json'
+                                    WHEN f[1] IS NULL AND json_type(line) <> 'OBJECT' THEN 'not_an_object' END AS reject
+                        FROM (SELECT number, line, TRY(json_extract_string(line, [{extracted}])) AS f FROM raw_lines)))
             """  # noqa: S608 (keys are quoted)
-        )
+        self.connection.execute(query)
         texts = [pa.field(name, pa.string()) for name in ("reject", *fields)]
-        others = [("number", pa.int64()), ("layout", pa.uint64()), ("nested", pa.bool_())]
-        return _table(pa.schema([*others, *texts]), name)
-
-    def json_keys(self, lines: pa.Array) -> list[list[str]]:
-        """The keys of the JSON object on each line, in their order; none where the line is no JSON."""
-        self.connection.register("some_lines", pa.table({"line": lines, "place": range(len(lines))}))
-        found = self.connection.sql("SELECT TRY(json_keys(line)) FROM some_lines ORDER BY place")
-        return [keys or [] for (keys,) in found.fetchall()]
+        return _table(pa.schema([("number", pa.int64()), ("nested", pa.bool_()), *texts]), "json_fields")
 
     def apply(self, rule: Callable[[ir.Table], ir.Table], table: ir.Table) -> pa.Table:
-        """All rows of `rule(table)`; the SQL of a rule is written once for all tables of one name and schema."""
+        """All rows of `rule(table)`; the SQL of a rule is generated once for all tables of one name and schema."""
         key = (rule, table.op())
         if key not in self.views:
-            self.views[key] = self._view(_sql(rule(table)))
-        return self.connection.sql(f"SELECT * FROM {self.views[key]}").to_arrow_table()  # noqa: S608 (a name made here)
-
-    def _view(self, query: str) -> str:
-        """The name of a view of `query`, which is made the first time."""
-        if query not in self.views:
-            name = f"view_{len(self.views)}"
-            self.connection.execute(f"CREATE TEMP VIEW {name} AS {query}")
-            self.views[query] = name
-        return self.views[query]
+            self.views[key] = _sql(rule(table))
+        return self.connection.sql(self.views[key]).to_arrow_table()
 
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """All rows of an ibis expression."""
         return self.connection.sql(_sql(table)).to_arrow_table()
 
     def write(self, table: ir.Table, order: Sequence[str], rows: int, folder: Path, writer: Writer) -> None:
-        """Hand an ibis expression, sorted by `order`, to `writer`, `rows` of it at a time, with `folder/00000`."""
+        """Pass the rows of an expression, sorted by `order`, to `writer`, `rows` at a time, with `folder/00000`."""
         part = folder / "00000"
         part.mkdir()
         writer(iter(self.connection.sql(_sql(table.order_by(list(order)))).to_arrow_reader(rows)), part)
 
 
 class Spark:
-    """Spark, used as a context: its tables are ibis tables, what it runs are ibis expressions.
+    """Spark, as a context manager; its tables are ibis tables.
 
-    A session that runs already in this process is used and left running.
+    An active session of this process is used and not stopped.
 
     Args:
-        master: where Spark runs, such as "local[4]", "spark://host:7077" or "yarn".
-        memory: size of the driver's heap, and so of all of Spark on a local master, such as "2GB".
-        spill: folder for what does not fit, on a local master.
+        master: master URL, such as "local[4]", "spark://host:7077" or "yarn".
+        memory: heap of the driver, such as "2GB"; on a local master the heap of all of Spark.
+        spill: folder for data beyond it, on a local master.
 
     Raises:
         RegenError: pyspark or Java is missing, or Spark does not start.
     """
-
-    chunk_suffix = ".parquet"
-    """Of files from which `read_range` reads."""
 
     def __init__(self, master: str, memory: str, spill: Path) -> None:
         try:
@@ -205,7 +188,7 @@ class Spark:
         except ImportError:
             raise missing_extra("pyspark", "spark") from None
         running = SparkSession.getActiveSession()
-        self.stops = running is None
+        self.owns_session = running is None
         self.session = running or _session(master, memory, spill)
 
     def __enter__(self) -> Spark:
@@ -214,12 +197,12 @@ class Spark:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.stops:
+        if self.owns_session:
             self.session.stop()
 
     def read_parquet(self, paths: Sequence[Path], schema: pa.Schema, name: str) -> ir.Table:
         """The rows of parquet files of one schema, as the table `name`."""
-        # Spark reads a path as a pattern.
+        # Spark interprets a path as a glob.
         files = [re.sub(r"([\\*?\[\]{}])", r"\\\1", f"file:{path.resolve()}") for path in paths]
         self.session.read.parquet(*files).createOrReplaceTempView(name)
         return _table(schema, name)
@@ -230,24 +213,18 @@ class Spark:
             self.session.createDataFrame(table).createOrReplaceTempView(name)
         return _table(table.schema, name)
 
-    def read_range(self, paths: Sequence[Path], schema: pa.Schema, name: str, low: str, high: str) -> ir.Table:
-        """The rows of parquet files in which `low` <= the first column < `high`, by which the files are sorted."""
-        table = self.read_parquet(paths, schema, name)
-        key = table[schema.names[0]]
-        return table.filter(key >= low, key < high)
-
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """All rows of an ibis expression."""
         with _quiet():
             return self._run(table).toArrow()
 
     def write(self, table: ir.Table, order: Sequence[str], rows: int, folder: Path, writer: Writer) -> None:
-        """Hand the rows of an ibis expression, sorted by `order`, to `writer`, `rows` at a time, on Spark's machines.
+        """Pass the rows of an ibis expression, sorted by `order`, to `writer`, `rows` at a time, on Spark's machines.
 
-        Each part of the rows goes to one call, with a folder of its own: `folder/00000`, `folder/00001`, …. Rows that
-        have the first column of `order` in common go to the same call.
+        Each partition is one call of `writer` with its own folder: `folder/00000`, `folder/00001`, …. Rows with the
+        same first column of `order` are in the same partition.
         """
-        folder = folder.resolve()  # the other machines work elsewhere
+        folder = folder.resolve()  # the other machines have other working directories
 
         def write_part(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             from pyspark import TaskContext
@@ -257,7 +234,7 @@ class Spark:
             attempt = part.with_suffix(f".{task.taskAttemptId()}")
             attempt.mkdir()
             writer(iter(batches), attempt)
-            if not part.exists():  # Spark may run a part twice, with the same rows
+            if not part.exists():  # Spark may run a partition twice, with the same rows
                 os.replace(attempt, part)
             yield pa.RecordBatch.from_pydict({"part": [task.partitionId()]})
 
@@ -274,7 +251,7 @@ class Spark:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    # pyspark 4.3 asks for pandas even where only Arrow passes, and warns of the version that it finds.
+    # pyspark 4.3 checks the version of pandas even where it uses only Arrow.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "PySpark does not yet fully support pandas", FutureWarning)
         yield
@@ -287,8 +264,8 @@ def _session(master: str, memory: str, spill: Path) -> SparkSession:
 
     if not shutil.which("java") and not os.environ.get("JAVA_HOME"):
         raise RegenError(
-            "Spark needs Java 17 or newer, and there is no `java` on the PATH and no JAVA_HOME. "
-            "Install it (Debian: apt-get install openjdk-17-jre-headless), or leave out --engine spark."
+            "Java is missing: there is no `java` on the PATH and no JAVA_HOME. Spark needs Java 17 or newer. "
+            "Install it (Debian: apt-get install openjdk-17-jre-headless), or omit --engine spark."
         )
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName("regen").master(master)
@@ -303,11 +280,11 @@ def _session(master: str, memory: str, spill: Path) -> SparkSession:
     try:
         return builder.getOrCreate()
     except (PySparkException, OSError, Py4JError) as error:
-        raise RegenError(f"Spark does not start with the master {master!r}: {str(error).splitlines()[0]}") from None
+        raise RegenError(f"Spark does not start with master {master!r}: {str(error).splitlines()[0]}") from None
 
 
 def _sql(table: ir.Table, dialect: str = "duckdb") -> str:
-    # ibis only writes the SQL: version 12 runs it through calls that DuckDB 2 has renamed or lost.
+    # ibis only generates the SQL: to run it, version 12 uses calls that DuckDB 2 has renamed or removed.
     import ibis
 
     return str(ibis.to_sql(table, dialect=dialect))
@@ -319,9 +296,9 @@ def _table(schema: pa.Schema, name: str) -> ir.Table:
     return ibis.table(ibis.Schema.from_pyarrow(schema), name=name)
 
 
-def _path(key: str) -> str:
-    """A key at the top of a JSON object, whatever characters are in it, as SQL."""
-    return _quoted("/" + key.replace("~", "~0").replace("/", "~1"))
+def _path(keys: Sequence[str]) -> str:
+    """The SQL of a JSON pointer to a path of keys, which may contain any characters."""
+    return _quoted("".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys))
 
 
 def _quoted(text: str) -> str:

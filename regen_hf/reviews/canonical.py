@@ -1,4 +1,4 @@
-"""Fields that are still text -> canonical rows: types, the reasons to refuse a record, and the cleaning, counted."""
+"""Fields as text -> canonical rows: types, reasons to reject a record, and cleaning with counts."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REVIEWS = pa.schema(
 )
 SCHEMAS = {"reviews": REVIEWS, "items": ITEMS}
 FLAGS = ("milliseconds", "iso_date", "compact_date", "rounded_rating", "empty_review")
-"""Rules of which a column of the same name says where they applied."""
+"""Rules with a column of the same name, which is true where the rule applied."""
 MILLISECONDS = 10**11
 """Times from here on are milliseconds: as seconds this is the year 5138, as milliseconds the year 1973."""
 LATEST = 1000.0 * MILLISECONDS
@@ -39,26 +39,26 @@ DATE = (
     r"(?: ?(?:Z|UTC|([+-])([0-9]{2}):?([0-9]{2})?))?\s*$"
 )
 """ISO 8601: a day, or a moment with or without an offset; without one it is UTC."""
-
-
 COMPACT_DATE = r"^\s*(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?:\.0)?\s*$"
 """YYYYMMDD. As seconds these numbers are days of August and September 1970, before there were reviews to log."""
 
 
-def refuse_emails(rows: pa.Table) -> pa.Table:
-    """Refuse the reviews whose user is an e-mail address: it cannot become a marker, or all users would be one."""
+def reject_emails(rows: pa.Table) -> pa.Table:
+    """Reject the reviews whose user is an e-mail address; a marker would merge all such users into one."""
     suspect = pc.fill_null(pc.match_substring(rows["reviewer_id"], "@"), False)
     emails = [text for text in rows["reviewer_id"].filter(suspect).to_pylist() if EMAIL.search(text)]
-    return refused(rows, pc.is_in(rows["reviewer_id"], pa.array(emails, pa.string())), "email_as_user")
+    is_email = pc.is_in(rows["reviewer_id"], pa.array(emails, pa.string()))
+    reasons = pc.if_else(pc.and_(is_email, pc.is_null(rows["reject"])), "email_as_user", rows["reject"])
+    return _replaced(rows, "reject", reasons)
 
 
 def clean_reviews(rows: pa.Table, counts: Counter[str], *, scrub: bool) -> pa.Table:
     """Clean the texts of `typed_reviews`, and add `empty_review`.
 
     Args:
-        rows: typed reviews of which none is refused.
-        counts: the values that a rule of cleaning changed are added here, by the rule.
-        scrub: put markers in the place of e-mail addresses, phone numbers, URLs and card numbers.
+        rows: typed reviews, none of them rejected.
+        counts: the number of values that each cleaning rule changed is added here.
+        scrub: replace e-mail addresses, phone numbers, URLs and card numbers by markers.
     """
     for name in ("summary", "text"):
         column = cleaning.plain_column(rows[name], counts)
@@ -76,44 +76,40 @@ def clean_items(rows: pa.Table, counts: Counter[str]) -> pa.Table:
     }
     for name, rule in rules.items():
         texts = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
-        values = []  # of each text once: categories and prices recur
+        values = []  # for each distinct text: categories and prices recur
         for text, times in zip(texts.dictionary.to_pylist(), np.bincount(texts.indices).tolist(), strict=True):
-            found = Counter[str]()
-            values.append(rule(text, found))
-            for cleaned, many in found.items():
-                counts[cleaned] += times * many
+            changes = Counter[str]()
+            values.append(rule(text, changes))
+            for cleaned, count in changes.items():
+                counts[cleaned] += times * count
         rows = _replaced(rows, name, pa.array(values, ITEMS.field(name).type).take(texts.indices))
     return rows
 
 
-def refused(rows: pa.Table, where: pa.ChunkedArray, reason: str) -> pa.Table:
-    """`rows` with this reason to refuse those `where` it is true and no other reason is given."""
-    return _replaced(rows, "reject", pc.if_else(pc.and_(where, pc.is_null(rows["reject"])), reason, rows["reject"]))
-
-
 def flagged(rows: pa.Table) -> dict[str, int]:
-    """How many of the rows each rule of `FLAGS` applied to."""
+    """The number of rows to which each rule of `FLAGS` applied."""
     return {name: pc.sum(rows[name]).as_py() or 0 for name in FLAGS if name in rows.column_names}
 
 
 def typed_reviews(fields: ir.Table) -> ir.Table:
-    """Reviews with types and the reasons to refuse them; the texts not yet clean."""
+    """Reviews with types and the reasons to reject them; their texts are not yet clean.
+
+    Args:
+        fields: `number`, `reject` (a known reason, or null), `nested` (a field contains a list or an object), and
+            columns of `REVIEWS` as text; a missing column is null.
+    """
     import ibis
 
-    # Step by step, each a column for the next: ibis writes out an expression wherever it is used, and every chunk pays
-    # for the planning of the query.
+    # In steps with a column each: ibis repeats an expression wherever it is used, and every chunk plans the query.
     table = _complete(fields, REVIEWS.names[1:])
     nothing = ibis.null("float64")
     table = table.mutate(
-        reviewer_id=_stripped(table.reviewer_id),
-        asin=_stripped(table.asin),
+        reviewer_id=table.reviewer_id.strip(),
+        asin=table.asin.strip(),
         value=table.unix_time.try_cast("float64"),
         stars=table.rating.nullif("").try_cast("float64"),
     )
-    # Few numbers are looked at as text.
-    table = table.mutate(
-        is_day=ibis.ifelse(table.value.between(19000101, 20991231), table.unix_time.re_search(COMPACT_DATE), False)
-    )
+    table = table.mutate(is_day=table.unix_time.re_search(COMPACT_DATE).fill_null(False))
     table = table.mutate(
         seconds=ibis.ifelse(table.is_day, nothing, table.value),
         day=ibis.ifelse(table.is_day, _midnight(table.unix_time), nothing),
@@ -124,13 +120,11 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
     table = table.mutate(
         time=ibis.coalesce(table.seconds, table.day, table.date),
         invalid_rating=table.stars.isnull() & table.rating.nullif("").notnull(),
-        stars=ibis.ifelse(table.stars.isnan(), nothing, table.stars),  # how pandas writes a missing number
+        stars=ibis.ifelse(table.stars.isnan(), nothing, table.stars),  # pandas writes NaN for a missing number
         milliseconds=(table.seconds >= MILLISECONDS).fill_null(False),
     )
     good_time, good_stars = table.time.between(0, LATEST), table.stars.between(1, 5)
-    # A look at what is right with a record comes first: of nearly all of them nothing else is asked.
-    good = table.reject.isnull() & ~table.nested & (table.reviewer_id > "") & (table.asin > "") & good_time & good_stars
-    reasons = ibis.cases(
+    reject = ibis.cases(
         (table.reject.notnull(), table.reject),
         (table.nested, "wrong_type"),
         (table.reviewer_id.fill_null("") == "", "missing_user"),
@@ -141,13 +135,11 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         (~good_stars.fill_null(True), "rating_out_of_scale"),
         else_=ibis.null("string"),
     )
-    reject = ibis.ifelse(good, ibis.null("string"), reasons)
-    # Only good values are rounded: an infinite one is no integer.
+    # Only valid values are rounded: an infinite one is no integer.
     time = ibis.ifelse(good_time, table.time, nothing)
     stars = ibis.ifelse(good_stars, table.stars, nothing)
     return table.select(
         "number",
-        *_layout(table),
         reject=reject,
         user_hash=table.reviewer_id.hexdigest("md5").left(8),
         reviewer_id=table.reviewer_id,
@@ -164,11 +156,11 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
 
 
 def typed_items(fields: ir.Table) -> ir.Table:
-    """Items with the reasons to refuse them, all still text."""
+    """Items with the reasons to reject them; all values are still text. Argument as in `typed_reviews`."""
     import ibis
 
     fields = _complete(fields, ITEMS.names)
-    asin = _stripped(fields.asin)
+    asin = fields.asin.strip()
     reject = ibis.cases(
         (fields.reject.notnull(), fields.reject),
         (fields.nested, "wrong_type"),
@@ -176,7 +168,7 @@ def typed_items(fields: ir.Table) -> ir.Table:
         else_=ibis.null("string"),
     )
     texts = (name for name in ITEMS.names if name != "asin")
-    return fields.select("number", *_layout(fields), reject=reject, asin=asin, **{name: fields[name] for name in texts})
+    return fields.select("number", reject=reject, asin=asin, **{name: fields[name] for name in texts})
 
 
 def _midnight(text: ir.StringValue) -> ir.FloatingValue:
@@ -189,7 +181,7 @@ def _seconds(text: ir.StringValue) -> ir.FloatingValue:
     """Unix seconds of an ISO date, null where the text is none."""
     import ibis
 
-    # A cast alone takes "infinity" and named zones, and leaves out the offset.
+    # A cast accepts "infinity" and named zones too, and ignores the offset.
     is_date = text.re_search(DATE)
     moment = ibis.ifelse(is_date, text.re_extract(DATE, 1), ibis.null("string")).try_cast("timestamp")
     hours, minutes = (text.re_extract(DATE, group).nullif("").try_cast("int64").fill_null(0) for group in (3, 4))
@@ -197,23 +189,11 @@ def _seconds(text: ir.StringValue) -> ir.FloatingValue:
     return moment.epoch_seconds().cast("float64") - sign * (hours * 3600 + minutes * 60)
 
 
-def _stripped(text: ir.StringValue) -> ir.StringValue:
-    """`text` without blanks around it. To look if there are any takes a quarter of the time of stripping them."""
-    import ibis
-
-    blank = (text < "!") | (text.right(1) < "!")  # all blanks come before "!"
-    return ibis.ifelse(blank, text.strip(), text)
-
-
 def _complete(fields: ir.Table, names: list[str]) -> ir.Table:
-    """`fields` with the columns that no column of the file holds, null."""
+    """`fields` with null for each of the columns `names` that is missing."""
     import ibis
 
     return fields.mutate(**{name: ibis.null("string") for name in names if name not in fields.columns})
-
-
-def _layout(fields: ir.Table) -> list[str]:
-    return ["layout"] if "layout" in fields.columns else []
 
 
 def _replaced(rows: pa.Table, name: str, column: pa.Array) -> pa.Table:

@@ -6,7 +6,7 @@ import ast
 import codecs
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -103,6 +103,17 @@ def chunks(path: Path, size: int) -> Iterator[Chunk]:
     except (EOFError, igzip_lib.IsalError, OSError) as error:  # type: ignore[misc]  # its stub has no class
         raise InputError(_damage(path, number, error)) from None
     check_unchanged(path, before, after)
+
+
+def progress(paths: Sequence[Path], description: str) -> Iterator[tuple[Path, Callable[[int], object]]]:
+    """Each of `paths`, with a function that moves a progress bar to a position (bytes) in it."""
+    from tqdm import tqdm
+
+    sizes = [path.stat().st_size for path in paths]
+    with tqdm(total=sum(sizes), unit="B", unit_scale=True, desc=description) as bar:
+        for number, path in enumerate(paths):
+            start = sum(sizes[:number])
+            yield path, lambda position, start=start: bar.update(start + position - bar.n)  # type: ignore[misc]
 
 
 def check_unchanged(path: Path, before: os.stat_result, after: os.stat_result) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.errors import InputError
-from regen_hf.reviews.reading import Reading, read_items, read_reviews
+from regen_hf.reviews.ingest import IngestOptions, read_items, read_reviews
 
 GOOD = [
     {"reviewerID": f"A{n}", "asin": f"B{n}", "unixReviewTime": 1500000000 + n, "overall": 5, "reviewText": f"Text {n}."}
@@ -27,7 +27,7 @@ def read(tmp_path, engine):
     """Read a file as reviews or items: (rows, dropped, rejects); every record is a row or a reject."""
 
     def run(path, reader=read_reviews, **how):
-        log = reader(engine, [str(path)], tmp_path / "work", Reading(**{"chunk_size": 2**20} | how))
+        log = reader(engine, [str(path)], tmp_path / "work", IngestOptions(**{"chunk_size": 2**20} | how))
         rows = [row for table in log.tables for row in pq.read_table(table).to_pylist()]
         rejects = [row for table in log.rejects for row in pq.read_table(table).to_pylist()]
         assert log.read == len(rows) + sum(log.dropped.values())
@@ -127,9 +127,9 @@ def test_damaged_compression(read, put, form, ending, damage, message):
     ("name", "data", "message"),
     [
         ("empty", lambda d: b"", r"is empty \(0 bytes\)"),
-        ("blank", lambda d: b"\n \n\r\n\n", "holds no line of text"),
+        ("blank", lambda d: b"\n \n\r\n\n", "contains no line of text"),
         ("error page", lambda d: b"<!DOCTYPE html>\n<title>404, not found, sorry</title>\n", "saved error page"),
-        ("noise", lambda d: bytes(range(128, 256)) * 50, "holds no line of text"),
+        ("noise", lambda d: bytes(range(128, 256)) * 50, "contains no line of text"),
         ("UTF-16", lambda d: d.decode().encode("utf-16"), "is UTF-16.*iconv"),
         ("old Mac", lambda d: d.replace(b"\n", b"\r"), "old Macs.*tr"),
         ("zip", lambda d: b"PK\x03\x04" + d, "zip archive.*Unpack it"),
@@ -141,8 +141,8 @@ def test_damaged_compression(read, put, form, ending, damage, message):
         ("other columns", lambda d: d.replace(b"reviewerID", b"who"), "columns that are not recognised.*who"),
         ("swapped", lambda d: as_json([ITEM]), "looks like Amazon items of 2018; did you swap"),
         ("swapped table", lambda d: as_table([ITEM], ","), "looks like Amazon items of 2018; did you swap"),
-        ("header alone", lambda d: as_table(GOOD, ",").split(b"\n")[0], "hold no record"),
-        ("one column", lambda d: b"reviewerID\nA1\nA2\n", "neither JSON lines nor.*names no columns"),
+        ("header alone", lambda d: as_table(GOOD, ",").split(b"\n")[0], "contain no record"),
+        ("one column", lambda d: b"reviewerID\nA1\nA2\n", "neither JSON lines nor.*no names of columns"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value else None,
 )
@@ -166,7 +166,7 @@ CHECKED = {"write_page_checksum": True, "compression": "none", "use_dictionary":
             lambda: as_parquet(GOOD).replace(b"reviewerID", b"reviewer\xff\xff"),
             "no whole parquet file",
         ),
-        ("no row", lambda: parquet_of(pa.Table.from_pylist(GOOD).slice(0, 0)), "hold no record"),
+        ("no row", lambda: parquet_of(pa.Table.from_pylist(GOOD).slice(0, 0)), "contain no record"),
         ("other columns", lambda: as_parquet([{"who": 1, "what": 2}]), "not recognised.*what, who"),
         ("swapped", lambda: as_parquet([ITEM]), "looks like Amazon items of 2018; did you swap"),
         ("error page", lambda: b"<html><body>404</body></html>", "saved error page"),
@@ -211,19 +211,19 @@ def test_a_path_that_is_no_regular_file(read):
 
 @pytest.mark.parametrize("form", [*TEXT, "parquet"])
 def test_a_file_that_grows_while_it_is_read(tmp_path, put, engine, form, monkeypatch):
-    from regen_hf.reviews import reading
+    from regen_hf.reviews import ingest
 
     path = put(f"r.{form}", written(form, GOOD))
-    whole = reading._convert
+    whole = ingest._convert
 
     def growing(*given):
         with path.open("ab") as file:
             file.write(b"more\n")
         return whole(*given)
 
-    monkeypatch.setattr(reading, "_convert", growing)
+    monkeypatch.setattr(ingest, "_convert", growing)
     with pytest.raises(InputError, match=rf"r\.{form} changed while it was read"):
-        read_reviews(engine, [str(path)], tmp_path / "work", Reading())
+        read_reviews(engine, [str(path)], tmp_path / "work", IngestOptions())
 
 
 # Bad records among good ones: exact counts, and rejects with file, number, reason and text

@@ -21,7 +21,7 @@ from regen_hf.cli import main
 from regen_hf.config import section
 from regen_hf.errors import ConfigError, InputError
 from regen_hf.reviews.formats import chosen, read_mapping
-from regen_hf.reviews.reading import Reading, read_items, read_reviews
+from regen_hf.reviews.ingest import IngestOptions, read_items, read_reviews
 from regen_hf.reviews.scrubbing import EMAIL, URL, scrub
 from regen_hf.stages.sequences.settings import SequencesConfig
 from tests.paths import ROOT
@@ -38,7 +38,7 @@ def read(tmp_path, engine):
     def run(name, records, reader=read_reviews, **how):
         path = tmp_path / name
         path.write_bytes(records if isinstance(records, bytes) else written(name, records))
-        log = reader(engine, [str(path)], tmp_path / "work", Reading(**how))
+        log = reader(engine, [str(path)], tmp_path / "work", IngestOptions(**how))
         rows = [row for table in log.tables for row in pq.read_table(table).to_pylist()]
         return rows, log, [row for table in log.rejects for row in pq.read_table(table).to_pylist()]
 
@@ -228,7 +228,7 @@ def test_iso_dates_are_what_python_takes_them_for(tmp_path_factory, engine, draw
     folder = tmp_path_factory.mktemp("dates")
     records = [{"reviewerID": f"{n:05d}", "asin": "B", "unixReviewTime": text} for n, text in enumerate(texts)]
     (folder / "r.json").write_bytes(written("r.json", records))
-    log = read_reviews(engine, [str(folder / "r.json")], folder / "work", Reading())
+    log = read_reviews(engine, [str(folder / "r.json")], folder / "work", IngestOptions())
     rows = {row["reviewer_id"]: row["unix_time"] for table in log.tables for row in pq.read_table(table).to_pylist()}
     for number, text in enumerate(texts):
         moment = datetime.datetime.fromisoformat(text)

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.errors import InputError
-from regen_hf.reviews import cleaning, reading
+from regen_hf.reviews import cleaning
 from regen_hf.reviews.formats import Format
-from regen_hf.reviews.reading import Reading, read_items, read_reviews
+from regen_hf.reviews.ingest import IngestOptions, read_items, read_reviews
 
 CHUNK = 2**20
 
@@ -47,7 +47,7 @@ def read(tmp_path, engine):
         if not isinstance(source, str | Path):
             data, source = source if isinstance(source, bytes) else lines_of(source), tmp_path / "raw.jsonl"
             source.write_bytes(data)
-        log = reader(engine, [str(source)], tmp_path / "work", Reading(chunk_size=chunk, **how))
+        log = reader(engine, [str(source)], tmp_path / "work", IngestOptions(chunk_size=chunk, **how))
         rows = [row for path in log.tables for row in pq.read_table(path).to_pylist()]
         rejects = [row for path in log.rejects for row in pq.read_table(path).to_pylist()]
         assert log.read == len(rows) + sum(log.dropped.values())
@@ -196,9 +196,7 @@ def test_the_size_of_a_chunk_changes_nothing(read):
     assert [reject["line"] for reject in whole[2]] == [n + 1 for n in range(0, 400, 7)]
 
 
-@pytest.mark.parametrize("remembered", [2**16, 0])
-def test_keys_that_repeat_are_refused_in_every_chunk(read, monkeypatch, remembered):
-    monkeypatch.setattr(reading, "LAYOUTS", remembered)
+def test_keys_that_repeat_are_refused_in_every_chunk(read):
     bad = json.dumps(review())[:-1] + ', "asin": "B2"}'
     records = [bad.encode() if place % 3 == 0 else review(reviewerID=f"A{place}", odd=1) for place in range(99)]
     rows, log, rejects = read(records, chunk=999)
@@ -313,7 +311,7 @@ def test_a_glob_names_many_files_and_each_file_is_read_once(tmp_path, engine):
     for n in range(3):
         (tmp_path / f"part-{n}.json").write_bytes(lines_of([review(asin=f"B{n}")]))
     patterns = [str(tmp_path / "part-*.json"), str(tmp_path / "part-1.json")]
-    log = read_reviews(engine, patterns, tmp_path / "work", Reading(CHUNK))
+    log = read_reviews(engine, patterns, tmp_path / "work", IngestOptions(CHUNK))
     assert log.read == 3
     assert sorted(a for path in log.tables for a in pq.read_table(path)["asin"].to_pylist()) == ["B0", "B1", "B2"]
 

@@ -18,7 +18,7 @@ from ...engines import DuckDB, memory_bytes
 from ...errors import InputError
 from ...reviews.files import find
 from ...reviews.lines import Chunk, chunks
-from ...reviews.reading import REJECTS
+from ...reviews.ingest import REJECTS
 from ...schema import ITEMS, LAST_PURCHASE, METADATA, ROW, SPLITS, USER, hash_bound
 from .settings import ReleaseConfig
 

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ...engines import DuckDB, Spark, memory_bytes
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ... import outputs
+from ...engines import DuckDB, Spark, chunk_size
+from ...errors import InputError
+from ...reviews import accounting
+from ...reviews.catalogue import read_catalogue, save_catalogue, write_items
 from ...reviews.formats import chosen
-from ...reviews.reading import Log, Reading, read_items, read_items_of_reviews, read_reviews
-from .accounting import account, write
-from .catalogue import read_catalogue, save_catalogue
+from ...reviews.ingest import (
+    REJECTS,
+    IngestOptions,
+    IngestResult,
+    read_items,
+    read_items_of_reviews,
+    read_reviews,
+)
+from ...reviews.splits import write_shards
+from ...schema import SEQUENCES, SPLITS
+from .purchases import DROPS
 from .ranges import build_ranges
 from .settings import SequencesConfig, check_sources
 
@@ -20,53 +38,99 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
     """Build the sequences, the catalogue and their accounting in `out`.
 
     Args:
-        run: the run folder; with `config.sample` it holds `sample/reviews.jsonl.gz` and `sample/items.jsonl.gz`.
+        run: the run folder; with `config.sample` the output of the stage sample is read.
         out: an empty folder.
-        work: a folder that outlives an interrupted build.
+        work: a folder that is kept after an interruption.
         config: the settings.
 
     Returns:
         Counts of reviews, items and users, read and kept, and of the users of each split.
 
     Raises:
-        InputError: no files were given, or one is missing, damaged or not what it should be, or no user is left.
+        InputError: no files were given, or one is missing, damaged or of another kind, or no user is left.
         ConfigError: the settings contradict each other.
     """
     with ExitStack() as stack:
         reader = stack.enter_context(DuckDB(config.memory, work / "spill"))
         engine: DuckDB | Spark = reader
-        if config.engine == "spark":  # opened before the files are read: if it is missing, that is told at once
+        if config.engine == "spark":  # opened before the files are read, to fail early if it is missing
             engine = stack.enter_context(Spark(config.master, config.memory, work / "spill"))
-        item_log, review_log = _read(run, work, reader, engine.chunk_suffix, config)
-        file = save_catalogue(reader, item_log.tables, work)
-        done, core = build_ranges(engine, review_log, item_log, file, work, config)
-    accounting = account(item_log, review_log, read_catalogue(file), core, done)
-    write(out, item_log, review_log, file, core, done, accounting)
+        items, reviews = _read(run, work, reader, config)
+        catalogue = save_catalogue(reader, items.tables, work)
+        parts, core = build_ranges(engine, reviews, items, catalogue, work, config)
+    account = _account(items, reviews, read_catalogue(catalogue), core, parts)
+    shards = {name: [path for part in parts if (path := part / f"{name}.parquet").exists()] for name in SPLITS}
+    write_shards(out, shards, SEQUENCES)
+    write_items(catalogue, core, out / outputs.CATALOGUE)
+    with pq.ParquetWriter(out / outputs.REJECTS, REJECTS, compression="zstd") as writer:
+        for path in (*reviews.rejects, *items.rejects):
+            rejects = pq.read_table(path)
+            if len(rejects):
+                writer.write_table(rejects)
+    outputs.write_json(out / outputs.ACCOUNTING, account)
+    for name in ("reviews", "items"):
+        accounting.show(name, account[name])
     shutil.rmtree(work / "spill", ignore_errors=True)
     return {
-        "reviews_read": accounting["reviews"]["read"],
-        "reviews": accounting["reviews"]["kept"],
-        "items": accounting["items"]["kept"],
-        "users": accounting["users"]["kept"],
-        **accounting["splits"],
+        "reviews_read": account["reviews"]["read"],
+        "reviews": account["reviews"]["kept"],
+        "items": account["items"]["kept"],
+        "users": account["users"]["kept"],
+        **account["splits"],
     }
 
 
-def _read(run: Path, work: Path, engine: DuckDB, suffix: str, config: SequencesConfig) -> tuple[Log, Log]:
-    """The logs of the items and of the reviews; the reviews in files of this suffix."""
+def _read(run: Path, work: Path, engine: DuckDB, config: SequencesConfig) -> tuple[IngestResult, IngestResult]:
+    """The canonical items and reviews."""
     check_sources(config)
     reviews, items = config.reviews, config.items
     if config.sample:
-        reviews, items = (str(run / "sample" / "reviews.jsonl.gz"),), (str(run / "sample" / "items.jsonl.gz"),)
-    inside = not items and "title" in config.columns
-    chunk_size = max(memory_bytes(config.memory) // 64, 2**20)
+        reviews = (str(outputs.path(run, "sample", outputs.SAMPLE_REVIEWS)),)
+        items = (str(outputs.path(run, "sample", outputs.SAMPLE_ITEMS)),)
 
-    def reading(kind: str, suffix: str = Reading.suffix) -> Reading:
+    def options(kind: str) -> IngestOptions:
         form = chosen(kind, config.format, config.columns, config.item_columns)
-        return Reading(chunk_size, form, config.scrub, config.strict, suffix)
+        return IngestOptions(chunk_size(config.memory), form, config.scrub, config.strict)
 
-    if inside:
-        item_log = read_items_of_reviews(engine, reviews, work / "items", reading("items of reviews"))
+    if not items and "title" in config.columns:
+        read = read_items_of_reviews(engine, reviews, work / "items", options("items of reviews"))
     else:
-        item_log = read_items(engine, items, work / "items", reading("items"))
-    return item_log, read_reviews(engine, reviews, work / "reviews", reading("reviews", suffix))
+        read = read_items(engine, items, work / "items", options("items"))
+    return read, read_reviews(engine, reviews, work / "reviews", options("reviews"))
+
+
+def _account(
+    items: IngestResult, reviews: IngestResult, catalogue: pa.Table, core: pa.Array, parts: list[Path]
+) -> dict[str, Any]:
+    """The content of `accounting.json`.
+
+    Raises:
+        InputError: no user is left.
+    """
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(json.loads((part / "counts.json").read_text(encoding="utf-8")))
+    titled = len(catalogue) - catalogue["title"].null_count
+    item_drops = Counter(items.dropped)
+    item_drops["duplicate"] += (pc.sum(catalogue["records"]).as_py() or 0) - len(catalogue)
+    item_drops["untitled"] += len(catalogue) - titled
+    item_drops["k_core"] += titled - core.true_count
+    review_drops = Counter(reviews.dropped)
+    review_drops.update({name: counts[name] for name in DROPS})
+    splits = {name: counts[name] for name in SPLITS}
+    lost_users = {name: counts[f"users_{name}"] for name in ("k_core", "short_history") if counts[f"users_{name}"]}
+    account = {
+        "reviews": accounting.account(reviews.read, counts["read"] - sum(counts[name] for name in DROPS), review_drops),
+        "items": accounting.account(items.read, core.true_count, item_drops),
+        "users": {"kept": sum(splits.values()), "dropped": lost_users},
+        "splits": splits,
+        # Values that a rule changed in valid records, some of which were dropped later.
+        "cleaned": {"reviews": dict(sorted(reviews.cleaned.items())), "items": dict(sorted(items.cleaned.items()))},
+    }
+    if not account["users"]["kept"]:
+        dropped = ", ".join(f"{count} {reason}" for reason, count in account["reviews"]["dropped"].items())
+        raise InputError(
+            f"No user is left: of {reviews.read} lines of reviews and {titled} items with a title, the reviews were "
+            f"dropped as: {dropped}. Check that the reviews and the items belong together."
+        )
+    return account

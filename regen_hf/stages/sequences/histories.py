@@ -1,100 +1,170 @@
-"""THE expression: what one ibis expression says, any engine runs. `cutting` makes users of its rows."""
+"""Sorted purchases -> one row per user: the latest purchases, with their items, and counts."""
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
+from ...reviews.catalogue import items_at
+from ...reviews.cleaning import without_empty
+from ...reviews.splits import split_rows
+from ...schema import PURCHASE_HISTORY
+from .purchases import DROPS, KEPT
+
+if TYPE_CHECKING:
     from .settings import SequencesConfig
 
-DROPS = (
-    "duplicate",
-    "before_since",
-    "after_until",
-    "unknown_item",
-    "untitled_item",
-    "k_core",
-    "beyond_max_history",
-    "short_history",
-)
-"""Reasons for which a good review is dropped, in the order in which they are looked at."""
-KEPT = -1
-"""In the place of such a reason, for none."""
-ORDER = ("user_hash", "reviewer_id", "unix_time", "place", "other", "rating")
-"""The order of purchases. Some releases know only the day, so ties are common: every field takes part. Places are in
-the order of asin. The last two, summary and text, `cutting` compares where all else is equal: an engine would copy
-every text to sort by it. Engines differ in where they sort a null: no kept purchase has one."""
+ITEM, REVIEW = (PURCHASE_HISTORY.value_type.field(name).type for name in ("item", "review"))
+ITEM_COLUMNS = [f"purchase_history.list.element.item.{field.name}" for field in ITEM]
+"""Columns with recurring values, which are stored once per row group."""
+DICTIONARY = 2**24
+"""Bytes of a column's distinct values that are stored so."""
 
 
-def best_items(items: ir.Table) -> ir.Table:
-    """One record for each asin, with `records`, how many there were of it.
-
-    A record with a title is kept before one without, then that with most fields, then that with most text; ties are
-    decided by the text itself.
-    """
-    import ibis
-
-    columns = [items[name] for name in ("title", "category", "description", "price")]
-    texts = columns[:3]
-    place = ibis.row_number().over(
-        group_by=items.asin,
-        order_by=[
-            items.title.isnull(),
-            ibis.desc(sum(column.notnull().cast("int64") for column in columns)),
-            ibis.desc(sum(column.length().fill_null(0) for column in texts)),
-            *(column.fill_null("") for column in texts),
-            items.price.fill_null(-1),
-        ],
-    )
-    numbered = items.mutate(place=place, records=items.count().over(group_by=items.asin))
-    return numbered.filter(numbered.place == 0).drop("place")
-
-
-def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
-    """THE expression: canonical reviews -> the same with the row of their item, or why they are dropped.
+def write_histories(catalogue: Path, config: SequencesConfig, purchases: Iterator[pa.RecordBatch], part: Path) -> None:
+    """Write the histories of some users of one range as `SPLIT.parquet`, and `counts.json`.
 
     Args:
-        reviews: columns of `reviews.canonical.REVIEWS`.
-        items: `asin` of every known item, unique; `place`, its row in the catalogue, null if it has no title; and
-            `core`, whether it is in the k-core.
-        config: gives the dates.
-
-    Returns:
-        The columns of `ORDER`, `summary` and `text`, in which no rating, summary and text is null: 0 and "" stand for
-        it, and `other` is the asin of an item without a place, else ""; and `drop`, the place of its reason in `DROPS`,
-        or `KEPT`. Copies are still there: in this order they stand side by side, and are found for less than by
-        grouping.
+        catalogue: the file of the catalogue; `item` of a purchase is a row of it.
+        config: gives `k_core`, `max_history`, `min_history` and the shares of the splits.
+        purchases: rows of `purchases.purchases`, all of these users, sorted by `purchases.ORDER`.
+        part: an empty folder.
     """
-    import ibis
+    counts: Counter[str] = Counter()
+    writers: dict[str, pq.ParquetWriter] = {}
+    try:
+        for table in _complete_users(purchases):
+            users, history, offsets = _latest(table, config, counts)
+            for name, rows in split_rows(users["user_hash"], config.validation, config.test).items():
+                if rows.start == rows.stop:
+                    continue
+                histories = _rows(users["reviewer_id"][rows], history, offsets[rows.start : rows.stop + 1], catalogue)
+                if name not in writers:
+                    writers[name] = pq.ParquetWriter(
+                        part / f"{name}.parquet",
+                        histories.schema,
+                        compression="zstd",
+                        use_dictionary=ITEM_COLUMNS,
+                        dictionary_pagesize_limit=DICTIONARY,
+                        store_schema=False,  # it would declare the items as dictionaries
+                    )
+                writers[name].write_table(histories)
+                counts[name] += len(histories)
+    finally:
+        for writer in writers.values():
+            writer.close()
+    (part / "counts.json").write_text(json.dumps(counts), encoding="utf-8")
 
-    joined = reviews.left_join(items.mutate(known=True), "asin")
-    first, after = config.seconds
-    reasons = {
-        "before_since": joined.unix_time < first,
-        "after_until": joined.unix_time >= after,
-        "unknown_item": joined.known.isnull(),
-        "untitled_item": joined.place.isnull(),
-        "k_core": ~joined.core.fill_null(False),
+
+def _complete_users(purchases: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The rows in tables, each user in only one of them."""
+    rest = None
+    for batch in purchases:
+        table = pa.Table.from_batches([batch])
+        rest = table if rest is None else pa.concat_tables([rest, table])
+        users = rest["reviewer_id"]
+        last = pc.index(pc.equal(users, users[-1]), True).as_py() if len(rest) else 0
+        if last:
+            yield rest.slice(0, last)
+            rest = rest.slice(last)
+    if rest is not None and len(rest):
+        yield rest
+
+
+def _latest(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> tuple[pa.Table, pa.Table, np.ndarray]:
+    """The kept users (`user_hash`, `reviewer_id`), their latest purchases, and the offsets of each user in them.
+
+    Dropped purchases and users are counted.
+    """
+    ids = table["reviewer_id"].combine_chunks()
+    change = pc.not_equal(ids[1:], ids[:-1]).to_numpy(zero_copy_only=False)
+    first_rows = np.flatnonzero(np.concatenate([[True], change]))
+    owner = np.cumsum(np.concatenate([[False], change]))
+    order, copies = _in_order(table)
+    drop = table["drop"].to_numpy().copy()
+    drop[copies] = DROPS.index("duplicate")
+    counts["read"] += len(drop)
+    counts.update(dict(zip(DROPS, np.bincount(drop[drop != KEPT], minlength=len(DROPS)).tolist(), strict=True)))
+    rows = np.flatnonzero(drop == KEPT)
+    in_core = np.bincount(owner[rows], minlength=len(first_rows))
+    # A user with k purchases of items of the core is in the core.
+    usable = np.where(in_core >= config.k_core, in_core, 0)
+    kept = np.minimum(usable, config.max_history)
+    stays = usable >= config.min_history
+    outside = np.bincount(owner[drop == DROPS.index("k_core")], minlength=len(first_rows)) + in_core - usable
+    counts["k_core"] += int((in_core - usable).sum())
+    counts["beyond_max_history"] += int((usable - kept).sum())
+    counts["short_history"] += int(kept[~stays].sum())
+    lost_to_core = ~stays & (outside > 0) & (kept == 0)
+    counts["users_k_core"] += int(lost_to_core.sum())
+    counts["users_short_history"] += int((~stays & ~lost_to_core).sum())
+    from_end = np.cumsum(in_core)[owner[rows]] - np.arange(len(rows))  # 1 for a user's latest purchase
+    chosen = rows[(from_end <= config.max_history) & stays[owner[rows]]]
+    users = table.select(["user_hash", "reviewer_id"]).take(first_rows[stays])
+    history = table.select(["unix_time", "item", "rating", "summary", "text"]).take(order[chosen])
+    return users, history.combine_chunks(), np.concatenate([[0], np.cumsum(kept[stays])])
+
+
+def _in_order(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """The row numbers in their final order, and the positions in it of duplicates of the review before.
+
+    `ORDER` leaves open the order of two reviews that a user wrote of one item at one time: their texts decide.
+    """
+    order = np.arange(len(table))
+    rows = order[1:]
+    for name in ("unix_time", "item", "other", "rating", "reviewer_id"):  # few rows remain after the first two
+        rows = rows[_equal(table[name], rows, rows - 1)]
+    tied = np.union1d(rows, rows - 1)
+    texts = table.select(["summary", "text"]).take(tied)
+    groups = pa.array(np.cumsum(~np.isin(tied, rows)))
+    by = [(name, "ascending") for name in ("group", "summary", "text")]
+    order[tied] = tied[pc.sort_indices(texts.append_column("group", groups), by)]
+    for name in ("summary", "text"):
+        rows = rows[_equal(table[name], order[rows], order[rows - 1])]
+    return order, rows
+
+
+def _equal(column: pa.ChunkedArray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Whether the values at `rows` equal those at `others`; null equals null."""
+    left, right = column.take(rows), column.take(others)
+    same = pc.if_else(pc.is_null(left), pc.is_null(right), pc.fill_null(pc.equal(left, right), False))
+    return np.asarray(same.to_numpy(), bool)
+
+
+def _rows(users: pa.ChunkedArray, history: pa.Table, offsets: np.ndarray, catalogue: Path) -> pa.Table:
+    """Rows of `schema.SEQUENCES`, the texts of items as dictionaries."""
+    history = history.slice(offsets[0], offsets[-1] - offsets[0])
+    distinct, inverse = np.unique(history["item"].to_numpy(), return_inverse=True)
+    items = items_at(catalogue, distinct)
+    indices = pa.array(inverse, pa.int32())
+    item = {field.name: _recurring(items[field.name].chunk(0), indices) for field in ITEM}
+    rating = history["rating"]
+    review = {
+        "summary": without_empty(history["summary"].combine_chunks()),
+        "rating": pc.if_else(pc.equal(rating, 0), None, rating).combine_chunks(),
+        "text": without_empty(history["text"].combine_chunks()),
+        "unix_time": history["unix_time"].combine_chunks(),
     }
-    drop = ibis.cases(*((where, DROPS.index(name)) for name, where in reasons.items()), else_=KEPT)
-    return joined.select(
-        "user_hash",
-        "reviewer_id",
-        "unix_time",
-        "place",
-        other=ibis.ifelse(joined.place.isnull(), joined.asin, ""),
-        rating=joined.rating.fill_null(0),
-        summary=joined.summary.fill_null(""),
-        text=joined.text.fill_null(""),
-        drop=drop.cast("int8"),
-    )
+    pairs = _struct({"item": _struct(item), "review": _struct({field.name: review[field.name] for field in REVIEW})})
+    lists = pa.ListArray.from_arrays(pa.array(offsets - offsets[0], pa.int32()), pairs)
+    return pa.table({"reviewer_id": users, "purchase_history": lists})
 
 
-def baskets(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
-    """The purchases from which the k-core is taken: for each user `places`, a row of the catalogue for each of them."""
-    joined = reviews.distinct().inner_join(items.filter(items.place.notnull()), "asin")
-    first, after = config.seconds
-    bought = joined.filter(joined.unix_time >= first, joined.unix_time < after)
-    return bought.group_by("user_hash", "reviewer_id").agg(places=bought.place.collect()).select("places")
+def _recurring(values: pa.Array, indices: pa.Array) -> pa.Array:
+    """`values` at `indices`, as a dictionary where they are text."""
+    if not pa.types.is_string(values.type):
+        return values.take(indices)
+    encoded = values.dictionary_encode()
+    return pa.DictionaryArray.from_arrays(encoded.indices.take(indices), encoded.dictionary)
+
+
+def _struct(columns: dict[str, pa.Array]) -> pa.StructArray:
+    return pa.StructArray.from_arrays(list(columns.values()), list(columns))

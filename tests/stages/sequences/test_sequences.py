@@ -18,7 +18,7 @@ from regen_hf import outputs, schema
 from regen_hf.config import section
 from regen_hf.errors import ConfigError, InputError, RegenError
 from regen_hf.stages.sequences.build import build
-from regen_hf.stages.sequences.histories import DROPS
+from regen_hf.stages.sequences.purchases import DROPS
 from regen_hf.stages.sequences.settings import SequencesConfig
 from tests.paths import SHARED_DATA
 
@@ -213,7 +213,7 @@ def test_the_k_core_is_the_one_found_by_hand(make, monkeypatch, k):
     }
     assert made.accounting["items"]["dropped"] == {"k_core": 100 - len(made.items)}
     assert made.accounting["users"]["dropped"] == {"k_core": len({user for user, _ in bought}) - len(made.users)}
-    monkeypatch.setattr("regen_hf.stages.sequences.ranges.REVIEW_COPIES", 80_000)
+    monkeypatch.setattr("regen_hf.engines.COPIES", 80_000)
     cut = make(reviews, k_core=k, until="1970-01-02")
     assert (cut.split, cut.accounting) == (made.split, made.accounting)
 
@@ -314,7 +314,7 @@ def test_the_same_rows_in_any_order_give_the_same_bytes(make):
 def test_any_number_of_ranges_gives_the_same_rows_in_the_same_order(make, monkeypatch):
     reviews = crowd(200) + [review("U1", text="x" * 1000, time=n) for n in range(100)]
     whole = make(reviews)
-    monkeypatch.setattr("regen_hf.stages.sequences.ranges.REVIEW_COPIES", 80_000)
+    monkeypatch.setattr("regen_hf.engines.COPIES", 80_000)
     cut = make(reviews)
     assert len(outputs.split_files(cut.out, "train")) > 3
     assert cut.split == whole.split
@@ -322,12 +322,12 @@ def test_any_number_of_ranges_gives_the_same_rows_in_the_same_order(make, monkey
 
 
 def test_a_build_that_was_interrupted_goes_on_with_the_ranges_that_are_left(make, tmp_path, monkeypatch):
-    monkeypatch.setattr("regen_hf.stages.sequences.ranges.REVIEW_COPIES", 80_000)
+    monkeypatch.setattr("regen_hf.engines.COPIES", 80_000)
     reviews, work = crowd(200), tmp_path / "kept"
     expected = make(reviews)
     from regen_hf.stages.sequences import ranges
 
-    whole, calls = ranges.write_part, []
+    whole, calls = ranges.write_histories, []
 
     def dying(file, config, purchases, part):
         calls.append(part.parent)
@@ -337,13 +337,13 @@ def test_a_build_that_was_interrupted_goes_on_with_the_ranges_that_are_left(make
 
     folder = tmp_path / "run1"
     with monkeypatch.context() as patch:
-        patch.setattr(ranges, "write_part", dying)
+        patch.setattr(ranges, "write_histories", dying)
         with pytest.raises(KeyboardInterrupt):
             make(reviews, work=work)
     assert not list((folder / "out").iterdir())
     config = SequencesConfig(reviews=(str(folder / "reviews.json.gz"),), items=(str(folder / "items.json.gz"),))
     calls.clear()
-    monkeypatch.setattr(ranges, "write_part", lambda *given: calls.append(given[3].parent) or whole(*given))
+    monkeypatch.setattr(ranges, "write_histories", lambda *given: calls.append(given[3].parent) or whole(*given))
     made = Result(folder / "out", build(folder, folder / "out", work, config))
     assert calls[0].stem == "00002"
     assert made.split == expected.split
@@ -357,10 +357,10 @@ def test_what_an_interrupted_build_left_of_other_items_is_not_used(make, tmp_pat
 
 
 def test_chunks_of_the_log_that_were_finished_are_not_read_again_after_a_kill(make, tmp_path, monkeypatch):
-    from regen_hf.reviews import reading
+    from regen_hf.reviews import ingest
 
     reviews, work = [review(text="x" * 1000, time=n) for n in range(3000)], tmp_path / "kept"
-    whole, calls = reading._convert, []
+    whole, calls = ingest._convert, []
 
     def dying(*given):
         if len(calls) == 2:
@@ -369,7 +369,7 @@ def test_chunks_of_the_log_that_were_finished_are_not_read_again_after_a_kill(ma
         whole(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(reading, "_convert", dying)
+        patch.setattr(ingest, "_convert", dying)
         with pytest.raises(KeyboardInterrupt):
             make(reviews, work=work, memory="1MB")
     folder = tmp_path / "run0"
@@ -377,10 +377,10 @@ def test_chunks_of_the_log_that_were_finished_are_not_read_again_after_a_kill(ma
         reviews=(str(folder / "reviews.json.gz"),), items=(str(folder / "items.json.gz"),), memory="1MB"
     )
     calls.clear()
-    monkeypatch.setattr(reading, "_convert", lambda *given: calls.append(given) or whole(*given))
+    monkeypatch.setattr(ingest, "_convert", lambda *given: calls.append(given) or whole(*given))
     made = Result(folder / "out", build(folder, folder / "out", work, config))
     assert made.accounting["reviews"]["read"] == 3000
-    chunks = sorted(path.name for path in (work / "reviews").glob("0*.arrow"))
+    chunks = sorted(path.name for path in (work / "reviews").glob("0*.parquet"))
     assert len(chunks) > 2
     assert [given[-2].name for given in calls] == chunks[1:]  # of two, one was of the items
 

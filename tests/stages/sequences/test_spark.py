@@ -16,7 +16,7 @@ import pytest
 from regen_hf import outputs, schema
 from regen_hf.engines import Spark
 from regen_hf.stages.sequences.build import build
-from regen_hf.stages.sequences.histories import DROPS
+from regen_hf.stages.sequences.purchases import DROPS
 from regen_hf.stages.sequences.settings import SequencesConfig
 
 pytest.importorskip("pyspark", reason="pyspark is not installed")
@@ -100,7 +100,7 @@ def test_ranges_memory_and_the_order_of_the_log_change_no_row(make, expected, en
     reviews, items = log(random.Random(0))
     random.Random(1).shuffle(reviews)
     random.Random(2).shuffle(items)
-    monkeypatch.setattr("regen_hf.stages.sequences.ranges.REVIEW_COPIES", 10_000)
+    monkeypatch.setattr("regen_hf.engines.COPIES", 10_000)
     out = make((reviews, items), engine=engine, memory="1GB")
     assert rows_and_accounting(out) == expected
     assert len(list((out.parent / "work").glob("histories-*/0*"))) > 2
@@ -109,7 +109,7 @@ def test_ranges_memory_and_the_order_of_the_log_change_no_row(make, expected, en
 @pytest.mark.parametrize(
     ("master", "path", "message"),
     [
-        ("nowhere", None, "Spark does not start with the master 'nowhere'"),
+        ("nowhere", None, "Spark does not start with master 'nowhere'"),
         ("local[2]", "", "Spark needs Java 17 or newer.*apt-get install.*leave out --engine spark"),
     ],
     ids=["no such master", "no java"],

@@ -1,0 +1,28 @@
+"""Accounting of records: read = kept + dropped for each reason, exactly."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+
+def account(read: int, kept: int, dropped: Mapping[str, int]) -> dict[str, Any]:
+    """An entry of `accounting.json`: records read, kept, and dropped by reason.
+
+    Raises:
+        RuntimeError: the counts do not add up.
+
+    >>> account(3, 2, {"not_json": 1, "duplicate": 0})
+    {'read': 3, 'kept': 2, 'dropped': {'not_json': 1}}
+    """
+    reasons = {reason: count for reason, count in sorted(dropped.items()) if count}
+    if read != kept + sum(reasons.values()):
+        raise RuntimeError(f"The accounting does not add up: {read} read, {kept} kept, dropped {reasons}.")
+    return {"read": read, "kept": kept, "dropped": reasons}
+
+
+def show(name: str, entry: Mapping[str, Any]) -> None:
+    """Print an entry of `accounting.json` on standard error."""
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in entry["dropped"].items()) or "none"
+    print(f"{name}: {entry['read']:,} lines read, {entry['kept']:,} kept, dropped: {dropped}", file=sys.stderr)  # noqa: T201

@@ -1,0 +1,75 @@
+"""Canonical reviews -> purchases with their item or the reason to drop them: one ibis expression for any engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
+
+    from .settings import SequencesConfig
+
+DROPS = (
+    "duplicate",
+    "before_since",
+    "after_until",
+    "unknown_item",
+    "untitled_item",
+    "k_core",
+    "beyond_max_history",
+    "short_history",
+)
+"""Reasons to drop a valid review, in the order in which they are checked."""
+KEPT = -1
+"""The value of `drop` for a purchase that is kept."""
+ORDER = ("user_hash", "reviewer_id", "unix_time", "item", "other", "rating")
+"""The order of purchases. Some releases state only the day, so ties are common: every field takes part. Items are in
+the order of asin. `histories` compares summary and text where all else is equal, because an engine would copy every
+text to sort by it. Engines sort nulls differently: no kept purchase has one."""
+
+
+def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
+    """Reviews with the row of their item in the catalogue, or the reason why they are dropped.
+
+    Args:
+        reviews: columns of `reviews.canonical.REVIEWS`.
+        items: `asin` of every known item, unique; `item`, its row in the catalogue, null if it has no title; and
+            `core`, whether it is in the k-core.
+        config: gives the dates.
+
+    Returns:
+        The columns of `ORDER`, `summary` and `text`, where 0 and "" replace null in rating, summary and text, and
+        `other` is the asin of an item without a row, else ""; and `drop`, an index of `DROPS`, or `KEPT`. Duplicates
+        are still included: in this order they are adjacent, which is cheaper to detect than grouping.
+    """
+    import ibis
+
+    joined = reviews.left_join(items.mutate(known=True), "asin")
+    first, after = config.seconds
+    reasons = {
+        "before_since": joined.unix_time < first,
+        "after_until": joined.unix_time >= after,
+        "unknown_item": joined.known.isnull(),
+        "untitled_item": joined.item.isnull(),
+        "k_core": ~joined.core.fill_null(False),
+    }
+    drop = ibis.cases(*((where, DROPS.index(name)) for name, where in reasons.items()), else_=KEPT)
+    return joined.select(
+        "user_hash",
+        "reviewer_id",
+        "unix_time",
+        "item",
+        other=ibis.ifelse(joined.item.isnull(), joined.asin, ""),
+        rating=joined.rating.fill_null(0),
+        summary=joined.summary.fill_null(""),
+        text=joined.text.fill_null(""),
+        drop=drop.cast("int8"),
+    )
+
+
+def baskets(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
+    """The purchases from which the k-core is computed: `items`, a list of rows of the catalogue for each user."""
+    joined = reviews.distinct().inner_join(items.filter(items.item.notnull()), "asin")
+    first, after = config.seconds
+    bought = joined.filter(joined.unix_time >= first, joined.unix_time < after)
+    return bought.group_by("user_hash", "reviewer_id").agg(items=bought.item.collect()).select("items")

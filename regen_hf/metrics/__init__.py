@@ -1,1 +1,1 @@
-"""Metrics, bootstrap intervals and tables that several stages use."""
+"""Text metrics, bootstrap intervals, agreement, counts of a dataset, and tables of scores."""

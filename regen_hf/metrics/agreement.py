@@ -7,24 +7,24 @@ import math
 import numpy as np
 
 POINTS = 7
-
+"""Points of the rating scale."""
 
 MOST_UNITS = 200_000
-"""Texts that alpha is computed on; of more, a random part: it takes 400 bytes for each."""
+"""Texts that alpha is computed on; beyond it a random sample: each text takes 400 bytes."""
 
 
 def alpha(patterns: dict[tuple[int, ...], int]) -> float | None:
-    """Krippendorff's alpha for ordinal scores, None where no two votes differ or no text has two.
+    """Krippendorff's alpha for ordinal scores; None where all votes are equal or no text has two votes.
 
     Args:
-        patterns: How many texts have so many votes for each point of the scale.
+        patterns: number of texts by their votes for each point of the scale.
 
     >>> alpha({(3, 0, 0, 0, 0, 0, 0): 4, (0, 0, 0, 0, 0, 0, 3): 4})
     1.0
     >>> alpha({(0, 0, 0, 3, 0, 0, 0): 9}) is None
     True
     """
-    if sum(any(column) for column in zip(*patterns, strict=True)) < 2:
+    if sum(any(votes) for votes in zip(*patterns, strict=True)) < 2:
         return None
     import krippendorff
 

@@ -1,8 +1,8 @@
-"""Intervals and p-values by resampling the users: statistics that add up, times the counts that were drawn.
+"""Bootstrap intervals and p-values over users.
 
 Shapes:
     U   users
-    S   statistics of a user, as `metrics.statistics` gives them
+    S   statistics of a user, see `text_metrics.STATISTICS`
     B   resamples
 """
 
@@ -20,10 +20,11 @@ RESAMPLES = 1000
 def resample(table: NDArray[np.float64], seed: int = 0) -> NDArray[np.float64]:
     """Sums of the statistics over users drawn with replacement, (U, S) to (B, S).
 
-    The same seed and number of users give the same draws, so that two models stand on the same users in each.
+    The same seed and number of users give the same draws, so two models are compared on the same users in each
+    resample.
     """
     generator = np.random.default_rng(seed)
-    chunk = max(1, 4_000_000 // max(1, len(table)))  # resamples held at once: 32 MB of counts
+    chunk = max(1, 4_000_000 // max(1, len(table)))  # resamples in memory at once: 32 MB of counts
     parts = [_draw(generator, len(table), min(chunk, RESAMPLES - start)) for start in range(0, RESAMPLES, chunk)]
     return np.concatenate([part @ table for part in parts])
 
@@ -42,23 +43,23 @@ def mean_interval(values: NDArray[np.float64], seed: int = 0) -> Interval:
 
 
 def share_interval(sums: NDArray[np.float64], seed: int = 0) -> Interval:
-    """The sum of the first column over that of the second, (U, 2), with its 95 % interval; None over nothing.
+    """The total of the first column over that of the second, (U, 2), with its 95 % interval; None if that is zero.
 
     >>> share_interval(np.array([[1.0, 2.0], [1.0, 2.0]]))
     {'mean': 0.5, 'low': 0.5, 'high': 0.5}
     >>> share_interval(np.zeros((3, 2)))
     {'mean': None, 'low': None, 'high': None}
     """
-    part, whole = sums.sum(axis=0)
-    if not whole:
+    part, total = sums.sum(axis=0)
+    if not total:
         return dict(NO_INTERVAL)
     drawn = resample(sums, seed)
     with np.errstate(invalid="ignore"):
-        return interval(float(part / whole), drawn[:, 0] / drawn[:, 1])
+        return interval(float(part / total), drawn[:, 0] / drawn[:, 1])
 
 
 def interval(mean: float, drawn: NDArray[np.float64]) -> Interval:
-    """The 95 % interval of the scores `drawn`, (B,), around `mean`; None where there is no number.
+    """`mean` with the 95 % interval of the scores `drawn`, (B,); None where they are NaN.
 
     >>> interval(2.0, np.array([1.0, 2.0, 3.0]))
     {'mean': 2.0, 'low': 1.05, 'high': 2.95}
@@ -72,21 +73,21 @@ def interval(mean: float, drawn: NDArray[np.float64]) -> Interval:
 
 
 def p_value(difference: float, drawn: NDArray[np.float64]) -> float | None:
-    """Of a paired bootstrap (Riezler and Maxwell 2005, as in sacrebleu), two-sided; None where there is no number.
+    """The two-sided p-value of a paired bootstrap (Riezler and Maxwell 2005, as in sacrebleu); None for NaN.
 
     Args:
-        difference: the score of one model less that of the other.
-        drawn: the same of each resample, (B,).
+        difference: the score of one model minus that of the other.
+        drawn: the same difference in each resample, (B,).
 
     >>> p_value(1.0, np.array([0.9, 1.0, 1.1])), p_value(0.0, np.array([-1.0, 1.0]))
     (0.25, 1.0)
     >>> p_value(1.0, np.array([np.nan, -2.0, 2.0])), p_value(1.0, np.array([np.nan]))
     (1.0, None)
     """
-    drawn = drawn[~np.isnan(drawn)]  # a resample of texts without a word has no share of distinct ones
+    drawn = drawn[~np.isnan(drawn)]  # distinct-n of a resample without any word is NaN
     if np.isnan(difference) or not len(drawn):
         return None
-    # Around its own mean the difference is what chance alone would make of none. What rounding alone makes is none.
+    # Under the null hypothesis the differences vary around 0 as `drawn` does around its mean; 1e-9 absorbs rounding.
     beyond = np.abs(drawn - drawn.mean()) >= abs(difference) - 1e-9
     return float((beyond.sum() + 1) / (len(drawn) + 1))
 

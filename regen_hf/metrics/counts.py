@@ -1,4 +1,4 @@
-"""What a dataset holds, counted from its parquet files a part at a time: purchases, lengths of narratives, scores."""
+"""Counts of a dataset, from its parquet files in batches: purchases, lengths of narratives, ratings."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..schema import RATED, TASKS
+from ..schema import RATED, TASKS, text_columns
 
 PURCHASE = "purchase_history.list.element."
-"""Path of a purchase in parquet; only the fields that are counted are read, no text."""
+"""Path of a purchase in parquet; only the counted fields are read, no texts."""
 
 
 @dataclass
 class Purchases:
-    """Counts of the purchases in some files."""
+    """Counts of purchases."""
 
     lengths: Counter[int] = field(default_factory=Counter)
-    """Users by the number of their purchases."""
+    """Number of users by length of history."""
     items: Counter[str] = field(default_factory=Counter)
-    """Purchases by asin."""
+    """Number of purchases by asin."""
     months: Counter[tuple[datetime, int | None]] = field(default_factory=Counter)
-    """Purchases by month (its first day, UTC) and rating."""
+    """Number of purchases by month (its first day, UTC) and rating."""
 
     @property
     def total(self) -> int:
-        """All purchases."""
+        """Number of purchases."""
         return self.items.total()
 
     def __add__(self, other: Purchases) -> Purchases:
@@ -39,7 +39,7 @@ class Purchases:
 
 
 def purchases(files: Iterable[Path]) -> Purchases:
-    """The purchases in `files`, which have a column `purchase_history`."""
+    """Counts of the column `purchase_history` of `files`."""
     counts = Purchases()
     leaves = [PURCHASE + leaf for leaf in ("item.asin", "review.rating", "review.unix_time")]
     for batch in _batches(files, leaves):
@@ -57,18 +57,18 @@ def purchases(files: Iterable[Path]) -> Purchases:
     return counts
 
 
-def narratives(files: Iterable[Path]) -> dict[str, Counter[int | None]]:
-    """For each task, users by the number of words of their text; None: they have none."""
+def narrative_lengths(files: Iterable[Path]) -> dict[str, Counter[int | None]]:
+    """By task, the number of users by words of their text, None for users without one."""
     counts: dict[str, Counter[int | None]] = {name: Counter() for name in TASKS}
-    for batch in _batches(files, ["last_purchase", "user"]):
+    for batch in _batches(files, text_columns()):
         for name, task in TASKS.items():
-            words = pc.count_substring_regex(pc.struct_field(batch[task.field[0]], task.field[1]), r"\S+")
+            words = pc.count_substring_regex(task.column(batch), r"\S+")
             counts[name].update(words.to_pylist())
     return counts
 
 
-def scores(files: Iterable[Path]) -> dict[tuple[str, str], Counter[int | None]]:
-    """For each part and attribute that is rated, users by their score; None: not rated."""
+def rating_counts(files: Iterable[Path]) -> dict[tuple[str, str], Counter[int | None]]:
+    """By rated part and attribute, the number of users by score, None for users without one."""
     counts: dict[tuple[str, str], Counter[int | None]] = {
         (part, attribute): Counter() for part, attributes in RATED.items() for attribute in attributes
     }
@@ -79,7 +79,7 @@ def scores(files: Iterable[Path]) -> dict[tuple[str, str], Counter[int | None]]:
 
 
 def quantile(counts: Mapping[int, int], share: float) -> int:
-    """The smallest value that at least a share of what is counted does not exceed.
+    """The smallest value that at least `share` of the counted ones do not exceed.
 
     >>> quantile({5: 90, 6: 9, 50: 1}, 0.5), quantile({5: 90, 6: 9, 50: 1}, 1)
     (5, 50)
@@ -89,7 +89,7 @@ def quantile(counts: Mapping[int, int], share: float) -> int:
         left -= counts[value]
         if left <= 1e-9:
             return value
-    raise ValueError("There is nothing to take a quantile of.")
+    raise ValueError("A quantile of no values is not defined.")
 
 
 def _batches(files: Iterable[Path], columns: list[str]) -> Iterator[pa.RecordBatch]:

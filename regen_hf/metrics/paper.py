@@ -1,4 +1,4 @@
-"""The paper's own figures (tables 1 and 4), to stand beside those of a run."""
+"""The figures of the paper (tables 1 and 4), for comparison with those of runs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,12 @@ from typing import NamedTuple
 
 
 class PaperTable(NamedTuple):
-    """A table of the paper."""
+    """A table of the paper: its name, and its scores."""
 
     name: str
     scores: dict[str, dict[str, tuple[float, float, float]]]
-    """Of CF, content, and CF + content, by task and metric."""
+    """By task and metric, the scores of CF, content, and CF + content."""
 
-
-TASK_NAMES = {
-    "purchase_reason": "Purchase reason",
-    "purchase_reason_explanation": "Purchase reason explanation",
-    "product_endorsement": "Product endorsement",
-    "brief_user_summary": "User Summary (Brief)",
-    "long_user_summary": "User Summary (Long)",
-    "user_profile": "User profile",
-}
-"""What the paper calls the tasks."""
 
 OFFICE = PaperTable(
     "table 1, Office Products",
@@ -54,7 +44,7 @@ CLOTHING = PaperTable(
     {
         "purchase_reason_explanation": {
             "bleu": (17.81, 18.01, 18.96),
-            "rougeLsum": (34.05, 34.73, 35.67),  # the table says ROUGE alone
+            "rougeLsum": (34.05, 34.73, 35.67),  # called ROUGE in the table
             "similarity": (0.795, 0.82, 0.838),
         },
         "long_user_summary": {
@@ -67,13 +57,14 @@ CLOTHING = PaperTable(
 
 
 def reference(dataset: str, released: bool) -> tuple[PaperTable, str]:
-    """The table of the paper to stand beside a dataset, and what is to be said of it.
+    """The table of the paper to show beside the scores on a dataset, and a note about it.
 
     Args:
-        dataset: name of the dataset's config; `clothing` has table 4, all others table 1.
+        dataset: name of the dataset's config; table 4 for `clothing`, table 1 for all others.
         released: whether the dataset is the official release.
     """
     table = CLOTHING if dataset == "clothing" else OFFICE
     same = released and dataset in ("office", "clothing")
-    of = "of the same dataset, but of other users and models" if same else "from other data and models"
-    return table, f"Paper: {table.name}, by PaLM 2 XXS with WALS and Gecko: figures {of}, no target of these runs."
+    source = "of the same dataset, but of other users and models" if same else "from other data and models"
+    note = f"Paper: {table.name}, by PaLM 2 XXS with WALS and Gecko: figures {source}, not a target for these runs."
+    return table, note

@@ -1,6 +1,6 @@
-"""The scores as an `evaluate.Metric`: `evaluate.load(path of this file)` works offline, and from the Hub once pushed.
+"""The scores as an `evaluate.Metric`, loaded by `evaluate.load` from the path of this file or from the Hub.
 
-`evaluate` reads the lines below alone: it ships `.metrics` beside this file, and tells which package is missing.
+`evaluate` parses the imports below: it copies `.text_metrics` beside this file and reports a missing library.
 """
 
 import datasets
@@ -13,7 +13,7 @@ from .text_metrics import scores, statistics
 
 
 class RegenNarrative(evaluate.Metric):
-    """The metrics of `regen evaluate`: BLEU and ROUGE in percent, similarity as a cosine; None over nothing."""
+    """The metrics of `regen evaluate`: BLEU and ROUGE in percent, similarity as a cosine; None over no texts."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
@@ -40,5 +40,5 @@ class RegenNarrative(evaluate.Metric):
 
             model = SentenceTransformer(encoder)
         table = statistics(predictions, references, model)
-        found = scores(table.sum(axis=0), len(predictions))
-        return {name: None if np.isnan(value) else float(value) for name, value in found.items()}
+        metrics = scores(table.sum(axis=0), len(predictions))
+        return {name: None if np.isnan(value) else float(value) for name, value in metrics.items()}

@@ -1,11 +1,13 @@
-"""Scores as tables in Markdown and LaTeX, laid out as the paper's: a row for each task and metric."""
+"""Tables of scores in Markdown and LaTeX, in the layout of the paper: a row for each task and metric."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..intervals import format_interval, format_number
+from ..outputs import TABLE_LATEX, TABLE_MARKDOWN
 
 LABELS = {
     "bleu": ("BLEU", 1),
@@ -19,12 +21,12 @@ LABELS = {
     "distinct2": ("Distinct-2", 3),
     "unique_share": ("Unique sentences", 3),
 }
-"""Name and digits of each metric, in the order of the tables."""
+"""Name and decimals of each metric, in the order of the tables."""
 
-PAPER = ("bleu", "rougeLsum", "similarity")
+PAPER_METRICS = ("bleu", "rougeLsum", "similarity")
 """The metrics of the paper's tables."""
 
-SIGNS = str.maketrans(
+LATEX_ESCAPES = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "_%&#${}"},
         "\\": r"\textbackslash{}",
@@ -35,22 +37,40 @@ SIGNS = str.maketrans(
         ">": "$>$",
     }
 )
-"""What stands for a sign in LaTeX."""
-
 UNITS = "BLEU and ROUGE in percent, similarity as a cosine"
 
 
-def scores(
+def score_table(results: Mapping[str, Any]) -> str:
+    """The paper's metrics in a `results.json` as a Markdown table; the first model has its intervals."""
+    first = next(iter(results["models"]))
+    head = (
+        f"{_users(results)}. {UNITS}; `{first}` with its 95 % interval over the users. All metrics and intervals: "
+        f"`{TABLE_MARKDOWN}` beside `results.json`."
+    )
+    return "\n\n".join([head, markdown(score_grid(results["models"], PAPER_METRICS, [first])), *_missing(results)])
+
+
+def write_tables(out: Path, results: Mapping[str, Any]) -> None:
+    """Write all metrics in a `results.json` with their intervals into the folder `out`, in Markdown and LaTeX."""
+    grid = score_grid(results["models"])
+    head = f"{_users(results)}. {UNITS}, each with its 95 % interval over the users."
+    about = [f"- `{model}`: {text}" for model, text in results["about"].items() if model in results["models"]]
+    text = "\n".join([head, "", markdown(grid), "", *about, *(f"- {line}" for line in _missing(results)), ""])
+    (out / TABLE_MARKDOWN).write_text(text, encoding="utf-8")
+    (out / TABLE_LATEX).write_text(latex(grid, head) + "\n", encoding="utf-8")
+
+
+def score_grid(
     models: Mapping[str, Mapping[str, Mapping[str, Any]]],
     metrics: Sequence[str] = tuple(LABELS),
-    spans: Sequence[str] | None = None,
+    with_intervals: Sequence[str] | None = None,
 ) -> list[list[str]]:
-    """Header and rows of the scores of each model, as `results.json` holds them.
+    """Header and rows of the scores of each model.
 
     Args:
-        models: metrics by model and task.
-        metrics: those shown.
-        spans: models shown with their intervals; all of them by default.
+        models: metrics by model and task, as in `results.json`.
+        metrics: the metrics to show.
+        with_intervals: models to show with their intervals; all of them by default.
     """
     grid = [["task", "metric", *models]]
     for task in next(iter(models.values())):
@@ -58,29 +78,29 @@ def scores(
             label, digits = LABELS[metric]
             cells = []
             for model, tasks in models.items():
-                found = tasks[task][metric]
-                whole = spans is None or model in spans
-                cells.append(format_interval(found, digits) if whole else format_number(found["mean"], digits))
+                score = tasks[task][metric]
+                long = with_intervals is None or model in with_intervals
+                cells.append(format_interval(score, digits) if long else format_number(score["mean"], digits))
             grid.append([task, label, *cells])
     return grid
 
 
 def markdown(grid: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown of a header and rows.
+    """A header and rows as a Markdown table.
 
     >>> print(markdown([["task", "CF"], ["user_profile", "1.0"]]))
     | task | CF |
     |---|---|
     | user_profile | 1.0 |
     """
-    # Anybody's models are named as they like.
+    # Names of models come from the user and may contain any character.
     cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in grid]
     lines = ["| " + " | ".join(row) + " |" for row in cells]
     return "\n".join([lines[0], "|" + "---|" * len(grid[0]), *lines[1:]])
 
 
 def latex(grid: Sequence[Sequence[str]], caption: str) -> str:
-    r"""A table in LaTeX (package booktabs) of a header and rows; what stands in the first column is told once.
+    r"""A header and rows as a LaTeX table (package booktabs); repeated cells of the first column are left blank.
 
     >>> print(latex([["task", "% vs CF"], ["user_profile", "+1.0%"], ["user_profile", "–"]], "p < 0.1."))
     \begin{table}
@@ -124,4 +144,18 @@ def _latex_row(cells: Sequence[str]) -> str:
 
 
 def _latex_text(text: str) -> str:
-    return " ".join(text.split()).translate(SIGNS)
+    return " ".join(text.split()).translate(LATEX_ESCAPES)
+
+
+def _users(results: Mapping[str, Any]) -> str:
+    return f"{results['n_users']} {results['split']} users" if results["split"] else f"{results['n_users']} users"
+
+
+def _missing(results: Mapping[str, Any]) -> list[str]:
+    """A sentence for each model that lacks predictions: its scores cover only the users that it predicted for."""
+    missing = {model: sum(by_task.values()) for model, by_task in (results.get("missing_predictions") or {}).items()}
+    return [
+        f"`{model}` lacks predictions for {number:,} narratives of the split; its scores cover only the others."
+        for model, number in missing.items()
+        if number
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -15,171 +14,176 @@ from tqdm import tqdm
 from ... import outputs
 from ...config import fingerprint
 from ...errors import InputError
-from ...metrics.controls import CONTROLS
-from ...metrics.encoder import similarity_encoder
-from ...metrics.results import write_tables
-from ...metrics.scoring import PREDICTIONS, score
+from ...metrics.scoring import PREDICTION_SCHEMA, score, similarity_encoder
+from ...metrics.tables import write_tables
 from ...metrics.text_metrics import signatures
-from ...outputs import rows, split_files
 from ...schema import TASKS, metadata_only_tasks
-from .controls import derangement, nearest, train_narratives
-from .generation import Writer, described
+from .controls import CONTROLS, derangement, nearest, train_narratives
+from .generation import Writer, describe_decoding
 from .settings import PACKAGES, EvaluationConfig
 
 PART = 1024
-"""Narratives after which they are kept: what a killed evaluation loses at most."""
+"""Narratives per part; an interrupted evaluation loses at most one part."""
 
 
 def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[str, Any]:
     """Write and score narratives; predictions, scores, results and tables go into `out`."""
-    users = [
-        {"row": number, **row}
-        for number, row in enumerate(rows(split_files(run / "dataset", config.split), limit=config.max_users or None))
-    ]
+    files = outputs.dataset_files(run, config.split)
+    users = [{"row": row, **user} for row, user in enumerate(outputs.rows(files, limit=config.max_users or None))]
     if not users:
-        raise InputError(f"The {config.split} split holds no users. Give more reviews, or a larger share to the split.")
-    signatures()  # told before anything is written that a library is missing
+        raise InputError(
+            f"The {config.split} split contains no users. Provide more reviews, or a larger share for the split."
+        )
+    signatures()  # raises for a missing library before anything is written
     encoder_name, encoder = similarity_encoder(run, config.encoder)
-    trained = _manifest(run, "model")["config"]
+    trained = outputs.manifest(run, "train")["config"]
     predictions = predict(run, users, work, config, trained)
-    pq.write_table(predictions, out / "predictions.parquet")
-    found, table = score(predictions, list(CONTROLS), config.tasks, encoder, config.seed)
-    pq.write_table(table, out / "scores.parquet")
+    outputs.write_parquet(out / outputs.PREDICTIONS, predictions)
+    scores, statistics = score(predictions, list(CONTROLS), config.tasks, encoder, config.seed)
+    outputs.write_parquet(out / outputs.SCORES, statistics)
     results = {
         "split": config.split,
         "n_users": len(users),
         "max_users": config.max_users,
-        **found,
-        "about": about(trained, config.text_users if 0 < config.text_users < len(users) else None),
+        **scores,
+        "about": describe_models(trained, config.text_users if 0 < config.text_users < len(users) else None),
         "missing_references": {task: sum(not TASKS[task].text(user) for user in users) for task in config.tasks},
         "encoder": encoder_name,
-        "decoding": described(config),
+        "decoding": describe_decoding(config),
         "trained": {name: trained[name] for name in ("embedding_mode", "history", "adapter")},
         "seeds": {"training": trained["seed"], "evaluation": config.seed},
         "versions": outputs.versions(PACKAGES),
         "narrators": sorted({str(user["narrator"]) for user in users}),
     }
-    (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    outputs.write_results(out, results)
     write_tables(out, results)
     return {"users": len(users), "narratives": predictions.num_rows}
 
 
-def written_by(name: str, trained: dict[str, Any]) -> str | None:
-    """The model whose narratives are those of `name`; None where the model reads nothing of the kind.
+def source_of(model: str, trained: dict[str, Any]) -> str | None:
+    """The model whose narratives are reported for `model`; None where the trained model cannot take its input.
 
-    A model that was trained on CF alone is its own CF control, and has no content to be shown; a model that reads
-    the history as text, or none, has neither half. Each is judged as it was trained.
+    A model that was trained on CF vectors only is its own CF control and has no content vectors to show. A model that
+    reads the history as text, or no history, has neither half.
 
-    >>> written_by("cf", {"embedding_mode": "cf", "history": "own"})
+    >>> source_of("cf", {"embedding_mode": "cf", "history": "own"})
     'fused'
-    >>> written_by("content", {"embedding_mode": "cf", "history": "own"}) is None
+    >>> source_of("content", {"embedding_mode": "cf", "history": "own"}) is None
     True
     """
-    without = trained["history"] in ("empty", "text")  # of soft tokens
-    if name in ("cf", "content") and (without or trained["embedding_mode"] != "both"):
-        return "fused" if trained["embedding_mode"] == name and not without else None
-    if name == "shuffled_history" and trained["history"] == "empty":
+    no_soft_tokens = trained["history"] in ("empty", "text")
+    if model in ("cf", "content") and (no_soft_tokens or trained["embedding_mode"] != "both"):
+        return "fused" if trained["embedding_mode"] == model and not no_soft_tokens else None
+    if model == "shuffled_history" and trained["history"] == "empty":
         return None
-    return "fused" if without and name == f"{trained['history']}_history" else name
+    return "fused" if no_soft_tokens and model == f"{trained['history']}_history" else model
 
 
-def about(trained: dict[str, Any], text_users: int | None = None) -> dict[str, str]:
-    """What each model of the results is, for a model trained as `trained`; the text control of some users alone."""
-    told = dict(CONTROLS)
-    for name in CONTROLS:
-        by = written_by(name, trained)
-        if by is None:
-            told[name] = "nothing: the model does not read it"
-        elif by != name:
-            told[name] = "the model itself, which was trained so"
-        elif name == "text_history" and text_users:
-            told[name] += f"; the first {text_users} users alone"
-    return told
+def describe_models(trained: dict[str, Any], text_users: int | None = None) -> dict[str, str]:
+    """A description of each model in the results.
+
+    Args:
+        trained: settings of the training.
+        text_users: number of users with the control `text_history`; None: all of them.
+    """
+    about = dict(CONTROLS)
+    for model in CONTROLS:
+        source = source_of(model, trained)
+        if source is None:
+            about[model] = "not available: the model does not read this input"
+        elif source != model:
+            about[model] = "the model itself, which was trained on this input"
+        elif model == "text_history" and text_users:
+            about[model] += f"; only the first {text_users} users"
+    return about
 
 
 def predict(
     run: Path, users: list[dict[str, Any]], work: Path, config: EvaluationConfig, trained: dict[str, Any]
 ) -> pa.Table:
-    """The narratives of every model, task and user that has a reference.
+    """The narratives of every model and task, for the users with a reference.
 
-    A finished part in `work` is kept, and so is what the run's last evaluation wrote with the same model, users and
-    decoding: to score it anew, no model is loaded.
+    Finished parts in `work` are reused. So is the last evaluation of the run if model, users and decoding are the same:
+    to compute new scores, no model is loaded.
 
     Args:
         run: the run folder.
         users: rows of the dataset, each with its `row` in the split.
-        work: where finished parts lie.
+        work: folder of finished parts.
         config: what to write, and how.
         trained: settings of the training.
     """
     tasks = config.tasks
-    frequent, longest = train_narratives(run, tasks)
+    most_frequent, longest = train_narratives(run, tasks)
     withheld = metadata_only_tasks(tasks, trained["leak_safe"])
-    alike = nearest(run, config.split, len(users), tasks, withheld)
-    asked = {task: [number for number, user in enumerate(users) if TASKS[task].text(user)] for task in tasks}
-    as_text = trained["history"] == "text"
-    writer = Writer(run, config, longest)
-    others = derangement(len(users), config.seed)
-    mark = fingerprint(
-        [_manifest(run, folder)["fingerprint"] for folder in ("dataset", "embeddings", "model")]
-        + [config.split, config.max_users, config.text_users, config.batch_size, described(config), config.seed]
-    )
-    before = _written_before(run, mark)
+    of_nearest = nearest(run, config.split, len(users), tasks, withheld)
+    selected = {task: [number for number, user in enumerate(users) if TASKS[task].text(user)] for task in tasks}
     texts: dict[tuple[str, str], list[str | None]] = {}
     for task in tasks:
-        texts["most_frequent", task] = [frequent[task]] * len(asked[task])
-        texts["nearest", task] = [alike[task][number] for number in asked[task]]
-    language_models = [
-        name
-        for name in CONTROLS
-        if name not in ("most_frequent", "nearest")
-        and written_by(name, trained) == name
-        and not (name == "shuffled_history" and len(users) == 1)  # there is no other
-    ]
-    total = sum(
-        min(len(numbers), config.text_users or len(numbers)) if name == "text_history" else len(numbers)
-        for name, numbers in itertools.product(language_models, asked.values())
+        texts["most_frequent", task] = [most_frequent[task]] * len(selected[task])
+        texts["nearest", task] = [of_nearest[task][number] for number in selected[task]]
+    key = fingerprint(
+        [outputs.manifest(run, stage)["fingerprint"] for stage in ("dataset", "embeddings", "train")]
+        + [config.split, config.max_users, config.text_users, config.batch_size, describe_decoding(config), config.seed]
     )
+    previous = _previous_texts(run, key)
+    writer = Writer(run, config, longest)
+    others = derangement(len(users), config.seed)
+    language_models = [
+        model
+        for model in CONTROLS
+        if model not in ("most_frequent", "nearest")
+        and source_of(model, trained) == model
+        and not (model == "shuffled_history" and len(users) == 1)  # there is no other user
+    ]
+    jobs = [
+        (model, task, selected[task][: config.text_users or None] if model == "text_history" else selected[task])
+        for model, task in itertools.product(language_models, tasks)
+    ]
+    total = sum(len(numbers) for _, _, numbers in jobs)
     with tqdm(total=total, desc="      writing", unit="narrative", leave=False) as bar:
-        for name, task in itertools.product(language_models, tasks):
-            chosen = asked[task][: config.text_users or None] if name == "text_history" else asked[task]
-            ids = [users[number]["reviewer_id"] for number in chosen]
-            if all((name, task, user) in before for user in ids):
-                texts[name, task] = [before[name, task, user] for user in ids]
-                bar.update(len(ids))
+        for model, task, numbers in jobs:
+            keys = [(model, task, users[number]["reviewer_id"]) for number in numbers]
+            if all(key in previous for key in keys):
+                texts[model, task] = [previous[key] for key in keys]
+                bar.update(len(keys))
+                continue
+            if model == "empty_history" or (model == "fused" and trained["history"] == "empty"):
+                shown: list[dict[str, Any] | None] = [None] * len(numbers)
             else:
-                blank = name == "empty_history" or (name == "fused" and trained["history"] == "empty")
-                shown = [None if blank else _shown(name, number, users, others) for number in chosen]
-                texts[name, task] = [*_in_parts(writer, name, task, shown, work, as_text, bar)]
-    found = [
+                shown = [users[others[number] if model == "shuffled_history" else number] for number in numbers]
+            as_text = model == "text_history" or trained["history"] == "text"
+            texts[model, task] = [*_write_in_parts(writer, model, task, shown, as_text, work, bar)]
+    rows = [
         {
             "reviewer_id": users[number]["reviewer_id"],
             "task": task,
-            "model": name,
+            "model": model,
             "prediction": text,
             "reference": TASKS[task].text(users[number]),
         }
-        for name, task in itertools.product(CONTROLS, tasks)
-        if (written := texts.get((written_by(name, trained) or "", task)))
-        for number, text in zip(asked[task], written, strict=False)  # a control may be of the first users alone
+        for model, task in itertools.product(CONTROLS, tasks)
+        for number, text in zip(  # `text_history` may cover only the first users
+            selected[task], texts.get((source_of(model, trained) or "", task), []), strict=False
+        )
         if text is not None
     ]
-    return pa.Table.from_pylist(found, schema=PREDICTIONS.with_metadata({"generation": mark}))
+    return pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA.with_metadata({"generation": key}))
 
 
-def _in_parts(
+def _write_in_parts(
     writer: Writer,
-    name: str,
+    model: str,
     task: str,
     shown: list[dict[str, Any] | None],
-    work: Path,
     as_text: bool,
+    work: Path,
     bar: tqdm,
 ) -> Iterator[str]:
-    """What the language model writes as the model `name`, in parts, each kept in `work` once it is finished."""
-    half: Literal["cf", "content"] | None = name if name in ("cf", "content") else None  # type: ignore[assignment]
+    """The narratives that the language model writes for the histories `shown`; each finished part is kept in `work`."""
+    half: Literal["cf", "content"] | None = model if model in ("cf", "content") else None  # type: ignore[assignment]
     for start in range(0, len(shown), PART):
-        part, histories = work / f"{name}-{task}-{start}.parquet", shown[start : start + PART]
+        part, histories = work / f"{model}-{task}-{start}.parquet", shown[start : start + PART]
         if part.exists():
             bar.update(len(histories))
         else:
@@ -189,31 +193,20 @@ def _in_parts(
                 task,
                 bar,
                 half=half,
-                as_text=as_text or name == "text_history",
-                seed=int(fingerprint([writer.config.seed, name, task, start])[:8], 16),
+                as_text=as_text,
+                seed=int(fingerprint([writer.config.seed, model, task, start])[:8], 16),
             )
             if same:
                 texts *= len(histories)
                 bar.update(len(histories) - 1)
-            pq.write_table(pa.table({"prediction": texts}), part.with_suffix(".new"))
-            part.with_suffix(".new").rename(part)
+            outputs.write_parquet(part, pa.table({"prediction": texts}))
         yield from pq.read_table(part).column("prediction").to_pylist()
 
 
-def _shown(name: str, number: int, users: list[dict[str, Any]], others: list[int]) -> dict[str, Any]:
-    """The user whose history is shown in the place of that of user `number`."""
-    return users[others[number] if name == "shuffled_history" else number]
-
-
-def _written_before(run: Path, mark: str) -> dict[tuple[str, str, str], str]:
-    """The run's last predictions by model, task and user, if they are those that `mark` stands for."""
-    path = run / "evaluation" / "predictions.parquet"
-    if not path.exists() or (pq.read_schema(path).metadata or {}).get(b"generation") != mark.encode():
+def _previous_texts(run: Path, key: str) -> dict[tuple[str, str, str], str]:
+    """The predictions of the run's last evaluation by model, task and user, empty unless they have the same `key`."""
+    path = outputs.path(run, "evaluate", outputs.PREDICTIONS)
+    if not path.exists() or (pq.read_schema(path).metadata or {}).get(b"generation") != key.encode():
         return {}
-    kept = pq.read_table(path).to_pylist()
-    return {(row["model"], row["task"], row["reviewer_id"]): row["prediction"] for row in kept}
-
-
-def _manifest(run: Path, folder: str) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((run / folder / "manifest.json").read_text(encoding="utf-8"))
-    return manifest
+    rows = outputs.predictions(run).to_pylist()
+    return {(row["model"], row["task"], row["reviewer_id"]): row["prediction"] for row in rows}

@@ -1,9 +1,9 @@
-"""Controls that need no language model: another user's history, the train users' narratives.
+"""The controls that the model is compared with, and those that need no language model.
 
 Shapes:
-    U   users written about
+    U   users of the evaluation
     T   train users of a chunk
-    D   width of a user's vector: of CF and content together
+    D   width of a user's vector: CF and content together
 """
 
 from __future__ import annotations
@@ -13,22 +13,34 @@ import itertools
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import InputError
-from ...outputs import rows, split_files
-from ...schema import TASKS
-from ...vectors.store import VectorStore
+from ...outputs import dataset_files, item_vectors, rows
+from ...schema import TASKS, text_columns
+from ...vectors.histories import Histories
+
+CONTROLS = {
+    "fused": "the model",
+    "content": "the same model, shown only the content half of its soft tokens",
+    "cf": "the same model, shown only the CF half of its soft tokens",
+    "empty_history": "the same model without any history",
+    "shuffled_history": "the same model with the history of another user",
+    "text_history": "the same language model with the history as text in its prompt, the latest purchases that fit its "
+    "window; it was not trained on such prompts",
+    "most_frequent": "the most frequent narrative of the train users",
+    "nearest": "the narrative of the train user with the most similar history, by the mean CF and content vectors",
+}
+"""The models of the results: the trained model, then the controls that show whether it uses the history."""
 
 CHUNK = 4096
 """Train users compared at once."""
 
 
 def derangement(number: int, seed: int) -> list[int]:
-    """Another index for each of `number`; a single one has no other and keeps its own.
+    """A random permutation of `number` indices that maps none to itself; a single index keeps its own.
 
     >>> sorted(derangement(5, 0)), any(other == own for own, other in enumerate(derangement(5, 0)))
     ([0, 1, 2, 3, 4], False)
@@ -40,36 +52,37 @@ def derangement(number: int, seed: int) -> list[int]:
 
 
 def train_narratives(run: Path, tasks: Collection[str]) -> tuple[dict[str, str | None], dict[str, list[str]]]:
-    """What the train users' narratives are like.
+    """The most frequent and the longest narratives of the train users.
 
     Returns:
-        By task, the narrative that most train users share (of equals the first in the alphabet), None where there is
-        none; and the 16 longest ones, in characters.
+        By task, the most frequent narrative (ties go to the first in alphabetical order), None without any narrative;
+        and by task, the 16 longest ones in characters.
     """
     counts: dict[str, Counter[str]] = {task: Counter() for task in tasks}
-    for row in rows(split_files(run / "dataset", "train"), ["last_purchase", "user"]):
+    for row in rows(dataset_files(run, "train"), text_columns()):
         for task in tasks:
             if text := TASKS[task].text(row):
                 counts[task][text] += 1
     frequent = {
-        task: min(found, key=lambda text: (-found[text], text)) if found else None for task, found in counts.items()
+        task: min(texts, key=lambda text: (-texts[text], text)) if texts else None for task, texts in counts.items()
     }
-    return frequent, {task: heapq.nlargest(16, found, key=len) for task, found in counts.items()}
+    return frequent, {task: heapq.nlargest(16, texts, key=len) for task, texts in counts.items()}
 
 
 def nearest(
     run: Path, split: str, number: int, tasks: Collection[str], withheld: Collection[str]
 ) -> dict[str, list[str | None]]:
-    """For each of the first `number` users of `split`, the narrative of the train user whose history is most alike.
+    """For each of the first `number` users of `split`, the narrative of the train user with the most similar history.
 
-    Alike is the cosine of the mean CF vectors plus that of the mean content vectors (section 4.2). Of equals the first.
+    The similarity is the cosine of the mean CF vectors plus that of the mean content vectors (section 4.2). Ties go to
+    the first user.
 
     Args:
         run: the run folder.
-        split: whose users are asked about.
+        split: the split of the users.
         number: U.
-        tasks: the narratives asked for; a train user without one is passed over.
-        withheld: tasks for which the review of the last purchase counts on neither side (section 3.2).
+        tasks: the narratives to return; train users without one are skipped.
+        withheld: tasks for which the review of the last purchase is left out on both sides (section 3.2).
 
     Returns:
         By task, a text per user, None where no train user has one.
@@ -78,76 +91,57 @@ def nearest(
         InputError: a vector is not finite.
     """
     views = {task in withheld for task in tasks}
-    asked, train = VectorStore(run / "embeddings" / split), VectorStore(run / "embeddings" / "train")
-    items = _item_vectors(run)
-    queries = {view: user_vectors(asked, 0, number, items, view, f"{split} user") for view in views}
+    items = item_vectors(run)
+    held_out, train = Histories.of(run, split, items), Histories.of(run, "train", items)
+    queries = {view: user_vectors(held_out, 0, number, view, f"{split} user") for view in views}
     best = {task: np.full(number, -np.inf, np.float32) for task in tasks}
     texts: dict[str, list[str | None]] = {task: [None] * number for task in tasks}
     step = max(1, min(CHUNK, 32_000_000 // max(1, number)))
-    source = rows(split_files(run / "dataset", "train"), ["last_purchase", "user"])
+    source = rows(dataset_files(run, "train"), text_columns())
     start = 0
     while chunk := list(itertools.islice(source, step)):
-        alike = {
-            view: queries[view] @ user_vectors(train, start, start + len(chunk), items, view, "train user").T
-            for view in views
+        similarity = {
+            view: queries[view] @ user_vectors(train, start, start + len(chunk), view, "train user").T for view in views
         }  # (U, T)
         for task in tasks:
-            written = [TASKS[task].text(row) for row in chunk]
-            scores = np.where([bool(text) for text in written], alike[task in withheld], -np.inf)  # (U, T)
-            place = scores.argmax(axis=1)  # (U,)
-            found = scores[np.arange(number), place]
-            for user in np.flatnonzero(found > best[task]):
-                texts[task][user] = written[place[user]]
-            best[task] = np.maximum(best[task], found)
+            candidates = [TASKS[task].text(row) for row in chunk]
+            scores = np.where([bool(text) for text in candidates], similarity[task in withheld], -np.inf)  # (U, T)
+            index = scores.argmax(axis=1)  # (U,)
+            highest = scores[np.arange(number), index]
+            for user in np.flatnonzero(highest > best[task]):
+                texts[task][user] = candidates[index[user]]
+            best[task] = np.maximum(best[task], highest)
         start += len(chunk)
     return texts
 
 
 def user_vectors(
-    store: VectorStore,
-    start: int,
-    stop: int,
-    items: tuple[NDArray[Any], NDArray[Any]],
-    withheld: bool,
-    whose: str = "user",
+    histories: Histories, start: int, stop: int, withheld: bool, label: str = "user"
 ) -> NDArray[np.float32]:
     """The mean CF vector and the mean content vector of each history, both of norm 1, side by side: (users, D).
 
     Args:
-        store: the vectors of a split.
+        histories: the vectors of a split.
         start: the first user.
         stop: the user after the last one.
-        items: CF vectors (I, d_cf) and content vectors of metadata alone (I, d_s) of the catalogue.
-        withheld: take the last purchase without its review.
-        whose: what an error calls the users.
+        withheld: leave out the review of the last purchase.
+        label: the users in an error message.
+
+    Raises:
+        InputError: a vector is not finite.
     """
-    factors, content_items = items
-    offsets = store.offsets[start : stop + 1] - store.offsets[start]
-    purchases = slice(int(store.offsets[start]), int(store.offsets[stop]))
-    content, bought = store.vectors[purchases].astype(np.float32), store.items[purchases]
+    cf, content, offsets = histories.purchases(start, stop, withheld)
     filled = np.flatnonzero(np.diff(offsets))  # users with a history
-    if withheld:
-        last = offsets[filled + 1] - 1
-        content[last] = content_items[bought[last]]
-    vectors = np.zeros((stop - start, factors.shape[1] + content.shape[1]), np.float32)
+    vectors = np.zeros((stop - start, cf.shape[1] + content.shape[1]), np.float32)
     if len(filled):
-        halves = [np.add.reduceat(part, offsets[filled], axis=0) for part in (factors[bought], content)]
+        halves = [np.add.reduceat(part, offsets[filled], axis=0) for part in (cf, content)]
         for half in halves:
             half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-12)
         vectors[filled] = np.hstack(halves)
     if not np.isfinite(vectors).all():
         row = start + int((~np.isfinite(vectors)).any(axis=1).argmax())
         raise InputError(
-            f"The vectors of the history of {whose} {row} hold values that are not finite, expected numbers. Run "
-            "`regen embeddings` again, with another content_encoder if it happens again."
+            f"The vectors of the history of {label} {row} contain values that are not finite, expected numbers. Run "
+            "`regen embeddings` again, with another content_encoder if the error persists."
         )
     return vectors
-
-
-def _item_vectors(run: Path) -> tuple[NDArray[Any], NDArray[Any]]:
-    from safetensors.numpy import load_file
-
-    return (
-        load_file(run / "embeddings" / "cf.safetensors")["item_factors"],
-        np.load(run / "embeddings" / "content_items.npy", mmap_mode="r", allow_pickle=False),
-    )

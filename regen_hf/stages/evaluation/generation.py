@@ -1,4 +1,4 @@
-"""The model at work: narratives for many histories, in batches of like length."""
+"""Generate narratives for many histories, in batches of similar length."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from tqdm import tqdm
 
+from ... import outputs
 from ...errors import ConfigError, missing_extra
 
 if TYPE_CHECKING:
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 
 class Writer:
-    """The model of a run, with the vectors of the users of a split; it is loaded when it first writes.
+    """The model of a run, with the vectors of the users of a split. Both are loaded on first use.
 
     Args:
         run: the run folder.
-        config: split, decoding and batches.
-        longest: by task, the longest narratives of the train users: none is written longer than they are, so that a
-            control that does not find an end costs no more than the others.
+        config: split, decoding and batch size.
+        longest: by task, the longest narratives of the train users. They limit the length of generated narratives, so
+            that a control that never generates an end token costs no more than the others.
     """
 
     def __init__(self, run: Path, config: EvaluationConfig, longest: Mapping[str, list[str]]) -> None:
@@ -36,7 +36,7 @@ class Writer:
 
     @functools.cached_property
     def model(self) -> RegenForCausalLM:
-        """The fused model, on a GPU where there is one.
+        """The fused model, on the GPU if one is available.
 
         Raises:
             RegenError: a library is missing.
@@ -44,36 +44,28 @@ class Writer:
         try:
             import torch
 
-            from ...model.modeling_regen import RegenForCausalLM
+            from ...model import RegenForCausalLM  # registers the local classes: loading does not ask for trust
         except ImportError as error:
             raise missing_extra(error.name or "transformers", "train") from None
-        model = RegenForCausalLM.from_pretrained(self.run / "model").eval()
+        model = RegenForCausalLM.from_pretrained(outputs.folder(self.run, "train")).eval()
         return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
     @functools.cached_property
     def processor(self) -> RegenProcessor:
         """The model's processor."""
-        from ...model.processing_regen import RegenProcessor
+        from ...model import RegenProcessor
 
-        return RegenProcessor.from_pretrained(self.run / "model")
+        return RegenProcessor.from_pretrained(outputs.folder(self.run, "train"))
 
     @functools.cached_property
     def histories(self) -> Histories:
         """The vectors of the split's users."""
-        from safetensors.numpy import load_file
-
         from ...vectors.histories import Histories
-        from ...vectors.store import VectorStore
 
-        embeddings = self.run / "embeddings"
-        return Histories(
-            VectorStore(embeddings / self.config.split),
-            load_file(embeddings / "cf.safetensors")["item_factors"],
-            np.load(embeddings / "content_items.npy", mmap_mode="r", allow_pickle=False),
-        )
+        return Histories.of(self.run, self.config.split)
 
     def new_tokens(self, task: str) -> int:
-        """Tokens of the longest narrative of `task` that is written, its end among them."""
+        """The maximum number of new tokens for `task`, including the end token."""
         texts = self.longest[task]
         lengths = map(len, self.processor.tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else ()
         return min(self.config.max_new_tokens, 1 + max(lengths, default=self.config.max_new_tokens))
@@ -92,10 +84,10 @@ class Writer:
         Args:
             users: rows of the dataset, each with its `row` in the split; None stands for an empty history.
             task: what to write.
-            bar: moved on by a batch at a time.
-            half: the only half of the soft tokens that is shown; both by default.
+            bar: progress bar, updated after each batch.
+            half: show only this half of the soft tokens.
             as_text: show the history as text in the prompt.
-            seed: of the sampling.
+            seed: seed of the sampling.
         """
         import torch
 
@@ -103,7 +95,7 @@ class Writer:
         prompts = self._prompts(users, task, as_text, limit)
         texts = [""] * len(users)
         torch.manual_seed(seed)
-        # Prompts of one length need no padding, so the batches are of neighbours in length.
+        # Prompts of similar length need less padding.
         order = sorted(range(len(users)), key=lambda number: len(prompts[number][1]))
         for start in range(0, len(order), config.batch_size):
             batch = order[start : start + config.batch_size]
@@ -113,7 +105,7 @@ class Writer:
             inputs |= self._vectors([users[n] for n in batch], [prompts[n][0] for n in batch], task, half)
             inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
             with torch.inference_mode():
-                tokens = self.model.generate(**inputs, max_new_tokens=limit, **decoding(config))  # type: ignore[misc]
+                tokens = self.model.generate(**inputs, max_new_tokens=limit, **generation_options(config))  # type: ignore[misc]
             new = tokens[:, inputs["input_ids"].shape[1] :]
             for number, text in zip(
                 batch, processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True
@@ -125,7 +117,7 @@ class Writer:
     def _prompts(
         self, users: list[dict[str, Any] | None], task: str, as_text: bool, limit: int
     ) -> list[tuple[int, list[int]]]:
-        """For each user, how many purchases are shown as soft tokens, and the prompt's token ids."""
+        """For each user, the number of purchases shown as soft tokens, and the token ids of the prompt."""
         from ...vectors.text_history import fit_text
 
         window = self.model.config.window
@@ -137,8 +129,8 @@ class Writer:
             return [self.processor.fit(len(history), task=task, max_length=room) for history in shown]
         except ValueError as error:
             raise ConfigError(
-                f"The model's window of {window} tokens leaves {room} beside the {limit} of a narrative: {error} Lower "
-                "evaluation.max_new_tokens."
+                f"The model's window of {window} tokens leaves {room} for the prompt and {limit} for a narrative: "
+                f"{error} Lower evaluation.max_new_tokens."
             ) from None
 
     def _vectors(
@@ -151,7 +143,7 @@ class Writer:
         names = self.processor.interaction_features
         withheld = task in self.processor.metadata_only_tasks
         vectors = self.histories.batch([user["row"] if user else None for user in users], [withheld] * len(users), kept)
-        if half:  # an item without CF is one that the model knows; without content there is no direction to take
+        if half:  # the model knows zero CF vectors from cold items
             vectors["history_content" if half == "cf" else "history_cf"].zero_()
         if names:
             shown = [
@@ -164,10 +156,10 @@ class Writer:
         return vectors
 
 
-def decoding(config: EvaluationConfig) -> dict[str, Any]:
-    """What `generate` is told, apart from the length.
+def generation_options(config: EvaluationConfig) -> dict[str, Any]:
+    """The decoding as arguments of `generate`, without the length.
 
-    A language model's own generation settings hold a temperature and its like, so each is named where it counts.
+    Every option is explicit because the generation config of a pretrained model may contain another value.
     """
     if config.temperature:
         return {"do_sample": True, "temperature": config.temperature, "top_p": config.top_p, "top_k": 0}
@@ -176,11 +168,11 @@ def decoding(config: EvaluationConfig) -> dict[str, Any]:
     return {"do_sample": False, "num_beams": 1}
 
 
-def described(config: EvaluationConfig) -> dict[str, Any]:
-    """The decoding as `results.json` tells it."""
-    told: dict[str, Any] = {"method": "greedy"}
+def describe_decoding(config: EvaluationConfig) -> dict[str, Any]:
+    """The decoding as stored in `results.json`."""
+    method: dict[str, Any] = {"method": "greedy"}
     if config.temperature:
-        told = {"method": "sampling", "temperature": config.temperature, "top_p": config.top_p}
+        method = {"method": "sampling", "temperature": config.temperature, "top_p": config.top_p}
     elif config.num_beams > 1:
-        told = {"method": "beams", "num_beams": config.num_beams}
-    return told | {"max_new_tokens": config.max_new_tokens}
+        method = {"method": "beams", "num_beams": config.num_beams}
+    return method | {"max_new_tokens": config.max_new_tokens}

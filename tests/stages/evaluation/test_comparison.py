@@ -12,12 +12,12 @@ import pytest
 from regen_hf.cli import main
 from regen_hf.errors import InputError
 from regen_hf.metrics import paper
-from regen_hf.metrics.controls import CONTROLS
-from regen_hf.metrics.scoring import PREDICTIONS, score
+from regen_hf.metrics.scoring import PREDICTION_SCHEMA, score
 from regen_hf.metrics.text_metrics import statistics
 from regen_hf.outputs import rows, split_files
 from regen_hf.schema import TASKS
 from regen_hf.stages.evaluation import comparison
+from regen_hf.stages.evaluation.controls import CONTROLS
 from regen_hf.stages.evaluation.score_file import read_predictions, score_file
 from tests.paths import ROOT
 
@@ -53,7 +53,7 @@ def made_up(finished_run, folder, seed=0, keep=0.9, users=40, text_users=None, *
                 reference = TASKS[task].text(user)
                 place = list(CONTROLS).index(name) * 1000 + number + 100_000 * seed
                 kept.append((user["reviewer_id"], task, name, worse(reference, place, share), reference))
-    predictions = pa.table(list(zip(*kept, strict=True)), schema=PREDICTIONS)
+    predictions = pa.table(list(zip(*kept, strict=True)), schema=PREDICTION_SCHEMA)
     found, table = score(predictions, list(CONTROLS), tasks, None, 0)
     results = json.loads((finished_run / "evaluation" / "results.json").read_text())
     results |= {**found, "n_users": users}
@@ -171,14 +171,14 @@ def edited(run, **changes):
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("split", "their splits differ: test and validation"),
-        ("users", "their numbers of users differ: 40 and 30"),
+        ("split", "their splits differ, test and validation"),
+        ("users", "their numbers of users differ, 40 and 30"),
         ("references", "their users or reference narratives differ"),
-        ("decoding", "their ways of decoding differ"),
-        ("encoder", "measured by different encoders. Name one for all with --encoder"),
+        ("decoding", "their decoding settings differ"),
+        ("encoder", "measured by different encoders. Evaluate all runs with one --encoder"),
         ("seed", "are both CF + Content of seed 0"),
         ("setting", "differ in training.max_steps: 12 and 13"),
-        ("text", "narratives of text_history for purchase_reason are of 20 and 5 users. Evaluate them alike"),
+        ("text", "narratives of text_history for purchase_reason are of 20 and 5 users. Evaluate both with equal"),
     ],
 )
 def test_mixed_runs_are_refused_with_what_differs(finished_run, runs, tmp_path, case, message):
@@ -229,7 +229,7 @@ def test_shares_of_distinct_words_are_not_compared_between_few_and_many_users(co
 def test_the_papers_figures_are_those_of_the_paper():
     if not PAPER.exists():
         pytest.skip("the paper is not beside this checkout (../shared/paper)")
-    names = {name: task for task, name in paper.TASK_NAMES.items()}
+    names = {task.title: name for name, task in TASKS.items()}
     metrics = {"BLEU": "bleu", "ROUGE-LSum": "rougeLsum", "ROUGE": "rougeLsum", "Similarity": "similarity"}
     tables, task = [], None
     for line in PAPER.read_text().splitlines():
@@ -310,9 +310,9 @@ def test_a_run_gives_the_references_and_its_own_predictions_get_its_own_scores(f
     users = sum(1 for _ in rows(split_files(finished_run / "dataset", "test")))
     assert results["missing_predictions"]["fused"] == dict.fromkeys(TASKS, users - 6)
     assert (
-        f"- `fused` has no prediction for {6 * (users - 6)} narratives" in (tmp_path / "out" / "table.md").read_text()
+        f"- `fused` lacks predictions for {6 * (users - 6)} narratives" in (tmp_path / "out" / "table.md").read_text()
     )
-    assert "is scored on the others alone" in capsys.readouterr().out
+    assert "its scores cover only the others" in capsys.readouterr().out
     pq.write_table(table.slice(0, 1).set_column(0, "reviewer_id", [["nobody"]]), tmp_path / "theirs.parquet")
     assert regen("score", tmp_path / "theirs.parquet", "--references", finished_run) == 1
     assert "1 users who are not in the test split" in capsys.readouterr().err
@@ -347,9 +347,9 @@ def test_predictions_for_users_without_a_reference_make_up_for_no_others(tiny_ru
             {"drop": ["prediction", "reference"]},
             "lacks the columns prediction, reference; it has reviewer_id, task, model",
         ),
-        ({"task": ["user_profile", "poem", "poem"]}, "holds the tasks poem, expected some of purchase_reason"),
-        ({"reviewer_id": ["a", "a", "a"]}, "holds 2 predictions of 'mine' for user 'a' and user_profile, and 0 more"),
-        ({"reviewer_id": ["a", None, "a"]}, "holds 1 rows without a reviewer_id"),
+        ({"task": ["user_profile", "poem", "poem"]}, "contains the tasks poem, expected some of purchase_reason"),
+        ({"reviewer_id": ["a", "a", "a"]}, "2 predictions of 'mine' for user 'a' and user_profile, and 0 more"),
+        ({"reviewer_id": ["a", None, "a"]}, "contains 1 rows without a reviewer_id"),
         ({"prediction": [1, 2, 3]}, "The column prediction of"),
         ({"reference": [None, None, ""]}, "so there is nothing to score"),
     ],
@@ -372,8 +372,8 @@ def test_a_file_of_nothing_or_of_something_else_is_told(tmp_path):
     (tmp_path / "damaged.parquet").write_bytes(damaged)
     with pytest.raises(InputError, match="not readable as parquet"):
         read_predictions(tmp_path / "damaged.parquet", references=True)
-    pq.write_table(PREDICTIONS.empty_table(), tmp_path / "empty.parquet")
-    with pytest.raises(InputError, match="holds no predictions"):
+    pq.write_table(PREDICTION_SCHEMA.empty_table(), tmp_path / "empty.parquet")
+    with pytest.raises(InputError, match="contains no predictions"):
         read_predictions(tmp_path / "empty.parquet", references=True)
 
 

@@ -1,5 +1,6 @@
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -10,19 +11,21 @@ from safetensors.numpy import load_file
 
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError, InputError, RegenError
+from regen_hf.intervals import format_interval
 from regen_hf.metrics import bootstrap, scoring, tables
 from regen_hf.metrics import text_metrics as metrics
-from regen_hf.metrics.controls import CONTROLS
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.outputs import rows, split_files
 from regen_hf.schema import TASKS
-from regen_hf.stages.evaluation.build import about, build
-from regen_hf.stages.evaluation.controls import derangement, nearest, train_narratives
+from regen_hf.stages.evaluation.build import build, describe_models
+from regen_hf.stages.evaluation.controls import CONTROLS, derangement, nearest, train_narratives
 from regen_hf.stages.evaluation.settings import EvaluationConfig
 from regen_hf.stages.evaluation.summary import summary
 from regen_hf.vectors.store import VectorStore
+from tests.paths import ROOT
 
+NOT_AVAILABLE = "not available: the model does not read this input"
 TEXTS = ["a red pen writes well", "the blue notebook lies flat on every desk", "cheap glue. It holds."]
 
 
@@ -137,6 +140,18 @@ def test_a_finished_part_is_not_written_again(finished_run, tmp_path):
     assert {row["prediction"] for row in kept} == {"kept"}
 
 
+def test_a_model_loads_in_a_new_process_without_a_question_whether_to_trust_its_code(finished_run):
+    code = (
+        "import pathlib, sys; from regen_hf.stages.evaluation import generation, settings; "
+        "writer = generation.Writer(pathlib.Path(sys.argv[1]), settings.EvaluationConfig(), {}); "
+        "writer.processor; writer.model"
+    )
+    call = [sys.executable, "-c", code, str(finished_run)]
+    done = subprocess.run(call, capture_output=True, text=True, stdin=subprocess.DEVNULL, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "trust_remote_code" not in done.stdout + done.stderr
+
+
 @pytest.fixture(scope="module")
 def encoder(finished_run):
     from sentence_transformers import SentenceTransformer
@@ -153,7 +168,7 @@ def test_bleu_is_sacrebleus_own_also_of_many_resamples_at_once():
 
     predictions = ["a red pen writes", "blue notebook lies on the desk", "glue. It holds.", "", "of", "no such words"]
     references = [*TEXTS, "a pen", "of", "a text"]
-    assert metrics.bleu(predictions, references) == pytest.approx(
+    assert point(predictions, references)["bleu"] == pytest.approx(
         sacrebleu.corpus_bleu(predictions, [references]).score, abs=1e-6
     )
     generator = np.random.default_rng(0)
@@ -203,8 +218,8 @@ def test_a_score_over_nothing_is_null_and_lists_of_two_lengths_are_refused():
     assert silent["bleu"]["mean"] == silent["rougeLsum"]["mean"] == silent["length_ratio"]["mean"] == 0
     # No encoder was given, and there is no word to be distinct.
     assert silent["similarity"] == silent["distinct1"] == silent["unique_share"] == nothing
-    with pytest.raises(ValueError, match="1 predictions were given for 2 references"):
-        metrics.bleu(["a"], ["a", "b"])
+    with pytest.raises(ValueError, match="1 predictions have 2 references"):
+        metrics.statistics(["a"], ["a", "b"])
 
 
 def test_vectors_that_are_no_numbers_are_told():
@@ -212,7 +227,7 @@ def test_vectors_that_are_no_numbers_are_told():
         def encode(self, texts, **_):
             return np.full((len(texts), 2), np.nan)
 
-    with pytest.raises(InputError, match=r"not finite for 2 of 2 texts, such as 'a pen'\. Name another with --encoder"):
+    with pytest.raises(InputError, match=r"not finite for 2 of 2 texts, such as 'a pen'\. Choose another encoder"):
         metrics.similarity(["a pen"], ["glue"], Broken())
 
 
@@ -332,15 +347,15 @@ def test_each_control_is_shown_what_its_name_says(finished_run, folders, monkeyp
 
 
 def test_a_model_of_one_half_is_its_own_control():
-    told = about({"embedding_mode": "cf", "history": "own"})
-    assert told["cf"] == "the model itself, which was trained so"
-    assert told["content"] == "nothing: the model does not read it"
-    told = about({"embedding_mode": "both", "history": "text"})
-    assert told["text_history"] == "the model itself, which was trained so"
-    assert told["content"] == told["cf"] == "nothing: the model does not read it"
-    told = about({"embedding_mode": "both", "history": "empty"})
-    assert told["empty_history"] == "the model itself, which was trained so"
-    assert told["content"] == told["cf"] == told["shuffled_history"] == "nothing: the model does not read it"
+    told = describe_models({"embedding_mode": "cf", "history": "own"})
+    assert told["cf"] == "the model itself, which was trained on this input"
+    assert told["content"] == NOT_AVAILABLE
+    told = describe_models({"embedding_mode": "both", "history": "text"})
+    assert told["text_history"] == "the model itself, which was trained on this input"
+    assert told["content"] == told["cf"] == NOT_AVAILABLE
+    told = describe_models({"embedding_mode": "both", "history": "empty"})
+    assert told["empty_history"] == "the model itself, which was trained on this input"
+    assert told["content"] == told["cf"] == told["shuffled_history"] == NOT_AVAILABLE
 
 
 def test_the_text_control_may_be_of_the_first_users_alone(finished_run, folders):
@@ -349,7 +364,7 @@ def test_the_text_control_may_be_of_the_first_users_alone(finished_run, folders)
     results = json.loads((folders[0] / "results.json").read_text())
     assert results["models"]["text_history"]["user_profile"]["n"] == 1
     assert results["models"]["nearest"]["user_profile"]["n"] == 3
-    assert results["about"]["text_history"].endswith("; the first 1 users alone")
+    assert results["about"]["text_history"].endswith("; only the first 1 users")
 
 
 def test_one_user_alone_is_scored_and_has_nobody_to_be_shuffled_with(finished_run, folders):
@@ -411,9 +426,9 @@ def test_decoding_is_set_and_told(finished_run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"top_p": 0.0}, "top_p was given 0.0, expected a share"),
+        ({"top_p": 0.0}, "top_p was given 0.0, expected a probability"),
         ({"top_p": 0.9}, "without a temperature"),
-        ({"temperature": 1.0, "num_beams": 4}, "give one of the two"),
+        ({"temperature": 1.0, "num_beams": 4}, "set only one of the two"),
         ({"temperature": -1.0}, "temperature was given -1.0, expected at least 0"),
         ({"num_beams": 0}, "num_beams was given 0, expected at least 1"),
     ],
@@ -430,7 +445,7 @@ def test_histories_whose_vectors_are_no_numbers_are_told(tiny_run, folders, spli
     vectors[0, 0] = np.nan
     np.save(path, vectors)
     with pytest.raises(
-        InputError, match=f"history of {split} user 0 hold values that are not finite.*regen embeddings"
+        InputError, match=f"history of {split} user 0 contain values that are not finite.*regen embeddings"
     ):
         build(tiny_run, *folders, EvaluationConfig(max_users=2, tasks=("user_profile",)))
 
@@ -458,7 +473,7 @@ def test_all_scores_stand_in_the_tables_of_the_run(finished_run, results):
         for found in tasks.values():
             for metric, (label, digits) in tables.LABELS.items():
                 assert label in written
-                cell = tables.spanned(found[metric], digits)
+                cell = format_interval(found[metric], digits)
                 assert f"| {cell} |" in written
                 assert f"& {cell.replace('–', '--')} " in latex
 

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from regen_hf.metrics.controls import CONTROLS
+from regen_hf.stages.evaluation.controls import CONTROLS
 from regen_hf.metrics.counts import Purchases
 from regen_hf.outputs import rows, split_files
 from regen_hf.schema import RATED, SPLITS, TASKS

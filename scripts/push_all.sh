@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Several runs to one namespace on the Hub: a dataset of all of them, a model each, the metric, and a demo of the first.
-# Everything is looked through before the first file leaves, and loaded back after. Broken off, the same command goes on.
+# Push several runs to one namespace on the Hub: one dataset with all of them, a model each, the metric, and a demo of the
+# first. All runs are checked before the first push, and verified after it. Run the same command again to resume.
 #
 #   scripts/push_all.sh my-org runs/office runs/clothing
 #   scripts/push_all.sh my-org runs/sample
@@ -16,11 +16,11 @@ regen push "$first" --namespace "$namespace" --dry-run
 for run in "$@"; do
     regen push "$run" --namespace "$namespace" --dataset --model --dry-run
 done
-# The first run brings all four, so that its cards name metric and demo at once and a second push changes nothing.
+# All four parts of the first run at once: its cards link to metric and demo, so that a second push changes nothing.
 regen push "$first" --namespace "$namespace" --verify
 for run in "$@"; do
     regen push "$run" --namespace "$namespace" --dataset --model --verify
 done
-if (($# > 0)); then # the demo takes the dataset with all runs in it
+if (($# > 0)); then # the demo loads the dataset with all runs
     regen push "$first" --namespace "$namespace" --space --verify
 fi

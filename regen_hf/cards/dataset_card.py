@@ -1,25 +1,25 @@
-"""The dataset card: what is in a dataset repository, counted from its files, and how it was made."""
+"""The card of a dataset repository: its content, counted from its files, and the settings that produced it."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import outputs
 from ..metrics import counts as statistics
 from ..outputs import manifest, public_name, split_files
 from ..schema import ITEMS, ROW, SPLITS, TASKS, features
-from .card import PLACEHOLDER, language, resource, simulated
-from .figures import caption
+from .facts import caption, language, simulated
+from .templates import PLACEHOLDER, resource
 
 if TYPE_CHECKING:
     from huggingface_hub import DatasetCardData
 
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B", "1B<n<10B")
-"""The Hub's names for sizes: the first is of fewer than 1,000 rows, each of the others goes to ten times as many."""
+"""Size categories of the Hub: up to 1,000 rows, then each up to ten times as many as the one before."""
 
 
 def dataset_card(
@@ -30,30 +30,29 @@ def dataset_card(
     repository: str = PLACEHOLDER,
     figures: Sequence[str] = (),
     linked: Mapping[str, str] | None = None,
-    further: Iterable[tuple[str, str]] = (),
+    evaluations: Iterable[tuple[str, str]] = (),
 ) -> str:
-    """The card of a dataset repository, with the YAML that tells `load_dataset` its files.
+    """The card of a dataset repository, with the YAML that lists its files for `load_dataset`.
 
     Args:
-        run: the run folder, for the manifests of the stages before.
+        run: the run folder, for the manifests of earlier stages.
         folder: the folder with the dataset's parquet files.
-        name: the config's name.
-        counts: what the dataset stage counted: rows of each split, `items`, and `bytes` of each in memory.
-        repository: what the card's code loads.
-        figures: paths of pictures in the repository.
+        name: the config name.
+        counts: counts of the dataset stage: rows of each split, `items`, and `bytes` of each in memory.
+        repository: the repository that the card's code loads.
+        figures: paths of figures in the repository.
         linked: the repositories of the run on the Hub, by part.
-        further: headings and texts of further evaluations.
+        evaluations: headings and summaries of optional evaluations.
     """
     from huggingface_hub import DatasetCard
 
-    source = "release" if (run / "release").exists() else "sequences"
+    source = outputs.source(run)
     manifests = {stage: manifest(run, stage) for stage in (source, "narratives", "ratings")}
     sample = simulated(run)
     splits = [split for split in SPLITS if counts[split]]
     files = {split: split_files(folder / name, split) for split in splits}
     purchases = {split: statistics.purchases(files[split]) for split in splits}
     every_file = [path for paths in files.values() for path in paths]
-    accounting = json.loads((run / source / "accounting.json").read_text(encoding="utf-8"))
     shown = "test" if "test" in splits else splits[0]
     return str(
         DatasetCard.from_template(
@@ -70,38 +69,38 @@ def dataset_card(
             counts=counts,
             purchases=_purchase_rows(purchases),
             total=_total(purchases),
-            narratives=_narrative_rows(statistics.narratives(every_file)),
-            scores=_score_rows(statistics.scores(every_file)),
-            accounting=accounting,
+            narratives=_narrative_rows(statistics.narrative_lengths(every_file)),
+            scores=_score_rows(statistics.rating_counts(every_file)),
+            accounting=outputs.accounting(run),
             config=manifests[source]["config"],
             sources=_sources(manifests[source]),
             narrator=_writer(manifests["narratives"].get("config", {})),
             failed_checks=manifests["narratives"].get("counts", {}).get("failed_checks"),
             from_truth=manifests["narratives"].get("counts", {}).get("from_truth", 0),
             rater=_writer(manifests["ratings"].get("config", {})),
-            made=[_made(stage, content) for stage, content in manifests.items() if content],
+            stages=[_provenance(stage, content) for stage, content in manifests.items() if content],
             figures=[(path, caption(path)) for path in figures],
             linked=linked or {},
-            further=list(further),
+            evaluations=list(evaluations),
         )
     )
 
 
-def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool, spoken: str | None) -> DatasetCardData:
+def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool, language: str | None) -> DatasetCardData:
     from datasets import DatasetInfo, SplitDict, SplitInfo
     from datasets.info import DatasetInfosDict
     from huggingface_hub import DatasetCardData
 
     def files(config: str, stem: str) -> str | list[str]:
-        found = [f"{config}/{path.name}" for path in split_files(folder / config, stem)]
-        return found if len(found) != 1 else found[0]
+        paths = [f"{config}/{path.name}" for path in split_files(folder / config, stem)]
+        return paths if len(paths) != 1 else paths[0]
 
     splits = [split for split in SPLITS if counts[split]]
     items = f"{name}-items"
     rows = {name: {split: split for split in splits}, items: {"train": "items"}}  # split -> its key in `counts`
     data = DatasetCardData(
         pretty_name="REGEN",
-        language=spoken,
+        language=language,
         license="apache-2.0" if sample else "unknown",
         annotations_creators=["machine-generated"],
         task_categories=["text-generation"],
@@ -134,7 +133,7 @@ def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool, sp
 
 
 def _size_category(rows: int) -> str:
-    """The Hub's name for a number of rows.
+    """The size category of the Hub for a number of rows.
 
     >>> _size_category(458), _size_category(1000), _size_category(100_613), _size_category(43_249_276)
     ('n<1K', '1K<n<10K', '100K<n<1M', '10M<n<100M')
@@ -152,7 +151,7 @@ def _purchase_rows(purchases: dict[str, statistics.Purchases]) -> list[tuple[Any
 
 
 def _total(purchases: dict[str, statistics.Purchases]) -> dict[str, Any]:
-    """What is said of the purchases of all splits: the items bought, the time, the ratings."""
+    """Statistics of the purchases of all splits: items bought, period, ratings."""
     everything = sum(purchases.values(), statistics.Purchases())
     months = [month for month, _ in everything.months]
     ratings: Counter[int | None] = Counter()
@@ -189,21 +188,21 @@ def _score_rows(scores: dict[tuple[str, str], Counter[int | None]]) -> list[tupl
 
 
 def _sources(content: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What was read: kind, file name (folders are those of the machine that made it), start of its SHA-256."""
+    """The input files: kind, file name without folders, which are private, and start of the SHA-256."""
     files = content["inputs"]["files"]
     return sorted((entry["kind"], Path(path).name, entry["sha256"][:16]) for path, entry in files.items())
 
 
 def _writer(config: dict[str, Any]) -> str | None:
-    """The model, or the models, that wrote or rated; None for the fixed rules."""
+    """The names of the language models that wrote or rated, None for the fixed rules."""
     if config.get("backend", "reference") == "reference":
         return None
     return "`, `".join(str(public_name(name)) for name in (config["model"], *config.get("more_models", ())))
 
 
-def _made(stage: str, content: dict[str, Any]) -> dict[str, Any]:
-    """How a stage was done: its date, the version of regen-hf, and what a language model was asked with, if one was."""
-    asked = content["config"].get("backend", "reference") != "reference"
+def _provenance(stage: str, content: dict[str, Any]) -> dict[str, Any]:
+    """Date, version and duration of a stage; sampling settings and prompts if it called a language model."""
+    uses_model = content["config"].get("backend", "reference") != "reference"
     return {
         "stage": stage,
         "date": content.get("made", "")[:10],
@@ -212,16 +211,16 @@ def _made(stage: str, content: dict[str, Any]) -> dict[str, Any]:
         "sampling": {
             key: content["config"][key]
             for key in ("temperature", "seed", "votes")
-            if key in content["config"] and asked
+            if key in content["config"] and uses_model
         },
-        "prompts": (content["counts"].get("prompts") or {}) if asked else {},
+        "prompts": (content["counts"].get("prompts") or {}) if uses_model else {},
     }
 
 
 def merged_card(card: str, other: str) -> str:
-    """A dataset card with what another one, already on the Hub, says of further configs; its default stays default.
+    """`card` with the other configs and sections of `other`, the card on the Hub, whose default config stays default.
 
-    A card holds one section per dataset, under `# REGEN: <name>`; a section of the same name is replaced.
+    A card has one section per config, headed `# REGEN: <name>`; `card` replaces its own.
     """
     from huggingface_hub import DatasetCard
 
@@ -241,7 +240,7 @@ def merged_card(card: str, other: str) -> str:
         if ours.data.get(key):
             ours.data[key] = list(dict.fromkeys([*(theirs.data.get(key) or []), *ours.data[key]]))
     if before and theirs.data.get("license") != ours.data.get("license"):
-        ours.data["license"] = "other"  # each section tells its own
+        ours.data["license"] = "other"  # each section states its own
     sections = {}
     for text in (theirs.text, ours.text):
         for section in re.split(r"(?m)^(?=# REGEN: )", text):
@@ -252,7 +251,7 @@ def merged_card(card: str, other: str) -> str:
 
 
 def _by_config(before: Any, own: Any) -> list[dict[str, Any]]:
-    """Entries of two lists by `config_name`: those of `own` in place of those of the same name, new ones at the end."""
+    """The entries of `before` and then `own`; an entry of `own` replaces one of the same `config_name`."""
     entries = {
         entry.get("config_name", "default"): entry
         for part in (before, own)

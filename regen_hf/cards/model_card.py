@@ -1,4 +1,4 @@
-"""The model card, and its scores in the forms that the Hub reads: all from manifests and results files."""
+"""The card of a model repository, and its scores in the two forms that the Hub reads."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import outputs
 from ..outputs import manifest, public_name
-from .card import PLACEHOLDER, language, resource, simulated
-from .figures import caption
+from ..schema import TASKS
+from .facts import caption, config_name, language, simulated
+from .templates import PLACEHOLDER, resource
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -22,10 +23,10 @@ METRICS = {
     "rougeLsum": ("rouge", "ROUGE-Lsum"),
     "similarity": ("cosine_similarity", "Similarity"),
 }
-"""The metrics that the Hub is told of, by their keys in results.json: their type there, and their name."""
+"""Type on the Hub and name of each metric that the Hub shows, by its key in the results."""
 
 TIMED = ("sequences", "release", "narratives", "ratings", "dataset", "embeddings", "train", "evaluate")
-"""Stages whose seconds the card lists."""
+"""Stages whose duration the card lists."""
 
 
 def model_card(
@@ -35,22 +36,22 @@ def model_card(
     training: dict[str, Any] | None = None,
     figures: Sequence[str] = (),
     linked: Mapping[str, str] | None = None,
-    further: Iterable[tuple[str, str]] = (),
+    evaluations: Iterable[tuple[str, str]] = (),
 ) -> str:
-    """The card of a model repository; scores stand in it once this very model has been evaluated.
+    """The card of a model repository; it has scores only if the evaluation of the run is of this model.
 
     Args:
         run: the run folder.
-        repository: what the card's code loads.
+        repository: the repository that the card's code loads.
         dataset: the dataset's name on the Hub.
-        training: `config` and `counts` of the training, while the model's manifest is not there yet.
-        figures: paths of pictures in the repository.
+        training: `config` and `counts` of the training, while the model has no manifest yet.
+        figures: paths of figures in the repository.
         linked: the repositories of the run on the Hub, by part.
-        further: headings and texts of further evaluations.
+        evaluations: headings and summaries of optional evaluations.
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    from ..metrics.tables import PAPER, UNITS, markdown, scores
+    from ..metrics.tables import PAPER_METRICS, UNITS, markdown, score_grid
 
     trained = training or manifest(run, "train")
     sample = simulated(run)
@@ -83,13 +84,14 @@ def model_card(
         backbone=backbone,
         training=trained,
         simulated=sample,
+        withheld=[name for name in trained["config"]["tasks"] if name in TASKS and TASKS[name].metadata_only],
         results=results,
         units=UNITS,
-        scores=markdown(scores(results["models"], PAPER)) if results else None,
-        every_score=markdown(_by_task(scores({"fused": results["models"]["fused"]})[1:])) if results else None,
+        scores=markdown(score_grid(results["models"], PAPER_METRICS)) if results else None,
+        all_scores=markdown(_by_task(score_grid({"fused": results["models"]["fused"]})[1:])) if results else None,
         figures=[(path, caption(path)) for path in figures],
         linked=linked or {},
-        further=list(further),
+        evaluations=list(evaluations),
         narrator=_narrator(run),
         seconds=_seconds(run, trained),
     )
@@ -97,7 +99,7 @@ def model_card(
 
 
 def eval_results(run: Path, dataset: str | None) -> str | None:
-    """`.eval_results/regen.yaml`, the newer form of `model-index`; None where there is no dataset or no score."""
+    """The content of `.eval_results/regen.yaml`, the newer form of `model-index`; None without a dataset or scores."""
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     from huggingface_hub.utils import yaml_dump
 
@@ -105,7 +107,7 @@ def eval_results(run: Path, dataset: str | None) -> str | None:
     if not results or not dataset:
         return None
     date = manifest(run, "evaluate").get("made")
-    name = _config(run)
+    name = config_name(run)
     entries = [
         EvalResultEntry(
             dataset_id=dataset,
@@ -120,7 +122,7 @@ def eval_results(run: Path, dataset: str | None) -> str | None:
 
 
 def _results(run: Path, trained: dict[str, Any]) -> dict[str, Any] | None:
-    """The scores of this very model, None where another one, or none, was evaluated."""
+    """The results of the evaluation, None if it is missing or of another model."""
     evaluation = manifest(run, "evaluate")
     if not evaluation or evaluation["inputs"]["stages"]["train"] != trained.get("fingerprint"):
         return None
@@ -128,7 +130,7 @@ def _results(run: Path, trained: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _scores(results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float]]]:
-    """Task, metric and interval of each score of the model itself."""
+    """Task, metric and interval of each score of the fused model."""
     for task, scores in results["models"]["fused"].items():
         for key in METRICS:
             if (scores.get(key) or {}).get("mean") is not None:
@@ -138,7 +140,7 @@ def _scores(results: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, float
 def _model_index(run: Path, results: dict[str, Any], dataset: str) -> Iterator[EvalResult]:
     from huggingface_hub import EvalResult
 
-    name = _config(run)
+    name = config_name(run)
     for task, key, interval in _scores(results):
         kind, title = METRICS[key]
         yield EvalResult(
@@ -154,7 +156,7 @@ def _model_index(run: Path, results: dict[str, Any], dataset: str) -> Iterator[E
 
 
 def _by_task(rows: list[list[str]]) -> list[list[str]]:
-    """A line per task in place of one per task and metric.
+    """One row per task from rows per task and metric.
 
     >>> _by_task([["a", "BLEU", "1"], ["a", "ROUGE-1", "2"], ["b", "BLEU", "3"], ["b", "ROUGE-1", "4"]])
     [['task', 'BLEU', 'ROUGE-1'], ['a', '1', '2'], ['b', '3', '4']]
@@ -166,20 +168,14 @@ def _by_task(rows: list[list[str]]) -> list[list[str]]:
     return [["task", *metrics], *([task, *(row[metric] for metric in metrics)] for task, row in cells.items())]
 
 
-def _config(run: Path) -> str:
-    from .config_name import config_name
-
-    return config_name(run)
-
-
 def _narrator(run: Path) -> str | None:
-    """The language model that wrote what this model was trained to write, None for fixed rules or the release."""
+    """The language model that wrote the narratives, None for fixed rules or the release."""
     config = manifest(run, "narratives").get("config", {})
     return public_name(config["model"]) if config.get("backend", "reference") != "reference" else None
 
 
 def _seconds(run: Path, trained: dict[str, Any]) -> list[tuple[str, float]]:
-    """How long each stage took that led to this model, as far as the manifests tell."""
+    """Name and seconds of each stage that has a manifest and contributed to this model."""
     if "seconds" not in trained:  # still in training
         return []
     manifests = [(stage, manifest(run, stage)) for stage in TIMED]

@@ -1,35 +1,40 @@
-"""What stands in each repository that a push makes or renews: its files, and which of those there are its own."""
+"""The files of each repository that a push writes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..cards.card import resource
-from ..cards.config_name import config_name
 from ..cards.dataset_card import dataset_card
-from ..cards.figures import figures
+from ..cards.facts import config_name, figures
 from ..cards.model_card import eval_results, model_card
+from ..cards.templates import resource
 from ..errors import RunError
-from ..outputs import manifest
+from ..outputs import MANIFEST, folder, manifest
 from ..run import STAGES
-from .further import further
-from .space import APP, METRIC, finished, metric_card, space_card, space_config
+from .space import APP, METRIC, metric_card, space_card, space_config, trained_run
 
 Files = dict[str, Path | bytes]
 """Contents by path in a repository."""
 
 PARTS = {"dataset": "dataset", "model": "model", "metric": "space", "space": "space"}
-"""What is pushed, in this order, and the kind of repository that holds it: the Hub keeps metrics as Spaces."""
+"""The kind of repository of each part, in the order of the push: metrics of `evaluate` are Spaces."""
 
-PRIVATE_FILES = ("manifest.json",)
-"""What stays at home: it names paths of the machine that made it."""
+PRIVATE_FILES = (MANIFEST,)
+"""Files that are not pushed: a manifest contains paths of this machine."""
 
-OF_THE_DATASET = ("next-item",)
-"""Further evaluations that need no model of ours: they stand in the dataset's card, the others in the model's."""
+DATASET_EVALUATIONS = ("next-item",)
+"""Optional evaluations in the dataset card: they need no fused model. The others are in the model card."""
 
 METRIC_FILES = ("regen_narrative.py", "text_metrics.py")
+
+OWN_FILES = {
+    "model": "*.safetensors *.safetensors.index.json *.py content_encoder/* figures/* .eval_results/regen.yaml",
+    "metric": "*.py",
+    "space": "*.py *.css *.js",
+}
+"""Patterns of files that a push wrote and a later one may remove."""
 
 
 def default_names(run: Path) -> dict[str, str]:
@@ -39,62 +44,39 @@ def default_names(run: Path) -> dict[str, str]:
 
 
 def check_parts(run: Path, parts: tuple[str, ...]) -> None:
-    """Refuse to push what the run has not made yet.
+    """Check that the run has the outputs that `parts` need.
 
     Raises:
-        RunError: with the command that makes it.
+        RunError: an output is missing.
     """
     if {"model", "space"} & set(parts):
-        finished(run)
+        trained_run(run)
     elif not manifest(run, "dataset"):
-        raise RunError(f"{run} holds no dataset. Make one with `regen dataset {run}` or `regen run {run} …`.")
+        raise RunError(f"{run} has no dataset. Create one with `regen dataset {run}` or `regen run {run} …`.")
 
 
 def contents(part: str, run: Path, linked: Mapping[str, str], revisions: Mapping[str, str]) -> Files:
-    """The files of a repository.
+    """The files of the repository of `part`.
 
     Args:
         part: one of `PARTS`.
         run: the run folder.
-        linked: the repositories on the Hub once all is pushed, by part: its own one, and those that it names.
-        revisions: the commits of dataset and model that the Space takes, as far as they are known.
+        linked: the repositories that exist on the Hub after the push, by part.
+        revisions: commits of dataset and model that the Space loads, as far as they are known.
     """
-    own = linked[part]
+    repository = linked[part]
     if part == "dataset":
-        name = config_name(run)
-        drawn = {f"figures/{name}/{path.name}": path for path in figures(run, "dataset")}
-        card = dataset_card(
-            run,
-            run / "dataset",
-            name,
-            manifest(run, "dataset")["counts"],
-            repository=own,
-            figures=tuple(drawn),
-            linked=linked,
-            further=further(run, OF_THE_DATASET),
-        )
-        return _files(run / "dataset") | drawn | {"README.md": card.encode()}
+        return _dataset(run, repository, linked)
     if part == "model":
-        drawn = {f"figures/{path.name}": path for path in figures(run, "model", users="dataset" in linked)}
-        of_the_model = further(
-            run, [name for name, stage in STAGES.items() if stage.optional and name not in OF_THE_DATASET]
-        )
-        card = model_card(run, own, linked.get("dataset"), figures=tuple(drawn), linked=linked, further=of_the_model)
-        scores = eval_results(run, linked.get("dataset"))
-        return (
-            _files(run / "model")
-            | drawn
-            | {"README.md": card.encode()}
-            | ({".eval_results/regen.yaml": scores.encode()} if scores else {})
-        )
+        return _model(run, repository, linked)
     if part == "metric":
         code = Path(__file__).parents[1] / "metrics"
-        own_module = own.split("/")[1] + ".py"  # `evaluate` looks for a module of the repository's name
+        module = repository.split("/")[1] + ".py"  # `evaluate` looks for a module of the repository's name
         return {
             **_files(resource(METRIC)),
-            own_module: code / METRIC_FILES[0],
+            module: code / METRIC_FILES[0],
             **{name: code / name for name in METRIC_FILES[1:]},
-            "README.md": metric_card(own, linked.get("dataset")),
+            "README.md": metric_card(repository, linked.get("dataset")),
         }
     return _files(resource(APP)) | {
         "README.md": space_card(resource(APP), linked["model"], linked["dataset"]),
@@ -102,32 +84,57 @@ def contents(part: str, run: Path, linked: Mapping[str, str], revisions: Mapping
     }
 
 
-def is_own(part: str, path: str, run: Path) -> bool:
-    """Whether a file in a repository is one that an earlier push of the same run may have left.
+def _dataset(run: Path, repository: str, linked: Mapping[str, str]) -> Files:
+    name = config_name(run)
+    output = folder(run, "dataset")
+    pictures: Files = {f"figures/{name}/{path.name}": path for path in figures(run, "dataset")}
+    card = dataset_card(
+        run,
+        output,
+        name,
+        manifest(run, "dataset")["counts"],
+        repository=repository,
+        figures=tuple(pictures),
+        linked=linked,
+        evaluations=_evaluations(run, "dataset"),
+    )
+    return _files(output) | pictures | {"README.md": card.encode()}
 
-    What others have put beside it stays: further runs in the dataset, other forms of the weights, pages of their own.
+
+def _model(run: Path, repository: str, linked: Mapping[str, str]) -> Files:
+    dataset = linked.get("dataset")
+    pictures: Files = {f"figures/{path.name}": path for path in figures(run, "model", users=dataset is not None)}
+    evaluations = _evaluations(run, "model")
+    card = model_card(run, repository, dataset, figures=tuple(pictures), linked=linked, evaluations=evaluations)
+    files = _files(folder(run, "train")) | pictures | {"README.md": card.encode()}
+    if scores := eval_results(run, dataset):
+        files[".eval_results/regen.yaml"] = scores.encode()
+    return files
+
+
+def _evaluations(run: Path, part: str) -> Iterator[tuple[str, str]]:
+    """Heading and summary of each optional evaluation for the card of `part`, if its inputs have not changed since."""
+    for command, stage in STAGES.items():
+        if stage.optional and (command in DATASET_EVALUATIONS) == (part == "dataset"):
+            inputs = manifest(run, command).get("inputs", {}).get("stages", {})
+            if inputs and all(manifest(run, name).get("fingerprint") == value for name, value in inputs.items()):
+                yield command.replace("-", " ").capitalize(), stage.code.summary(folder(run, command))
+
+
+def is_own(part: str, path: str, run: Path) -> bool:
+    """Whether an earlier push of the same run may have written `path`.
+
+    Other files stay: other runs in the dataset, other formats of the weights, files that were added by hand.
     """
     if part == "dataset":
         name = config_name(run)
         return path.startswith((f"{name}/", f"{name}-items/", f"figures/{name}/"))
-    patterns = {
-        "model": (
-            "*.safetensors",
-            "*.safetensors.index.json",
-            "*.py",
-            "content_encoder/*",
-            "figures/*",
-            ".eval_results/regen.yaml",
-        ),
-        "metric": ("*.py",),
-        "space": ("*.py", "*.css", "*.js"),
-    }
-    return any(fnmatchcase(path, pattern) for pattern in patterns[part])
+    return any(fnmatchcase(path, pattern) for pattern in OWN_FILES[part].split())
 
 
-def _files(folder: Path) -> Files:
+def _files(root: Path) -> Files:
     return {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
+        path.relative_to(root).as_posix(): path
+        for path in sorted(root.rglob("*"))
         if path.is_file() and path.name not in PRIVATE_FILES and "__pycache__" not in path.parts
     }

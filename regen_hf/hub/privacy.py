@@ -1,6 +1,6 @@
-"""What must not leave this machine with a push: secrets, paths, names of reviewers; and what one should know of.
+"""Search for private data before a push: secrets, paths of this machine, and names of reviewers.
 
-Text is read as it is, of parquet and safetensors also what their headers tell, and of parquet every text in it.
+Text files are searched completely; parquet and safetensors files in their headers, and parquet also in every text.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import struct
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import RegenError
-from ..outputs import read_manifest
-from ..schema import ITEMS, ROW
-from .reviewer_names import signed
+from ..outputs import FOLDERS, manifest
+from ..schema import ITEMS, ROW, TASKS
+from .reviewer_names import count_named_users
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,186 +35,176 @@ PATHS = re.compile(
     rb"(?<![\w.:/~-])/(?:home|Users|root|mnt|media|data|scratch|work|workspace|tmp|var|opt|srv|Volumes|private)"
     rb"/[\w.+-]+|\b[A-Za-z]:\\{1,2}Users\\"
 )
-"""Absolute paths as machines have them. Reviews may speak of /home/garden: they are not searched for these."""
-NAMES = re.compile(rb'"(?:reviewer_?name|user_?name|profile_?name|customer_?name)"\s*:', re.IGNORECASE)
+"""Absolute paths of typical machines. Texts of rows are not searched for them: a review may mention /home/garden."""
+NAME_FIELDS = re.compile(rb'"(?:reviewer_?name|user_?name|profile_?name|customer_?name)"\s*:', re.IGNORECASE)
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "merges.txt")
-"""Files of a tokenizer, whose pieces may read as the beginning of a path."""
-A_NAME = r"^\p{Lu}[\p{L}'’.-]+( \p{Lu}[\p{L}'’.-]*)+$"
-"""A user's id that reads as first and last name."""
-FREE_TEXT = ("summary", "text", "reason", "explanation", "endorsement", "profile", "brief_summary", "long_summary")
-"""Texts in a row in which people, or those who wrote about them, may tell an address or a number."""
-ENVIRONMENT = re.compile(r"(?:TOKEN|KEY|SECRET|PASSWORD)$")
+"""Files of a tokenizer, whose pieces can look like the start of a path."""
+FULL_NAME = r"^\p{Lu}[\p{L}'’.-]+( \p{Lu}[\p{L}'’.-]*)+$"
+"""A user id that looks like a first and last name."""
+EMAIL = r"^[^@\s]+@[^@\s]+\.[A-Za-z]{2,}$"
+PERSONAL = {"email": "e-mail addresses", "phone": "phone numbers", "card": "payment card numbers"}
+"""Kinds of personal data that are counted in reviews and narratives, by their name in `scrub_column`."""
+SECRET_VARIABLES = re.compile(r"(?:TOKEN|KEY|SECRET|PASSWORD)$")
 
 
 def check(repositories: Mapping[str, Mapping[str, Path | bytes]], run: Path) -> Iterator[str]:
-    """Look through the files of every part; yields what one should know of but may be meant.
+    """Search the files of every part; yields notes on data that may be personal but are not an error.
 
     Raises:
-        RegenError: with all that must not leave, and where it is.
+        RegenError: with every file that contains private data.
     """
-    known = _known(run)
-    found: list[str] = []
+    private = _private_texts(run)
     notes: Counter[str] = Counter()
-    for part, files in repositories.items():
-        for path, content in files.items():
-            for what in _look(path, content, known, notes):
-                found.append(f"  {path} of the {part} holds {what}")
-    if found:
+    findings = [
+        f"  {path} of the {part} contains {finding}"
+        for part, files in repositories.items()
+        for path, content in files.items()
+        for finding in _findings(path, content, private, notes)
+    ]
+    if findings:
         raise RegenError(
-            "Nothing was pushed: what must not leave this machine is in what would be pushed. Take it out first.\n"
-            + "\n".join(found)
+            "Nothing was pushed: files contain private data. Remove it, then push again.\n" + "\n".join(findings)
         )
-    users = [path for path in repositories.get("dataset", {}).values() if isinstance(path, Path)]
-    if number := signed(
-        run, [path for path in users if path.suffix == ".parquet" and not path.stem.startswith("items")]
-    ):
+    shards = [path for path in repositories.get("dataset", {}).values() if isinstance(path, Path)]
+    shards = [path for path in shards if path.suffix == ".parquet" and not path.stem.startswith("items")]
+    if number := count_named_users(run, shards):
         yield (
-            f"note: {number:,} users have the name that the raw files give them in their reviews or narratives. It may "
-            "be a pen name: have a look at whether it may be told."
+            f"note: the names of {number:,} users in the raw files are also in their reviews or narratives. They may "
+            "be pen names: check whether they can be published."
         )
     for kind, number in sorted(notes.items()):
         yield (
-            f"note: {number:,} {kind} in reviews and narratives. `regen sequences {run} --scrub` takes them out of "
+            f"note: {number:,} {kind} in reviews and narratives. `regen sequences {run} --scrub` removes them from "
             "reviews."
         )
 
 
-def _known(run: Path) -> dict[str, str]:
-    """What only this machine can know to look for: text, and what it is."""
+def _private_texts(run: Path) -> dict[str, str]:
+    """Private texts of this machine, each with a description: paths, the token, secrets of the environment."""
     from huggingface_hub import get_token
 
     home = str(Path.home())
-    known = {
+    texts = {
         str(run.resolve()): "the path of the run folder",
         home + "/": "the path of your home folder" if len(home) > 1 else "",
-        get_token() or "": "your token of the Hub",
+        get_token() or "": "your Hub token",
     }
-    for path in sorted(_folders(run)):
-        known.setdefault(path, "a path of this machine")
+    for path in sorted(_recorded_paths(run)):
+        texts.setdefault(path, "a path of this machine")
     for name, value in os.environ.items():
-        if ENVIRONMENT.search(name) and len(value) >= 12 and value not in known:  # shorter: no secret, as "EMPTY"
-            known[value] = f"what the environment variable {name} is set to"
-    return {text: what for text, what in known.items() if text and what}
+        if SECRET_VARIABLES.search(name) and len(value) >= 12 and value not in texts:  # shorter: no secret, as "EMPTY"
+            texts[value] = f"the value of the environment variable {name}"
+    return {text: description for text, description in texts.items() if text and description}
 
 
-def _folders(run: Path) -> set[str]:
-    """Where the run found its raw files and models, whatever a machine calls such folders."""
-    found: set[str] = set()
-    for folder in ("sequences", "release", "narratives", "ratings", "embeddings", "model", "evaluation"):
-        made = read_manifest(run / folder) or {}
-        found |= {value for value in made.get("config", {}).values() if isinstance(value, str)}
-        found |= {str(Path(file).parent) for file in made.get("inputs", {}).get("files", {})}
-    home = str(run.resolve())
-    # At least two folders deep: "/data" may stand in any address.
-    return {path for path in found if path.count("/") > 1 and Path(path).is_absolute() and not path.startswith(home)}
+def _recorded_paths(run: Path) -> set[str]:
+    """Folders of raw files and models in the manifests of the run, outside the run."""
+    paths: set[str] = set()
+    for stage in FOLDERS:
+        content = manifest(run, stage)
+        paths |= {value for value in content.get("config", {}).values() if isinstance(value, str)}
+        paths |= {str(Path(file).parent) for file in content.get("inputs", {}).get("files", {})}
+    root = str(run.resolve())
+    # At least two folders deep: "/data" is part of many URLs.
+    return {path for path in paths if path.count("/") > 1 and Path(path).is_absolute() and not path.startswith(root)}
 
 
-def _look(path: str, content: Path | bytes, known: Mapping[str, str], notes: Counter[str]) -> Iterator[str]:
-    """All that is in a file and must not leave; counts in `notes` what is only to be told."""
+def _findings(path: str, content: Path | bytes, private: Mapping[str, str], notes: Counter[str]) -> Iterator[str]:
+    """Descriptions of the private data in a file; counts personal data that is no error in `notes`."""
     if isinstance(content, Path) and content.suffix == ".parquet":
-        yield from _look_into_parquet(content, known, notes)
+        yield from _parquet_findings(content, private, notes)
         return
     data = _header(content) if isinstance(content, Path) and content.suffix == ".safetensors" else _bytes(content)
-    yield from _look_into_bytes(data, known)
+    yield from _secrets(data, private)
     if path.endswith(".png") or Path(path).name in VOCABULARIES:
         return
-    for place in sorted({match[0].decode(errors="replace") for match in PATHS.finditer(data)}):
-        if not any(text.startswith(place) or place.startswith(text) for text in known):
-            yield f"the path {place}…"
-    if NAMES.search(data):
+    for start in sorted({match[0].decode(errors="replace") for match in PATHS.finditer(data)}):
+        if not any(text.startswith(start) or start.startswith(text) for text in private):
+            yield f"the path {start}…"
+    if NAME_FIELDS.search(data):
         yield "a field for a reviewer's name"
 
 
-def _look_into_bytes(data: bytes, known: Mapping[str, str]) -> Iterator[str]:
-    for text, what in known.items():
-        # JSON writes a quote, a backslash and, often, what is not ASCII in another way.
+def _secrets(data: bytes, private: Mapping[str, str]) -> Iterator[str]:
+    for text, description in private.items():
+        # JSON escapes quotes, backslashes and, often, all but ASCII.
         if any(form.encode() in data for form in {text, json.dumps(text)[1:-1]}):
-            yield what
+            yield description
     if re.search(SECRETS.encode(), data):
-        yield "something that looks like a token or a key"
+        yield "a possible token or key"
 
 
-def _look_into_parquet(file: Path, known: Mapping[str, str], notes: Counter[str]) -> Iterator[str]:
+def _parquet_findings(file: Path, private: Mapping[str, str], notes: Counter[str]) -> Iterator[str]:
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from ..reviews.scrubbing import scrub_column
-
     with pq.ParquetFile(file) as opened:
-        told = json.dumps({str(key): str(value) for key, value in (opened.metadata.metadata or {}).items()})
-        yield from _look_into_bytes(told.encode(), known)
-        if PATHS.search(told.encode()):
+        metadata = opened.metadata.metadata or {}
+        header = json.dumps({str(key): str(value) for key, value in metadata.items()}).encode()
+        yield from _secrets(header, private)
+        if PATHS.search(header):
             yield "an absolute path in its metadata"
         expected = _leaf_names(ROW) | _leaf_names(ITEMS)
         if more := sorted(_leaf_names(opened.schema_arrow) - expected):
             yield f"columns that a row does not have: {', '.join(more)}"
-        pattern = "|".join([f"(?:{SECRETS})", *map(re.escape, known)])
-        private: Counter[str] = Counter()
-        personal: Counter[str] = Counter()
+        pattern = "|".join([f"(?:{SECRETS})", *map(re.escape, private)])
+        free_text = _free_text()
+        hits: Counter[str] = Counter()
+        users: Counter[str] = Counter()
         for batch in opened.iter_batches(2000):
-            for name, texts in _texts(batch):
-                if hits := pc.sum(pc.match_substring_regex(texts, pattern)).as_py():
-                    private[name] += hits
+            for name, texts in _leaves(batch.to_struct_array()):
+                if not (pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type)):
+                    continue
+                hits[name] += pc.sum(pc.match_substring_regex(texts, pattern)).as_py() or 0
                 if name == "reviewer_id":
-                    mail = pc.match_substring_regex(texts, r"^[^@\s]+@[^@\s]+\.[A-Za-z]{2,}$")
-                    personal["e-mail addresses"] += pc.sum(mail).as_py() or 0
-                    personal["names of people"] += pc.sum(pc.match_substring_regex(texts, A_NAME)).as_py() or 0
-                elif name.rpartition(".")[2] in FREE_TEXT:
-                    counts: Counter[str] = Counter()
-                    scrub_column(texts, counts)
-                    for kind, what in (("email", "e-mail addresses"), ("phone", "phone numbers"), ("card", "cards")):
-                        if number := counts[f"scrubbed_{kind}"]:
-                            notes[what.replace("cards", "numbers of payment cards")] += number
-    for name, hits in private.items():
-        yield f"in {hits:,} texts of the column {name} a secret or a path of this machine"
-    for what, number in personal.items():
-        if number:
-            yield (
-                f"{number:,} users whose reviewer_id reads as one of {what}: map the column `user` to an id that tells "
-                "nothing"
-            )
+                    for kind, form in (("e-mail addresses", EMAIL), ("names of people", FULL_NAME)):
+                        users[kind] += pc.sum(pc.match_substring_regex(texts, form)).as_py() or 0
+                elif name in free_text:
+                    _count_personal(texts, notes)
+    for name, number in (+hits).items():
+        yield f"a secret or a path of this machine in {number:,} texts of the column {name}"
+    for kind, number in (+users).items():
+        yield f"{kind} as the reviewer_id of {number:,} users: map the column `user` to anonymous ids"
 
 
-def _leaf_names(schema: Any) -> set[str]:
-    """Dotted names of all columns of an Arrow schema or type, those inside structs and lists too."""
+def _free_text() -> set[str]:
+    """Dotted names of the columns with texts that people or language models wrote: reviews and narratives."""
+    narratives = {".".join(key for key in task.field if isinstance(key, str)) for task in TASKS.values()}
+    return {"purchase_history.review.summary", "purchase_history.review.text"} | narratives
+
+
+def _count_personal(texts: pa.Array, notes: Counter[str]) -> None:
+    from ..reviews.scrubbing import scrub_column
+
+    counts: Counter[str] = Counter()
+    scrub_column(texts, counts)
+    for kind, description in PERSONAL.items():
+        if number := counts[f"scrubbed_{kind}"]:
+            notes[description] += number
+
+
+def _leaves(column: pa.Array, name: str = "") -> Iterator[tuple[str, pa.Array]]:
+    """Dotted name and values of each column inside structs and lists."""
     import pyarrow as pa
 
-    names: set[str] = set()
-
-    def visit(kind: Any, name: str) -> None:
-        if pa.types.is_struct(kind):
-            for field in kind:
-                visit(field.type, f"{name}.{field.name}")
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            visit(kind.value_type, name)
-        else:
-            names.add(name)
-
-    for field in schema:
-        visit(field.type, field.name)
-    return names
+    if pa.types.is_struct(column.type):
+        for field, values in zip(column.type, column.flatten(), strict=True):
+            yield from _leaves(values, f"{name}.{field.name}".lstrip("."))
+    elif pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        yield from _leaves(column.flatten(), name)
+    else:
+        yield name, column
 
 
-def _texts(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
-    """The columns of text of a batch, those inside structs and lists too, with their dotted names."""
+def _leaf_names(schema: pa.Schema) -> set[str]:
     import pyarrow as pa
 
-    def visit(column: pa.Array, name: str) -> Iterator[tuple[str, pa.Array]]:
-        kind = column.type
-        if pa.types.is_struct(kind):
-            for field, part in zip(kind, column.flatten(), strict=True):
-                yield from visit(part, f"{name}.{field.name}")
-        elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-            yield from visit(column.flatten(), name)
-        elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            yield name, column
-
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        yield from visit(column, field.name)
+    return {name for name, _ in _leaves(pa.array([], pa.struct(list(schema))))}
 
 
 def _header(file: Path) -> bytes:
-    """What a safetensors file tells of itself: names and shapes of its tensors, and its metadata."""
+    """The header of a safetensors file: names and shapes of its tensors, and its metadata."""
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         return opened.read(length)

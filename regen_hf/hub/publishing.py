@@ -1,21 +1,40 @@
-"""The push: looked through and compared with what is there before anything leaves this machine, then a commit each."""
+"""Push a run to the Hub: check all files, compare them with the Hub, then write one commit per repository."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cards.dataset_card import merged_card
 from ..errors import ConfigError, RegenError
 from .contents import PARTS, Files, check_parts, contents, default_names
-from .hub_errors import check_token, errors, is_unreachable, reason
+from .hub_errors import check_token, client_errors, explain, is_unreachable
 from .privacy import check
-from .remote import Changes, There, changes, described, look, refuse_foreign, settings, size
+from .remote import Changes, Remote, check_replaceable, compare, file_lines, read_repository, size
 from .verification import verify
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+
+NO_FILE = "No file was pushed."
+
+
+@dataclass
+class Upload:
+    """The push of one part."""
+
+    part: str
+    name: str
+    files: Files
+    remote: Remote | None
+    """The repository before the push, None if it does not exist or the Hub cannot be reached."""
+    changes: Changes | None
+    """None if the Hub cannot be reached."""
+
+    def __str__(self) -> str:
+        return f"{self.part} {self.name}"
 
 
 def push(
@@ -34,96 +53,63 @@ def push(
         folder: the run folder.
         namespace: the user or organisation on the Hub.
         parts: some of `contents.PARTS`; all of them if empty.
-        names: names of repositories by part, in place of the default ones.
-        private: make them private.
-        tag: a name for the commits.
-        dry_run: only tell what would be pushed and what it would change.
-        verified: load everything back from the Hub and compare.
+        names: names of repositories by part, instead of the default ones.
+        private: create private repositories.
+        tag: a tag for the commits.
+        dry_run: only list what would be pushed and what would change.
+        verified: load everything from the Hub afterwards and compare it.
 
     Raises:
-        RegenError: the run lacks something, a file holds something private, the Hub refuses, or what is loaded back
-            differs.
+        RegenError: the run lacks an output, a file contains private data, the Hub rejects a request, or the
+            verification finds a difference.
     """
     from huggingface_hub import HfApi
 
     if dry_run and verified:
-        raise ConfigError("--verify loads back what a push has put there. Leave out --dry-run.")
+        raise ConfigError("--verify loads the files of a push, but --dry-run pushes none. Omit one of them.")
     chosen = tuple(part for part in PARTS if part in parts or not parts)
     check_parts(folder, chosen)
-    repositories = _repositories(folder, namespace, names or {})
+    repositories = _repository_names(folder, namespace, names or {})
     api = HfApi()
-    there = _look(api, namespace, repositories, chosen, private, tag, dry_run)
-    linked = {
-        part: name
-        for part, name in repositories.items()
-        if part in chosen or there is None or ((found := there[part]) and _belongs(found, repositories))
-    }
-    if "space" in chosen and (missing := {"model", "dataset"} - linked.keys()):
-        lacking = " and ".join(f"the {part} {repositories[part]}" for part in sorted(missing))
-        raise RegenError(
-            f"The Space loads {lacking} from the Hub, where it is not yet. Push it too: "
-            + " ".join(f"--{part}" for part in ("dataset", "model", "space") if part in missing or part == "space")
-        )
-    known = {part: found.commit for part, found in (there or {}).items() if found}
-    files: dict[str, Files] = {}
-    plans: dict[str, Changes] = {}
-    for part in chosen:
-        files[part] = contents(part, folder, linked, known)
-        found = (there or {}).get(part)
-        if part == "dataset":
-            files[part]["README.md"] = _merged(files[part]["README.md"], found)
-        if there is not None:
-            plans[part] = changes(files[part], found, folder)
-            if plans[part] and part != "space":
-                known.pop(part, None)  # its commit is still to come
-            if tag and found and tag in found.tags and (plans[part] or found.tags[tag] != found.commit):
-                raise RegenError(
-                    _nothing(part, repositories, f"its tag {tag} stands for another commit. Choose another --tag.")
-                )
-    for part in chosen:
-        sizes = sum(map(size, files[part].values()))
-        plan = plans.get(part)
-        told = f": {plan}" if plan is not None else ""
-        yield f"{part} {repositories[part]}: {len(files[part])} files, {sizes:,} bytes{told}"
-        yield from described(files[part], plan)
-    yield from check(files, folder)
+    remotes = _read_hub(api, namespace, repositories, chosen, private, dry_run)
+    uploads = _plan(folder, repositories, chosen, remotes)
+    if tag:
+        _check_tag(uploads, tag)
+    for upload in uploads:
+        changes = "" if upload.changes is None else f": {upload.changes}"
+        yield f"{upload}: {len(upload.files)} files, {sum(map(size, upload.files.values())):,} bytes{changes}"
+        yield from file_lines(upload.files, upload.changes)
+    yield from check({upload.part: upload.files for upload in uploads}, folder)
     if dry_run:
-        if there is None:
-            yield "What is on the Hub now could not be asked: it cannot be reached."
+        if remotes is None:
+            yield "The Hub cannot be reached: its current files are unknown."
         yield "Nothing was pushed: this was a dry run."
         return
 
-    commits: dict[str, str] = dict(known)
+    commits = _commits(remotes)
     done: list[str] = []
-    for part in chosen:
-        name = repositories[part]
-        found = (there or {}).get(part)
-        if part == "space":  # it runs the code of the model repository: of the commit made above and no later one
-            files[part] = contents(part, folder, linked, commits)
-            plans[part] = changes(files[part], found, folder)
+    for upload in uploads:
+        if upload.part == "space":  # it loads the commits of model and dataset that are pushed with it
+            upload.files = contents("space", folder, repositories, commits)
+            upload.changes = compare(upload.files, upload.remote, folder)
         try:
-            commits[part] = _commit(api, part, name, files[part], plans[part], found, private)
+            commits[upload.part] = _commit(api, upload, private)
+            done.append(upload.name)
+            if tag:
+                _tag(api, upload, tag, commits[upload.part])
         except RegenError as error:
-            raise RegenError(f"The {part} {name} was not pushed: {error} {_so_far(repositories, done)}") from error
-        done.append(part)
-        if tag and not (found and found.tags.get(tag) == commits[part]):
-            try:
-                api.create_tag(name, tag=tag, revision=commits[part], repo_type=PARTS[part])
-            except errors() as error:
-                raise RegenError(
-                    f"The {part} {name} was not tagged {tag}: {reason(error)} {_so_far(repositories, done)}"
-                ) from error
-        address = f"{api.endpoint}/{'' if PARTS[part] == 'model' else PARTS[part] + 's/'}{name}"
-        yield f"{'pushed' if plans[part] else 'unchanged'} {address}"
+            raise RegenError(f"{error} " + (f"Already pushed: {', '.join(done)}." if done else NO_FILE)) from error
+        url = f"{api.endpoint}/{'' if PARTS[upload.part] == 'model' else PARTS[upload.part] + 's/'}{upload.name}"
+        yield f"{'pushed' if upload.changes else 'unchanged'} {url}"
     if verified:
-        yield from verify(folder, {part: (repositories[part], commits[part]) for part in chosen})
+        yield from verify(folder, {upload.part: (upload.name, commits[upload.part]) for upload in uploads})
 
 
-def _repositories(run: Path, namespace: str, names: Mapping[str, str]) -> dict[str, str]:
+def _repository_names(run: Path, namespace: str, names: Mapping[str, str]) -> dict[str, str]:
     """The full name of each part's repository.
 
     Raises:
-        ConfigError: the Hub takes no such name, or two Spaces would share one.
+        ConfigError: a name is not valid on the Hub, or two Spaces have the same.
     """
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
@@ -134,109 +120,150 @@ def _repositories(run: Path, namespace: str, names: Mapping[str, str]) -> dict[s
             if name.count("/") != 1:
                 raise HFValidationError("expected a name without '/'")
         except HFValidationError as error:
-            raise ConfigError(f"The Hub takes no repository named {name}: {error}") from None
+            raise ConfigError(f"The Hub does not accept the repository name {name}: {error}") from None
         if part == "metric" and not name.split("/")[1].isidentifier():
             raise ConfigError(
-                f"--metric-name was given {name.split('/')[1]!r}, expected a name that a Python module may have: "
-                "letters, digits and '_'."
+                f"--metric-name was given {name.split('/')[1]!r}, expected the name of a Python module: letters, "
+                "digits and '_'."
             )
     if repositories["metric"] == repositories["space"]:
-        raise ConfigError(f"Metric and Space are both named {repositories['space']}. Give one another name.")
+        raise ConfigError(f"Metric and Space are both named {repositories['space']}. Rename one of them.")
     return repositories
 
 
-def _look(
+def _read_hub(
     api: HfApi,
     namespace: str,
     repositories: Mapping[str, str],
     chosen: Sequence[str],
     private: bool,
-    tag: str | None,
     dry_run: bool,
-) -> dict[str, There | None] | None:
-    """What is on the Hub now, by part; None in a dry run where the Hub cannot be reached.
+) -> dict[str, Remote] | None:
+    """The repositories that exist on the Hub, by part; None in a dry run if the Hub cannot be reached.
 
     Raises:
-        RegenError: a push could not succeed, so that none is begun.
+        RegenError: a push could not succeed.
     """
     from huggingface_hub import get_token
 
     part = chosen[0]
+    expected: tuple[type[Exception], ...] = (RegenError, *client_errors())
     try:
         if not dry_run or get_token():
             check_token(api.whoami(cache=True), namespace)
-        there: dict[str, There | None] = {}
+        remotes = {}
         for part in PARTS:
-            there[part] = look(api, part, repositories[part])
+            if remote := read_repository(api, part, repositories[part]):
+                remotes[part] = remote
         for part in chosen:
-            if found := there[part]:
-                refuse_foreign(found)
-                if private and not found.private:
-                    raise RegenError(
-                        "it exists and is public. Make it private in its settings, or leave out --private."
-                    )
-    except errors() as error:
+            if part in remotes:
+                check_replaceable(remotes[part], private)
+    except expected as error:
         if dry_run and is_unreachable(error):
             return None
-        raise RegenError(_nothing(part, repositories, reason(error))) from error
-    except RegenError as error:
-        raise RegenError(_nothing(part, repositories, str(error))) from error
-    return there
+        raise RegenError(f"The {part} {repositories[part]} was not pushed: {explain(error)} {NO_FILE}") from error
+    return remotes
 
 
-def _belongs(there: There, repositories: Mapping[str, str]) -> bool:
-    """Whether a repository that is not pushed is linked to the others: a demo of another run's model is not."""
-    return there.part != "space" or settings(there).get("model") == repositories["model"]
+def _plan(
+    run: Path, repositories: Mapping[str, str], chosen: Sequence[str], remotes: Mapping[str, Remote] | None
+) -> list[Upload]:
+    """The upload of each chosen part."""
+    linked = _linked(repositories, chosen, remotes)
+    uploads, commits = [], _commits(remotes)
+    for part in chosen:
+        remote = (remotes or {}).get(part)
+        files = contents(part, run, linked, commits)
+        if part == "dataset":
+            files["README.md"] = _merged(files["README.md"], remote)
+        changes = None if remotes is None else compare(files, remote, run)
+        if changes and part != "space":
+            commits.pop(part, None)  # the push replaces it
+        uploads.append(Upload(part, repositories[part], files, remote, changes))
+    return uploads
 
 
-def _nothing(part: str, repositories: Mapping[str, str], why: str) -> str:
-    return f"The {part} {repositories[part]} was not pushed: {why} No file was pushed."
-
-
-def _merged(card: Path | bytes, there: There | None) -> bytes:
-    """The dataset card with what is said there of further runs, in the form that a later merge keeps."""
-    own = (card if isinstance(card, bytes) else card.read_bytes()).decode()
-    return merged_card(own, (there.card if there else None) or own).encode()
-
-
-def _commit(api: HfApi, part: str, name: str, files: Files, plan: Changes, there: There | None, private: bool) -> str:
-    """Make the repository if need be, and one commit of what changes; returns the commit's hash.
+def _linked(
+    repositories: Mapping[str, str], chosen: Sequence[str], remotes: Mapping[str, Remote] | None
+) -> dict[str, str]:
+    """The repositories that exist on the Hub after the push, by part; all of them if the Hub cannot be reached.
 
     Raises:
-        RegenError: with what the Hub said, and what to do.
+        RegenError: the Space is pushed without the model or the dataset that it loads.
+    """
+    if remotes is None:
+        return dict(repositories)
+
+    def is_linked(part: str) -> bool:
+        if part == "space" and part in remotes:  # not the demo of another run's model
+            return remotes[part].config.get("model") == repositories["model"]
+        return part in remotes
+
+    linked = {part: name for part, name in repositories.items() if part in chosen or is_linked(part)}
+    missing = [part for part in ("dataset", "model") if part not in linked]
+    if "space" in chosen and missing:
+        raise RegenError(
+            f"The Space needs {' and '.join(f'the {part} {repositories[part]}' for part in missing)} on the Hub. "
+            f"Push with {' '.join(f'--{part}' for part in (*missing, 'space'))}."
+        )
+    return linked
+
+
+def _commits(remotes: Mapping[str, Remote] | None) -> dict[str, str]:
+    return {part: remote.commit for part, remote in (remotes or {}).items()}
+
+
+def _check_tag(uploads: Sequence[Upload], tag: str) -> None:
+    for upload in uploads:
+        remote = upload.remote
+        if remote and tag in remote.tags and (upload.changes or remote.tags[tag] != remote.commit):
+            raise RegenError(
+                f"The {upload} was not pushed: its tag {tag} points to another commit. Choose another --tag. {NO_FILE}"
+            )
+
+
+def _merged(card: Path | bytes, remote: Remote | None) -> bytes:
+    """The dataset card with the sections of other runs on the Hub, in the format that a later merge keeps."""
+    own = (card if isinstance(card, bytes) else card.read_bytes()).decode()
+    return merged_card(own, (remote.card if remote else None) or own).encode()
+
+
+def _commit(api: HfApi, upload: Upload, private: bool) -> str:
+    """Create the repository if it does not exist, commit the changes, and return the hash of the commit.
+
+    Raises:
+        RegenError: the Hub rejects it or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    made = False
+    repo_type, remote, changes = PARTS[upload.part], upload.remote, upload.changes or Changes()
+    if remote and not changes:
+        return remote.commit
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationAdd(path, upload.files[path]) for path in (*changes.new, *changes.changed)),
+        *(CommitOperationDelete(path) for path in changes.removed),
+    ]
+    created = ""
     try:
-        if there is None:
-            api.create_repo(
-                name,
-                repo_type=PARTS[part],
-                private=private or None,
-                exist_ok=True,
-                space_sdk={"space": "gradio", "metric": "static"}.get(part),
-            )
-            made = True
-        elif not plan:
-            return there.commit
+        if remote is None:
+            sdk = {"space": "gradio", "metric": "static"}.get(upload.part)
+            api.create_repo(upload.name, repo_type=repo_type, private=private or None, exist_ok=True, space_sdk=sdk)
+            created = " The repository was created and is empty."
+        # The Hub rejects the commit if somebody else has pushed since.
+        parent = remote.commit if remote else api.repo_info(upload.name, repo_type=repo_type).sha
+        message = f"Push {upload.part}"
         commit = api.create_commit(
-            name,
-            repo_type=PARTS[part],
-            operations=[
-                *(CommitOperationAdd(path, files[path]) for path in (*plan.new, *plan.changed)),
-                *(CommitOperationDelete(path) for path in plan.removed),
-            ],
-            commit_message=f"Push {part}",
-            # A push of someone else in between is refused, not lost.
-            parent_commit=there.commit if there else api.repo_info(name, repo_type=PARTS[part]).sha,
+            upload.name, operations, commit_message=message, repo_type=repo_type, parent_commit=parent
         )
-    except errors() as error:
-        empty = " The repository itself was made, and is empty." if made else ""
-        raise RegenError(reason(error) + empty) from error
+    except client_errors() as error:
+        raise RegenError(f"The {upload} was not pushed: {explain(error)}{created}") from error
     return str(commit.oid)
 
 
-def _so_far(repositories: Mapping[str, str], done: Sequence[str]) -> str:
-    """What a push that stopped has left on the Hub."""
-    return f"On the Hub by now: {', '.join(repositories[part] for part in done)}." if done else "No file was pushed."
+def _tag(api: HfApi, upload: Upload, tag: str, commit: str) -> None:
+    if upload.remote and upload.remote.tags.get(tag) == commit:
+        return
+    try:
+        api.create_tag(upload.name, tag=tag, revision=commit, repo_type=PARTS[upload.part])
+    except client_errors() as error:
+        raise RegenError(f"The {upload} was not tagged {tag}: {explain(error)}") from error

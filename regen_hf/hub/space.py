@@ -1,4 +1,4 @@
-"""The Space's app: what it reads, and serving it on this machine."""
+"""The Space's app: its configuration, its card, and a local server."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..cards.card import PLACEHOLDER, resource, simulated
-from ..cards.config_name import config_name
-from ..cards.figures import figures
+from ..cards.facts import config_name, figures, simulated
+from ..cards.templates import PLACEHOLDER, resource
 from ..errors import ConfigError, RegenError, RunError, missing_extra
+from ..outputs import folder as output_folder
 from ..outputs import manifest
 from ..run import Run
 from ..schema import SPLITS, TASKS
 
 APP = "spaces/regen_demo"
-
-
 METRIC = "spaces/regen_narrative"
-"""The Hub keeps a metric of `evaluate` as a Space: this one is a page, beside the metric's code."""
+"""The page of the metric: the Hub keeps metrics of `evaluate` as Spaces."""
 
 
 def demo(folder: Path, port: int) -> None:
-    """Serve the Space's app with the model and dataset of a run, on this machine alone.
+    """Serve the Space's app with the model and dataset of a run, reachable from this machine only.
 
     Raises:
-        RegenError: a package is missing, the run has no model yet, or the port is taken.
+        RegenError: a package is missing, the run has no model, or the port is in use.
     """
     for package, extra in (("gradio", "space"), ("torch", "train"), ("transformers", "train")):
-        if importlib.util.find_spec(package) is None:  # told before the model is loaded
+        if importlib.util.find_spec(package) is None:  # checked before the model is loaded
             raise missing_extra(package, extra)
-    run = finished(folder).folder
+    run = trained_run(folder).folder
     if not 0 < port < 65536:
         raise ConfigError(f"--port was given {port}, expected a number from 1 to 65535.")
     with socket.socket() as probe:
@@ -44,29 +42,28 @@ def demo(folder: Path, port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise RegenError(
-                f"Port {port} cannot be used ({error.strerror}). Choose another one with --port."
-            ) from None
+            raise RegenError(f"Port {port} cannot be used ({error.strerror}). Choose another with --port.") from None
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.json"
-        drawn = [str(path) for path in figures(run, "dataset")]
-        config.write_bytes(space_config(run, str(run / "model"), str(run / "dataset"), drawn=drawn))
+        model, dataset = output_folder(run, "train"), output_folder(run, "dataset")
+        pictures = [str(path) for path in figures(run, "dataset")]
+        config.write_bytes(space_config(run, str(model), str(dataset), pictures=pictures))
         os.environ["REGEN_DEMO_CONFIG"] = str(config)
         os.environ["GRADIO_SERVER_PORT"] = str(port)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        sys.path.insert(0, str(resource(APP)))  # as for a script: the app imports the files beside it
+        sys.path.insert(0, str(resource(APP)))  # the app imports its neighbours, as a script does
         runpy.run_path(str(resource(APP) / "app.py"), run_name="__main__")
 
 
-def finished(folder: Path) -> Run:
-    """The run in `folder`, whose model is there and belongs to its dataset.
+def trained_run(folder: Path) -> Run:
+    """The run in `folder`.
 
     Raises:
-        RunError: it is not.
+        RunError: it has no model, or a model of another dataset.
     """
     model, dataset = manifest(folder, "train"), manifest(folder, "dataset")
     if not model:
-        raise RunError(f"{folder} holds no trained model. Make one with `regen run {folder} …` or `regen quickstart`.")
+        raise RunError(f"{folder} has no trained model. Train one with `regen run {folder} …` or `regen quickstart`.")
     run = Run(folder)
     if not dataset or dataset["fingerprint"] != model["inputs"]["stages"]["dataset"]:
         raise RunError(f"The model in {folder} was trained on another dataset. Run `regen run {folder}` first.")
@@ -78,16 +75,16 @@ def space_config(
     model: str,
     dataset: str,
     revisions: Mapping[str, str] | None = None,
-    drawn: Sequence[str] | None = None,
+    pictures: Sequence[str] | None = None,
 ) -> bytes:
-    """What the app reads: names on the Hub or folders, and the commits to take.
+    """The content of the app's config.json: repositories or folders, their commits, and facts about the tasks.
 
     Args:
         run: the run folder.
         model: repository on the Hub, or a folder.
         dataset: repository on the Hub, or a folder.
         revisions: the commits of "model" and "dataset".
-        drawn: the figures of the dataset; None for those in its repository.
+        pictures: the figures of the dataset; None for those in its repository.
     """
     counts = manifest(run, "dataset")["counts"]
     config = {
@@ -103,7 +100,7 @@ def space_config(
             {"name": task.name, "question": task.question, "field": list(task.field), "rated_in": task.rated_in}
             for task in TASKS.values()
         ],
-        **({} if drawn is None else {"figures": list(drawn)}),
+        **({} if pictures is None else {"figures": list(pictures)}),
     }
     return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
 
@@ -118,7 +115,7 @@ def space_card(app: Path, model: str, dataset: str) -> bytes:
 
 
 def metric_card(repository: str, dataset: str | None) -> bytes:
-    """The metric's card, linked to the dataset, if there is one."""
+    """The metric's card, linked to `dataset` if it is given."""
     from huggingface_hub import SpaceCard
 
     card = SpaceCard.load(resource(METRIC) / "README.md")

@@ -1,4 +1,4 @@
-"""The proof of a push: all of it loaded back by a process that knows the Hub alone, and compared with the run."""
+"""Verify a push: another process loads everything from the Hub only and compares it with the run."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from ..cards.card import resource
-from ..cards.config_name import config_name
+from ..cards.facts import config_name
+from ..cards.templates import resource
 from ..errors import RegenError
-from ..outputs import item_files, split_files
+from ..outputs import folder, item_files, split_files
 from ..schema import SPLITS
 from .space import APP
 
 PROGRAM = Path(__file__).with_name("reload_check.py")
 
 CACHES = re.compile(r"HF_HOME|HUGGINGFACE_HUB_CACHE|TRANSFORMERS_CACHE|SENTENCE_TRANSFORMERS_HOME|HF_\w+_CACHE")
-"""Where the libraries would find what this machine already has."""
+"""Variables by which the libraries would use the caches of this machine."""
 
 
 def verify(run: Path, pushed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
-    """Load back what was pushed, in a fresh cache and where this package cannot be imported; yields what was compared.
+    """Load what was pushed with an empty cache and without this package; yields a line per comparison.
 
     Args:
         run: the run folder.
         pushed: name and commit of each repository, by part.
 
     Raises:
-        RegenError: something cannot be loaded, or is not what the run holds.
+        RegenError: something cannot be loaded, or differs from the run.
     """
     from huggingface_hub import get_token
 
-    name = config_name(run)
-    rows = {split: [str(path.resolve()) for path in split_files(run / "dataset" / name, split)] for split in SPLITS}
-    asked = {
+    name, dataset = config_name(run), folder(run, "dataset").resolve()
+    rows = {split: [str(path) for path in split_files(dataset / name, split)] for split in SPLITS}
+    request = {
         "pushed": pushed,
         "configs": {
             name: {split: files for split, files in rows.items() if files},
-            f"{name}-items": {"train": [str(path.resolve()) for path in item_files(run / "dataset" / f"{name}-items")]},
+            f"{name}-items": {"train": [str(path) for path in item_files(dataset / f"{name}-items")]},
         },
-        "model": str((run / "model").resolve()),
+        "model": str(folder(run, "train").resolve()),
         "metric": str(Path(__file__).parents[1] / "metrics" / "regen_narrative.py"),
         "space": str(resource(APP).resolve()),
     }
@@ -56,9 +56,9 @@ def verify(run: Path, pushed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
             **({"HF_TOKEN": token} if (token := get_token()) else {}),
         }
         done = subprocess.run(
-            # -P: the folder of the program stays out of the path, and this package with it.
+            # -P keeps the program's folder, and so this package, out of the import path.
             [sys.executable, "-P", str(PROGRAM)],
-            input=json.dumps(asked),
+            input=json.dumps(request),
             cwd=cache,
             env=environment,
             capture_output=True,
@@ -68,6 +68,4 @@ def verify(run: Path, pushed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     yield from (f"verified {line.removeprefix('= ')}" for line in done.stdout.splitlines() if line.startswith("= "))
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise RegenError(
-            f"What was pushed is on the Hub, but could not be verified: {lines[-1] if lines else 'no reason'}"
-        )
+        raise RegenError(f"The push is complete, but its verification failed: {lines[-1] if lines else 'no message'}")

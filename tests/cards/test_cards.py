@@ -1,4 +1,4 @@
-"""The cards: every word and number of them, and that both come from the files of a run."""
+"""The cards: their text, and that every number comes from a file of the run."""
 
 import json
 import re
@@ -9,13 +9,13 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
-from regen_hf.cards import dataset_card, model_card
-from regen_hf.cards.dataset_card import merged_card
+from regen_hf.cards.dataset_card import dataset_card, merged_card
+from regen_hf.cards.model_card import model_card
 from regen_hf.cli import main
 from regen_hf.hub.contents import contents
 from regen_hf.schema import SPLITS, TASKS
 
-WHOLE = Path(__file__).parent / "expected"
+EXPECTED = Path(__file__).parent / "expected"
 """The cards of the tiny run as they are pushed, with # for every number and hash."""
 LINKED = {
     "dataset": "org/regen",
@@ -38,7 +38,7 @@ def masked(card):
 
 @pytest.fixture(scope="module")
 def evaluated(finished_run, tmp_path_factory):
-    """The tiny run with the further evaluations too."""
+    """The tiny run with its optional evaluations."""
     run = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("cards") / "tiny"))
     for command in ("next-item", "grounding"):
         assert main([command, str(run)]) == 0
@@ -51,7 +51,7 @@ def pushed(part, run):
 
 @pytest.mark.parametrize("part", ["dataset", "model"])
 def test_the_whole_card_is_as_it_was(evaluated, part):
-    assert masked(pushed(part, evaluated)) == (WHOLE / f"{part}.md").read_text(encoding="utf-8")
+    assert masked(pushed(part, evaluated)) == (EXPECTED / f"{part}.md").read_text(encoding="utf-8")
 
 
 def numbers(value):
@@ -93,7 +93,7 @@ def test_the_hub_is_told_the_same_scores_in_both_forms(evaluated):
         f"tiny_test_{task}_{key}": value for (task, key), value in expected.items()
     }
     assert {entry["dataset"]["id"] for entry in entries} == {"org/regen"}
-    alone = contents("model", evaluated, {"model": "org/regen-tiny"}, {})  # the data stay at home
+    alone = contents("model", evaluated, {"model": "org/regen-tiny"}, {})  # without the dataset
     assert ".eval_results/regen.yaml" not in alone
     assert ModelCard(alone["README.md"].decode()).data.eval_results is None
 
@@ -152,7 +152,7 @@ def test_a_card_of_real_reviews_calls_nobody_simulated_and_names_who_wrote(tiny_
     assert "simulated" not in card
     assert "/data/models" not in card
     assert re.search(r"written by the language\s+model `writer-9b`", card)
-    assert "given by the language model `org/rater-9b`" in card
+    assert "rated by the language model `org/rater-9b`" in card
     assert DatasetCard(card).data.license == "unknown"
     assert "simulated" not in model_card(tiny_run)
 
@@ -161,7 +161,7 @@ def test_the_model_card_holds_every_score_of_the_results_file_and_the_facts_of_t
     card = model_card(finished_run)
     results = json.loads((finished_run / "evaluation" / "results.json").read_text())
     training = json.loads((finished_run / "model" / "manifest.json").read_text())
-    scores, every = card.split("## Scores")[1].split("\n## ")[0].split("All metrics of the model itself")
+    scores, every = card.split("## Scores")[1].split("\n## ")[0].split("All metrics of `fused`")
     for task, row in zip(TASKS, [line for line in every.splitlines() if re.match(r"\| \w+_", line)], strict=True):
         given = results["models"]["fused"][task]
         cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -181,7 +181,7 @@ def test_the_model_card_holds_every_score_of_the_results_file_and_the_facts_of_t
         assert cells[0].count("[") == 1
     assert f"{training['counts']['examples']:,} examples, 12 optimiser steps of 8 examples" in card
     assert "**It was trained on simulated shoppers**" in card
-    assert "a small backbone trained from nothing" in card
+    assert "a small backbone trained from scratch" in card
     assert "empty_history" in card.split("## Scores")[1]
 
 
@@ -216,8 +216,8 @@ def test_merging_cards_keeps_the_configs_sections_and_default_that_were_there():
     assert [(config["config_name"], config.get("default")) for config in configs] == [("a", True), ("b", None)]
     assert DatasetCard(both).data.tags == ["of-a", "of-b"]
     assert both.index("About a.") < both.index("About b.")
-    again = merged_card(card("a", text=", anew"), both)
-    assert "About a, anew." in again
+    again = merged_card(card("a", text=", again"), both)
+    assert "About a, again." in again
     assert "About a." not in again
     assert "About b." in again
 

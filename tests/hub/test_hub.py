@@ -30,7 +30,7 @@ REPOSITORIES = {
     "space": ("space", "org/regen-demo"),
 }
 
-LOADED_BACK = """
+RELOADED = """
 import sys
 sys.modules["regen_hf"] = None
 import json, re
@@ -202,7 +202,7 @@ def test_what_is_pushed_is_what_is_on_disk_in_one_commit_each(pushed, finished_r
         "metric": (
             ROOT / "spaces" / "regen_narrative",
             set(),
-            {name: package / "evaluation" / name for name in ("regen_narrative.py", "metrics.py")},
+            {name: package / "metrics" / name for name in ("regen_narrative.py", "text_metrics.py")},
         ),
         "space": (ROOT / "spaces" / "regen_demo", set(), {}),
     }
@@ -266,13 +266,13 @@ def test_what_comes_back_other_than_it_is_here_is_found(pushed, tiny_run, tmp_pa
         other = {"style.css": b""} if part == "app" else {"config.json": json.dumps(config).encode()}
         asked["pushed"] = {"space": (f"org/other-{part}", "main")}
         hub.put("space", f"org/other-{part}", files | other)
-    done = call(["-P", ROOT / "regen_hf/hub/loaded_back.py"], tmp_path, hub.url, stdin=json.dumps(asked))
+    done = call(["-P", ROOT / "regen_hf/hub/reload_check.py"], tmp_path, hub.url, stdin=json.dumps(asked))
     assert done.returncode == 1
     told = {
         "dataset": "tiny, test: rows 0 to ",
         "model": "org/regen-tiny: the logits of 4 users differ",
         "space": "Revision Not Found",
-        "app": "org/other-app: style.css differs from the one on disk",
+        "app": "org/other-app: style.css differs from the file on disk",
     }
     assert told[part] in done.stderr.strip().splitlines()[-1]
 
@@ -298,7 +298,7 @@ def test_everything_loads_back_where_this_package_is_not_installed_and_the_cards
     pushed, finished_run, tmp_path
 ):
     hub, _ = pushed
-    done = call(["-c", LOADED_BACK, finished_run, ROOT / "docs" / "publish.md"], tmp_path, hub.url, token=None)
+    done = call(["-c", RELOADED, finished_run, ROOT / "docs" / "publish.md"], tmp_path, hub.url, token=None)
     assert done.returncode == 0, done.stderr
     first = pq.read_table(finished_run / "dataset" / "tiny" / "train-00000-of-00001.parquet").slice(0, 1).to_pylist()[0]
     assert first["user"]["long_summary"] in done.stdout
@@ -362,7 +362,7 @@ def test_the_space_runs_on_the_repositories_alone(pushed, finished_run, tmp_path
         process.terminate()
         process.wait(20)
     assert capsys.readouterr().out.strip()  # what the example of the card prints
-    regen = regen_hf.model.pipeline.load(str(finished_run / "model"))
+    regen = regen_hf.load(str(finished_run / "model"))
     assert told.strip() == regen.narrate(row, task="user_profile")
     catalogue = pq.read_table(finished_run / "dataset" / "tiny-items" / "items-00000-of-00001.parquet")
     assert found[0]["asin"] == catalogue.column("asin")[0].as_py()
@@ -380,7 +380,7 @@ def test_a_private_push_is_private_and_a_second_run_stands_beside_the_first(hub,
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("folder", "message"), [("model", "no trained model"), ("dataset", "another dataset")])
+@pytest.mark.parametrize(("folder", "message"), [("model", "has no trained model"), ("dataset", "another dataset")])
 @pytest.mark.parametrize("content", ["[]", "{}", '{"fingerprint'])
 def test_an_output_whose_manifest_is_damaged_is_not_pushed(finished_run, tmp_path, folder, message, content):
     for part in ("model", "dataset"):

@@ -1,4 +1,4 @@
-"""What a push changes on the Hub, what it refuses, and how it goes on: by the real client, in this process."""
+"""What a push changes on the Hub, what stops it, and how it resumes: with the real client, in this process."""
 
 import json
 import os
@@ -117,7 +117,7 @@ def test_a_dry_run_without_a_token_reads_and_one_without_a_network_tells_that_it
     assert {method for method, _ in hub.requests} == {"GET"}
     client("http://127.0.0.1:9")
     offline = list(push(finished_run, "anybody", dry_run=True))
-    assert offline[-2] == "What is on the Hub now could not be asked: it cannot be reached."
+    assert offline[-2] == "The Hub cannot be reached: its current files are unknown."
     assert [line.rpartition(": ")[0] for line in lines if line[:2] == "  "] == [
         line for line in offline if line[:2] == "  "
     ]
@@ -137,7 +137,7 @@ def test_parts_are_pushed_one_by_one_under_names_of_ones_own_and_then_linked(hub
     assert "figures/loss.png" in pictures
     assert not [path for path in pictures if "left_out" in path]  # users of a dataset that is not there
     list(push(finished_run, "writer", ["dataset", "metric"], names))
-    assert set(hub.files("space", "writer/told")) >= {"told.py", "metrics.py"}
+    assert set(hub.files("space", "writer/told")) >= {"told.py", "text_metrics.py"}
     list(push(finished_run, "writer", ["space"], names))
     config = json.loads(hub.files("space", "writer/shop-demo")["config.json"])
     assert (config["model"], config["dataset"]) == ("writer/teller", "writer/shop")
@@ -151,7 +151,7 @@ def test_parts_are_pushed_one_by_one_under_names_of_ones_own_and_then_linked(hub
 def test_a_dataset_is_pushed_before_there_is_a_model(hub, tiny_run):
     shutil.rmtree(tiny_run / "model")
     assert list(push(tiny_run, "org", ["dataset", "metric"]))[-1] == f"pushed {hub.url}/spaces/org/regen_narrative"
-    with pytest.raises(RunError, match="holds no trained model"):
+    with pytest.raises(RunError, match="has no trained model"):
         list(push(tiny_run, "org"))
 
 
@@ -163,7 +163,7 @@ def test_a_tag_marks_what_was_pushed_and_is_not_moved(hub, tiny_run):
         assert about["tags"] == {"v1": about["branches"]["main"]}
         assert len(about["commits"]) == 2
     edited(tiny_run / "model" / "processor_config.json", note="retrained")
-    with pytest.raises(RegenError, match=r"org/regen-tiny was not pushed: its tag v1 stands for another commit"):
+    with pytest.raises(RegenError, match=r"org/regen-tiny was not pushed: its tag v1 points to another commit"):
         list(push(tiny_run, "org", tag="v1"))
     assert commits(hub, "model") == 2
     list(push(tiny_run, "org", tag="v2"))
@@ -181,7 +181,7 @@ def test_the_commands_of_the_page_push_as_it_says(hub, finished_run, tmp_path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "office").symlink_to(finished_run)
-    monkeypatch.setattr("regen_hf.hub.verification.verify", lambda run, pushed: [f"verified {part}" for part in pushed])
+    monkeypatch.setattr("regen_hf.hub.publishing.verify", lambda run, pushed: [f"verified {part}" for part in pushed])
     commands = [line for block in blocks("publish.md") for line in block.splitlines() if line.startswith("regen ")]
     assert len(commands) == 4
     for command in commands:
@@ -194,7 +194,7 @@ def test_the_commands_of_the_page_push_as_it_says(hub, finished_run, tmp_path, m
         "dataset",
         "model",
     ]
-    assert "modeling_regen.py" in hub.files("model", "org/my-teller")
+    assert "modeling_regen.py" in hub.files("model", "org/my-recommender")
 
 
 @pytest.mark.parametrize("fails", [None, "--dataset --model --dry-run", "runs/a --namespace org --verify"])
@@ -237,7 +237,7 @@ def test_what_the_script_pushes_is_linked_at_once_and_a_second_time_changes_noth
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run([ROOT / "scripts" / "push_all.sh", "org", finished_run, tiny_run], env=environment, check=True)
     called = (tmp_path / "called").read_text().splitlines()
-    monkeypatch.setattr("regen_hf.hub.verification.verify", lambda run, pushed: [])
+    monkeypatch.setattr("regen_hf.hub.publishing.verify", lambda run, pushed: [])
     repositories = {**REPOSITORIES, "other": ("model", "org/regen-other")}
 
     def after_the_script():
@@ -268,15 +268,20 @@ def test_what_the_script_pushes_is_linked_at_once_and_a_second_time_changes_noth
     [
         ("wrong token", "org", "hf_nonsense", "the Hub does not accept the token. Log in with `hf auth login`"),
         ("no token", "org", None, "there is no token. Log in with `hf auth login`"),
-        ("token that may only read", "org", "hf_reader", "the token may only read"),
-        ("someone else's namespace", "org", "hf_stranger", "belongs to stranger, who can push to stranger alone"),
+        ("token that may only read", "org", "hf_reader", "the token can only read"),
+        (
+            "someone else's namespace",
+            "org",
+            "hf_stranger",
+            "stranger cannot write to org, only to stranger",
+        ),
         ("no network", "org", "hf_writer", "cannot be reached. Check the network"),
         ("offline on purpose", "org", "hf_writer", "HF_HUB_OFFLINE is set"),
-        ("no name", "my org", "hf_writer", "The Hub takes no repository named my org/regen"),
+        ("no name", "my org", "hf_writer", "The Hub does not accept the repository name my org/regen"),
         ("public already", "org", "hf_writer", "it exists and is public"),
-        ("no module's name", "org", "hf_writer", "'my-metric', expected a name that a Python module may have"),
+        ("no module's name", "org", "hf_writer", "'my-metric', expected the name of a Python module"),
         ("one name twice", "org", "hf_writer", "Metric and Space are both named org/regen_narrative"),
-        ("verified dry run", "org", "hf_writer", "Leave out --dry-run"),
+        ("verified dry run", "org", "hf_writer", "Omit one of them"),
     ],
 )
 def test_what_keeps_a_push_from_starting_is_told_in_a_sentence(
@@ -316,7 +321,7 @@ def test_what_keeps_a_push_from_starting_is_told_in_a_sentence(
 def test_a_repository_with_other_content_is_left_alone(hub, finished_run, part, files):
     kind, name = REPOSITORIES[part]
     hub.put(kind, name, files)
-    with pytest.raises(RegenError, match=rf"{name} was not pushed: it exists and holds something else .*--{part}-name"):
+    with pytest.raises(RegenError, match=rf"{name} was not pushed: it exists and contains other files .*--{part}-name"):
         list(push(finished_run, "org"))
     assert {part: commits(hub, part) for part in REPOSITORIES} == {other: 2 * (other == part) for other in REPOSITORIES}
 
@@ -339,17 +344,17 @@ def test_a_dataset_card_that_cannot_be_read_is_told_in_a_sentence(hub, finished_
 
 def test_a_page_that_was_made_and_not_filled_is_filled_by_the_next_push(hub, finished_run):
     hub.fault = lambda method, path: 500 if path.endswith("/spaces/org/regen_narrative/commit/main") else None
-    with pytest.raises(RegenError, match="The repository itself was made, and is empty"):
+    with pytest.raises(RegenError, match="The repository was created and is empty"):
         list(push(finished_run, "org", ["metric"]))
     hub.fault = lambda method, path: None
     list(push(finished_run, "org", ["metric"]))
-    assert {"metrics.py", "regen_narrative.py"} <= set(hub.files("space", "org/regen_narrative"))
+    assert {"text_metrics.py", "regen_narrative.py"} <= set(hub.files("space", "org/regen_narrative"))
     hub.put("space", "writer/regen_narrative", {"index.html": b"somebody's page"})
-    with pytest.raises(RegenError, match=r"holds something else \(index\.html\)"):
+    with pytest.raises(RegenError, match=r"contains other files \(index\.html\)"):
         list(push(finished_run, "writer", ["metric"]))
 
 
-@pytest.mark.parametrize(("status", "told"), [(500, "scripted"), (412, "someone else"), (409, "someone else")])
+@pytest.mark.parametrize(("status", "told"), [(500, "scripted"), (412, "another push"), (409, "another push")])
 def test_a_push_broken_off_tells_what_is_there_and_the_next_one_completes_it(hub, finished_run, status, told):
     hub.fault = lambda method, path: status if path.endswith("/models/org/regen-tiny/commit/main") else None
     with pytest.raises(RegenError) as refused:
@@ -357,7 +362,7 @@ def test_a_push_broken_off_tells_what_is_there_and_the_next_one_completes_it(hub
     message = str(refused.value)
     assert message.startswith("The model org/regen-tiny was not pushed: ")
     assert told in message
-    assert message.endswith("The repository itself was made, and is empty. On the Hub by now: org/regen.")
+    assert message.endswith("The repository was created and is empty. Already pushed: org/regen.")
     assert commits(hub, "space") == 0
     hub.fault = lambda method, path: None
     before = len(uploads(hub))
@@ -393,7 +398,9 @@ def test_an_upload_that_ended_goes_on_with_the_files_that_lack(hub, finished_run
         return 507 if method == "PUT" and not arrived.acquire(blocking=False) else None
 
     hub.fault = full
-    with pytest.raises(RegenError, match=r"the Hub refused \(scripted\).*not uploaded twice. .* No file was pushed"):
+    with pytest.raises(
+        RegenError, match=r"the Hub rejected the request \(scripted\).*not sent again. .*No file was pushed"
+    ):
         list(push(finished_run, "org", ["dataset"]))
     kept = {path.name for path in (hub.root / "blobs").iterdir()}
     hub.fault = lambda method, path: None
@@ -413,7 +420,7 @@ def test_a_push_of_someone_else_in_between_is_not_lost(hub, tiny_run):
             hub.put("model", "org/regen-tiny", {"notes.md": b"first"})
 
     hub.fault = somebody
-    with pytest.raises(RegenError, match="someone else has pushed to it at the same time"):
+    with pytest.raises(RegenError, match="another push changed it at the same time"):
         list(push(tiny_run, "org", ["model"]))
     hub.fault = lambda method, path: None
     list(push(tiny_run, "org", ["model"]))
@@ -424,9 +431,7 @@ def test_a_push_of_someone_else_in_between_is_not_lost(hub, tiny_run):
 
 def test_a_tag_that_the_hub_refuses_is_told_apart_from_the_push(hub, finished_run):
     hub.fault = lambda method, path: 403 if "/tag/" in path else None
-    with pytest.raises(
-        RegenError, match=r"model org/regen-tiny was not tagged v1: .* On the Hub by now: org/regen-tiny"
-    ):
+    with pytest.raises(RegenError, match=r"model org/regen-tiny was not tagged v1: .* Already pushed: org/regen-tiny"):
         list(push(finished_run, "org", ["model"], tag="v1"))
     assert commits(hub, "model") == 2
 
@@ -463,14 +468,14 @@ def test_the_check_lists_all_that_must_not_leave_wherever_it_is(hub, tiny_run):
     message = private(tiny_run)
     assert secret not in message
     assert message.splitlines()[1:] == [
-        "  tiny/test-00000-of-00001.parquet of the dataset holds something that looks like a token or a key",
-        "  tiny/test-00000-of-00001.parquet of the dataset holds columns that a row does not have: reviewerName",
-        "  tiny-items/items-00000-of-00001.parquet of the dataset holds in 1 texts of the column description a "
-        "secret or a path of this machine",
-        "  generation_config.json of the model holds a field for a reviewer's name",
-        "  model.safetensors of the model holds the path /home/someone…",
-        "  processor_config.json of the model holds the path of the run folder",
-        "  processor_config.json of the model holds the path /data/models…",
+        "  tiny/test-00000-of-00001.parquet of the dataset contains a possible token or key",
+        "  tiny/test-00000-of-00001.parquet of the dataset contains columns that a row does not have: reviewerName",
+        "  tiny-items/items-00000-of-00001.parquet of the dataset contains a secret or a path of this "
+        "machine in 1 texts of the column description",
+        "  generation_config.json of the model contains a field for a reviewer's name",
+        "  model.safetensors of the model contains the path /home/someone…",
+        "  processor_config.json of the model contains the path of the run folder",
+        "  processor_config.json of the model contains the path /data/models…",
     ]
     assert not [request for request in hub.requests if request[0] in ("POST", "PUT")]
 
@@ -480,13 +485,13 @@ def test_the_check_lists_all_that_must_not_leave_wherever_it_is(hub, tiny_run):
     ["hf_" + "x" * 34, "sk-ant-" + "y" * 40, "ghp_" + "a1" * 18, "AKIA" + "A" * 16, "-----BEGIN RSA PRIVATE KEY-----"],
 )
 def test_keys_of_other_services_are_known_too(tmp_path, secret):
-    with pytest.raises(RegenError, match=r"notes\.md of the model holds something that looks like a token or a key"):
+    with pytest.raises(RegenError, match=r"notes\.md of the model contains a possible token or key"):
         list(check({"model": {"notes.md": f"use {secret} here".encode()}}, tmp_path))
 
 
 def test_what_the_environment_keeps_secret_is_not_pushed(tmp_path, monkeypatch):
     monkeypatch.setenv("OUR_SERVER_API_KEY", "correct-horse-battery")
-    with pytest.raises(RegenError, match="what the environment variable OUR_SERVER_API_KEY is set to"):
+    with pytest.raises(RegenError, match="the value of the environment variable OUR_SERVER_API_KEY"):
         list(check({"space": {"app.py": b"key = 'correct-horse-battery'"}}, tmp_path))
 
 
@@ -494,7 +499,9 @@ def test_folders_that_the_run_was_given_are_known_whatever_they_are_called(hub, 
     manifest = tiny_run / "model" / "manifest.json"
     edited(manifest, config=json.loads(manifest.read_text())["config"] | {"backbone": "/lustre/llms/one"})
     edited(tiny_run / "model" / "generation_config.json", source="/lustre/llms/one/v2")
-    assert private(tiny_run).splitlines()[1:] == ["  generation_config.json of the model holds a path of this machine"]
+    assert private(tiny_run).splitlines()[1:] == [
+        "  generation_config.json of the model contains a path of this machine"
+    ]
 
 
 @pytest.mark.parametrize("user", ["Jane Doe", "jane@example.com"])
@@ -505,7 +512,7 @@ def test_users_who_go_by_name_or_address_are_not_pushed(hub, tiny_run, user):
     users = [user, *table["reviewer_id"].to_pylist()[1:]]
     pq.write_table(table.set_column(place, table.schema.field(place), pa.array(users)), shard)
     message = private(tiny_run, parts=["dataset"])
-    assert "1 users whose reviewer_id reads as one of" in message
+    assert "as the reviewer_id of 1 users" in message
     assert user not in message
 
 
@@ -538,11 +545,11 @@ def test_users_who_signed_with_their_name_are_counted(tiny_run, tmp_path):
     inputs = json.loads(manifest.read_text())["inputs"]
     edited(manifest, inputs=inputs | {"files": {str(raw): {"kind": "reviews", "sha256": "0" * 64}}})
     notes = list(check({"dataset": {f"tiny/{shard.name}": shard}}, tiny_run))
-    assert notes[0].startswith("note: 2 users have the name that the raw files give them")
+    assert notes[0].startswith("note: the names of 2 users in the raw files are also in their reviews or narratives")
     raw.unlink()
     assert not list(check({"dataset": {f"tiny/{shard.name}": shard}}, tiny_run))
 
 
 def test_two_spaces_need_two_names(finished_run):
-    with pytest.raises(ConfigError, match="Give one another name"):
+    with pytest.raises(ConfigError, match="Rename one of them"):
         list(push(finished_run, "org", names={"metric": "same", "space": "same"}, dry_run=True))

@@ -20,7 +20,7 @@ from huggingface_hub import DatasetCard
 
 from regen_hf import __version__
 from regen_hf.builder import RegenBuilder
-from regen_hf.cards.card import language
+from regen_hf.cards.facts import language
 from regen_hf.cli import main
 from regen_hf.errors import InputError
 from regen_hf.outputs import rows, split_files
@@ -415,6 +415,19 @@ def test_without_a_folder_the_raw_files_of_2018_are_downloaded(mirror, tmp_path,
     assert len(histories(built)) == 12
     assert "/v2/categoryFilesSmall/Office_Products_5.json.gz" in mirror
     assert "/v2/metaFiles2/meta_Office_Products.json.gz" in mirror
+
+
+def test_the_hash_of_the_sources_covers_the_package_and_nothing_beside_it(tmp_path, monkeypatch):
+    from regen_hf import builder
+
+    package = tmp_path / "regen_hf"
+    package.mkdir()
+    monkeypatch.setattr(builder, "__file__", str(package / "builder.py"))
+    before = builder.source_hash()
+    (tmp_path / "beside.py").write_text("x = 1")
+    assert builder.source_hash() == before
+    (package / "inside.py").write_text("x = 1")
+    assert builder.source_hash() != before
 
 
 def test_files_that_cannot_be_had_are_named_with_where_to_put_them(mirror, tmp_path):

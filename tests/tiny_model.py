@@ -8,6 +8,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.processing_regen import RegenProcessor
 
@@ -55,12 +56,13 @@ def backbone(family="llama", **changes):
 def fused(family="llama", **arguments):
     language_model = backbone(family)
     torch.manual_seed(1)
-    arguments = {"cf_dim": CF_DIM, "content_dim": CONTENT_DIM, "item_token_id": ITEM, "adapter": "linear"} | arguments
-    model = RegenForCausalLM.from_backbone(language_model, **arguments)
+    arguments = {"cf_dim": CF_DIM, "content_dim": CONTENT_DIM, "item_token_id": ITEM} | arguments
+    whitening = {name: arguments.pop(name) for name in ("content_mean", "content_matrix") if name in arguments}
+    model = RegenForCausalLM.from_backbone(language_model, RegenConfig(**arguments), **whitening)
     with torch.no_grad():
         for parameter in model.model.adapter.parameters():
             parameter.normal_(std=0.5)
-    if "content_mean" not in arguments:
+    if "content_mean" not in whitening:
         dim = arguments["content_dim"]
         model.model.adapter.whiten(0.2 * torch.randn(dim), torch.eye(dim) + 0.2 * torch.randn(dim, dim))
     return model

@@ -1,4 +1,4 @@
-"""The prefix encoder of section 4.2: from the two embeddings of an interaction to one soft token.
+"""The prefix encoder of section 4.2: maps the two embeddings of an interaction to one soft token.
 
 Shapes:
     B   rows of the batch (users)
@@ -20,7 +20,7 @@ from .configuration_regen import RegenConfig
 
 
 class RegenAdapter(nn.Module):
-    """Turns each interaction into one soft token of the language model's width.
+    """Maps each interaction to one soft token of the language model's width.
 
     Shape:
         - history_cf: (B, N, cf_dim), zero where the item has no vector
@@ -40,14 +40,14 @@ class RegenAdapter(nn.Module):
         self.features = config.interaction_features
         self.cf_dropout = config.cf_dropout if config.embedding_mode == "both" else 0.0
         self.cf_dim, self.content_dim, self.cf_mean_norm = config.cf_dim, config.content_dim, config.cf_mean_norm
-        # Columns of each part of c_i; the one beyond cf_dim is the flag "has a CF vector".
+        # Columns of each part of c_i; the additional column of CF is the flag "has a CF vector".
         self.columns = (
             config.cf_dim + 1 if self.reads_cf else 0,
             config.content_dim if self.reads_content else 0,
             2 * len(self.features),
         )
         if self.reads_content:
-            # Whitening, measured before the training: see `regen_hf.stages.training.whitening`.
+            # Measured before training, see `regen_hf.stages.training.whitening`.
             self.register_buffer("content_mean", torch.zeros(config.content_dim))
             self.register_buffer("content_matrix", torch.eye(config.content_dim))
         hidden = config.adapter_hidden_size or width
@@ -57,31 +57,29 @@ class RegenAdapter(nn.Module):
             self.projection = nn.Sequential(nn.Linear(sum(self.columns), hidden), nn.GELU(), nn.Linear(hidden, width))
         else:
             self.projection = HistoryTransformer(config, sum(self.columns), hidden, width)
-        # The transformer has positions of its own.
+        # The transformer has its own position embeddings.
         self.recency = (
             nn.Embedding(config.recency, width) if config.recency and config.adapter != "transformer" else None
         )
 
     def whiten(self, content_mean: Any = None, content_matrix: Any = None) -> None:
-        """Set what whitens the content vectors from now on; it is stored with the weights. None changes nothing.
+        """Set mean and matrix of the whitening, which are stored with the weights. None keeps the present value.
 
         Args:
-            content_mean: (content_dim,), taken from the normalised vectors.
-            content_matrix: (content_dim, content_dim), by which they are multiplied then.
+            content_mean: (content_dim,), subtracted from the normalised content vectors.
+            content_matrix: (content_dim, content_dim), by which the differences are multiplied.
 
         Raises:
             ValueError: an array has another shape, or is not finite.
         """
-        for name, given in {"content_mean": content_mean, "content_matrix": content_matrix}.items():
-            if given is not None and self.reads_content:
-                values, place = torch.as_tensor(given, dtype=torch.float32), self.get_buffer(name)
-                if values.shape != place.shape:
-                    raise ValueError(
-                        f"{name} was given the shape {tuple(values.shape)}, expected {tuple(place.shape)}."
-                    )
+        for name, array in {"content_mean": content_mean, "content_matrix": content_matrix}.items():
+            if array is not None and self.reads_content:
+                values, buffer = torch.as_tensor(array, dtype=torch.float32), self.get_buffer(name)
+                if values.shape != buffer.shape:
+                    raise ValueError(f"{name} has the shape {tuple(values.shape)}, expected {tuple(buffer.shape)}.")
                 if not values.isfinite().all():
-                    raise ValueError(f"{name} holds values that are not finite.")
-                place.copy_(values)
+                    raise ValueError(f"{name} contains NaN or infinity, expected finite values.")
+                buffer.copy_(values)
 
     def fuse(
         self,
@@ -89,29 +87,29 @@ class RegenAdapter(nn.Module):
         history_content: torch.Tensor | None,
         history_features: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """c_i = [v'_i, has_cf_i, s_i, features], without the half that `embedding_mode` drops: (B, N, C).
+        """c_i = [v'_i, has_cf_i, s_i, features], without the half that `embedding_mode` excludes: (B, N, C).
 
-        Both halves have a norm of about 1 (section 4.2), so their components are small: times the square root of the
-        width they have a variance of about 1, as the layers behind expect, and neither half hides the other. Content
-        is whitened first, if the model was made so: s_i = (s_i - mean) matrix, and normalised again.
+        Both halves have a norm of about 1 (section 4.2). They are multiplied by the square root of their width, so that
+        their components have a variance of about 1, as the following layers expect. Content is whitened first,
+        s_i = (s_i - mean) matrix, and normalised again; without whitening mean is 0 and matrix the identity.
         """
         parts = []
         if self.reads_cf:
             v = self._checked("history_cf", history_cf, self.cf_dim).float()  # (B, N, cf_dim)
-            has_cf = (v != 0).any(-1, keepdim=True)  # (B, N, 1): a cold item is not the same as an average one
+            has_cf = (v != 0).any(-1, keepdim=True)  # (B, N, 1): separates a cold item from an average one
             parts += [v / self.cf_mean_norm * self.cf_dim**0.5, has_cf.float()]
         if self.reads_content:
             s = self._checked("history_content", history_content, self.content_dim).float()  # (B, N, content_dim)
-            known = (s != 0).any(-1, keepdim=True)  # (B, N, 1): no text stays nothing, however far the mean is from it
+            known = (s != 0).any(-1, keepdim=True)  # (B, N, 1): a missing text stays zero whatever the mean is
             s = (nn.functional.normalize(s, dim=-1) - self.content_mean.float()) @ self.content_matrix.float()
             parts += [nn.functional.normalize(s, dim=-1) * self.content_dim**0.5 * known]
         if self.features:
-            given = self._checked("history_features", history_features, len(self.features)).float()  # (B, N, F)
-            for feature, values in zip(self.features, given.split(1, dim=-1), strict=True):
+            columns = self._checked("history_features", history_features, len(self.features)).float()  # (B, N, F)
+            for feature, values in zip(self.features, columns.split(1, dim=-1), strict=True):
                 known = ~values.isnan()  # (B, N, 1)
                 values = values.nan_to_num()
                 scaled = (values - 3) / 2 if feature == "rating" else torch.log1p(values.clamp(min=0)) / 5
-                parts += [scaled * known, known.float()]  # an age of five months is 1
+                parts += [scaled * known, known.float()]  # five months scale to about 1
         return torch.cat(parts, dim=-1).to(next(self.projection.parameters()).dtype)  # (B, N, C)
 
     def forward(
@@ -123,16 +121,16 @@ class RegenAdapter(nn.Module):
     ) -> torch.Tensor:
         """The soft tokens of the interactions: (B, N, D)."""
         if self.training and self.cf_dropout and history_cf is not None:
-            chance = torch.rand(*history_cf.shape[:2], 1, device=history_cf.device)  # (B, N, 1)
-            whole = torch.rand(len(history_cf), 1, 1, device=history_cf.device)  # (B, 1, 1)
-            history_cf = history_cf.masked_fill((chance < self.cf_dropout) | (whole < self.cf_dropout), 0.0)
+            interaction = torch.rand(*history_cf.shape[:2], 1, device=history_cf.device)  # (B, N, 1)
+            history = torch.rand(len(history_cf), 1, 1, device=history_cf.device)  # (B, 1, 1)
+            history_cf = history_cf.masked_fill((interaction < self.cf_dropout) | (history < self.cf_dropout), 0.0)
         fused = self.fuse(history_cf, history_content, history_features)  # (B, N, C)
         if isinstance(self.projection, HistoryTransformer):
             return self.projection(fused, history_mask)  # (B, N, D)
         soft = self.projection(fused)  # (B, N, D)
-        if self.recency is not None:  # scaled as the halves of c_i are, or the soft tokens would drown it
-            place = _place(history_mask).clamp(max=self.recency.num_embeddings - 1).to(soft.device)  # (B, N)
-            soft = soft + self.recency(place) * soft.shape[-1] ** 0.5
+        if self.recency is not None:  # scaled like the halves of c_i
+            position = _position(history_mask).clamp(max=self.recency.num_embeddings - 1).to(soft.device)  # (B, N)
+            soft = soft + self.recency(position) * soft.shape[-1] ** 0.5
         return soft
 
     def parts(
@@ -141,9 +139,9 @@ class RegenAdapter(nn.Module):
         history_content: torch.Tensor | None,
         history_features: torch.Tensor | None = None,
     ) -> list[torch.Tensor | None]:
-        """What CF and content each add to the soft token of a linear adapter, (B, N, D) each, the bias in neither.
+        """The summands of CF and of content in the soft token of a linear adapter, (B, N, D) each, without the bias.
 
-        None for the half that is not read; both None for the other adapters, whose output is not a sum.
+        None for a half that is not read; both None for the other adapters, whose output is not a sum.
         """
         if not isinstance(self.projection, nn.Linear):
             return [None, None]
@@ -156,19 +154,19 @@ class RegenAdapter(nn.Module):
     @staticmethod
     def _checked(name: str, vectors: torch.Tensor | None, width: int) -> torch.Tensor:
         if vectors is None:
-            raise ValueError(f"The prompt holds a history, and this model reads {name}, which is missing: pass it.")
+            raise ValueError(f"{name} is None, but the prompt has a history and this model reads {name}: pass it.")
         if vectors.dim() != 3 or vectors.shape[-1] != width:
-            raise ValueError(f"{name} was given the shape {tuple(vectors.shape)}, expected (batch, history, {width}).")
+            raise ValueError(f"{name} has the shape {tuple(vectors.shape)}, expected (batch, history, {width}).")
         return vectors
 
 
 class HistoryTransformer(nn.Module):
-    """A small transformer over the interactions of a history, each with its place counted from the latest.
+    """A small transformer over the interactions of a history, with positions counted from the latest.
 
     Shape:
         - fused: (B, N, C)
         - history_mask: (B, N)
-        - output: (B, N, D), finite for every row, also one without interactions
+        - output: (B, N, D), finite for every row, also for one without interactions
     """
 
     def __init__(self, config: RegenConfig, columns: int, hidden: int, width: int) -> None:
@@ -190,22 +188,22 @@ class HistoryTransformer(nn.Module):
         self.outputs = nn.Linear(hidden, width)
 
     def forward(self, fused: torch.Tensor, history_mask: torch.Tensor) -> torch.Tensor:
-        """See the class."""
+        """The soft tokens: (B, N, D)."""
         mask = history_mask.to(fused.device, torch.bool)  # (B, N)
         limit = self.positions.num_embeddings
         if mask.shape[1] > limit:
             raise ValueError(
-                f"The histories hold up to {mask.shape[1]} purchases, and this model reads {limit} (max_history): pass "
-                "the latest ones."
+                f"The longest history has {mask.shape[1]} purchases, expected at most {limit} (max_history): pass the "
+                "latest ones."
             )
-        hidden = self.inputs(fused) + self.positions(_place(mask))  # (B, N, H)
-        # A row that may attend to nothing would be NaN, and with it every gradient: let an empty one see its padding.
+        hidden = self.inputs(fused) + self.positions(_position(mask))  # (B, N, H)
+        # A row without any key would be NaN, and so would every gradient: an empty row attends to its padding.
         padding = ~mask & mask.any(1, keepdim=True)  # (B, N)
         return self.outputs(self.layers(hidden, src_key_padding_mask=padding))  # (B, N, D)
 
 
-def _place(history_mask: torch.Tensor) -> torch.Tensor:
-    """How many interactions came after each one, (B, N): 0 for the latest."""
+def _position(history_mask: torch.Tensor) -> torch.Tensor:
+    """The number of interactions after each one, (B, N): 0 for the latest."""
     mask = history_mask.long()
     return mask.sum(1, keepdim=True) - mask.cumsum(1)
 

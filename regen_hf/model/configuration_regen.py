@@ -1,4 +1,4 @@
-"""Configuration of the fused model: architecture only, nothing about runs, LoRA or loss."""
+"""Configuration of the fused model: only its architecture, nothing about runs, LoRA or loss."""
 
 # No `from __future__ import annotations` here: `@strict` checks the real types of the fields.
 import math
@@ -23,33 +23,34 @@ class RegenConfig(PreTrainedConfig):
         content_dim (`int`, *optional*, defaults to 768):
             Width of a content vector s_i.
         embedding_mode (`"both"`, `"cf"` or `"content"`, *optional*, defaults to `"both"`):
-            Which of the two halves of c_i the adapter reads.
-        adapter (`"linear"`, `"mlp"` or `"transformer"`, *optional*, defaults to `"mlp"`):
-            What turns c_i into a soft token. The MLP has one hidden layer, the paper's choice (section 5); the
-            transformer also reads the other interactions of the history and the place of each.
+            The halves of c_i that the adapter reads.
+        adapter (`"linear"`, `"mlp"` or `"transformer"`, *optional*, defaults to `"linear"`):
+            The module that maps c_i to a soft token. The MLP has one hidden layer, the paper's choice (section 5); the
+            transformer also reads the other interactions of the history and the position of each.
         adapter_hidden_size (`int`, *optional*):
             Width of the MLP's hidden layer and of the transformer. Defaults to the width of the language model's
             embeddings.
         adapter_layers (`int`, *optional*, defaults to 2):
             Layers of the transformer.
         recency (`int`, *optional*, defaults to 8):
-            Learned vectors added to the soft tokens of a linear or MLP adapter by their place from the latest: one each
-            for the latest ones, the last one for all before. They tell the language model which purchase a task means.
-            0 for none, c_i alone as in section 4.2.
+            Number of learned vectors that a linear or MLP adapter adds to the soft tokens by their position counted
+            from the latest: one each for the latest ones, the last one for all older ones. With them the language model
+            can identify the purchase that a task refers to. 0 for none, as in section 4.2.
         interaction_features (`list` of `"rating"` and `"age"`, *optional*, defaults to none):
-            What c_i holds beside the two embeddings: the rating of 1 to 5, and the days before the latest purchase.
+            Further features in c_i: the rating from 1 to 5, and the days before the latest purchase.
         cf_dropout (`float`, *optional*, defaults to 0.0):
-            Chance in training that one interaction, and once more that a whole history, is shown as if its items had no
-            CF vector, so that cold items work. Only with `embedding_mode="both"`.
+            Probability in training that the CF vector of an interaction is replaced by zeros, and independently that
+            those of the complete history are, so that the model learns to read cold items. Only with
+            `embedding_mode="both"`.
         cf_mean_norm (`float`, *optional*, defaults to 1.0):
             Mean L2 norm of all item vectors, by which the model divides v_i (section 4.2).
         item_token_id (`int`, *optional*):
             Id of the placeholder token, one per interaction, whose embedding a soft token replaces.
         max_history (`int`, *optional*, defaults to 50):
-            Interactions per user the model was made for, the latest ones.
+            Maximum number of interactions per user, the latest ones.
 
     Raises:
-        ValueError: a width is below 1, `cf_mean_norm` is not a positive number, or `cf_dropout` is not a share.
+        ValueError: a width is below 1, `cf_mean_norm` is not positive, or `cf_dropout` is not in [0, 1).
     """
 
     model_type = "regen"
@@ -60,7 +61,7 @@ class RegenConfig(PreTrainedConfig):
     cf_dim: int = 128
     content_dim: int = 768
     embedding_mode: Literal["both", "cf", "content"] = "both"
-    adapter: Literal["linear", "mlp", "transformer"] = "mlp"
+    adapter: Literal["linear", "mlp", "transformer"] = "linear"
     adapter_hidden_size: int | None = None
     adapter_layers: int = 2
     recency: int = 8
@@ -74,7 +75,7 @@ class RegenConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
         self.tie_word_embeddings = bool(getattr(self.text_config, "tie_word_embeddings", False))
-        # By hand, because `register_for_auto_class` holds one name per class and the model answers to two.
+        # Set here, because `register_for_auto_class` holds one name per class and the model has two.
         self.auto_map = {
             "AutoConfig": "configuration_regen.RegenConfig",
             "AutoModel": "modeling_regen.RegenForCausalLM",
@@ -82,30 +83,30 @@ class RegenConfig(PreTrainedConfig):
         }
 
     def validate_widths(self) -> None:
-        """Part of `@strict`: called on creation."""
+        """Check the numbers; `@strict` calls this on creation."""
         for name in ("cf_dim", "content_dim", "adapter_hidden_size", "adapter_layers", "max_history"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} was given {value}, expected an integer of at least 1.")
+                raise ValueError(f"{name} is {value}, expected an integer of at least 1.")
         if not (math.isfinite(self.cf_mean_norm) and self.cf_mean_norm > 0):
             raise ValueError(
-                f"cf_mean_norm was given {self.cf_mean_norm}, expected the mean L2 norm of the item vectors, above 0."
+                f"cf_mean_norm is {self.cf_mean_norm}, expected the mean L2 norm of the item vectors, above 0."
             )
         if self.recency < 0:
-            raise ValueError(f"recency was given {self.recency}, expected a number of places, or 0 for none.")
+            raise ValueError(f"recency is {self.recency}, expected a number of positions, or 0 for none.")
         if not 0 <= self.cf_dropout < 1:
-            raise ValueError(f"cf_dropout was given {self.cf_dropout}, expected a share from 0 to under 1.")
+            raise ValueError(f"cf_dropout is {self.cf_dropout}, expected a probability of at least 0 and below 1.")
         if len(set(self.interaction_features)) != len(self.interaction_features):
-            raise ValueError(f"interaction_features was given {self.interaction_features}, expected each once.")
+            raise ValueError(f"interaction_features is {self.interaction_features}, expected each name at most once.")
 
     @property
     def window(self) -> int | None:
-        """The longest sequence that the language model reads, in tokens; None where its config names no limit."""
+        """The maximum sequence length of the language model in tokens; None where its config has no limit."""
         length: int | None = getattr(self.get_text_config(), "max_position_embeddings", None)
         return length
 
     def to_dict(self) -> dict[str, Any]:
-        """What goes into config.json: nothing of the machine, such as the folder that the backbone came from."""
+        """The content of config.json, without folders of this machine, such as that of the backbone."""
         values = super().to_dict()
         for part in (values, values.get("text_config") or {}):
             name = str(part.get("_name_or_path") or "")

@@ -1,8 +1,8 @@
-"""A trained model as two folders for vLLM: the bare language model, and the encoder of its prompts.
+"""Exports a trained model as two folders for vLLM: the bare language model, and the encoder of its prompts.
 
-OUT/backbone/   a plain causal language model with its tokenizer, loads with transformers or vLLM and no code of ours
-OUT/encoder/    table of token embeddings, adapter and processor: history in, prompt embeddings out
-OUT/serving.json    the placeholder token, which a server must never write, and the window
+OUT/backbone/       causal language model and tokenizer for transformers or vLLM, without code of this package
+OUT/encoder/        table of token embeddings, adapter and processor: maps histories to prompt embeddings
+OUT/serving.json    placeholder token, which a server must never generate, and window
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ SERVING = "serving.json"
 
 
 def export_vllm(model_folder: str | Path, out: str | Path) -> None:
-    """Write the trained model of `model_folder` as `backbone/` and `encoder/` into `out`, over an earlier export.
+    """Write the trained model of `model_folder` as `backbone/` and `encoder/` into `out`; replaces an earlier export.
 
-    Both folders give, together, the tokens of the trained model. `docs/serve_on_vllm.md` tells how to serve them.
+    Encoder and backbone together generate the tokens of the trained model; see `docs/serve_on_vllm.md`.
 
     Raises:
-        FileExistsError: `out` holds something else.
+        FileExistsError: `out` exists and is no earlier export.
         OSError: `model_folder` is not a trained model.
-        ValueError: it lacks weights.
+        ValueError: a weight is missing.
     """
     out = Path(out)
     if out.exists() and not (out / SERVING).exists():
-        raise FileExistsError(f"{out} holds something that is no earlier export: name a new folder.")
-    register()  # else the loading of the processor asks whether to trust the code in the model's folder
+        raise FileExistsError(f"{out} exists and is no earlier export (it has no {SERVING}): choose another folder.")
+    register()  # otherwise loading asks whether to trust the code in the model's folder
     model = RegenForCausalLM.from_pretrained(model_folder).eval()
     processor = RegenProcessor.from_pretrained(model_folder)
     new = out.with_name(out.name + ".new")
@@ -58,10 +58,10 @@ def export_vllm(model_folder: str | Path, out: str | Path) -> None:
 
 @torch.no_grad()
 def prompt_encoder(model: RegenForCausalLM) -> RegenPromptEncoder:
-    """The part of `model` that makes prompt embeddings, its weights copied."""
+    """The part of `model` that computes prompt embeddings, with copies of its weights."""
     table: Any = model.get_input_embeddings()
     tokens = torch.arange(table.num_embeddings, device=table.weight.device)
-    # What the module returns, not its weight: gemma3 scales inside of it.
+    # The output of the module, not its weight, which gemma3 scales.
     embeddings = torch.cat([table(part) for part in tokens.split(4096)])
     values = model.config.to_dict()
     for name in ("auto_map", "model_type", "architectures"):

@@ -1,4 +1,4 @@
-"""CF vectors for users and items that came after training: one closed step of weighted ALS, without fitting again.
+"""CF vectors of new users and items: one closed-form step of weighted ALS, without fitting again.
 
 Shapes: I items, K vectors, d the width of the CF vectors.
 """
@@ -13,13 +13,13 @@ import numpy as np
 
 
 def solve(gram: np.ndarray, vectors: np.ndarray, confidence: np.ndarray, regularization: float) -> np.ndarray:
-    """The vector that fits its `vectors` best: argmin of sum c (1 - x'v)^2 + sum over the others (x'v)^2 + λ|x|^2.
+    """The ALS vector x, argmin of sum c (1 - x'v)^2 + sum over the others (x'v)^2 + λ|x|^2, of shape (d,).
 
     Hu, Koren and Volinsky (2008), equations 4 and 5: (G + V' (C - I) V + λI) x = V' C 1.
 
     Args:
-        gram: G, the sum of v v' over all users (or items), shape (d, d).
-        vectors: V, those that go with a purchase, shape (K, d).
+        gram: G, the sum of v v' over all items (for a user) or users (for an item), shape (d, d).
+        vectors: V, the vectors of the items bought or of the users who bought, shape (K, d).
         confidence: c of each, shape (K,).
         regularization: λ of ALS.
     """
@@ -28,13 +28,15 @@ def solve(gram: np.ndarray, vectors: np.ndarray, confidence: np.ndarray, regular
 
 
 def confidences(history: Sequence[Mapping[str, Any]], alpha: float) -> dict[str, float]:
-    """The confidence of each item of a history: 1 + alpha * rating, of three stars where there is no rating.
+    """The ALS confidence of each item of a history, 1 + alpha * rating (c_ui of Hu et al.), by asin.
+
+    A missing rating counts as three stars; several purchases of one item count as the highest of them.
 
     >>> pen = {"item": {"asin": "pen"}, "review": {"rating": 5}}
     >>> confidences([pen, {"item": {"asin": "ink"}}, {"item": {"asin": "pen"}, "review": None}], alpha=1.0)
     {'pen': 6.0, 'ink': 4.0}
     """
-    weight: dict[str, float] = {}  # several purchases of one item count as their highest
+    weight: dict[str, float] = {}
     for purchase in history:
         asin, rating = purchase["item"].get("asin"), (purchase.get("review") or {}).get("rating")
         if asin is not None:
@@ -49,10 +51,10 @@ def fold_in_user(
     item_gram: np.ndarray,
     regularization: float,
 ) -> np.ndarray | None:
-    """The vector of a user, shape (d,), from the confidence of each item bought; None where none of them has a vector.
+    """The CF vector of a user, shape (d,); None where no item bought has a vector.
 
     Args:
-        weight: what `confidences` gives.
+        weight: the result of `confidences`.
         rows: the row of `item_factors` of each item that has a vector.
         item_factors: shape (I, d).
         item_gram: the sum of v v' over all items, shape (d, d).
@@ -73,16 +75,16 @@ def fold_in_items(
     alpha: float,
     regularization: float,
 ) -> dict[str, np.ndarray]:
-    """The vectors of the items of `histories` that have none yet, by asin.
+    """CF vectors of the items of `histories` that have none, by asin.
 
-    A user's vector is solved from the items that have one; an item's from the users who bought it.
+    A user's vector is solved from the items with a vector, then a new item's from the users who bought it.
 
     Args:
-        histories: purchases of each user, with the new items among those that have a vector.
+        histories: purchases of each user, of new items and of items with a vector.
         rows: the row of `item_factors` of each item that has a vector.
         item_factors: shape (I, d).
-        user_gram: the sum of x x' over the users whom ALS was fitted on, shape (d, d).
-        alpha: a purchase rated r has the confidence 1 + alpha * r; without a rating, of three stars.
+        user_gram: the sum of x x' over the users of the fit, shape (d, d).
+        alpha: see `confidences`.
         regularization: λ of ALS.
     """
     item_factors = item_factors.astype(np.float64)
@@ -98,11 +100,11 @@ def fold_in_items(
     return {
         asin: solve(
             user_gram.astype(np.float64),
-            np.stack([user for user, _ in found]),
-            np.array([confidence for _, confidence in found]),
+            np.stack([user for user, _ in users]),
+            np.array([confidence for _, confidence in users]),
             regularization,
         ).astype(np.float32)
-        for asin, found in sorted(buyers.items())
+        for asin, users in sorted(buyers.items())
     }
 
 

@@ -1,4 +1,4 @@
-"""Purchase histories as they are given, one, a batch or rows of a dataset: checked, and laid out as a batch."""
+"""Reads and checks purchase histories: one, a batch, or rows of a dataset."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ FIELDS: dict[str, dict[str, Any]] = {
 
 
 def read_histories(history: Any) -> tuple[list[list[Mapping[str, Any]]], bool]:
-    """The histories as lists of checked purchases, and whether one alone was given, not a batch.
+    """The histories as lists of checked purchases, and whether `history` was a single one.
 
     Args:
         history: a list of purchases, a row of the dataset (`{"purchase_history": [...], ...}`), a list of either, or
             rows as `datasets` slices them (`dataset[:8]`, a `Dataset`).
 
     Raises:
-        ValueError: a part is not what was expected; the message names the purchase.
+        ValueError: a part has the wrong type; the message names the purchase.
 
     >>> read_histories([{"item": {"title": "Gel pen"}}])
     ([[{'item': {'title': 'Gel pen'}}]], True)
@@ -55,39 +55,39 @@ def _listed(history: Any) -> list[Any]:
 
 
 def _checked(history: list[Any]) -> list[Mapping[str, Any]]:
-    """The purchases of one history, every field of the right type or missing."""
-    for place, purchase in enumerate(history):
+    """`history`, after a check of the types of all fields."""
+    for index, purchase in enumerate(history):
         if not isinstance(purchase, Mapping) or not isinstance(purchase.get("item"), Mapping):
-            raise ValueError(f'Purchase {place} of the history has no "item" mapping, {EXPECTED}.')
+            raise ValueError(f'Purchase {index} of the history has no "item" mapping, {EXPECTED}.')
         for part, types in FIELDS.items():
             values = purchase.get(part)
             if values is not None and not isinstance(values, Mapping):
-                raise ValueError(f'"{part}" of purchase {place} is a {type(values).__name__}, {EXPECTED}.')
+                raise ValueError(f'"{part}" of purchase {index} is a {type(values).__name__}, {EXPECTED}.')
             for name, kind in types.items():
                 value = (values or {}).get(name)
                 if value is not None and not isinstance(value, kind):
                     raise ValueError(
-                        f'"{part}"."{name}" of purchase {place} is {value!r}, expected '
+                        f'"{part}"."{name}" of purchase {index} is {value!r}, expected '
                         f"{'text' if kind is str else 'a number'} or None."
                     )
     return history
 
 
 def one_each(name: str, value: str | Sequence[str | None] | None, n_histories: int) -> list[str | None]:
-    """One value per history, whether one for all was given or one each.
+    """One value per history, from one value for all or a list of values.
 
     Raises:
-        ValueError: there are not as many values as histories.
+        ValueError: the numbers of values and histories differ.
     """
     if value is None or isinstance(value, str):
         return [value] * n_histories
     if len(value) != n_histories:
-        raise ValueError(f"{len(value)} values of {name} were given for {n_histories} histories, expected one each.")
+        raise ValueError(f"{name} has {len(value)} values for {n_histories} histories, expected one value per history.")
     return list(value)
 
 
 def first_columns(lengths: list[int]) -> np.ndarray:
-    """True for the first `length` columns of each row; one column at least.
+    """A mask, true in the first `length` columns of each row, with at least one column.
 
     >>> first_columns([2, 0]).tolist()
     [[True, True], [False, False]]

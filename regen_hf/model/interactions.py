@@ -1,29 +1,30 @@
-"""What one interaction is to the model: t_i of section 4.2, item metadata and the customer's review, and its features.
+"""The text t_i of an interaction (section 4.2), from item metadata and the customer's review, and its features.
 
-The sentence embedding of the text is the content vector s_i. The embedding stage, the collator and the processor call
-these functions, so what the model saw in training is what it sees afterwards.
+The sentence embedding of the text is the content vector s_i. The embeddings stage, the collator and the processor use
+these functions, so that the model reads the same in training and afterwards.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 MAX_DESCRIPTION = 500
-"""Characters kept of a description: an encoder reads 256 to 512 tokens, and the review after it must fit too."""
+"""Maximum characters of a description: an encoder reads 256 to 512 tokens, and the review follows the description."""
 
 MAX_REVIEW = 1000
-"""Characters kept of a review's text."""
+"""Maximum characters of a review's text."""
 
 
 def interaction_text(item: Mapping[str, Any], review: Mapping[str, Any] | None) -> str:
-    """The text whose embedding stands for this interaction; without a review, the item's metadata only.
+    """The text t_i of an interaction; without a review, the item's metadata only.
 
-    Missing, null and empty fields are left out, and so is a price of 0, which the official release uses for "unknown".
+    Missing, null and empty fields are left out, as is a price of 0, which the official release uses for "unknown".
 
     Args:
         item: title, category, description, price (USD); `asin` is not part of the text.
-        review: summary, rating (1..5), text; None withholds it (section 3.2).
+        review: summary, rating (1..5), text.
 
     >>> print(interaction_text({"title": "Gel pen", "category": "Office - Pens", "price": 2.5}, {"rating": 5}))
     Gel pen
@@ -47,40 +48,45 @@ def interaction_text(item: Mapping[str, Any], review: Mapping[str, Any] | None) 
     return "\n".join(line.strip() for line in lines if line and line.strip())
 
 
+def without_last_review(history: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """The purchases of `history` with None as the last review: the view of metadata-only tasks (section 3.2).
+
+    >>> without_last_review([{"item": {"title": "Gel pen"}, "review": {"rating": 5}}])
+    [{'item': {'title': 'Gel pen'}, 'review': None}]
+    """
+    return [*history[:-1], *({**purchase, "review": None} for purchase in history[-1:])]
+
+
 def interaction_features(
     history: Sequence[Mapping[str, Any]], names: Sequence[str], withheld: bool = False
 ) -> list[list[float]]:
     """The features `names` of each purchase, NaN where unknown.
 
-    `rating` is the customer's, 1 to 5; `age` counts the days from the purchase to the latest one of the history.
+    `rating` is the customer's, 1 to 5; `age` is the number of days from the purchase to the latest of the history.
 
     Args:
         history: purchases, oldest first.
         names: some of "rating", "age".
-        withheld: leave out the last review (section 3.2), and with it its rating.
+        withheld: leave out the last review and its rating; the date of the purchase is known without it.
 
     >>> day = 24 * 3600
     >>> history = [{"review": {"rating": 5, "unix_time": day}}, {"review": {"rating": 2, "unix_time": 8 * day}}]
     >>> interaction_features(history, ["rating", "age"], withheld=True)
     [[5.0, 7.0], [nan, 0.0]]
     """
-    reviews = [purchase.get("review") or {} for purchase in history]
-    times = [review["unix_time"] for review in reviews if review.get("unix_time") is not None]
-    latest = max(times, default=0)
-    table = []
-    for place, review in enumerate(reviews):
-        hidden = withheld and place == len(reviews) - 1
-        rating, time = (None if hidden else review.get("rating")), review.get("unix_time")
-        values = {
-            "rating": float("nan") if rating is None else float(rating),
-            "age": float("nan") if time is None else (latest - time) / 86_400,
-        }
-        table.append([values[name] for name in names])
-    return table
+    shown = without_last_review(history) if withheld else history
+    ratings = [(purchase.get("review") or {}).get("rating") for purchase in shown]
+    times = [(purchase.get("review") or {}).get("unix_time") for purchase in history]
+    latest = max((time for time in times if time is not None), default=0)
+    columns = {
+        "rating": [math.nan if rating is None else float(rating) for rating in ratings],
+        "age": [math.nan if time is None else (latest - time) / 86_400 for time in times],
+    }
+    return [[columns[name][row] for name in names] for row in range(len(history))]
 
 
 def _cut(text: str | None, limit: int) -> str | None:
-    """At most `limit` characters, ending at a space where there is one."""
+    """At most `limit` characters of `text`, cut at a space where there is one."""
     if text is None or len(text) <= limit:
         return text
     head = text[: limit + 1]

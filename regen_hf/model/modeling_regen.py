@@ -1,8 +1,8 @@
-"""The fused model of section 4.2: a history of interactions as soft tokens in the prompt of a causal language model.
+"""The fused model of section 4.2: a causal language model that reads a history as soft tokens of its prompt.
 
 Shapes:
     B   rows of the batch (users)
-    T   tokens of the prompt, placeholders among them
+    T   tokens of the prompt, placeholders included
     N   interactions of the longest history of the batch; `history_mask` marks the real ones
     D   width of the language model's embeddings
     V   vocabulary
@@ -11,9 +11,7 @@ Shapes:
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -29,7 +27,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from transformers.utils.generic import can_return_tuple
 
 from .adapter import RegenAdapter
-from .attribution import HistoryAttribution
+from .attribution import leave_one_out, shares
 from .backbones import check_backbone, check_history, check_plain_text, logit_scale_and_cap, token_embeddings
 from .configuration_regen import RegenConfig
 from .loading import CompletePreTrainedModel
@@ -42,9 +40,9 @@ class RegenPreTrainedModel(CompletePreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (a set or list, as in the parent)
-    # The adapter is small and young: rounding its updates to bf16 would cost more than its fp32 does.
+    # The adapter is small and trained from scratch: small updates would be lost in the rounding of bf16.
     _keep_in_fp32_modules_strict = ["adapter"]  # noqa: RUF012
-    # What really works is up to the language model, which checks it again for itself.
+    # The language model checks again which of them it supports.
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -52,7 +50,7 @@ class RegenPreTrainedModel(CompletePreTrainedModel):
 
 
 class FusedPrompt(RegenPreTrainedModel):
-    """What embeds a prompt with its history: a table of token embeddings and an adapter."""
+    """Embeds a prompt with its history: base class of models with token embeddings and an adapter."""
 
     adapter: RegenAdapter
 
@@ -65,21 +63,20 @@ class FusedPrompt(RegenPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """The soft tokens of a history and, for a linear adapter, the share of CF and of content in them (section 6).
+        """The soft tokens of a history and, for a linear adapter, the parts of CF and of content (section 6).
 
-        Takes all that the processor makes, `model.soft_tokens(**processor(history, task))`; the prompt is not read.
+        Accepts the processor's output, `model.soft_tokens(**processor(history, task))`; the prompt is ignored.
 
         Returns:
             `soft`, `cf_part`, `content_part`, each (B, N, D) and zero outside `history_mask`. For a linear adapter in
-            evaluation mode `soft = W1 e_i + W2 e_s + bias`, plus what the place of the interaction (`recency`) and
-            further features add where the model reads them.
-            A part is None where it does not exist.
+            evaluation mode `soft = W1 e_i + W2 e_s + bias`, plus the terms of `recency` and `interaction_features`
+            where the model has them. A part is None for other adapters, and for a half that the model does not read.
 
         Raises:
-            ValueError: there is no history, or not one as the model reads it.
+            ValueError: there is no history, or it has not the shapes that the model reads.
         """
         if history_mask is None:
-            raise ValueError("history_mask (batch, history) is missing: pass what the processor makes of a history.")
+            raise ValueError("history_mask is None, expected (batch, history) bool: pass the processor's output.")
         keep = history_mask.bool().unsqueeze(-1)  # (B, N, 1)
         parts = self.adapter.parts(history_cf, history_content, history_features)
         cf_part, content_part = (None if part is None else part * keep for part in parts)
@@ -95,9 +92,9 @@ class FusedPrompt(RegenPreTrainedModel):
         history_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Embeddings of the prompt, each placeholder's replaced by the soft token of its interaction: (B, T, D).
+        """Embeddings of the prompt, with soft tokens in place of those of the placeholders: (B, T, D).
 
-        Takes all that the processor makes; the attention mask is not read.
+        Accepts the processor's output; the attention mask is ignored.
 
         Raises:
             ValueError: placeholders and interactions do not match, row by row.
@@ -106,11 +103,11 @@ class FusedPrompt(RegenPreTrainedModel):
         is_item = input_ids.eq(self.config.item_token_id)  # (B, T)
         if history_mask is None:
             if history_cf is not None or history_content is not None:
-                raise ValueError("A history was given without history_mask (batch, history): pass it too.")
+                raise ValueError("history_mask is None, but a history was passed, expected (batch, history) bool.")
             if is_item.any():
                 raise ValueError(
-                    f"The prompt holds {int(is_item.sum())} placeholder tokens (id {self.config.item_token_id}) but no "
-                    "history was given: pass history_cf, history_content and history_mask, as the processor makes them."
+                    f"The prompt holds {int(is_item.sum())} placeholder tokens (id {self.config.item_token_id}), but "
+                    "no history was passed: pass history_cf, history_content and history_mask of the processor."
                 )
             return embeddings
         history_mask = history_mask.to(embeddings.device, torch.bool)  # (B, N)
@@ -118,7 +115,8 @@ class FusedPrompt(RegenPreTrainedModel):
         if len(placeholders) != len(purchases) or not torch.equal(placeholders, purchases):
             raise ValueError(
                 f"The prompts hold {placeholders.tolist()} placeholder tokens (id {self.config.item_token_id}) and the "
-                f"histories {purchases.tolist()} purchases, expected as many in each row: make both with the processor."
+                f"histories {purchases.tolist()} purchases, expected equal numbers in each row: create both with the "
+                "processor."
             )
         history_cf, history_content, history_features = (
             None if x is None else x.to(embeddings.device) for x in (history_cf, history_content, history_features)
@@ -129,7 +127,7 @@ class FusedPrompt(RegenPreTrainedModel):
 
 
 class RegenModel(FusedPrompt):
-    """The language model without its head, reading soft tokens where the prompt holds placeholders."""
+    """The language model without its head, which reads soft tokens at the placeholders of the prompt."""
 
     def __init__(self, config: RegenConfig, language_model: PreTrainedModel) -> None:
         super().__init__(config)
@@ -138,7 +136,7 @@ class RegenModel(FusedPrompt):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's: the parent would look in three other places first, at every token."""
+        """The token embeddings of the language model."""
         return self.language_model.get_input_embeddings()
 
     @can_return_tuple
@@ -157,12 +155,12 @@ class RegenModel(FusedPrompt):
     ) -> BaseModelOutputWithPast:
         """As in [`RegenForCausalLM`], up to the last hidden state (B, T, D)."""
         if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("Pass either input_ids or inputs_embeds: both or none were given.")
+            raise ValueError("Both or none of input_ids and inputs_embeds were passed, expected one of them.")
         if input_ids is not None:
             history = (history_cf, history_content, history_mask, history_features)
             inputs_embeds = self.fused_embeddings(input_ids, *history)  # (B, T, D)
         elif history_mask is not None or history_cf is not None or history_content is not None:
-            raise ValueError("A history needs the placeholders of input_ids, but inputs_embeds was given instead.")
+            raise ValueError("A history was passed with inputs_embeds, expected input_ids with its placeholders.")
         return self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -172,16 +170,16 @@ class RegenModel(FusedPrompt):
         )  # last_hidden_state: (B, T, D)
 
 
-class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin):
-    """The fused model with the language model's head: build with `from_backbone`, load with `from_pretrained`.
+class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
+    """The fused model with the language model's head: create it with `from_backbone`, load it with `from_pretrained`.
 
     Args:
         config ([`RegenConfig`]): architecture.
-        backbone ([`PreTrainedModel`], *optional*): a causal language model whose weights to use, not copied.
+        backbone ([`PreTrainedModel`], *optional*): a causal language model whose modules are used without a copy.
     """
 
     _auto_class = "AutoModelForCausalLM"  # saves this file beside the weights
-    _keep_in_fp32_modules = ["model.adapter"]  # noqa: RUF012 (quantizers leave it alone, by its name from the top)
+    _keep_in_fp32_modules = ["model.adapter"]  # noqa: RUF012 (quantizers skip it; they match full names)
 
     def __init__(self, config: RegenConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
@@ -199,61 +197,37 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
 
     @classmethod
     def from_backbone(
-        cls,
-        causal_lm: PreTrainedModel,
-        *,
-        cf_dim: int,
-        content_dim: int,
-        item_token_id: int,
-        embedding_mode: Literal["both", "cf", "content"] = "both",
-        adapter: Literal["linear", "mlp", "transformer"] = "mlp",
-        adapter_hidden_size: int | None = None,
-        adapter_layers: int = 2,
-        recency: int = 8,
-        interaction_features: Sequence[Literal["rating", "age"]] = (),
-        cf_dropout: float = 0.0,
-        cf_mean_norm: float = 1.0,
-        max_history: int = 50,
-        content_mean: Any = None,
-        content_matrix: Any = None,
+        cls, causal_lm: PreTrainedModel, config: RegenConfig, *, content_mean: Any = None, content_matrix: Any = None
     ) -> RegenForCausalLM:
-        """Wrap a causal language model, keeping its weights, with a fresh adapter in front of it.
+        """A fused model with a new adapter around `causal_lm`, whose modules and weights it shares.
 
-        The arguments are those of [`RegenConfig`] and of [`RegenAdapter.whiten`]. It shares modules with `causal_lm`.
+        Args:
+            causal_lm: the language model.
+            config: architecture; its `text_config` is replaced by the configuration of `causal_lm`.
+            content_mean: see [`RegenAdapter.whiten`].
+            content_matrix: see [`RegenAdapter.whiten`].
 
         Raises:
             ValueError: the language model cannot be wrapped, `item_token_id` is not in its vocabulary, an array has a
-                wrong shape, the wrapper's logits on plain text are not the bare model's, or it cannot write on a
-                history.
+                wrong shape, the fused model's logits on plain text differ from those of `causal_lm`, or it cannot
+                generate after a history.
         """
-        check_backbone(causal_lm, item_token_id)
-        attention = causal_lm.config._attn_implementation
-        config = RegenConfig(
-            text_config=causal_lm.config,
-            cf_dim=cf_dim,
-            content_dim=content_dim,
-            embedding_mode=embedding_mode,
-            adapter=adapter,
-            adapter_hidden_size=adapter_hidden_size,
-            adapter_layers=adapter_layers,
-            recency=recency,
-            interaction_features=list(interaction_features),
-            cf_dropout=cf_dropout,
-            cf_mean_norm=float(cf_mean_norm),
-            item_token_id=item_token_id,
-            max_history=max_history,
-        )
-        config._attn_implementation = attention  # the line above has unset it on the shared text_config
-        for module in causal_lm.modules():  # else `post_init` draws new weights for a resized embedding
+        check_backbone(causal_lm, config.item_token_id)
+        config = copy.deepcopy(config)
+        config.text_config = causal_lm.config
+        config.tie_word_embeddings = bool(getattr(causal_lm.config, "tie_word_embeddings", False))
+        config._attn_implementation = causal_lm.config._attn_implementation
+        # transformers has no public way to keep the weights of a resized embedding: `post_init` would redraw them.
+        for module in causal_lm.modules():
             module._is_hf_initialized = True  # type: ignore[assignment]
         model = cls(config, causal_lm)
         model.model.adapter.whiten(content_mean, content_matrix)
         model.model.adapter.to(causal_lm.device)
         model.generation_config = copy.deepcopy(causal_lm.generation_config)
-        # A backbone that `to_backbone` has made suppresses the placeholder, which this model does for itself.
-        suppressed = [token for token in model.generation_config.suppress_tokens or () if token != item_token_id]
+        # `to_backbone` adds the placeholder to `suppress_tokens`; `prepare_inputs_for_generation` replaces it here.
+        suppressed = [t for t in model.generation_config.suppress_tokens or () if t != config.item_token_id]
         model.generation_config.suppress_tokens = suppressed or None
-        # Trainers ask a quantised model these things, and saving does.
+        # Trainers and `save_pretrained` read these attributes of a quantised model.
         quantised = ("is_quantized", "quantization_method", "hf_quantizer", "is_loaded_in_4bit", "is_loaded_in_8bit")
         vars(model).update({name: value for name, value in vars(causal_lm).items() if name in quantised})
         check_plain_text(model, causal_lm)
@@ -261,7 +235,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         return model.train(causal_lm.training)
 
     def to_backbone(self) -> PreTrainedModel:
-        """The bare language model, the inverse of `from_backbone`: it shares modules and weights with this one."""
+        """The language model without adapter, the inverse of `from_backbone`; modules and weights are shared."""
         with torch.device("meta"):
             causal_lm = AutoModelForCausalLM.from_config(copy.deepcopy(self.config.text_config))
         setattr(causal_lm, causal_lm.base_model_prefix, self.model.language_model)
@@ -276,6 +250,18 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """See [`FusedPrompt.soft_tokens`]."""
         return self.model.soft_tokens(*history, **inputs)
+
+    def leave_one_out(self, completion_ids: torch.Tensor, *inputs: Any, **more: Any) -> torch.Tensor:
+        """The decrease of a narrative's log-likelihood without each interaction; see [`attribution.leave_one_out`].
+
+        >>> tokens = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]  # doctest: +SKIP
+        >>> model.leave_one_out(tokens, **inputs)  # doctest: +SKIP
+        """
+        return leave_one_out(self, completion_ids, *inputs, **more)
+
+    def shares(self, **inputs: Any) -> torch.Tensor:
+        """The shares of CF and content in each soft token; see [`attribution.shares`]."""
+        return shares(self, **inputs)
 
     @can_return_tuple
     def forward(
@@ -299,17 +285,17 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         Args:
             input_ids: (B, T), with one placeholder per interaction.
             attention_mask: (B, T), 1 where there is a token.
-            position_ids: (B, T); defaults to what the language model makes of the rest.
+            position_ids: (B, T); defaults to those of the language model.
             past_key_values: keys and values of the tokens before `input_ids`.
             inputs_embeds: (B, T, D), instead of `input_ids` and history; see [`RegenModel.fused_embeddings`].
             history_cf: (B, N, cf_dim), raw item vectors, zero for a cold item; None if the model does not read them.
             history_content: (B, N, content_dim); None if the model does not read them.
             history_mask: (B, N), true for the interactions of the row, in the order of its placeholders.
-            history_features: (B, N, F), as `config.interaction_features` names them, NaN where unknown: the rating of 1
-                to 5, the age in days before the latest purchase.
+            history_features: (B, N, F), in the order of `config.interaction_features`, NaN where unknown: the rating
+                from 1 to 5, the age in days before the latest purchase.
             labels: (B, T), -100 where there is no loss.
             logits_to_keep: keep this many last positions (0: all), or the positions of this index tensor.
-            suppress_placeholder: minus infinity as the logit of the placeholder, as `generate` asks for: it is no word.
+            suppress_placeholder: set the logit of the placeholder to minus infinity, as `generate` does.
             **kwargs: for the language model and the loss (`num_items_in_batch`).
 
         Raises:
@@ -336,7 +322,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         if suppress_placeholder:
             logits[..., self.config.item_token_id] = float("-inf")
         loss = None
-        if labels is not None:  # a mean over the labels, or over `num_items_in_batch` where the trainer gives it
+        if labels is not None:  # mean over the labels, or over the trainer's `num_items_in_batch`
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs)
         return CausalLMOutputWithPast(
             loss=loss,
@@ -356,9 +342,9 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         is_first_iteration: bool | None = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """The inputs of one step; the history goes along only while its placeholders are in the step's slice.
+        """The inputs of one step, with the history only while the step's tokens hold placeholders.
 
-        The placeholder is suppressed here, as `suppress_tokens` makes its mask of the vocabulary anew at every token.
+        The placeholder is suppressed here, because generation settings of the caller replace `suppress_tokens`.
         """
         inputs = super().prepare_inputs_for_generation(  # type: ignore[misc]
             input_ids,  # type: ignore[arg-type]
@@ -374,7 +360,7 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
         step = inputs["input_ids"]
         if history_mask is None or step is None:
             return inputs
-        if not is_first_iteration and step.shape[1] == 1:  # a token just written, and the placeholder never is
+        if not is_first_iteration and step.shape[1] == 1:  # a generated token, never the placeholder
             return {name: value for name, value in inputs.items() if name not in HISTORY}
         in_cache = input_ids.shape[1] - step.shape[1]
         consumed = (input_ids[:, :in_cache] == self.config.item_token_id).sum(1, keepdim=True)  # (B, 1)
@@ -384,21 +370,21 @@ class RegenForCausalLM(HistoryAttribution, RegenPreTrainedModel, GenerationMixin
             remaining.any(1) & (consumed > 0).to(rank.device).squeeze(1)
         ).any():
             raise ValueError(
-                "The cache ends in the middle of a history, and each soft token depends on the purchases after it: "
-                "end the cache before the history or after it."
+                "The cache ends within a history, but with recency or a transformer adapter each soft token depends on "
+                "the purchases after it: end the cache before or after the history."
             )
         if remaining.any() or (step == self.config.item_token_id).any():
             return inputs | {"history_mask": remaining.to(step.device)}
         return {name: value for name, value in inputs.items() if name not in HISTORY}
 
     def _get_candidate_generator(self, *args: Any, logits_processor: Any = None, **kwargs: Any) -> Any:
-        """What guesses the next tokens (an assistant, a lookup in the prompt), never the placeholder."""
+        """The generator of candidate tokens (an assistant, a lookup in the prompt) without the placeholder.
+
+        transformers has no public way to suppress a token in the candidates of assisted generation.
+        """
         never = SuppressTokensLogitsProcessor([self.config.item_token_id], device=str(self.device))
         processors = LogitsProcessorList([*(logits_processor or ()), never])
         return super()._get_candidate_generator(*args, logits_processor=processors, **kwargs)  # type: ignore[misc]
 
-
-# `generate` asks for it before every token, where a class brings code of its own.
-RegenForCausalLM.forward.__signature__ = inspect.signature(RegenForCausalLM.forward)
 
 __all__ = ["RegenForCausalLM", "RegenModel"]

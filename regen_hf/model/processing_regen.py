@@ -1,7 +1,7 @@
-"""Raw history in, tensors out: the processor of the fused model.
+"""The processor of the fused model: maps raw purchase histories to tensors.
 
-It carries what turns purchases into model inputs: the tokenizer, the CF vectors of the items, the sentence encoder (its
-name, or its folder `content_encoder/` beside these files), and the prompt of each task.
+It holds the tokenizer, the CF vectors of the items, the sentence encoder (its name, or its folder `content_encoder/`
+beside these files), and the prompt of each task.
 
 Shapes: B histories, T tokens, N purchases of the longest history, I items of the catalogue.
 """
@@ -23,9 +23,9 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import cached_file
 
 from .histories import first_columns, one_each, read_histories
-from .interactions import interaction_features, interaction_text
-from .item_vectors import ItemVectors
-from .loading import load_encoder
+from .interactions import interaction_features, interaction_text, without_last_review
+from .item_vectors import cf_vectors, fold_in, recommend
+from .loading import HUB, load_encoder
 
 ITEM_NAMES = "cf_items.json"
 ITEM_VECTORS = "cf_items.safetensors"
@@ -34,29 +34,29 @@ ENCODER_FOLDER = "content_encoder"
 logger = logging.getLogger(__name__)
 
 
-class RegenProcessor(ItemVectors, ProcessorMixin):
-    """Turns purchase histories and a task into the inputs of [`RegenForCausalLM`].
+class RegenProcessor(ProcessorMixin):
+    """Maps purchase histories and a task to the inputs of [`RegenForCausalLM`].
 
     Args:
-        tokenizer ([`PreTrainedTokenizerBase`]): it must know `item_token` as one token.
+        tokenizer ([`PreTrainedTokenizerBase`]): `item_token` must be one token of its vocabulary.
         cf_asins (`list[str]`): the items that have a CF vector.
         cf_factors (`numpy.ndarray` of shape (I, cf_dim)): their raw CF vectors, in the same order.
         content_encoder (`str` or `SentenceTransformer`, *optional*):
-            Name on the Hub, local folder, or the model itself; a folder and a model are saved with the processor. None
+            Name on the Hub, local folder, or the model itself; a folder or a model is saved with the processor. None
             for a model that reads CF vectors only.
-        task_prompts (`dict[str, str]`): what the model is told to do, by task.
+        task_prompts (`dict[str, str]`): the instruction of each task.
         metadata_only_tasks (`list[str]`): tasks whose last review is withheld (section 3.2).
         item_token (`str`, *optional*, defaults to `"<|item|>"`): the placeholder, one per purchase.
         max_history (`int`, *optional*, defaults to 50): purchases kept, the latest ones.
         interaction_features (`list` of `"rating"` and `"age"`, *optional*):
-            What the model reads of a purchase beside its vectors, as in its configuration.
+            Further features of a purchase that the model reads, as in its configuration.
         cf_user_gram (`numpy.ndarray` of shape (cf_dim, cf_dim), *optional*):
-            Sum of x x' over the user vectors of ALS; with it `fold_in` gives new items a CF vector.
-        cf_alpha (`float`, *optional*, defaults to 1.0): a purchase rated r had the confidence 1 + cf_alpha * r in ALS.
+            Sum of x x' over the user vectors of ALS; `fold_in` needs it.
+        cf_alpha (`float`, *optional*, defaults to 1.0): a purchase rated r has the ALS confidence 1 + cf_alpha * r.
         cf_regularization (`float`, *optional*, defaults to 0.05): weight of the L2 penalty of ALS.
 
     Raises:
-        ValueError: the parts do not fit together.
+        ValueError: the arguments do not match each other.
     """
 
     _auto_class = "AutoProcessor"  # saves this file and sets auto_map in processor_config.json
@@ -88,14 +88,14 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
         self.cf_user_gram = None if cf_user_gram is None else np.ascontiguousarray(cf_user_gram, dtype=np.float32)
         self.cf_alpha, self.cf_regularization = cf_alpha, cf_regularization
         self._check_parts()
-        # An item of the catalogue that training never saw has a row of zeros: no vector.
+        # A row of zeros is an item that no train user bought: it has no vector.
         self._cf_rows = {asin: row for row, asin in enumerate(self.cf_asins) if self.cf_factors[row].any()}  # type: ignore[index]
         self._encoder: Any = None
-        self._told_of_cold_items = False
+        self._warned_of_cold_items = False
 
     @property
     def item_token_id(self) -> int:
-        """Id of the placeholder token, which the model's configuration must hold too."""
+        """Id of the placeholder token, as in the model's configuration."""
         return self.tokenizer.convert_tokens_to_ids(self.item_token)
 
     @property
@@ -107,61 +107,59 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
             ValueError: a weight of the encoder is missing.
         """
         if self._encoder is None:
-            if isinstance(self.content_encoder, str):
-                self._encoder = load_encoder(self.content_encoder)
-            else:
-                self._encoder = self.content_encoder
+            encoder = self.content_encoder
+            self._encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
         return self._encoder
 
     def prompt_text(self, n_items: int, task: str | None = None, prompt: str | None = None) -> str:
-        """The prompt for a history of `n_items` purchases, in training and afterwards.
+        """The prompt with `n_items` placeholders.
 
         Args:
-            n_items: purchases, one placeholder each.
+            n_items: number of purchases.
             task: a key of `task_prompts`.
-            prompt: a prompt of the user's own, instead of a task.
+            prompt: an instruction in place of a task.
 
         Raises:
-            ValueError: the task is unknown, or the prompt holds the placeholder, or not one of the two is given.
+            ValueError: the task is unknown, the prompt contains the placeholder, or both or none of them are passed.
         """
         if (task is None) == (prompt is None):
-            raise ValueError(f"Pass either a task or a prompt: both or none were given. Tasks: {self._tasks}.")
+            raise ValueError(f"Both or none of task and prompt were passed, expected one. Tasks: {self._tasks}.")
         if prompt is None:
             if task not in self.task_prompts:
                 raise ValueError(f"Unknown task {task!r}. Tasks: {self._tasks}.")
             prompt = self.task_prompts[task]
         if self.item_token in prompt:
-            raise ValueError(f"The prompt holds {self.item_token!r}, which stands for a purchase: take it out.")
+            raise ValueError(f"The prompt contains {self.item_token!r}, the placeholder of a purchase: remove it.")
         content = self.item_token * n_items + prompt
         if self.tokenizer.chat_template is None:
             return content + "\n"
         message = [{"role": "user", "content": content}]
         text = self.tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-        # A template writes the token that begins a text, and a tokenizer may add it once more: keep one.
+        # Both the chat template and the tokenizer may add the BOS token: keep one.
         bos = self.tokenizer.bos_token
         if bos and text.startswith(bos) and self.tokenizer("")["input_ids"][:1] == [self.tokenizer.bos_token_id]:
             text = text.removeprefix(bos)
         return text
 
     def tokenize_prompt(self, n_items: int, task: str | None = None, prompt: str | None = None) -> list[int]:
-        """The token ids of `prompt_text`, tokenized as in training."""
+        """The token ids of `prompt_text`."""
         return self.tokenizer(self.prompt_text(n_items, task, prompt))["input_ids"]
 
     def fit(
         self, n_items: int, task: str | None = None, prompt: str | None = None, max_length: int | None = None
     ) -> tuple[int, list[int]]:
-        """How many of the latest of `n_items` purchases the model reads with this prompt, and the token ids of both.
+        """The number of latest purchases that fit into `max_length` with the prompt, and the token ids of both.
 
         Args:
             n_items: purchases of the history.
             task: a key of `task_prompts`.
-            prompt: a prompt of the user's own, instead of a task.
-            max_length: tokens at most; defaults to `tokenizer.model_max_length` where that is set.
+            prompt: an instruction in place of a task.
+            max_length: maximum tokens; defaults to `tokenizer.model_max_length` where that is set.
 
         Raises:
-            ValueError: the prompt alone is longer than `max_length`.
+            ValueError: the prompt without purchases is longer than `max_length`.
         """
-        if max_length is None and self.tokenizer.model_max_length < 1_000_000:  # beyond it means "not set"
+        if max_length is None and self.tokenizer.model_max_length < 1_000_000:  # a larger one means "not set"
             max_length = self.tokenizer.model_max_length
         kept = min(n_items, self.max_history)
         while True:
@@ -171,7 +169,8 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
                 break
             if excess > kept:
                 raise ValueError(
-                    f"The prompt alone has {len(ids) - kept} tokens, and the model reads {max_length}: shorten it."
+                    f"The prompt without purchases has {len(ids) - kept} tokens, expected at most {max_length}: "
+                    "shorten it."
                 )
             kept -= excess
         return kept, ids
@@ -190,11 +189,11 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
         fewer, with a warning, where prompt and history would be longer than `max_length`.
 
         Args:
-            history: purchases, oldest first, or a row of the dataset, or a list of either; empty histories are fine.
+            history: purchases, oldest first, or a row of the dataset, or a list of either; a history may be empty.
             task: a key of `task_prompts`, or one per history.
-            prompt: a prompt of the user's own instead of a task, or one per history.
+            prompt: an instruction in place of a task, or one per history.
             return_tensors: "pt", "np" or None.
-            max_length: tokens at most; defaults to `tokenizer.model_max_length` where that is set.
+            max_length: maximum tokens; defaults to `tokenizer.model_max_length` where that is set.
 
         Returns:
             input_ids and attention_mask (B, T); history_cf (B, N, cf_dim), history_content (B, N, content_dim) and
@@ -202,7 +201,7 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
             least 1.
 
         Raises:
-            ValueError: a history is malformed, a task unknown, or a prompt alone is too long.
+            ValueError: a history is malformed, a task unknown, or a prompt without purchases too long.
         """
         histories, _ = read_histories(history)
         tasks = one_each("task", task, len(histories))
@@ -214,7 +213,7 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
             token_ids.append(ids)
             if kept < min(len(row), self.max_history):
                 logger.warning(
-                    "With this prompt the model reads the latest %d purchases: the oldest %d of %d were left out.",
+                    "Only the latest %d purchases fit with this prompt: the oldest %d of %d were left out.",
                     kept,
                     len(row) - kept,
                     len(row),
@@ -225,32 +224,79 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
         input_ids[tokens_mask] = np.concatenate(token_ids)
         history_mask = first_columns([len(row) for row in purchases])  # (B, N)
         data = {"input_ids": input_ids, "attention_mask": tokens_mask.astype(np.int64), "history_mask": history_mask}
-        everything = [purchase for row in purchases for purchase in row]
-        texts = [text for row, row_task in zip(purchases, tasks, strict=True) for text in self._texts(row, row_task)]
-        vectors = {"history_cf": self._cf_vectors(everything), "history_content": self._content_vectors(texts)}
-        if self.interaction_features:
-            vectors["history_features"] = np.array(
-                [
-                    values
-                    for row, row_task in zip(purchases, tasks, strict=True)
-                    for values in interaction_features(
-                        row, self.interaction_features, row_task in self.metadata_only_tasks
-                    )
-                ],
-                dtype=np.float32,
-            ).reshape(-1, len(self.interaction_features))
+        flat = [purchase for row in purchases for purchase in row]
+        withheld = [row_task in self.metadata_only_tasks for row_task in tasks]
+        texts = [
+            interaction_text(purchase["item"], purchase.get("review"))
+            for row, hidden in zip(purchases, withheld, strict=True)
+            for purchase in (without_last_review(row) if hidden else row)
+        ]
+        vectors = {"history_cf": cf_vectors(self, flat), "history_content": self._content_vectors(texts)}
+        if names := self.interaction_features:
+            features = [
+                values
+                for row, hidden in zip(purchases, withheld, strict=True)
+                for values in interaction_features(row, names, hidden)
+            ]
+            vectors["history_features"] = np.array(features, dtype=np.float32).reshape(-1, len(names))
         for name, rows in vectors.items():
             if rows is not None:
                 data[name] = np.zeros((*history_mask.shape, rows.shape[1]), dtype=np.float32)  # (B, N, dim)
                 data[name][history_mask] = rows
         return BatchFeature(data, tensor_type=return_tensors)
 
+    def unknown_items(self, history: Any) -> list[str | None]:
+        """The items of one history or several without a CF vector, once per purchase; see `fold_in`."""
+        if self.cf_factors is None:
+            return []
+        asins = [purchase["item"].get("asin") for row in read_histories(history)[0] for purchase in row]
+        return [asin for asin in asins if asin not in self._cf_rows]
+
+    def fold_in(self, histories: Any) -> list[str]:
+        """Add CF vectors for the new items of `histories`, by one closed-form step of ALS and without training.
+
+        Each history should hold new items and items that have a vector; more histories give better vectors. Existing
+        vectors do not change. Save the processor to keep the new ones.
+
+        Args:
+            histories: as in `__call__`; all purchases count, not only the latest `max_history`.
+
+        Returns:
+            The items with a new vector. An item that was bought only with other unknown items gets none.
+
+        Raises:
+            ValueError: a history is malformed, or this processor has no `cf_user_gram`.
+        """
+        return fold_in(self, histories)
+
+    def recommend(self, history: Any, n: int = 10) -> Any:
+        """The next items for a customer, known or new, by ALS without the language model.
+
+        The customer's vector is one closed-form step of ALS from the items of the history that have a vector; the score
+        of an item is its product with that vector. All purchases count, not only the latest `max_history`.
+
+        >>> processor.recommend(history, n=3)  # doctest: +SKIP
+        [('B01', 0.93), ('B07', 0.71), ('B04', 0.70)]
+
+        Args:
+            history: one history or several, as in `__call__`.
+            n: maximum number of items.
+
+        Returns:
+            `(asin, score)` pairs, the best first, without the items of the history; one list for a history, a list of
+            lists for several. Empty where no item of the history has a vector.
+
+        Raises:
+            ValueError: a history is malformed, `n` is below 1, or this processor has no CF vectors.
+        """
+        return recommend(self, history, n)
+
     def to_dict(self) -> dict[str, Any]:
-        """What goes into processor_config.json; the item vectors and the encoder are files beside it."""
+        """The content of processor_config.json; the item vectors and the encoder are files beside it."""
         return {
             "processor_class": type(self).__name__,
             "auto_map": {"AutoProcessor": f"processing_regen.{type(self).__name__}"},
-            "content_encoder": ENCODER_FOLDER if self._encoder_is_ours else self.content_encoder,
+            "content_encoder": ENCODER_FOLDER if self._saves_encoder else self.content_encoder,
             "task_prompts": self.task_prompts,
             "metadata_only_tasks": self.metadata_only_tasks,
             "item_token": self.item_token,
@@ -261,7 +307,7 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
         }
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """Save all parts and the code into one folder, the model's own if wanted; see [`ProcessorMixin`]."""
+        """Save all parts and the code into one folder, which may be the model's; see [`ProcessorMixin`]."""
         folder = Path(save_directory)
         files = super().save_pretrained(str(folder))
         if self.cf_factors is not None:
@@ -271,7 +317,7 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
             save_file(tensors, folder / ITEM_VECTORS)
             (folder / ITEM_NAMES).write_text(json.dumps(self.cf_asins), encoding="utf-8")
             files += [str(folder / ITEM_VECTORS), str(folder / ITEM_NAMES)]
-        if self._encoder_is_ours:
+        if self._saves_encoder:
             target = folder / ENCODER_FOLDER
             if not isinstance(self.content_encoder, str):
                 self.content_encoder.save_pretrained(str(target), create_model_card=False)
@@ -286,15 +332,14 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
     def get_processor_dict(
         cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """See [`ProcessorMixin`]: the arguments of `__init__`, here with the item vectors and the encoder's folder."""
-        names = ("cache_dir", "force_download", "local_files_only", "token", "revision")
-        hub: dict[str, Any] = {name: kwargs[name] for name in names if name in kwargs}
+        """The arguments of `__init__`, with the item vectors and the encoder's folder; see [`ProcessorMixin`]."""
+        hub: dict[str, Any] = {name: kwargs[name] for name in HUB if name in kwargs}
         subfolder = kwargs.get("subfolder") or ""
         source = str(pretrained_model_name_or_path)
         arguments, kwargs = super().get_processor_dict(source, **kwargs)
-        missing_is_fine: dict[str, Any] = {"subfolder": subfolder, "_raise_exceptions_for_missing_entries": False}
-        vectors = cached_file(source, ITEM_VECTORS, **missing_is_fine, **hub)
-        names_file = cached_file(source, ITEM_NAMES, **missing_is_fine, **hub)
+        optional: dict[str, Any] = {"subfolder": subfolder, "_raise_exceptions_for_missing_entries": False}
+        vectors = cached_file(source, ITEM_VECTORS, **optional, **hub)
+        names_file = cached_file(source, ITEM_NAMES, **optional, **hub)
         if vectors is not None and names_file is not None:
             arguments["cf_asins"] = json.loads(Path(names_file).read_text(encoding="utf-8"))
             tensors = load_file(vectors)
@@ -309,7 +354,7 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Names of the tensors that `__call__` makes."""
+        """Names of the tensors that `__call__` returns."""
         return ["input_ids", "attention_mask", "history_cf", "history_content", "history_mask", "history_features"]
 
     @property
@@ -317,27 +362,27 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
         return ", ".join(self.task_prompts) or "none"
 
     @property
-    def _encoder_is_ours(self) -> bool:
-        """Whether the encoder is saved with the processor, not merely named."""
+    def _saves_encoder(self) -> bool:
+        """Whether the encoder is saved with the processor, and not only its name."""
         if self.content_encoder is None:
             return False
         return not isinstance(self.content_encoder, str) or Path(self.content_encoder).is_dir()
 
     @property
     def _pad_token_id(self) -> int:
-        """The tokenizer's padding; any token does where it has none, as the attention mask hides it."""
+        """The id of the padding token; without one that of another token, as the attention mask hides it."""
         ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(token for token in ids if token is not None)
 
     def _check_parts(self) -> None:
         if self.tokenizer.tokenize(self.item_token) != [self.item_token]:
             raise ValueError(
-                f"The tokenizer does not know {self.item_token!r} as one token: call tokenizer.add_special_tokens("
+                f"{self.item_token!r} is not one token of the tokenizer: call tokenizer.add_special_tokens("
                 f"{{'additional_special_tokens': ['{self.item_token}']}}) and resize the model's embeddings."
             )
         if self.cf_factors is None:
             if self.cf_asins:
-                raise ValueError(f"cf_asins names {len(self.cf_asins)} items, but cf_factors is missing.")
+                raise ValueError(f"cf_asins has {len(self.cf_asins)} items, but cf_factors is None: pass both.")
         elif self.cf_factors.ndim != 2 or len(self.cf_factors) != len(self.cf_asins):
             raise ValueError(
                 f"cf_factors has the shape {self.cf_factors.shape}, expected ({len(self.cf_asins)}, cf_dim), one "
@@ -349,25 +394,20 @@ class RegenProcessor(ItemVectors, ProcessorMixin):
                 f"{self.cf_factors.shape}."
             )
         elif not np.isfinite(self.cf_factors).all():
-            raise ValueError("cf_factors holds values that are not finite: fit the CF vectors again.")
+            raise ValueError("cf_factors contains NaN or infinity, expected finite values: fit the CF vectors again.")
         if len(set(self.cf_asins)) != len(self.cf_asins):
-            raise ValueError("cf_asins names an item twice, expected each item once.")
+            raise ValueError("cf_asins contains an item twice, expected each item once.")
         unknown = sorted(set(self.metadata_only_tasks) - set(self.task_prompts))
         if unknown:
-            raise ValueError(f"metadata_only_tasks names {', '.join(unknown)}. Known tasks: {self._tasks}.")
-
-    def _texts(self, purchases: Sequence[Mapping[str, Any]], task: str | None) -> list[str]:
-        """t_i of each purchase, without the last review where the task withholds it."""
-        texts = [interaction_text(purchase["item"], purchase.get("review")) for purchase in purchases]
-        if purchases and task in self.metadata_only_tasks:
-            texts[-1] = interaction_text(purchases[-1]["item"], None)
-        return texts
+            raise ValueError(
+                f"metadata_only_tasks contains {', '.join(unknown)}, expected keys of task_prompts: {self._tasks}."
+            )
 
     def _content_vectors(self, texts: list[str]) -> np.ndarray | None:
         """s_i of each text, L2 normalised: (N, content_dim)."""
         if self.content_encoder is None:
             return None
-        # One text at least, so that an empty history still tells the width.
+        # At least one text, because an empty result has no width.
         vectors = self.encoder.encode(texts or [""], normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)[: len(texts)]
 

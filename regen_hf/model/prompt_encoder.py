@@ -1,6 +1,6 @@
-"""The prefix encoder on its own: prompt embeddings for a server that runs the bare language model (vLLM).
+"""The prompt encoder: computes prompt embeddings for a server that runs the bare language model (vLLM).
 
-It holds a copy of the table of token embeddings and the adapter, nothing of the language model's layers.
+It holds copies of the token embeddings and the adapter, and no layers of the language model.
 """
 
 # No `from __future__ import annotations` here: `@strict` checks the real types of the fields.
@@ -15,11 +15,11 @@ from .modeling_regen import FusedPrompt
 
 @strict
 class RegenPromptEncoderConfig(RegenConfig):
-    r"""Configuration of [`RegenPromptEncoder`]: that of the fused model, and the shape of the table.
+    r"""Configuration of [`RegenPromptEncoder`]: that of the fused model, and the shape of the embedding table.
 
     Args:
-        num_embeddings (`int`, *optional*, defaults to 1): tokens of the vocabulary.
-        embedding_dim (`int`, *optional*, defaults to 1): width of their embeddings.
+        num_embeddings (`int`, *optional*, defaults to 1): size of the vocabulary.
+        embedding_dim (`int`, *optional*, defaults to 1): width of the token embeddings.
     """
 
     model_type = "regen_prompt_encoder"
@@ -37,7 +37,7 @@ class RegenPromptEncoderConfig(RegenConfig):
 
 
 class RegenPromptEncoder(FusedPrompt):
-    """Turns what the processor makes of a history into the embeddings of its prompt.
+    """Maps the processor's output to the embeddings of the prompt.
 
     Args:
         config ([`RegenPromptEncoderConfig`]): architecture.

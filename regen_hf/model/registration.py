@@ -1,10 +1,10 @@
-"""The Auto classes of transformers, told of the local classes."""
+"""Registers the local classes with the Auto classes of transformers."""
 
 from __future__ import annotations
 
 
 def register() -> None:
-    """Make the Auto classes of this process load "regen" checkpoints with the local classes, without remote code."""
+    """Let the Auto classes of this process load "regen" checkpoints with the local classes, without remote code."""
     from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoProcessor
 
     from .configuration_regen import RegenConfig

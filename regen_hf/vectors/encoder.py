@@ -1,4 +1,4 @@
-"""The encoder behind content vectors."""
+"""The sentence encoder of content vectors."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def load_encoder(name: str) -> SentenceTransformer:
-    """The sentence-transformers model `name`, a Hub name or a path."""
-    try:
-        from ..model.loading import load_encoder as load
+    """The sentence-transformers model `name`, a name on the Hub or a folder."""
+    from ..model import loading
 
-        return load(name)
+    try:
+        return loading.load_encoder(name)
     except ImportError:
         raise missing_extra("sentence-transformers", "train") from None
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"The encoder {name!r} could not be loaded: {error} Give the name or the path of a sentence-transformers "
+            f"The encoder {name!r} could not be loaded: {error} Give the name or the folder of a sentence-transformers "
             "model, or none for a small one trained offline."
         ) from error

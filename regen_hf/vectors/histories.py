@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from .. import outputs
 from .store import VectorStore
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass
@@ -18,20 +23,40 @@ class Histories:
     Args:
         store: content vectors and item indices by user, U users.
         item_factors: raw CF vectors, shape (I, d_cf).
-        content_items: content vectors of metadata alone, shape (I, d_s).
+        content_items: content vectors of the items' metadata, shape (I, d_s).
     """
 
     store: VectorStore
     item_factors: NDArray[np.float32]
     content_items: NDArray[np.float16]
 
+    @classmethod
+    def of(cls, run: Path, split: str, items: outputs.ItemArrays | None = None) -> Histories:
+        """The vectors of the users of `split` in `run`; `items` shares the item arrays between several splits."""
+        items = items or outputs.item_vectors(run)
+        return cls(VectorStore(outputs.folder(run, "embeddings") / split), items.item_factors, items.content)
+
+    def purchases(
+        self, start: int, stop: int, withheld: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
+        """CF (n, d_cf) and content (n, d_s) vectors of users `start` to `stop`, and the first row of each user.
+
+        The rows (stop - start + 1,) end with n. `withheld` replaces the content vector of each user's last purchase by
+        that of the item's metadata (section 3.2).
+        """
+        offsets = self.store.offsets[start : stop + 1]
+        rows = slice(int(offsets[0]), int(offsets[-1]))
+        content, items = self.store.vectors[rows].astype(np.float32), self.store.items[rows]
+        offsets = offsets - offsets[0]
+        if withheld:
+            last = offsets[1:][np.diff(offsets) > 0] - 1
+            content[last] = self.content_items[items[last]]
+        return self.item_factors[items], content, offsets
+
     def get(self, row: int, withheld: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """CF (n, d_cf) and content (n, d_s) vectors of user `row`; `withheld` leaves out the last purchase's review."""
-        stored, items = self.store.user(row)
-        content = stored.astype(np.float32)  # a copy: the store is read-only
-        if withheld and len(items):
-            content[-1] = self.content_items[items[-1]]
-        return self.item_factors[items], content
+        """CF (n, d_cf) and content (n, d_s) vectors of user `row`; see `purchases`."""
+        cf, content, _ = self.purchases(row, row + 1, withheld)
+        return cf, content
 
     def batch(
         self, rows: list[int | None], withheld: list[bool], kept: list[int] | None = None
@@ -40,28 +65,24 @@ class Histories:
 
         Returns:
             `history_cf` (B, N, d_cf), `history_content` (B, N, d_s), `history_mask` (B, N) bool; N is at least 1,
-            because every process of a distributed run must pass the adapter.
+            because every process of a distributed run must use the adapter.
         """
-        empty = (
-            np.zeros((0, self.item_factors.shape[1]), np.float32),
-            np.zeros((0, self.content_items.shape[1]), np.float32),
-        )
-        histories = [
-            empty if row is None else self.get(row, hidden) for row, hidden in zip(rows, withheld, strict=True)
-        ]
+        import torch
+
+        d_cf, d_s = self.item_factors.shape[1], self.content_items.shape[1]
+        empty = np.zeros((0, d_cf), np.float32), np.zeros((0, d_s), np.float32)
+        vectors = [empty if row is None else self.get(row, hidden) for row, hidden in zip(rows, withheld, strict=True)]
+        lengths = [len(row_cf) for row_cf, _ in vectors]
         if kept is not None:
-            histories = [
-                (cf[len(cf) - n :], content[len(cf) - n :]) for (cf, content), n in zip(histories, kept, strict=True)
-            ]
-        longest = max(1, max(len(cf) for cf, _ in histories))
-        cf = np.zeros((len(rows), longest, empty[0].shape[1]), np.float32)  # (B, N, d_cf)
-        content = np.zeros((len(rows), longest, empty[1].shape[1]), np.float32)  # (B, N, d_s)
-        mask = np.zeros((len(rows), longest), bool)  # (B, N)
-        for number, (of_cf, of_content) in enumerate(histories):
-            cf[number, : len(of_cf)] = of_cf
-            content[number, : len(of_content)] = of_content
-            mask[number, : len(of_cf)] = True
-        self.store.release()  # all is copied: a process that reads the whole store holds little of it
+            lengths = [min(pair) for pair in zip(lengths, kept, strict=True)]
+        longest = max(1, *lengths)
+        cf = np.zeros((len(rows), longest, d_cf), np.float32)  # (B, N, d_cf)
+        content = np.zeros((len(rows), longest, d_s), np.float32)  # (B, N, d_s)
+        mask = np.arange(longest) < np.array(lengths)[:, None]  # (B, N)
+        for number, (length, (row_cf, row_content)) in enumerate(zip(lengths, vectors, strict=True)):
+            cf[number, :length] = row_cf[len(row_cf) - length :]
+            content[number, :length] = row_content[len(row_cf) - length :]
+        self.store.release()  # all is copied: a process that reads the complete store holds little of it
         return {
             "history_cf": torch.from_numpy(cf),
             "history_content": torch.from_numpy(content),
@@ -71,6 +92,8 @@ class Histories:
 
 def padded_features(rows: list[list[list[float]]], history_mask: torch.Tensor, width: int) -> torch.Tensor:
     """The features of several histories as one tensor, (B, N, F), zero where `history_mask` (B, N) is false."""
+    import torch
+
     features = torch.zeros(*history_mask.shape, width)  # (B, N, F)
     features[history_mask] = torch.tensor([values for row in rows for values in row]).reshape(-1, width)
     return features

@@ -1,4 +1,4 @@
-"""A history as text in the prompt: what soft tokens are compared with."""
+"""A history as text in the prompt, the baseline of soft tokens."""
 
 from __future__ import annotations
 
@@ -6,42 +6,41 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..model.interactions import interaction_text
+from ..model.interactions import interaction_text, without_last_review
 from ..model.processing_regen import RegenProcessor
 
 
 def fit_text(
     processor: RegenProcessor, history: Sequence[Mapping[str, Any]], task: str, max_length: int | None
 ) -> tuple[int, list[int]]:
-    """The prompt of `task` with the latest purchases of `history` before it as text, as many as fit.
+    """The prompt of `task` after as many of the latest purchases of `history` as fit, written as text.
 
-    Each purchase reads as its content vector does (section 4.2), oldest first, and the last review is withheld where
-    the task withholds it.
+    The text of a purchase is that of its content vector (section 4.2); metadata-only tasks omit the last review.
 
     Args:
-        processor: tokenizes the prompt, and knows the tasks.
+        processor: the tokenizer and the prompts of the tasks.
         history: purchases, oldest first.
         task: a key of `task_prompts`.
-        max_length: tokens at most; None for no limit.
+        max_length: maximum tokens; None for no limit.
 
     Returns:
-        How many purchases the prompt holds, and its token ids.
+        The number of purchases in the prompt, and its token ids.
 
     Raises:
-        ValueError: the prompt alone is longer than `max_length`.
+        ValueError: the prompt without purchases is longer than `max_length`.
     """
     history = history[len(history) - min(len(history), processor.max_history) :]
-    withheld = task in processor.metadata_only_tasks
+    if task in processor.metadata_only_tasks:
+        history = without_last_review(history)
     texts = [
-        interaction_text(purchase["item"], None if withheld and place == len(history) - 1 else purchase.get("review"))
-        # A review is untrusted: what it says must not stand for a purchase.
-        .replace(processor.item_token, " ")
-        for place, purchase in enumerate(history)
+        # A review is untrusted and must not contain the placeholder.
+        interaction_text(purchase["item"], purchase.get("review")).replace(processor.item_token, " ")
+        for purchase in history
     ]
     ending = processor.task_prompts[task]
     kept = len(texts)
     if max_length is not None and texts:
-        # An estimate, as the tokens of a joint are counted apart; the prompts below are measured as they are.
+        # An estimate, because the texts are tokenized separately; the loop below measures the joined prompts.
         room = max_length - len(processor.tokenize_prompt(0, prompt=ending))
         lengths = map(len, reversed(processor.tokenizer(texts, add_special_tokens=False)["input_ids"]))
         kept = sum(total <= room for total in itertools.accumulate(lengths))

@@ -88,7 +88,7 @@ def test_prompts_and_narratives_that_do_not_match_are_told():
     model, inputs = fused(), processor()(HISTORIES, TASK)
     with pytest.raises(ValueError, match=r"shape \(1, 5\), expected \(4, tokens\)"):
         model.leave_one_out(NARRATIVES[:1], **inputs)
-    with pytest.raises(ValueError, match="one token at least"):
+    with pytest.raises(ValueError, match="at least one token"):
         model.leave_one_out(NARRATIVES[:, :0], **inputs)
     flipped = {name: x.flip(1) if name in ("input_ids", "attention_mask") else x for name, x in inputs.items()}
     with pytest.raises(ValueError, match="padded on the right, expected on the left"):

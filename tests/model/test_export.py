@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from regen_hf.cli import main
+from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.export import export_vllm, prompt_encoder
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.processing_regen import RegenProcessor
@@ -100,7 +101,7 @@ def test_every_family_comes_apart_and_together_again(family):
     model = fused(family)
     with torch.no_grad():
         model.lm_head.weight += 0.1  # trained, as it were; a tied table with it
-    again = RegenForCausalLM.from_backbone(model.to_backbone(), cf_dim=2, content_dim=2, item_token_id=3)
+    again = RegenForCausalLM.from_backbone(model.to_backbone(), RegenConfig(cf_dim=2, content_dim=2, item_token_id=3))
     inputs = processor()([[]], "long_user_summary")
     names = ("input_ids", "attention_mask")
     plain = {name: inputs[name] for name in names}
@@ -131,7 +132,7 @@ def test_the_command_exports_the_model_of_a_run_and_again_after_it_was_trained_a
 
 def test_what_cannot_be_exported_is_told(tmp_path, capsys):
     assert main(["export", str(tmp_path / "nowhere"), "--to", "vllm"]) == 1
-    assert "holds no trained model. Run `regen train" in capsys.readouterr().err
+    assert "contains no trained model. Run `regen train" in capsys.readouterr().err
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("all of it")
     with pytest.raises(FileExistsError, match="no earlier export"):

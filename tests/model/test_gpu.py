@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from tests.model.test_model import generate, history, prompts
 from tests.tiny_model import CF_DIM, CONTENT_DIM, ITEM, backbone
@@ -12,7 +13,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
 ]
-ARGUMENTS = {"cf_dim": CF_DIM, "content_dim": CONTENT_DIM, "item_token_id": ITEM}
+ARGUMENTS = {"cf_dim": CF_DIM, "content_dim": CONTENT_DIM, "item_token_id": ITEM, "adapter": "mlp"}
 WIDE = {"hidden_size": 64, "intermediate_size": 64}
 
 
@@ -28,14 +29,14 @@ def test_a_quantised_backbone_is_wrapped_saved_and_loaded_and_the_adapter_stays_
     quantised = AutoModelForCausalLM.from_pretrained(
         tmp_path / "bare", quantization_config=quantization, device_map="cuda"
     )
-    model = RegenForCausalLM.from_backbone(quantised, **ARGUMENTS)
+    model = RegenForCausalLM.from_backbone(quantised, RegenConfig(**ARGUMENTS))
     assert model.is_quantized
     inputs = on_gpu(prompts(3, 1) | history(3, 1))
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
     assert model.model.adapter.projection[0].weight.grad.abs().sum() > 0
     model.save_pretrained(tmp_path / "fused")
     again = RegenForCausalLM.from_pretrained(tmp_path / "fused", device_map="cuda")
-    full = RegenForCausalLM.from_backbone(backbone(**WIDE), **ARGUMENTS)
+    full = RegenForCausalLM.from_backbone(backbone(**WIDE), RegenConfig(**ARGUMENTS))
     full.save_pretrained(tmp_path / "full")
     loaded = RegenForCausalLM.from_pretrained(tmp_path / "full", quantization_config=quantization, device_map="cuda")
     kinds = {
@@ -53,7 +54,7 @@ def test_a_quantised_backbone_is_wrapped_saved_and_loaded_and_the_adapter_stays_
 
 def test_flash_attention_agrees_with_eager(tmp_path):
     pytest.importorskip("flash_attn")
-    RegenForCausalLM.from_backbone(backbone(dtype=torch.bfloat16), **ARGUMENTS).save_pretrained(tmp_path)
+    RegenForCausalLM.from_backbone(backbone(dtype=torch.bfloat16), RegenConfig(**ARGUMENTS)).save_pretrained(tmp_path)
     inputs = on_gpu(prompts(3, 1) | history(3, 1))
     logits = []
     for attention in ("eager", "flash_attention_2"):
@@ -65,7 +66,7 @@ def test_flash_attention_agrees_with_eager(tmp_path):
 
 @pytest.mark.parametrize("family", ["llama_tied", "gpt2", "gemma2", "gpt_neox"])
 def test_a_cuda_device_gives_what_the_cpu_gives(family):
-    model = RegenForCausalLM.from_backbone(backbone(family), **ARGUMENTS)
+    model = RegenForCausalLM.from_backbone(backbone(family), RegenConfig(**ARGUMENTS))
     inputs = prompts(5, 0, 2) | history(5, 0, 2)
     expected, tokens = model(**inputs).logits, generate(model, inputs)
     model.to("cuda")

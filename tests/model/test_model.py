@@ -138,17 +138,17 @@ def test_a_history_is_refused_without_placeholders():
     with pytest.raises(ValueError, match=r"\[0\] placeholder tokens .* \[2\] purchases"):
         generate(model, inputs)
     embeddings = model.get_input_embeddings()(inputs["input_ids"])
-    with pytest.raises(ValueError, match="inputs_embeds was given"):
+    with pytest.raises(ValueError, match="passed with inputs_embeds"):
         model(inputs_embeds=embeddings, **history(2))
 
 
 def test_a_history_is_refused_without_its_mask_or_a_half_the_model_reads_or_with_another_width():
     model, inputs, given = fused(), prompts(2), history(2)
-    with pytest.raises(ValueError, match="without history_mask"):
+    with pytest.raises(ValueError, match="history_mask is None"):
         model(**inputs, history_cf=given["history_cf"], history_content=given["history_content"])
-    with pytest.raises(ValueError, match="reads history_content, which is missing"):
+    with pytest.raises(ValueError, match=r"history_content is None.* this model reads history_content"):
         model(**inputs, history_cf=given["history_cf"], history_mask=given["history_mask"])
-    with pytest.raises(ValueError, match=r"history_cf was given the shape \(1, 2, 5\), expected \(batch, history, 6\)"):
+    with pytest.raises(ValueError, match=r"history_cf has the shape \(1, 2, 5\), expected \(batch, history, 6\)"):
         model(**inputs, **given | {"history_cf": given["history_cf"][..., :5]})
 
 
@@ -300,7 +300,7 @@ def test_a_cold_item_is_flagged_and_not_a_vector_near_zero():
 
 def test_cf_vectors_are_divided_by_the_mean_norm_and_content_is_normalised():
     given = history(2)
-    plain, scaled = fused(), fused(cf_mean_norm=4)
+    plain, scaled = fused(), fused(cf_mean_norm=4.0)
     scaled_up = given | {"history_cf": 4 * given["history_cf"], "history_content": 7 * given["history_content"]}
     torch.testing.assert_close(scaled.soft_tokens(**scaled_up)[0], plain.soft_tokens(**given)[0])
 
@@ -371,7 +371,9 @@ def test_a_resized_backbone_keeps_its_weights():
     language_model = backbone()
     language_model.resize_token_embeddings(VOCABULARY + 1, mean_resizing=False)
     weights = copy.deepcopy(language_model.state_dict())
-    model = RegenForCausalLM.from_backbone(language_model, cf_dim=2, content_dim=2, item_token_id=VOCABULARY)
+    model = RegenForCausalLM.from_backbone(
+        language_model, RegenConfig(cf_dim=2, content_dim=2, item_token_id=VOCABULARY)
+    )
     torch.testing.assert_close(model.model.language_model.embed_tokens.weight, weights["model.embed_tokens.weight"])
     torch.testing.assert_close(model.lm_head.weight, weights["lm_head.weight"])
 
@@ -380,7 +382,7 @@ def test_a_resized_backbone_keeps_its_weights():
 def test_a_bf16_backbone_keeps_its_dtype_and_the_adapter_stays_in_fp32(family, tmp_path):
     language_model = backbone(family, dtype=torch.bfloat16)
     arguments = {"cf_dim": CF_DIM, "content_dim": CONTENT_DIM, "item_token_id": ITEM}
-    model = RegenForCausalLM.from_backbone(language_model, **arguments)
+    model = RegenForCausalLM.from_backbone(language_model, RegenConfig(**arguments))
     model.save_pretrained(tmp_path)
     again = RegenForCausalLM.from_pretrained(tmp_path)
     inputs = prompts(2) | history(2)
@@ -400,11 +402,11 @@ def test_the_backbones_generation_settings_are_kept():
     language_model = backbone()
     language_model.generation_config.suppress_tokens = [7]
     language_model.generation_config.eos_token_id = [EOS, 9]
-    model = RegenForCausalLM.from_backbone(language_model, cf_dim=2, content_dim=2, item_token_id=ITEM)
+    model = RegenForCausalLM.from_backbone(language_model, RegenConfig(cf_dim=2, content_dim=2, item_token_id=ITEM))
     assert model.generation_config.suppress_tokens == [7]
     bare = model.to_backbone()
     assert bare.generation_config.suppress_tokens == [ITEM, 7]
-    again = RegenForCausalLM.from_backbone(bare, cf_dim=2, content_dim=2, item_token_id=ITEM)
+    again = RegenForCausalLM.from_backbone(bare, RegenConfig(cf_dim=2, content_dim=2, item_token_id=ITEM))
     assert again.generation_config.suppress_tokens == [7]
     assert model.generation_config.eos_token_id == [EOS, 9]
 
@@ -413,20 +415,20 @@ def test_language_models_that_cannot_be_wrapped_are_refused_with_a_sentence():
     arguments = {"cf_dim": 2, "content_dim": 2, "item_token_id": ITEM}
     t5 = T5ForConditionalGeneration(T5Config(vocab_size=64, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8))
     with pytest.raises(ValueError, match="encoder-decoder"):
-        RegenForCausalLM.from_backbone(t5, **arguments)
+        RegenForCausalLM.from_backbone(t5, RegenConfig(**arguments))
     with pytest.raises(ValueError, match="not a plain causal language model"):
-        RegenForCausalLM.from_backbone(backbone().base_model, **arguments)
+        RegenForCausalLM.from_backbone(backbone().base_model, RegenConfig(**arguments))
     with pytest.raises(ValueError, match="expected a causal language model"):
-        RegenForCausalLM.from_backbone(torch.nn.Linear(2, 2), **arguments)
+        RegenForCausalLM.from_backbone(torch.nn.Linear(2, 2), RegenConfig(**arguments))
     mamba = MambaForCausalLM(MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, state_size=4))
     with pytest.raises(ValueError, match="state space"):
-        RegenForCausalLM.from_backbone(mamba, **arguments)
+        RegenForCausalLM.from_backbone(mamba, RegenConfig(**arguments))
     without = backbone()
     without.set_input_embeddings(torch.nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="no table of token embeddings, so soft tokens can replace none"):
-        RegenForCausalLM.from_backbone(without, **arguments)
+    with pytest.raises(ValueError, match="no table of token embeddings for soft tokens"):
+        RegenForCausalLM.from_backbone(without, RegenConfig(**arguments))
     with pytest.raises(ValueError, match="64 token embeddings: call resize_token_embeddings"):
-        RegenForCausalLM.from_backbone(backbone(), **arguments | {"item_token_id": 64})
+        RegenForCausalLM.from_backbone(backbone(), RegenConfig(**arguments | {"item_token_id": 64}))
 
 
 def test_a_language_model_whose_forward_does_more_is_refused():
@@ -440,7 +442,7 @@ def test_a_language_model_whose_forward_does_more_is_refused():
 
     language_model.forward = louder
     with pytest.raises(ValueError, match="logits differ from those of LlamaForCausalLM"):
-        RegenForCausalLM.from_backbone(language_model, cf_dim=2, content_dim=2, item_token_id=ITEM)
+        RegenForCausalLM.from_backbone(language_model, RegenConfig(cf_dim=2, content_dim=2, item_token_id=ITEM))
 
 
 @pytest.mark.parametrize(
@@ -491,7 +493,7 @@ def test_no_path_of_the_machine_is_saved(tmp_path):
     arguments = {"cf_dim": 2, "content_dim": 2, "item_token_id": ITEM}
     causal_lm = LlamaForCausalLM.from_pretrained(tmp_path / "bare")
     assert causal_lm.config._name_or_path == str(tmp_path / "bare")
-    model = RegenForCausalLM.from_backbone(causal_lm, **arguments)
+    model = RegenForCausalLM.from_backbone(causal_lm, RegenConfig(**arguments))
     for folder in ("first", "second"):
         model.save_pretrained(tmp_path / folder)
         for path in (tmp_path / folder).glob("*.json"):

@@ -1,4 +1,4 @@
-"""`regen_hf.model.pipeline.load`: a saved model in, narratives out, whole or in pieces."""
+"""`regen_hf.load`: a saved model in, narratives out, whole or in pieces."""
 
 import functools
 import logging
@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def regen(folder):
-    return regen_hf.model.pipeline.load(str(folder))
+    return regen_hf.load(str(folder))
 
 
 def narrate(regen, history, task=TASK, **arguments):
@@ -58,7 +58,7 @@ def test_rows_of_a_dataset_and_a_task_for_each_are_taken(regen):
     expected = [narrate(regen, history, task) for history, task in zip(HISTORIES, tasks, strict=True)]
     assert narrate(regen, rows, tasks) == expected
     assert narrate(regen, rows[0]) == expected[0]
-    with pytest.raises(ValueError, match="2 values of task were given for 4 histories"):
+    with pytest.raises(ValueError, match="task has 2 values for 4 histories"):
         narrate(regen, rows, tasks[:2])
 
 
@@ -71,14 +71,14 @@ def test_a_prompt_of_ones_own_and_the_settings_of_generate_are_taken(regen):
     beams = narrate(regen, HISTORIES[0], num_beams=2, num_return_sequences=1)
     assert isinstance(beams, list)
     assert len(beams) == 1
-    with pytest.raises(ValueError, match="Pass either a task or a prompt"):
+    with pytest.raises(ValueError, match="Both or none of task and prompt"):
         regen.narrate(HISTORIES[0], max_new_tokens=6)
 
 
 def test_the_pieces_of_a_stream_are_the_text(regen):
     for history in HISTORIES:
         assert "".join(regen.stream(history, task=TASK, max_new_tokens=6)).strip() == narrate(regen, history)
-    with pytest.raises(ValueError, match="4 histories were given, expected one"):
+    with pytest.raises(ValueError, match="stream got 4 histories, expected one"):
         regen.stream(HISTORIES, task=TASK)
     with pytest.raises(ValueError, match="Unknown task 'poem'"):
         regen.stream(HISTORIES[0], task="poem", max_new_tokens=6)
@@ -133,18 +133,18 @@ def test_a_history_gives_way_to_the_words_to_be_written(regen, caplog):
     history = [purchase("A")] * 3 + [purchase(asin) for asin in "BCDBCDBCDBCDBCDBCDBCDBCD"]
     room = regen.model.config.window - regen.processor.fit(0, TASK)[1].__len__()
     text = regen.narrate(history, task=TASK, max_new_tokens=room - 24)
-    assert "reads the latest 24 purchases: the oldest 3 of 27 were left out" in caplog.text
+    assert "Only the latest 24 purchases fit with this prompt: the oldest 3 of 27 were left out" in caplog.text
     assert text == regen.narrate(history[3:], task=TASK, max_new_tokens=room - 24)
-    with pytest.raises(ValueError, match="The prompt alone has"):
+    with pytest.raises(ValueError, match="The prompt without purchases has"):
         regen.narrate(history, task=TASK, max_new_tokens=room + 1)
-    with pytest.raises(ValueError, match="max_new_tokens is 256, and the model reads 96 tokens in all"):
+    with pytest.raises(ValueError, match="max_new_tokens is 256, expected fewer than the 96 tokens"):
         regen.narrate(history, task=TASK)
 
 
 def test_settings_of_from_pretrained_are_passed_on(folder):
-    regen = regen_hf.model.pipeline.load(str(folder), dtype="bfloat16", attn_implementation="eager")
+    regen = regen_hf.load(str(folder), dtype="bfloat16", attn_implementation="eager")
     assert str(regen.model.dtype) == "torch.bfloat16"
     assert regen.model.config._attn_implementation == "eager"
     assert isinstance(narrate(regen, HISTORIES[0]), str)
     with pytest.raises(OSError, match="nowhere"):
-        regen_hf.model.pipeline.load(str(folder / "nowhere"))
+        regen_hf.load(str(folder / "nowhere"))

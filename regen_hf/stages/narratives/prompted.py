@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, create_model
 
 from ... import llm, outputs, prompts
+from ...model.interactions import without_last_review
 from ...schema import NARRATIVES, in_row, narrative_prompts
 from . import checks, examples
 from .settings import NarrativesConfig
@@ -73,7 +74,7 @@ class Prompter:
         """A request per prompt for one user, none for an empty history."""
         if not history:
             return []
-        withheld = [*history[:-1], {"item": history[-1]["item"], "review": None}]
+        withheld = without_last_review(history)
         return [
             self._request(prompt, withheld if any(task.metadata_only for task in tasks) else history)
             for prompt, tasks in narrative_prompts().items()

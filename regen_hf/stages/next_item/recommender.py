@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...errors import InputError, missing_extra
+from ...model.fold_in import confidences, solve
 from ...outputs import rows, split_files
 
 if TYPE_CHECKING:
@@ -76,12 +77,9 @@ def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, li
         if len(items) < 2 or items[-1] in items[:-1]:
             cases.left_out["one_purchase" if len(items) < 2 else "bought_before"] += 1
             continue
-        confidence: dict[int, float] = {}  # of several purchases of one item the highest, as in the fit
-        for item, purchase in zip(items[:-1], row["purchase_history"], strict=False):
-            rating = (purchase["review"] or {}).get("rating")
-            confidence[item] = max(confidence.get(item, 0.0), 1.0 + alpha * (3 if rating is None else rating))
+        confidence = confidences(row["purchase_history"][:-1], alpha)
         cases.reviewer_ids.append(row["reviewer_id"])
-        cases.histories.append(np.fromiter(confidence, dtype=np.int64))
+        cases.histories.append(np.array([index[asin] for asin in confidence], dtype=np.int64))
         cases.confidences.append(np.fromiter(confidence.values(), dtype=np.float64))
         targets.append(items[-1])
         if len(targets) == limit:
@@ -175,8 +173,6 @@ class Recommender:
         elif part == "item_knn":
             scores = _rows(histories, len(self.asins)).dot(self.similarity).toarray()
         elif part == "als":
-            from ...model.fold_in import solve
-
             users = [
                 solve(self.gram, self.item_factors[items], confidence, self.regularization)
                 for items, confidence in zip(histories, cases.confidences[place], strict=True)

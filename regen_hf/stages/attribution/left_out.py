@@ -1,4 +1,4 @@
-"""Which purchases made the model say so: the likelihood of its narratives without each of them."""
+"""The influence of each purchase: the likelihood of the model's narratives without it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ...outputs import rows, split_files
+from ... import outputs
 
 if TYPE_CHECKING:
     from ...model.modeling_regen import RegenForCausalLM
@@ -18,40 +17,39 @@ EFFECTS = pa.schema(
     [
         ("reviewer_id", pa.string()),
         ("task", pa.string()),
-        ("prediction", pa.string()),  # the narrative, as the evaluation has it
-        ("tokens", pa.int64()),  # of the narrative, its end among them
-        ("place", pa.int64()),  # 1 for the oldest purchase of the history
+        ("prediction", pa.string()),  # the narrative, from the evaluation
+        ("tokens", pa.int64()),  # of the narrative, including its end token
+        ("place", pa.int64()),  # position of the purchase in the history, 1 for the oldest
         ("asin", pa.string()),
         ("title", pa.string()),
-        ("effect", pa.float64()),  # nats of log-likelihood that the narrative loses without this purchase
+        ("effect", pa.float64()),  # decrease of the narrative's log-likelihood without this purchase, in nats
     ]
 )
 
 
 def build(run: Path, out: Path, model: RegenForCausalLM, processor: RegenProcessor, users: int) -> int:
-    """Write `left_out.parquet` into `out`: the narratives of the first `users` that the evaluation wrote about.
+    """Write the effects on the narratives of the first `users` of the evaluation into `out`.
 
     Returns:
-        The number of effects measured.
+        The number of effects.
     """
-    written: dict[str, dict[str, str]] = {}
-    for row in pq.read_table(run / "evaluation" / "predictions.parquet").to_pylist():
+    narratives: dict[str, dict[str, str]] = {}
+    for row in outputs.predictions(run).to_pylist():
         if row["model"] == "fused" and row["prediction"]:
-            written.setdefault(row["reviewer_id"], {})[row["task"]] = row["prediction"]
-    chosen = dict(list(written.items())[:users])
-    found: dict[str, list[dict[str, Any]]] = {}
-    # The ids tell the split: users are in one alone.
-    for split in ("test", "validation"):
-        for user in rows(split_files(run / "dataset", split)) if chosen.keys() - found.keys() else ():
-            name = user["reviewer_id"]
-            if name in chosen:
-                found[name] = [
-                    effect
-                    for task, narrative in chosen[name].items()
-                    for effect in effects(model, processor, user, task, narrative)
+            narratives.setdefault(row["reviewer_id"], {})[row["task"]] = row["prediction"]
+    selected = dict(list(narratives.items())[:users])
+    by_user: dict[str, list[dict[str, Any]]] = {}
+    for split in ("test", "validation"):  # the splits that `regen evaluate` can use
+        if selected.keys() == by_user.keys():
+            break
+        for user in outputs.rows(outputs.dataset_files(run, split)):
+            texts = selected.get(user["reviewer_id"], {})
+            if texts:
+                by_user[user["reviewer_id"]] = [
+                    effect for task, text in texts.items() for effect in effects(model, processor, user, task, text)
                 ]
-    table = [effect for name in chosen for effect in found.get(name, [])]
-    pq.write_table(pa.Table.from_pylist(table, schema=EFFECTS), out / "left_out.parquet")
+    table = [effect for name in selected for effect in by_user.get(name, [])]
+    outputs.write_parquet(out / outputs.LEFT_OUT, pa.Table.from_pylist(table, schema=EFFECTS))
     return len(table)
 
 
@@ -61,7 +59,7 @@ def effects(
     """The effect of each purchase that the model reads on a narrative of `task`, oldest first."""
     import torch
 
-    # As training had it: the text's tokens, then the end.
+    # As in training: the tokens of the text, then the end token.
     tokens = [*processor.tokenizer(narrative, add_special_tokens=False)["input_ids"], processor.tokenizer.eos_token_id]
     window = model.config.window
     inputs = processor(
@@ -69,7 +67,7 @@ def effects(
     )
     inputs = inputs.to(model.device)
     kept = int(inputs["history_mask"].sum())
-    lost = model.leave_one_out(torch.tensor([tokens], device=model.device), **inputs)[0, :kept].tolist()
+    decreases = model.leave_one_out(torch.tensor([tokens], device=model.device), **inputs)[0, :kept].tolist()
     first = len(user["purchase_history"]) - kept
     return [
         {
@@ -77,10 +75,12 @@ def effects(
             "task": task,
             "prediction": narrative,
             "tokens": len(tokens),
-            "place": place,
+            "place": position,
             "asin": purchase["item"]["asin"],
             "title": purchase["item"]["title"],
-            "effect": effect,
+            "effect": decrease,
         }
-        for place, (purchase, effect) in enumerate(zip(user["purchase_history"][first:], lost, strict=True), first + 1)
+        for position, (purchase, decrease) in enumerate(
+            zip(user["purchase_history"][first:], decreases, strict=True), first + 1
+        )
     ]

@@ -15,11 +15,11 @@ class AttributionConfig:
     """Settings of `regen attribution`."""
 
     points: int = 5000
-    """Points of each kind on the map of soft tokens, their parts and word tokens, at random; 0 for all of them."""
+    """Random points of each kind on the map of soft tokens, their parts and word tokens; 0 for all of them."""
     users: int = 3
-    """Users whose purchases are left out one by one: the first that the evaluation wrote about."""
+    """Users whose purchases are left out one by one: the first users of the evaluation."""
     seed: int = 0
-    """Seed of the map and of what is drawn at random for it."""
+    """Seed of the map and of its random points."""
 
     def __post_init__(self) -> None:
         at_least(self, 0, "points", "users")

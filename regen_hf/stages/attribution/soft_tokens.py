@@ -1,4 +1,4 @@
-"""The soft token of every item and its parts: how long they are, which words are near, and a map of all of them.
+"""The soft token of every item and its parts: norms, nearest word tokens, and a map.
 
 Shapes:
     I   items of the catalogue
@@ -17,71 +17,70 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ... import outputs
 from ...errors import InputError, missing_extra
 from ...metrics.counts import purchases
-from ...outputs import item_files, split_files
 
 if TYPE_CHECKING:
     from ...model.modeling_regen import RegenForCausalLM
     from ...model.processing_regen import RegenProcessor
-    from .settings import AttributionConfig as AttributionConfig
+    from .settings import AttributionConfig
 
 Vectors = NDArray[np.float32]
 
 BATCH = 1024
-"""Items at once."""
-LAYERS = 4
-"""Layers of popularity among the items that CF knows."""
+"""Items per forward pass."""
+GROUPS = 4
+"""Popularity groups of the items with a CF vector."""
 NAMED = 30
-"""Items, the most bought, whose nearest words are listed."""
+"""Number of most purchased items whose nearest words are listed."""
 COMPARED = 1000
-"""Items, at random, of which is told whether they are nearer to words or to each other."""
+"""Random items whose distances to words and to other items are measured."""
 WORDS = 5
 """Nearest words of an item."""
 COMPONENTS = 50
-"""Principal components that t-SNE reads: what lies beyond them is noise to it, and costs time."""
+"""Principal components that t-SNE reads; the others are mostly noise and cost time."""
+HALVES = ("cf", "content")
 
 
 def build(
     run: Path, out: Path, model: RegenForCausalLM, processor: RegenProcessor, config: AttributionConfig
 ) -> dict[str, Any]:
-    """Write `items.parquet` and `map.parquet` into `out`; returns the rest, for `results.json`."""
+    """Write the norms of all items and the map into `out`; returns the content of `results.json`."""
     parts = soft_tokens(run, model)
     soft = parts["soft"]
-    table = pq.read_table(item_files(run / "dataset"), columns=["asin", "title"])
-    bought = purchases(split_files(run / "dataset", "train")).items
-    counts = np.array([bought[asin] for asin in table.column("asin").to_pylist()])
+    table = pq.read_table(outputs.catalogue_files(run), columns=["asin", "title"])
+    asins, titles = (table.column(name).to_pylist() for name in ("asin", "title"))
+    counts_by_asin = purchases(outputs.dataset_files(run, "train")).items
+    counts = np.array([counts_by_asin[asin] for asin in asins])
     norms = {name: np.linalg.norm(vectors, axis=1) for name, vectors in parts.items()}
-    pq.write_table(
-        table.append_column("purchases", pa.array(counts)).append_column(
-            "norms", pa.StructArray.from_arrays([pa.array(norms[name]) for name in norms], list(norms))
-        ),
-        out / "items.parquet",
-    )
-    words, names = word_tokens(model, processor)
+    arrays = pa.StructArray.from_arrays([pa.array(values) for values in norms.values()], list(norms))
+    table = table.append_column("purchases", pa.array(counts)).append_column("norms", arrays)
+    outputs.write_parquet(out / outputs.EMBEDDED_ITEMS, table)
+
+    words, texts = word_tokens(model, processor)
     random = np.random.default_rng(config.seed)
-    placed = {name: _some(vectors, config.points, random) for name, vectors in parts.items() if name != "rest"}
-    placed["word"] = _some(words, config.points, random)
-    places = tsne(np.concatenate(list(placed.values())), config.seed)
-    kinds = [name for name, vectors in placed.items() for _ in range(len(vectors))]
-    pq.write_table(pa.table({"kind": kinds, "x": places[:, 0], "y": places[:, 1]}), out / "map.parquet")
+    sampled = {name: _sample(vectors, config.points, random) for name, vectors in parts.items() if name != "rest"}
+    sampled["word"] = _sample(words, config.points, random)
+    points = tsne(np.concatenate(list(sampled.values())), config.seed)
+    kinds = [name for name, vectors in sampled.items() for _ in range(len(vectors))]
+    outputs.write_parquet(out / outputs.TOKEN_MAP, pa.table({"kind": kinds, "x": points[:, 0], "y": points[:, 1]}))
 
     exact = model.config.adapter == "linear"
-    halves = [name for name in ("cf", "content") if name in parts]
-    sample = _some(soft, COMPARED, random)
-    first = np.argsort(-counts, kind="stable")[:NAMED]
-    listed = zip(first, *nearest(soft[first], words, WORDS), strict=True)
-    titles, asins = table.column("title").to_pylist(), table.column("asin").to_pylist()
+    halves = [name for name in HALVES if name in parts]
+    compared = _sample(soft, COMPARED, random)
+    most_bought = np.argsort(-counts, kind="stable")[:NAMED]
+    ratios = {name: norms[name] / np.maximum(norms["soft"], np.finfo(np.float32).tiny) for name in halves}
     return {
         "adapter": model.config.adapter,
-        "parts": "exact: W1 e_i and W2 e_s, which add up to the soft token with what is the same for all items"
+        "parts": "exact: W1 e_i and W2 e_s, whose sum is the soft token minus a vector that is the same for all items"
         if exact
-        else "ablation: what the soft token loses when that half of the history is zero; they need not add up",
+        else "ablation: the change of the soft token when that half of the history is zero; they need not add up",
         "items": len(soft),
         "cold_items": int((counts == 0).sum()),
         "words": len(words),
         "width": soft.shape[1],
-        # How far the parts and the rest, which is that of the first item, are from the sum that they should be.
+        # Relative to the mean norm; the rest of the first item stands for that of all.
         "largest_error_of_the_sum": float(
             np.abs(soft - sum(parts[name] for name in halves) - parts["rest"][0]).max() / norms["soft"].mean()
         )
@@ -89,101 +88,97 @@ def build(
         else None,
         "norms": {name: spread(values) for name, values in norms.items()}
         | {"word": spread(np.linalg.norm(words, axis=1))},
-        "shares": {name: spread(_ratio(norms[name], norms["soft"])) for name in halves},
+        "shares": {name: spread(values) for name, values in ratios.items()},
         "shares_by_popularity": [
-            {"from": low, "to": high, "items": int(chosen.sum())}
-            | {name: spread(_ratio(norms[name][chosen], norms["soft"][chosen])) for name in halves}
-            for low, high in layers(counts)
-            if (chosen := (counts >= low) & (counts <= high)).any()
+            {"from": low, "to": high, "items": int(group.sum())}
+            | {name: spread(values[group]) for name, values in ratios.items()}
+            for low, high in popularity_groups(counts)
+            if (group := (counts >= low) & (counts <= high)).any()
         ],
         "map": {
-            "points": len(places),
-            "kinds": {name: len(vectors) for name, vectors in placed.items()},
+            "points": len(points),
+            "kinds": {name: len(vectors) for name, vectors in sampled.items()},
             "method": f"t-SNE (openTSNE) of {min(COMPONENTS, soft.shape[1])} principal components",
         },
         "room": {"log10_vectors_60_degrees_apart": round(log10_kissing(soft.shape[1]), 1)},
-        "separation": separation(sample, words),
+        "separation": separation(compared, words),
         "nearest_words": [
             {
                 "asin": asins[item],
                 "title": titles[item],
                 "words": [
-                    {"token": names[word], "cosine": round(float(cosine), 4)}
-                    for word, cosine in zip(found, cosines, strict=True)
+                    {"token": texts[word], "cosine": round(float(cosine), 4)}
+                    for word, cosine in zip(indices, cosines, strict=True)
                 ],
             }
-            for item, found, cosines in listed
+            for item, indices, cosines in zip(most_bought, *nearest(soft[most_bought], words, WORDS), strict=True)
         ],
     }
 
 
 def soft_tokens(run: Path, model: RegenForCausalLM) -> dict[str, Vectors]:
-    """The soft token of every item alone in a history and its parts, (I, D) each: `soft`, `cf`, `content`, `rest`.
+    """The soft token of every item in a history of its own and its parts, (I, D) each: soft, cf, content, rest.
 
-    The item is read by its metadata, as nobody's review is part of an item. With a linear adapter the parts are W1 e_i
-    and W2 e_s; with another one they are what is lost when that half is zero. `rest` is what is neither: for a linear
-    adapter the bias and what marks the place of a purchase, the same for all items. A half that the model does not read
-    has no part.
+    The content vector is that of the item's metadata. With a linear adapter the parts are W1 e_i and W2 e_s; with
+    another one a part is the change of the soft token when that half is zero. `rest` is the remainder, for a linear
+    adapter the bias and the vector of the position, the same for all items. A half that the model does not read has no
+    part.
 
     Raises:
         InputError: a vector is not finite.
     """
     import torch
-    from safetensors.numpy import load_file
 
-    factors = load_file(run / "embeddings" / "cf.safetensors")["item_factors"]
-    content = np.load(run / "embeddings" / "content_items.npy", mmap_mode="r", allow_pickle=False)
-    for name, vectors in (("CF", factors), ("content", content)):
+    items = outputs.item_vectors(run)
+    for name, vectors in (("CF", items.item_factors), ("content", items.content)):
         if not np.isfinite(vectors).all():
             raise InputError(
-                f"The {name} vectors of the items of {run} hold values that are not finite, expected numbers. Run "
-                f"`regen embeddings {run}` again, with other settings if it happens again."
+                f"The {name} vectors of the items of {run} contain values that are not finite, expected numbers. Run "
+                f"`regen embeddings {run}` again, with other settings if the error persists."
             )
-    adapter, device = model.model.adapter, model.device
+    adapter = model.model.adapter
+    reads = dict(zip(HALVES, (adapter.reads_cf, adapter.reads_content), strict=True))
     chunks: dict[str, list[Vectors]] = {}
-    for start in range(0, len(factors), BATCH):
-        place = slice(start, start + BATCH)
-        given: dict[str, Any] = {
-            "history_cf": torch.from_numpy(factors[place, None]),  # (B, 1, cf_dim)
-            "history_content": torch.from_numpy(np.asarray(content[place, None], np.float32)),
+    for start in range(0, len(items.asins), BATCH):
+        batch = slice(start, start + BATCH)
+        history = {
+            "history_cf": torch.from_numpy(items.item_factors[batch, None]),  # (B, 1, cf_dim)
+            "history_content": torch.from_numpy(items.content[batch, None].astype(np.float32)),
         }
-        given["history_mask"] = torch.ones(given["history_cf"].shape[:2], dtype=torch.bool)
+        history["history_mask"] = torch.ones(history["history_cf"].shape[:2], dtype=torch.bool)
         if adapter.features:
-            unknown = torch.full((*given["history_mask"].shape, len(adapter.features)), torch.nan)
-            given["history_features"] = unknown
-        given = {name: tensor.to(device) for name, tensor in given.items()}
+            history["history_features"] = torch.full((*history["history_mask"].shape, len(adapter.features)), torch.nan)
+        history = {name: tensor.to(model.device) for name, tensor in history.items()}
         with torch.inference_mode():
-            soft, *parts = model.soft_tokens(**given)  # (B, 1, D) each
-            found = {"soft": soft}
-            for name, part, read in zip(
-                ("cf", "content"), parts, (adapter.reads_cf, adapter.reads_content), strict=True
-            ):
-                if part is None and read:
+            soft, *summands = model.soft_tokens(**history)  # (B, 1, D) each
+            parts = {"soft": soft}
+            for name, part in zip(HALVES, summands, strict=True):
+                if part is None and reads[name]:
                     half = f"history_{name}"
-                    part = soft - model.soft_tokens(**{**given, half: torch.zeros_like(given[half])})[0]
+                    part = soft - model.soft_tokens(**history | {half: torch.zeros_like(history[half])})[0]
                 if part is not None:
-                    found[name] = part
-            found["rest"] = soft - sum(found[name] for name in ("cf", "content") if name in found)
-        for name, vectors in found.items():
-            chunks.setdefault(name, []).append(vectors[:, 0].float().cpu().numpy())
+                    parts[name] = part
+            parts["rest"] = soft - sum(parts[name] for name in HALVES if name in parts)
+        for name, tensor in parts.items():
+            chunks.setdefault(name, []).append(tensor[:, 0].float().cpu().numpy())
     return {name: np.concatenate(vectors) for name, vectors in chunks.items()}
 
 
 def word_tokens(model: RegenForCausalLM, processor: RegenProcessor) -> tuple[Vectors, list[str]]:
-    """The embeddings of the vocabulary without special tokens, (W, D), as the model reads them, and their texts."""
+    """The embeddings of the vocabulary without special tokens, (W, D), and the texts of the tokens."""
     import torch
 
     tokenizer = processor.tokenizer
     special = {*tokenizer.all_special_ids, model.config.item_token_id}
     ids = [number for number in sorted(tokenizer.get_vocab().values()) if number not in special]
     embedding = model.get_input_embeddings()
-    with torch.inference_mode():  # through the module: some models scale what the table holds
+    with torch.inference_mode():  # the output of the module: some models scale the table
         vectors = embedding(torch.tensor(ids, device=model.device)).float().cpu().numpy()
     return vectors, [tokenizer.decode([number]) for number in ids]
 
 
 def tsne(vectors: Vectors, seed: int) -> Vectors:
-    """Places of `vectors` (n, D) in two dimensions, (n, 2), by t-SNE of their principal components."""
+    """Positions of `vectors` (n, D) in two dimensions, (n, 2), by t-SNE of their principal components."""
     try:
         from openTSNE import TSNE
     except ImportError:
@@ -194,21 +189,21 @@ def tsne(vectors: Vectors, seed: int) -> Vectors:
 
 
 def principal(vectors: Vectors) -> Vectors:
-    """The components of most variance of `vectors` (n, D), at most `COMPONENTS` of them: (n, C)."""
+    """The first principal components of `vectors` (n, D), at most `COMPONENTS`: (n, C)."""
     centred = vectors - vectors.mean(0)
-    _, axes = np.linalg.eigh(centred.T @ centred)  # the components of most variance come last
+    _, axes = np.linalg.eigh(centred.T @ centred)  # in ascending order of variance
     return np.ascontiguousarray(centred @ axes[:, -COMPONENTS:][:, ::-1])
 
 
 def nearest(vectors: Vectors, others: Vectors, number: int) -> tuple[NDArray[np.int64], Vectors]:
-    """The `number` rows of `others` of highest cosine to each of `vectors`, the nearest first, and these cosines."""
+    """Indices of the `number` rows of `others` with the highest cosine to each of `vectors`, and these cosines."""
     cosines = _unit(vectors) @ _unit(others).T
-    found = np.argsort(-cosines, axis=1, kind="stable")[:, :number]
-    return found, np.take_along_axis(cosines, found, axis=1)
+    indices = np.argsort(-cosines, axis=1, kind="stable")[:, :number]
+    return indices, np.take_along_axis(cosines, indices, axis=1)
 
 
 def separation(soft: Vectors, words: Vectors) -> dict[str, Any]:
-    """How near soft tokens are to words and to each other, by cosine: the map's message without the map."""
+    """The cosines of soft tokens to the nearest word and to the nearest soft token, without the errors of the map."""
     to_words = (_unit(soft) @ _unit(words).T).max(axis=1)
     between = _unit(soft) @ _unit(soft).T
     np.fill_diagonal(between, -1.0)
@@ -221,25 +216,25 @@ def separation(soft: Vectors, words: Vectors) -> dict[str, Any]:
     }
 
 
-def layers(counts: NDArray[np.integer]) -> list[tuple[int, int]]:
-    """Lowest and highest number of purchases of layers of about as many items; cold items are a layer of their own.
+def popularity_groups(counts: NDArray[np.integer]) -> list[tuple[int, int]]:
+    """The minimum and maximum number of purchases of groups of similar size; cold items are a separate group.
 
-    >>> layers(np.array([0, 0, 1, 1, 2, 3, 5, 8, 13, 21]))
+    >>> popularity_groups(np.array([0, 0, 1, 1, 2, 3, 5, 8, 13, 21]))
     [(0, 0), (1, 1), (2, 3), (4, 8), (9, 21)]
-    >>> layers(np.array([7, 7, 7]))
+    >>> popularity_groups(np.array([7, 7, 7]))
     [(7, 7)]
     """
     warm = counts[counts > 0]
-    found = [(0, 0)] if (counts == 0).any() else []
+    groups = [(0, 0)] if (counts == 0).any() else []
     if len(warm):
-        tops = np.unique(np.quantile(warm, np.arange(1, LAYERS + 1) / LAYERS, method="inverted_cdf").astype(int))
+        tops = np.unique(np.quantile(warm, np.arange(1, GROUPS + 1) / GROUPS, method="inverted_cdf").astype(int))
         starts = [int(warm.min()), *(int(top) + 1 for top in tops[:-1])]
-        found += [(start, int(top)) for start, top in zip(starts, tops, strict=True)]
-    return found
+        groups += [(start, int(top)) for start, top in zip(starts, tops, strict=True)]
+    return groups
 
 
 def spread(values: NDArray[np.floating]) -> dict[str, float]:
-    """Mean and quantiles of some numbers."""
+    """The mean and quantiles of `values`."""
     quantiles = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
     return {"mean": round(float(values.mean()), 5)} | {
         name: round(float(np.quantile(values, share)), 5) for name, share in quantiles.items()
@@ -247,9 +242,9 @@ def spread(values: NDArray[np.floating]) -> dict[str, float]:
 
 
 def log10_kissing(dimensions: int) -> float:
-    """A power of ten that the kissing number surely reaches: so many vectors, any two of them 60 degrees apart or more.
+    """The logarithm of a lower bound of the kissing number: so many vectors can be at least 60 degrees apart.
 
-    Caps of 60 degrees around the vectors of a set that no further one fits into cover the sphere, and a cap is at most
+    Caps of 60 degrees around the vectors of a maximal set cover the sphere, and a cap is at most
     sin(60°)^(d-1) / (sqrt(2 pi (d - 1)) cos(60°)) of it.
 
     >>> log10_kissing(24) < math.log10(196_560)
@@ -261,15 +256,11 @@ def log10_kissing(dimensions: int) -> float:
     return 0.5 * math.log10(2 * math.pi * steps) + math.log10(0.5) - steps * math.log10(math.sqrt(3) / 2)
 
 
-def _some(vectors: Vectors, number: int, random: np.random.Generator) -> Vectors:
-    """At most `number` of the rows, in their order; 0 for all of them."""
+def _sample(vectors: Vectors, number: int, random: np.random.Generator) -> Vectors:
+    """At most `number` random rows of `vectors`, in their order; 0 for all of them."""
     if not number or len(vectors) <= number:
         return vectors
     return vectors[np.sort(random.choice(len(vectors), number, replace=False))]
-
-
-def _ratio(part: NDArray[np.floating], whole: NDArray[np.floating]) -> NDArray[np.floating]:
-    return part / np.maximum(whole, np.finfo(np.float32).tiny)
 
 
 def _unit(vectors: Vectors) -> Vectors:

@@ -1,15 +1,17 @@
-"""What the reading of the model measures, and what the figures make of it."""
+"""The measurements of the attribution stage, and the figures drawn from them."""
 
 import json
 from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from transformers import BatchFeature
 
+from regen_hf import outputs
 from regen_hf.cli import main
 from regen_hf.errors import InputError
 from regen_hf.model.modeling_regen import RegenForCausalLM
@@ -17,7 +19,7 @@ from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.outputs import rows, split_files
 from regen_hf.stages.attribution import left_out, soft_tokens
 from regen_hf.stages.attribution.build import build
-from regen_hf.stages.attribution.settings import AttributionConfig as AttributionConfig
+from regen_hf.stages.attribution.settings import AttributionConfig
 from regen_hf.stages.figures import attribution as figures
 from tests.tiny_model import CF_DIM, CONTENT_DIM, fused, processor
 
@@ -67,8 +69,11 @@ def embeddings(tmp_path):
     factors = random.normal(size=(7, CF_DIM)).astype(np.float32)
     factors[-1] = 0
     (tmp_path / "embeddings").mkdir()
-    save_file({"item_factors": factors}, tmp_path / "embeddings" / "cf.safetensors")
-    np.save(tmp_path / "embeddings" / "content_items.npy", random.normal(size=(7, CONTENT_DIM)).astype(np.float16))
+    tensors = {"item_factors": factors, "mean_norm": np.ones(1, np.float32), "user_gram": np.eye(CF_DIM)}
+    save_file(tensors, outputs.path(tmp_path, "embeddings", outputs.CF))
+    pq.write_table(pa.table({"asin": list("ABCDEFG")}), outputs.path(tmp_path, "embeddings", outputs.EMBEDDED_ITEMS))
+    content = random.normal(size=(7, CONTENT_DIM)).astype(np.float16)
+    np.save(outputs.path(tmp_path, "embeddings", outputs.CONTENT_ITEMS), content)
     return tmp_path
 
 
@@ -90,8 +95,8 @@ def test_a_model_of_one_half_has_the_parts_of_that_half(embeddings):
     assert list(soft_tokens.soft_tokens(embeddings, fused(embedding_mode="cf"))) == ["soft", "cf", "rest"]
 
 
-def test_vectors_that_are_no_numbers_are_told(embeddings):
-    path = embeddings / "embeddings" / "content_items.npy"
+def test_vectors_that_are_not_finite_raise(embeddings):
+    path = outputs.path(embeddings, "embeddings", outputs.CONTENT_ITEMS)
     vectors = np.load(path)
     vectors[2, 1] = np.nan
     np.save(path, vectors)

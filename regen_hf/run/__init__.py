@@ -283,6 +283,8 @@ class Run:
             self.build_with_progress(stage, f"[{number}/{len(stages)}] ")
 
     def _until(self, command: str) -> list[Stage]:
+        if STAGES[command].optional:
+            return [*self.stages, STAGES[command]]
         commands = [stage.command for stage in self.stages]
         if command not in commands:
             raise RunError(

@@ -3,12 +3,13 @@
     accelerate launch scripts/train.py runs/sample
     accelerate launch --multi_gpu --num_processes 2 scripts/train.py runs/sample --set training.max_steps=100
 
-The first process keeps the run folder; the others only take part in the training.
+The first process writes into the run folder; the others only train.
 """
 
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -25,22 +26,13 @@ def main() -> None:
     parser.add_argument("folder", metavar="RUN")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
     options = parser.parse_args()
-    settings = {}
     state = PartialState(cpu=not torch.cuda.is_available())
     try:
-        for text in options.set:
-            key, equals, value = text.partition("=")
-            try:
-                settings[key.removeprefix("training.")] = parse_yaml(value)
-            except ValueError:
-                equals = ""
-            if not equals:
-                raise ConfigError(f"--set was given {text!r}, expected KEY=VALUE, as max_steps=200.")
-        run = Run(options.folder, {"training": settings} if settings else None)
+        run = Run(options.folder, {"training": training_settings(options.set)})
         stage = STAGES["train"]
         run.need(stage)
         fresh = run.is_fresh(stage)
-        state.wait_for_everyone()  # all have looked before the first one writes
+        state.wait_for_everyone()  # the first process must not write before the others have read
         if state.is_main_process:
             with run.locked():
                 run.save()
@@ -52,6 +44,24 @@ def main() -> None:
                 stage.code.build(run=run.folder, out=Path(out), work=work, config=run.config["training"])
     except RegenError as error:
         raise SystemExit(f"train.py: {error}") from None
+
+
+def training_settings(options: list[str]) -> dict[str, Any]:
+    """The settings of the training in the values of `--set`.
+
+    Raises:
+        ConfigError: a value is not KEY=VALUE, or its VALUE is not valid YAML.
+    """
+    settings = {}
+    for text in options:
+        key, equals, value = text.partition("=")
+        try:
+            settings[key.removeprefix("training.")] = parse_yaml(value)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise ConfigError(f"--set was given {text!r}, expected KEY=VALUE, such as max_steps=200.")
+    return settings
 
 
 if __name__ == "__main__":

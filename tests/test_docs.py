@@ -131,7 +131,8 @@ def test_the_page_on_adding_a_task_and_a_backbone(whole_run, capsys):
         TASKS.clear()
         TASKS.update(before)
     processor = RegenProcessor.from_pretrained(whole_run / "model")
-    assert processor.task_prompts["gift_note"] == "Tell a friend what to give this customer."
+    assert processor.task_prompts["last_review"] == "Write the review of the last product."
+    assert processor.metadata_only_tasks == ["product_endorsement", "last_review"]
     assert "parameters in the adapter" in capsys.readouterr().out
     for path in re.findall(r"`((?:regen_hf|tests|spaces)/[\w/.]+)`", (PAGES / "extend.md").read_text()):
         assert (PAGES.parent / path).exists(), path
@@ -254,12 +255,12 @@ def test_the_command_that_names_a_backbone_trains_it(whole_run, qwen, page):
 def test_the_page_on_training_gives_settings_and_commands_that_are_taken(tmp_path, monkeypatch):
     from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 
-    from regen_hf.stages.training.settings import in_stages
+    from regen_hf.stages.training.settings import phases
 
     blocks = re.findall(r"```yaml\n(.*?)```", (PAGES / "train.md").read_text(), flags=re.DOTALL)
     given = [make_config(yaml.safe_load(block))["training"] for block in blocks]
     assert [bool(settings.lora) for settings in given] == [False, True, True, False]
-    assert [stage.freeze for stage in in_stages(given[2])] == ["backbone", None]
+    assert [stage.freeze for stage in phases(given[2])] == ["backbone", None]
     (tmp_path / "train.yaml").write_text(blocks[0])
     monkeypatch.chdir(tmp_path)
     for command in commands("train.md"):

@@ -18,7 +18,7 @@ def ablation():
     return module
 
 
-def test_the_references_have_every_fact_right(ablation, finished_run):
+def test_the_references_state_every_fact(ablation, finished_run):
     truths = {row["reviewer_id"]: row for row in pq.read_table(finished_run / "sample" / "truth.parquet").to_pylist()}
     items = {row["asin"]: row for row in pq.read_table(finished_run / "sample" / "item_truth.parquet").to_pylist()}
     for row in rows(split_files(finished_run / "dataset", "train")):

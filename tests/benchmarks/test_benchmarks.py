@@ -1,4 +1,4 @@
-"""The benchmarks run, at a size that measures nothing, and print one JSON line."""
+"""The benchmarks run at a tiny size and print one JSON line."""
 
 import json
 import subprocess

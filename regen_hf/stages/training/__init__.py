@@ -1,1 +1,1 @@
-"""Training: six tasks, one fused model, with TRL's SFTTrainer (section 5.1)."""
+"""Training: one fused model for all tasks, with TRL's SFTTrainer (section 5.1)."""

@@ -1,4 +1,4 @@
-"""The collator: TRL's own, with the vectors of each example's history read from the store beside it."""
+"""The collator: TRL's own, plus the vectors of each example's history, read from the store."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from ...vectors.histories import Histories, padded_features
 class RegenCollator(DataCollatorForLanguageModeling):
     """Pads tokens as TRL does, and adds the history tensors.
 
-    Each example holds `input_ids`, `labels`, `row` (the user's row, -1 for an empty history), `withheld`, `kept` (how
-    many of the latest purchases) and `features` (of those, a list for each purchase).
+    Each example has `input_ids`, `labels`, `row` (the user's row, -1 for an empty history), `withheld`, `kept` (the
+    number of latest purchases) and `features` (a list for each of these purchases).
     """
 
     histories: Histories = field(kw_only=True)
     n_features: int = field(default=0, kw_only=True)
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """A batch of examples as tensors."""
+        """The batch of `examples` as tensors."""
         batch = super().torch_call(examples)
         rows = [example["row"] if example["row"] >= 0 else None for example in examples]
         kept = [example["kept"] for example in examples]

@@ -1,4 +1,4 @@
-"""Examples of the training: a prompt with a history, and the narrative that follows it."""
+"""Training examples: a prompt with a history, followed by the narrative."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Features, List, Value
 
@@ -15,9 +15,7 @@ from ...model.processing_regen import RegenProcessor
 from ...outputs import rows
 from ...schema import TASKS
 from ...vectors.text_history import fit_text
-
-if TYPE_CHECKING:
-    from .settings import TrainingConfig
+from .settings import TrainingConfig
 
 EXAMPLE = Features(
     {
@@ -25,7 +23,7 @@ EXAMPLE = Features(
         "labels": List(Value("int32")),
         "row": Value("int64"),
         "withheld": Value("bool"),
-        "length": Value("int32"),  # tokens, by which the trainer groups
+        "length": Value("int32"),  # in tokens; the trainer groups by it
         "kept": Value("int32"),
         "features": List(List(Value("float32"))),
     }
@@ -35,16 +33,23 @@ EXAMPLE = Features(
 def tokenized(
     files: list[Path], processor: RegenProcessor, config: TrainingConfig, window: int | None, limit: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """One tokenized example per user and task: prompt masked out of the labels, completion and end token learnt.
+    """One tokenized example per user and task, with the loss on the completion and its end token only.
 
-    A history that does not fit into the window beside its prompt and completion keeps its latest purchases. An example
-    that does not fit without any is left out and told. With a `limit`, the first users alone.
+    A history that does not fit into the window beside prompt and completion keeps its latest purchases. An example
+    that does not fit without a history is left out; a warning gives their number.
+
+    Args:
+        files: files of a split.
+        processor: creates the prompts.
+        config: tasks, history and seed.
+        window: tokens that the model can read; None for no limit.
+        limit: read only the first users.
     """
     chance = random.Random(config.seed)  # noqa: S311 (no secret)
     too_long = shortened = 0
     for row, shown, history in users(files, config.history == "shuffled", limit):
         purchases = len(history)
-        for name in drawn(config, chance):
+        for name in sampled_tasks(config, chance):
             text = TASKS[name].text(row)
             if not text:
                 continue
@@ -86,9 +91,9 @@ def tokenized(
 def users(
     files: list[Path], shuffled: bool, limit: int | None = None
 ) -> Iterator[tuple[dict[str, Any], int, list[dict[str, Any]]]]:
-    """Each user's row with the number and the history of the user to show: the same one, or where `shuffled` the next.
+    """Each user's row with the number and the history of the user to show: the same user or, if `shuffled`, the next.
 
-    Users lie in the order of a hash, so the next one is like any other.
+    Rows are in the order of a hash, so the next user is a random one.
     """
     first = before = None
     for number, row in enumerate(rows(files, limit=limit)):
@@ -101,11 +106,11 @@ def users(
         yield before, 0, first["purchase_history"]
 
 
-def drawn(config: TrainingConfig, chance: random.Random) -> Iterator[str]:
-    """The tasks of one user's examples, each as often as its weight says; a fraction is a chance."""
+def sampled_tasks(config: TrainingConfig, chance: random.Random) -> Iterator[str]:
+    """The tasks of one user's examples, each repeated by its weight; the fraction of a weight is a probability."""
     for name in config.tasks:
         weight = config.task_weights.get(name, 1.0)
         times = int(weight)
-        if weight > times:  # else nothing is drawn, and the order of all other draws stays
+        if weight > times:  # without a fraction nothing is drawn, which keeps the order of all other draws
             times += chance.random() < weight - times
         yield from [name] * times

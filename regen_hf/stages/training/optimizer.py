@@ -1,4 +1,4 @@
-"""Muon for the matrices of a language model that is trained from nothing, AdamW for everything else."""
+"""Muon for the matrices of a language model that is trained from random weights, AdamW for all other parameters."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import nn
 class MuonAndAdamW(torch.optim.Optimizer):
     """Two of torch's optimisers as one, so that a trainer can step, schedule and save them.
 
-    Muon (Jordan et al. 2024) gives every direction of a weight matrix an update of the same size, also those that the
-    gradient hardly touches yet; embeddings, norms and the adapter keep AdamW, as its authors advise.
+    Muon (Jordan et al. 2024) gives every direction of a weight matrix an update of the same size, including those with
+    a small gradient. Embeddings, norms and the adapter keep AdamW, as its authors advise.
 
     Args:
-        matrices: weights of the linear layers, each of two dimensions.
+        matrices: weights of the linear layers, each with two dimensions.
         others: all other parameters.
         learning_rate: of both.
         weight_decay: of both.
@@ -35,20 +35,20 @@ class MuonAndAdamW(torch.optim.Optimizer):
     ) -> None:
         self.adamw = torch.optim.AdamW(others, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay)
         self.muon = torch.optim.Muon(matrices, lr=learning_rate, momentum=0.95, weight_decay=weight_decay)
-        # The groups are the same objects in both places, so a schedule that sets a rate here sets it there.
+        # Shared group objects: a schedule that sets a learning rate here also sets it there.
         super().__init__([*self.adamw.param_groups, *self.muon.param_groups], {})
 
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step of both; a closure is not supported."""
+        """Step both optimisers; a closure is not supported."""
         self.adamw.step()
         self.muon.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of both, by name."""
+        """The states of both optimisers, by name."""
         return {"adamw": self.adamw.state_dict(), "muon": self.muon.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what `state_dict` returned."""
+        """Restore the states that `state_dict` returned."""
         self.adamw.load_state_dict(state_dict["adamw"])
         self.muon.load_state_dict(state_dict["muon"])
         self.param_groups = [*self.adamw.param_groups, *self.muon.param_groups]
@@ -61,7 +61,7 @@ def muon_and_adamw(
     betas: tuple[float, float] = (0.9, 0.95),
     eps: float = 1e-8,
 ) -> MuonAndAdamW:
-    """The optimiser of a fused model: Muon for the linear layers of its language model, the head left out."""
+    """The optimiser of a fused model: Muon for the linear layers of its language model, except the head."""
     language_model: nn.Module = model.get_submodule("model.language_model")
     matrices = [layer.weight for layer in language_model.modules() if isinstance(layer, nn.Linear)]
     chosen = {id(matrix) for matrix in matrices}

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ...config import at_least, check_seed, section, unknown
-from ...schema import TASKS, check_tasks
+from ...schema import DEFAULT_TASKS, check_tasks
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate")
 """Libraries whose versions the output depends on."""
 
-
-IN_STAGES = (
+OF_PHASE = (
     "freeze",
     "lora",
     "max_steps",
@@ -26,7 +25,7 @@ IN_STAGES = (
     "patience",
     "save_steps",
 )
-"""Settings that a stage of the training may have of its own, beside SFTConfig's fields."""
+"""Settings that an entry of `stages` may set, in addition to SFTConfig's fields."""
 
 
 @dataclass(frozen=True)
@@ -34,65 +33,64 @@ class TrainingConfig:
     """Settings of `regen train`."""
 
     backbone: str | None = field(default=None, metadata={"reads": "model"})
-    """A causal language model, by Hub name or path; with none, a small one is trained from nothing, offline."""
+    """A causal language model, by Hub name or path; if not given, a small one is trained offline."""
     embedding_mode: Literal["both", "cf", "content"] = "both"
-    """What a soft token is made of: `both`, `cf` or `content` (the columns of the paper's table 1)."""
+    """The embeddings in a soft token: `both`, `cf` or `content` (the columns of the paper's table 1)."""
     adapter: Literal["linear", "mlp", "transformer"] = "linear"
-    """From the two embeddings to a soft token: `linear` (section 6), or `mlp` as in the paper's tables; the paper finds
-    them within 5 % of each other. `transformer` also reads the other purchases and the place of each."""
+    """Maps the two embeddings to a soft token: `linear` (section 6), or `mlp` as in the paper's tables; the paper reports
+    scores within 5 % of each other. `transformer` also reads the other purchases and the position of each."""
     recency: int = 8
-    """Learned vectors that mark the latest purchases, one per place; 0 for the two embeddings alone (section 4.2)."""
+    """Number of the latest purchases that a learned vector per position marks; 0 for none (section 4.2)."""
     whitening: float = 0.5
-    """How far the content vectors are whitened, by the train users' purchases: 1 brings every direction to the same
-    variance, before `between_users`; 0 leaves the vectors as the encoder makes them (section 4.2), and does not take
-    away their mean either."""
+    """Strength of the whitening of the content vectors, fitted on the train users' purchases: 1 gives every direction
+    the same variance, before `between_users`; 0 keeps the vectors of the encoder, with their mean (section 4.2)."""
     between_users: float = 2.0
-    """How much more a direction of the whitened content vectors counts in which users differ from each other more than
-    their own purchases do: 0 for no more, 2 for up to three times as much. Without whitening it is not used."""
+    """Stretches the directions of the whitened content vectors that differ more between users than between purchases
+    of one user: 0 for no stretch, 2 for up to three times the length. Ignored without whitening."""
     interaction_features: tuple[Literal["rating", "age"], ...] = ()
-    """What the model reads of a purchase beside its two embeddings: its `rating`, and its `age` in days."""
+    """Further inputs for each purchase: its `rating`, and its `age` in days."""
     cf_dropout: float = 0.0
-    """Chance in training that a purchase, and once more that a whole history, is shown without CF: for cold items."""
+    """Probability in training that CF is hidden, for each purchase and again for each history, as for cold items."""
     history: Literal["own", "empty", "shuffled", "text"] = "own"
-    """What is shown of a shopper: the `own` history, or for a control none (`empty`), that of another train shopper
+    """The history in each example: the user's `own`, or for controls none (`empty`), that of another train user
     (`shuffled`), or the purchases as `text` in the prompt, as many of the latest as fit into the window."""
     leak_safe: bool = False
-    """Withhold the review of the last purchase in every task, not in the endorsement alone."""
-    tasks: tuple[str, ...] = tuple(TASKS)
-    """Narratives to learn; all six by default."""
+    """Withhold the review of the last purchase in all tasks, not only in the endorsement."""
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    """Narratives to learn."""
     task_weights: dict[str, float] = field(default_factory=dict)
-    """How often an epoch shows the examples of a task, by task: 2 for twice, 0.5 for a half of them; 1 if not given."""
+    """How often an epoch repeats the examples of a task, by task: 2 for twice, 0.5 for half of them; 1 if not given."""
     max_steps: int = 1200
     """Optimiser steps."""
     batch_size: int = 32
     """Examples per optimiser step, over all processes."""
     length_groups: int = 4
-    """Groups of like length into which the examples of a step are cut, over all processes, so that less is padded."""
+    """Groups of similar length into which the examples of a step are split, over all processes, to reduce padding."""
     optimizer: Literal["adamw", "muon"] | None = None
-    """`adamw`, or `muon` for the matrices of the language model; Muon if not given and there is no backbone."""
+    """`adamw`, or `muon` for the matrices of the language model; if not given, Muon only without a backbone."""
     learning_rate: float | None = None
-    """Peak learning rate. If not given, 0.015 for the small backbone (5e-3 without Muon); for a named one 2e-5, or 2e-4
-    where it learns through LoRA, or 1e-3 where the adapter learns alone."""
+    """Peak learning rate. If not given, 0.015 for the small backbone (5e-3 without Muon); for a named one 2e-5, 2e-4
+    with LoRA, or 1e-3 if only the adapter is trained."""
     warmup_ratio: float = 0.05
     """Share of the steps in which the learning rate rises."""
     history_dropout: float = 0.05
-    """Share of the training examples shown without their history, so that an empty history is a fair control."""
+    """Share of the training examples without their history, which makes an empty history a fair control."""
     save_steps: int = 100
-    """Steps between checkpoints: what a killed run loses at most."""
+    """Steps between checkpoints: an interrupted run loses at most these."""
     patience: int = 0
-    """Checkpoints without a lower validation loss after which training stops, and the best one is kept; 0 for none."""
+    """Checkpoints without a lower validation loss after which training stops and the best one is kept; 0 to disable."""
     validation_users: int = 256
-    """Users of the validation split on whose narratives the validation loss is measured, where there is patience."""
+    """Users of the validation split on which the validation loss is measured, with patience only."""
     freeze: Literal["backbone"] | None = None
-    """`backbone` to train the adapter alone: cheap, and a good start for a pretrained language model."""
+    """`backbone` to train only the adapter: cheap, and a good first stage for a pretrained language model."""
     lora: dict[str, Any] | None = None
-    """Fields of PEFT's LoraConfig, as {r: 16}: the language model learns through LoRA, the adapter as a whole."""
+    """Fields of PEFT's LoraConfig, such as {r: 16}: LoRA for the language model; the adapter is fully trained."""
     merge: bool = True
-    """Write a model trained with LoRA merged; else the language model as it was, with the LoRA weights beside it."""
+    """Merge LoRA weights into the written model; otherwise they are written beside the unchanged language model."""
     stages: tuple[dict[str, Any], ...] = ()
-    """Trainings that follow one another, each a mapping of what it has of its own: freeze, lora, max_steps, …"""
+    """Phases of the training in order, each a mapping of the settings that it changes: freeze, lora, max_steps, …"""
     sft: dict[str, Any] = field(default_factory=dict, metadata={"rest": True})
-    """Fields of TRL's SFTConfig; in YAML they may stand beside the other settings."""
+    """Fields of TRL's SFTConfig; in YAML they can be written beside the other settings."""
     vocab_size: int = 2048
     """Tokens of the small backbone's tokenizer."""
     hidden_size: int = 128
@@ -110,16 +108,12 @@ class TrainingConfig:
         check_seed(self)
         if self.hidden_size < 1 or self.hidden_size % 32:
             raise ValueError(f"hidden_size was given {self.hidden_size}, expected a multiple of 32 (one head)")
-        if not 0 <= self.warmup_ratio <= 1:
-            raise ValueError(f"warmup_ratio was given {self.warmup_ratio}, expected a share from 0 to 1")
-        if not 0 <= self.history_dropout < 1:
-            raise ValueError(f"history_dropout was given {self.history_dropout}, expected a share from 0 to under 1")
-        if not 0 <= self.whitening <= 1:
-            raise ValueError(f"whitening was given {self.whitening}, expected a number from 0 to 1")
-        if not 0 <= self.between_users <= 100:
-            raise ValueError(f"between_users was given {self.between_users}, expected a number from 0 to 100")
-        if not 0 <= self.cf_dropout < 1:
-            raise ValueError(f"cf_dropout was given {self.cf_dropout}, expected a share from 0 to under 1")
+        for name, bound in {"warmup_ratio": 1, "whitening": 1, "between_users": 100}.items():
+            if not 0 <= getattr(self, name) <= bound:
+                raise ValueError(f"{name} was given {getattr(self, name)}, expected a number from 0 to {bound}")
+        for name in ("history_dropout", "cf_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} was given {getattr(self, name)}, expected a number from 0 to below 1")
         for task, weight in self.task_weights.items():
             if task not in self.tasks:
                 raise ValueError(unknown(f"task_weights.{task}", [f"task_weights.{name}" for name in self.tasks]))
@@ -128,46 +122,41 @@ class TrainingConfig:
         if not any(self.task_weights.get(task, 1) for task in self.tasks):
             raise ValueError("task_weights leave no task to learn, expected one above 0")
         if self.freeze and self.lora is not None:
-            raise ValueError("freeze and lora were given together: what is frozen learns nothing. Use stages for both")
+            raise ValueError("freeze and lora were given together, expected at most one of them. Use stages for both")
         if self.optimizer == "muon" and (self.freeze or self.lora is not None or "optim" in self.sft):
-            raise ValueError(
-                "optimizer was given muon, which trains a whole language model: not with freeze, lora, optim"
-            )
+            raise ValueError("optimizer was given muon, expected no freeze, lora or optim with it")
         if self.optimizer == "muon" and self.backbone and self.learning_rate is None and not self.stages:
-            raise ValueError("learning_rate was not given, expected a number: there is none that suits Muon everywhere")
-        if self.sft:
-            from .arguments import checked_sft
+            raise ValueError("learning_rate was not given, expected a number: Muon has no default rate for a backbone")
+        if self.sft or self.lora is not None:
+            from .library_fields import checked_lora, checked_sft
 
             checked_sft(self.sft, [one.name for one in dataclasses.fields(self)])
-        if self.lora is not None:
-            from .arguments import checked_lora
-
-            checked_lora(self.lora)
+            checked_lora(self.lora or {})
         if self.stages:
-            in_stages(self)
+            phases(self)
 
 
-def in_stages(config: TrainingConfig) -> list[TrainingConfig]:
-    """The settings of each stage of the training in turn; `config` alone where it names no stages.
+def phases(config: TrainingConfig) -> list[TrainingConfig]:
+    """The settings of each phase of the training: one per entry of `config.stages`, or `config` itself without any.
 
     Raises:
-        ConfigError: a stage has a setting that does not exist or is refused.
-        ValueError: a stage has a setting that holds for the whole training.
+        ConfigError: an entry has a setting that does not exist or has an invalid value.
+        ValueError: an entry has a setting that applies to the complete training.
     """
     if not config.stages:
         return [config]
     settings = {one.name for one in dataclasses.fields(config)}
     common = {**dataclasses.asdict(config), "stages": ()}
-    found = []
-    for number, given in enumerate(config.stages):
-        fields = given.keys() | (given.get("sft") or {}).keys()
-        if whole := sorted(((settings | {"model_init_kwargs"}) & fields) - {*IN_STAGES, "sft"}):
+    result = []
+    for number, entry in enumerate(config.stages):
+        fields = entry.keys() | (entry.get("sft") or {}).keys()
+        if misplaced := sorted(((settings | {"model_init_kwargs"}) & fields) - {*OF_PHASE, "sft"}):
             raise ValueError(
-                f"stages.{number} was given {whole[0]}, which holds for the whole training. A stage has of its own: "
-                f"{', '.join(IN_STAGES)}, and fields of SFTConfig"
+                f"stages.{number} was given {misplaced[0]}, which applies to the complete training. Expected "
+                f"{', '.join(OF_PHASE)}, or fields of SFTConfig"
             )
-        own: Mapping[str, Any] = given
-        if given.get("freeze") and "lora" not in given:
-            own = {**given, "lora": None}  # the LoRA of the training is for the stages that train the language model
-        found.append(section(TrainingConfig, {**common, **own}, f"stages.{number}"))
-    return found
+        changes: Mapping[str, Any] = entry
+        if entry.get("freeze") and "lora" not in entry:
+            changes = {**entry, "lora": None}  # a `lora` beside `stages` is for the phases without `freeze`
+        result.append(section(TrainingConfig, {**common, **changes}, f"stages.{number}"))
+    return result

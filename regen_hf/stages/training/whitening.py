@@ -1,13 +1,13 @@
-"""Whitening of the content vectors: what they all share is taken away, and what tells customers apart is made to count.
+"""Whitening of the content vectors: removes what all vectors share, and stretches what differs between users.
 
-The vectors of an encoder have a direction in common, and of what is left some directions hold most: the kind of item,
-say, and not that a customer wrote of a gift. Both are there for a linear map to read, and a language model finds the
-second hundreds of steps later, if ever. Full whitening (Su et al. 2021, "Whitening Sentence Representations") gives
-every direction the same variance, the noise included; a power of the covariance lies between.
+The vectors of an encoder have a common direction, and most of the remaining variance lies in a few directions: the
+kind of an item, for example, rather than a mention of a gift. A linear map can read both, but a language model learns
+the second hundreds of steps later, if at all. Full whitening (Su et al. 2021, "Whitening Sentence Representations")
+gives all directions the same variance, including noise; a lower power of the covariance is a compromise.
 
-Of two directions of the same variance, one may differ from purchase to purchase and the other from customer to
-customer: what they complain of, how easily they praise. The second is what a portrait is made of. The covariance
-between customers tells which it is, as that between classes does for Fisher's linear discriminant.
+Of two directions of the same variance, one may differ between purchases and the other between customers: what they
+complain about, how easily they praise. The second is what a narrative about a customer needs. The covariance between
+customers identifies it, as the covariance between classes does in Fisher's linear discriminant.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from ...errors import InputError
 from ...vectors.store import VectorStore
 
 FLOOR = 0.01
-"""Share of the mean variance added to that of each direction: one without any would become noise alone."""
+"""Share of the mean variance that is added to each direction; without it a constant direction would become noise."""
 ROWS = 2**15
-"""Vectors looked at at a time, or those of one user where there are more."""
+"""Vectors per block, or those of one user if they are more."""
 
 
 def whitening(
     store: VectorStore, power: float, between_users: float = 0.0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What `RegenForCausalLM.from_backbone` takes as `content_mean` and `content_matrix` to whiten content vectors.
+    """The `content_mean` and `content_matrix` of `RegenForCausalLM.from_backbone` that whiten content vectors.
 
     Args:
-        store: the purchases of the train users. Those without a text, whose vector is zero, count for nothing, as the
-            model leaves them zero.
-        power: 1 to give every direction the same variance, 0 to take away the mean alone.
+        store: the purchases of the train users. Purchases without a text, whose vector is zero, are ignored; the model
+            keeps them zero.
+        power: 1 to give all directions the same variance, 0 to remove only the mean.
         between_users: stretches each axis of the fully whitened space to 1 + between_users sqrt(r), where r is the
-            share of its variance that lies between users: the covariance of two purchases of one user, over it.
+            share of its variance between users: the covariance of two purchases of one user, divided by the variance.
 
     Returns:
         The mean (D,), and the matrix (D, D) by which a row is multiplied: the covariance to the power of -`power` / 2,
@@ -45,10 +45,10 @@ def whitening(
     """
     offsets = store.offsets[np.append(True, np.diff(store.offsets) > 0)]  # without the users who bought nothing
     dim, users = store.vectors.shape[1], len(offsets) - 1
-    total, of_several = np.zeros(dim), np.zeros(dim)
+    total, total_several = np.zeros(dim), np.zeros(dim)
     products, between = np.zeros((dim, dim)), np.zeros((dim, dim))
-    count, several, first = 0, 0, 0  # vectors, those of users with several, users
-    while first < users:  # as many whole users as ROWS holds, at least one
+    count, count_several, first = 0, 0, 0  # vectors, vectors of users with several, users
+    while first < users:  # in blocks of complete users, at least one
         last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + ROWS, side="right")) - 1)
         vectors = store.vectors[offsets[first] : offsets[last]].astype(np.float32)
         starts = offsets[first:last] - offsets[first]
@@ -58,13 +58,13 @@ def whitening(
         sums = np.add.reduceat(vectors, starts, axis=0)  # (users, D)
         total += sums.sum(0, dtype=np.float64)
         if between_users:
-            # All pairs of a user's purchases, so weighted that each purchase counts once: no long history decides.
+            # All pairs of a user's purchases, weighted so that each purchase counts once: no long history dominates.
             weights = np.where(lengths > 1, np.maximum(lengths - 1, 1) ** -0.5, 0).astype(np.float32)
-            of_users = sums * weights[:, None]
-            alone = vectors * weights.repeat(np.diff(offsets[first : last + 1]))[:, None]
-            between += of_users.T @ of_users - alone.T @ alone
-            of_several += sums[lengths > 1].sum(0, dtype=np.float64)
-            several += int(lengths[lengths > 1].sum())
+            weighted_sums = sums * weights[:, None]
+            weighted = vectors * weights.repeat(np.diff(offsets[first : last + 1]))[:, None]
+            between += weighted_sums.T @ weighted_sums - weighted.T @ weighted
+            total_several += sums[lengths > 1].sum(0, dtype=np.float64)
+            count_several += int(lengths[lengths > 1].sum())
         store.release()
         first = last
     mean = total / max(1, count)
@@ -74,9 +74,9 @@ def whitening(
     variances, directions = np.linalg.eigh(covariance)
     variances = np.maximum(variances, 0) + FLOOR * max(float(variances.mean()), 1e-6)
     matrix = directions * variances ** (-power / 2) @ directions.T
-    if several:
-        shift = np.outer(mean, of_several / several)
-        between = between / several - shift - shift.T + np.outer(mean, mean)
+    if count_several:
+        shift = np.outer(mean, total_several / count_several)
+        between = between / count_several - shift - shift.T + np.outer(mean, mean)
         white = directions * variances**-0.5 @ directions.T
         shares, axes = np.linalg.eigh(white @ between @ white)
         matrix = matrix @ (axes * (1 + between_users * np.sqrt(np.clip(shares, 0, 1))) @ axes.T)

@@ -1,4 +1,4 @@
-"""Backbones and encoders as files that lack something, or hold something else than is needed."""
+"""Backbones and encoders whose files lack something or contain something else than expected."""
 
 import json
 import logging
@@ -12,13 +12,14 @@ from safetensors.torch import load_file, save_file
 
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError, InputError
+from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.pipeline import load
 from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.outputs import split_files
-from regen_hf.stages.training.build import build, make_parts
+from regen_hf.stages.training.backbone import load_backbone, train_tokenizer
+from regen_hf.stages.training.build import build
 from regen_hf.stages.training.settings import TrainingConfig
-from regen_hf.stages.training.small import train_tokenizer
 from regen_hf.vectors.encoder import load_encoder
 from tests.conftest import TINY
 from tests.tiny_model import ITEM, backbone
@@ -60,12 +61,12 @@ def refused(run, tmp_path, message, **changes):
 
 def test_a_backbone_that_lacks_weights_is_refused(finished_run, tmp_path, llama):
     without(llama / "model.safetensors", "layers.1.")
-    refused(finished_run, tmp_path, r"lack 9 of the model's weights.*layers\.1\..*random numbers", backbone=str(llama))
+    refused(finished_run, tmp_path, r"lack 9 of the model's weights.*layers\.1\..*random", backbone=str(llama))
 
 
 def test_a_backbone_whose_weights_have_another_shape_is_refused(finished_run, tmp_path, llama):
-    told = json.loads((llama / "config.json").read_text())
-    (llama / "config.json").write_text(json.dumps(told | {"intermediate_size": 40}))
+    values = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps(values | {"intermediate_size": 40}))
     refused(finished_run, tmp_path, "could not be loaded", backbone=str(llama))
 
 
@@ -80,22 +81,22 @@ def test_an_encoder_decoder_is_refused_before_its_decoder_is_loaded(finished_run
 
 
 def test_a_tokenizer_without_an_end_is_refused(finished_run, tmp_path, llama):
-    told = json.loads((llama / "tokenizer_config.json").read_text())
-    told.pop("eos_token")
-    (llama / "tokenizer_config.json").write_text(json.dumps(told))
+    values = json.loads((llama / "tokenizer_config.json").read_text())
+    values.pop("eos_token")
+    (llama / "tokenizer_config.json").write_text(json.dumps(values))
     refused(finished_run, tmp_path, "no token for the end of a text", backbone=str(llama))
 
 
-def test_a_window_too_small_for_any_narrative_is_told(finished_run, tmp_path, llama):
-    told = json.loads((llama / "config.json").read_text())
-    (llama / "config.json").write_text(json.dumps(told | {"max_position_embeddings": 12}))
+def test_a_window_too_small_for_any_narrative_is_an_error(finished_run, tmp_path, llama):
+    values = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps(values | {"max_position_embeddings": 12}))
     with pytest.raises(InputError, match="no narrative to learn from that fits into the model's window of 12 tokens"):
         trained(finished_run, tmp_path, backbone=str(llama))
 
 
 def test_training_keeps_to_the_window_of_the_tokenizer_as_the_processor_does(finished_run, tmp_path, llama, caplog):
-    told = json.loads((llama / "tokenizer_config.json").read_text())
-    (llama / "tokenizer_config.json").write_text(json.dumps(told | {"model_max_length": 40}))
+    values = json.loads((llama / "tokenizer_config.json").read_text())
+    (llama / "tokenizer_config.json").write_text(json.dumps(values | {"model_max_length": 40}))
     with caplog.at_level(logging.WARNING):
         trained(finished_run, tmp_path, backbone=str(llama))
     assert "fit into 40 tokens" in caplog.text or "window of 40 tokens" in caplog.text
@@ -105,14 +106,14 @@ def test_a_whole_bf16_backbone_learns_in_fp32_and_others_stay_as_they_are(finish
     transformers.AutoModelForCausalLM.from_pretrained(llama).to(torch.bfloat16).save_pretrained(llama)
 
     def dtype(**changes):
-        return make_parts(finished_run, config(backbone=str(llama), **changes))[1].dtype
+        return load_backbone([], config(backbone=str(llama), **changes))[1].dtype
 
     assert dtype() == torch.float32
     assert dtype(lora={"r": 2}) == dtype(freeze="backbone") == torch.bfloat16
     assert dtype(lora={"r": 2}, stages=({"freeze": "backbone"}, {"lora": None})) == torch.float32
     assert not caplog.records
     assert dtype(sft={"model_init_kwargs": {"dtype": "bfloat16"}}) == torch.bfloat16
-    assert "lost in its rounding" in caplog.text
+    assert "rounds small steps away" in caplog.text
 
 
 def test_a_whole_bf16_backbone_really_learns(finished_run, tmp_path, llama):
@@ -131,16 +132,16 @@ def test_a_backbone_that_cannot_write_after_a_soft_token_is_refused():
     sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 96, "pad_token_id": 0}
     settings = transformers.Gemma4TextConfig(**sizes, vocab_size_per_layer_input=64, hidden_size_per_layer_input=8)
     language_model = transformers.AutoModelForCausalLM.from_config(settings)
-    with pytest.raises(ValueError, match="Gemma4ForCausalLM cannot write after a soft token"):
-        RegenForCausalLM.from_backbone(language_model, cf_dim=6, content_dim=10, item_token_id=ITEM)
+    with pytest.raises(ValueError, match="Gemma4ForCausalLM cannot generate after a soft token"):
+        RegenForCausalLM.from_backbone(language_model, RegenConfig(cf_dim=6, content_dim=10, item_token_id=ITEM))
 
 
 def test_a_model_with_weights_that_its_config_has_no_place_for_does_not_load(finished_run, tmp_path):
     folder = Path(shutil.copytree(finished_run / "model", tmp_path / "model"))
-    told = json.loads((folder / "config.json").read_text())
-    told["text_config"] |= {"num_hidden_layers": 1, "layer_types": None}
-    (folder / "config.json").write_text(json.dumps(told))
-    with pytest.raises(ValueError, match=r"weights for which the model of its config\.json has no place.*layers\.1\."):
+    values = json.loads((folder / "config.json").read_text())
+    values["text_config"] |= {"num_hidden_layers": 1, "layer_types": None}
+    (folder / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"weights that the model of its config\.json does not have.*layers\.1\."):
         RegenForCausalLM.from_pretrained(folder)
 
 
@@ -156,22 +157,22 @@ def test_a_compiled_training_leaves_a_model_that_loads(finished_run, tmp_path, l
     RegenForCausalLM.from_pretrained(out)
 
 
-def test_a_tracker_that_is_not_installed_is_told(finished_run, tmp_path):
+def test_a_tracker_that_is_not_installed_is_an_error(finished_run, tmp_path):
     refused(finished_run, tmp_path, r"requires comet-ml.* to be installed", sft={"report_to": "comet_ml"})
 
 
-def test_the_model_folder_tells_what_was_not_given(finished_run, tmp_path, llama):
-    told = json.loads((finished_run / "model" / "training_config.json").read_text())
-    assert (told["optimizer"], told["learning_rate"]) == ("muon", 0.015)
-    assert told["sft"]["lr_scheduler_type"] == "cosine"
+def test_the_model_folder_states_the_defaults(finished_run, tmp_path, llama):
+    values = json.loads((finished_run / "model" / "training_config.json").read_text())
+    assert (values["optimizer"], values["learning_rate"]) == ("muon", 0.015)
+    assert values["sft"]["lr_scheduler_type"] == "cosine"
     stages = ({"freeze": "backbone"}, {"lora": {"r": 2}})
     out = trained(finished_run, tmp_path, backbone=str(llama), stages=stages, sft={"weight_decay": 0.0})
-    told = json.loads((out / "training_config.json").read_text())
-    assert [(stage["learning_rate"], stage["optimizer"]) for stage in told["stages"]] == [
+    values = json.loads((out / "training_config.json").read_text())
+    assert [(stage["learning_rate"], stage["optimizer"]) for stage in values["stages"]] == [
         (1e-3, "adamw"),
         (2e-4, "adamw"),
     ]
-    assert told["sft"]["weight_decay"] == 0.0
+    assert values["sft"]["weight_decay"] == 0.0
 
 
 @pytest.fixture
@@ -206,7 +207,7 @@ def test_an_encoder_that_lacks_weights_is_refused(finished_run, bert):
         processor.encoder  # noqa: B018 (loads it)
 
 
-def test_a_model_folder_that_is_not_there_is_told():
+def test_a_missing_model_folder_is_an_error():
     with pytest.raises(FileNotFoundError, match="There is no folder '/no/such/model'"):
         load("/no/such/model")
 

@@ -17,19 +17,20 @@ from datasets import Dataset
 from safetensors.numpy import load_file
 
 from regen_hf.errors import ConfigError
+from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.interactions import interaction_text
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.processing_regen import RegenProcessor
-from regen_hf.outputs import rows, split_files
+from regen_hf.outputs import item_vectors, rows, split_files
 from regen_hf.run import Run
 from regen_hf.run.stages import STAGES
 from regen_hf.schema import TASKS
-from regen_hf.stages.training.build import build, make_parts
+from regen_hf.stages.training.backbone import load_backbone, train_tokenizer
+from regen_hf.stages.training.build import build, make_processor
 from regen_hf.stages.training.collator import RegenCollator
 from regen_hf.stages.training.examples import tokenized
 from regen_hf.stages.training.optimizer import muon_and_adamw
 from regen_hf.stages.training.settings import TrainingConfig
-from regen_hf.stages.training.small import train_tokenizer
 from regen_hf.stages.training.trainer import Examples, GroupedTrainer, make_trainer
 from regen_hf.vectors.histories import Histories
 from regen_hf.vectors.store import VectorStore
@@ -67,7 +68,7 @@ def test_the_loss_goes_down(finished_run):
     assert losses[-1] < math.log(600)  # a uniform guess over the vocabulary
 
 
-def test_every_user_gives_one_example_per_task_and_the_loss_falls_on_the_completion_alone(finished_run, processor):
+def test_every_user_gives_one_example_per_task_with_the_loss_on_the_completion_only(finished_run, processor):
     made = examples(finished_run, processor, history_dropout=0.0)
     users = list(rows(split_files(finished_run / "dataset", "train")))
     assert len(made) == len(users) * len(TASKS)
@@ -121,7 +122,7 @@ def test_a_history_as_text_holds_what_the_content_vectors_are_made_of(finished_r
         assert all(interaction_text(purchase["item"], purchase["review"]) in prompt for purchase in before)
         assert prompt.endswith(task.prompt + "\n")
         assert interaction_text(last["item"], None) in prompt
-        assert (last["review"]["text"] in prompt) == (not task.last_review_withheld)
+        assert (last["review"]["text"] in prompt) == (not task.metadata_only)
         assert (example["row"], example["kept"]) == (-1, 0)
 
 
@@ -141,7 +142,7 @@ def test_a_history_as_text_is_fitted_to_the_window_and_cannot_hold_a_placeholder
         fit_text(processor, history, "user_profile", len(bare) - 1)
 
 
-def test_examples_longer_than_the_window_are_left_out_and_told(finished_run, processor, caplog):
+def test_examples_longer_than_the_window_are_left_out_with_a_warning(finished_run, processor, caplog):
     files = split_files(finished_run / "dataset", "train")
     all_of_them = list(tokenized(files, processor, config(), 1024))
     without_history = sorted(len(example["input_ids"]) - example["kept"] for example in all_of_them)
@@ -167,7 +168,7 @@ def test_a_batch_holds_each_examples_own_history(finished_run, processor, histor
     assert not batch["history_cf"][1].any()
 
 
-def test_a_step_is_cut_into_groups_of_like_length_and_holds_the_same_examples(
+def test_a_step_is_split_into_groups_of_similar_length_and_has_the_same_examples(
     finished_run, processor, histories, tmp_path
 ):
     made = examples(finished_run, processor)
@@ -191,7 +192,7 @@ def test_a_step_is_cut_into_groups_of_like_length_and_holds_the_same_examples(
     assert steps(4, seed=4)[0] != grouped
 
 
-def test_fields_under_a_name_that_transformers_calls_old_and_the_padding_reach_the_trainer(
+def test_gradient_checkpointing_padding_and_adam_settings_reach_the_trainer(
     finished_run, processor, histories, tmp_path
 ):
     model = RegenForCausalLM.from_pretrained(finished_run / "model")
@@ -277,8 +278,8 @@ def test_the_withheld_view_holds_nothing_of_the_last_review(finished_run, proces
     for task in TASKS:
         first, second = processor(history=history, task=task), processor(history=other, task=task)
         same = all(torch.equal(first[name], second[name]) for name in first)
-        assert same == TASKS[task].last_review_withheld, task
-    assert [task.name for task in TASKS.values() if task.last_review_withheld] == ["product_endorsement"]
+        assert same == TASKS[task].metadata_only, task
+    assert [task.name for task in TASKS.values() if task.metadata_only] == ["product_endorsement"]
 
 
 def test_the_stored_vectors_of_the_withheld_view_are_the_processors(finished_run, processor, histories):
@@ -291,12 +292,14 @@ def test_the_stored_vectors_of_the_withheld_view_are_the_processors(finished_run
 
 
 def test_leak_safe_withholds_the_last_review_from_every_task(finished_run):
-    safe, _ = make_parts(finished_run, config(leak_safe=True))
+    settings = config(leak_safe=True)
+    tokenizer, _ = load_backbone(split_files(finished_run / "dataset", "train"), settings)
+    safe = make_processor(finished_run, tokenizer, item_vectors(finished_run), settings)
     assert set(safe.metadata_only_tasks) == set(TASKS)
     assert all(example["withheld"] for example in examples(finished_run, safe))
 
 
-def test_the_tokenizer_sees_train_users_alone(finished_run, tmp_path):
+def test_the_tokenizer_is_trained_on_train_users_only(finished_run, tmp_path):
     for split in ("validation", "test"):
         (tmp_path / f"{split}.parquet").write_text("not even parquet")
     (train,) = split_files(finished_run / "dataset", "train")
@@ -321,8 +324,8 @@ def test_the_model_folder_is_a_repository(finished_run):
         "content_encoder",
     } <= names
     for file in ("training_config.json", "manifest.json"):  # none was given
-        told = json.loads((finished_run / "model" / file).read_text())
-        assert told.get("counts", told)["learning_rate"] == 0.015
+        values = json.loads((finished_run / "model" / file).read_text())
+        assert values.get("counts", values)["learning_rate"] == 0.015
     model = RegenForCausalLM.from_pretrained(finished_run / "model")
     assert model.config.cf_mean_norm == pytest.approx(
         load_file(finished_run / "embeddings" / "cf.safetensors")["mean_norm"][0]
@@ -332,8 +335,7 @@ def test_the_model_folder_is_a_repository(finished_run):
 def test_another_causal_lm_can_be_the_backbone(finished_run, tmp_path):
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    _, small = make_parts(finished_run, config())
-    tokenizer = train_tokenizer(split_files(finished_run / "dataset", "train"), config())
+    tokenizer, small = load_backbone(split_files(finished_run / "dataset", "train"), config())
     plain = GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_embd=24, n_layer=1, n_head=2, n_positions=256))
     plain.save_pretrained(tmp_path / "lm")
     tokenizer.save_pretrained(tmp_path / "lm")
@@ -350,12 +352,12 @@ def test_another_causal_lm_can_be_the_backbone(finished_run, tmp_path):
             assert str(tmp_path) not in path.read_text(), path
 
 
-def test_a_backbone_that_does_not_exist_is_told(finished_run, tmp_path):
+def test_a_backbone_that_does_not_exist_is_an_error(finished_run, tmp_path):
     with pytest.raises(ConfigError, match="no/such-model"):
         build(finished_run, tmp_path, tmp_path, config(backbone="no/such-model"))
 
 
-def test_a_backbone_that_cannot_be_wrapped_is_told(finished_run, tmp_path):
+def test_a_backbone_that_cannot_be_wrapped_is_an_error(finished_run, tmp_path):
     from transformers import MambaConfig, MambaForCausalLM
 
     tokenizer = train_tokenizer(split_files(finished_run / "dataset", "train"), config())
@@ -363,7 +365,7 @@ def test_a_backbone_that_cannot_be_wrapped_is_told(finished_run, tmp_path):
         MambaConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, state_size=4)
     ).save_pretrained(tmp_path / "lm")
     tokenizer.save_pretrained(tmp_path / "lm")
-    with pytest.raises(ConfigError, match="cannot be wrapped: MambaForCausalLM keeps no keys and values"):
+    with pytest.raises(ConfigError, match="cannot be wrapped: MambaForCausalLM has no cache of keys and values"):
         build(finished_run, tmp_path, tmp_path, config(backbone=str(tmp_path / "lm")))
 
 
@@ -379,23 +381,23 @@ class OwnForCausalLM(LlamaForCausalLM):
 
 
 def test_a_backbone_that_brings_its_own_code_is_refused_before_any_training(finished_run, tmp_path):
-    tokenizer, small = (make_parts(finished_run, config())[n] for n in (0, 1))
+    tokenizer, small = load_backbone(split_files(finished_run / "dataset", "train"), config())
     folder = tmp_path / "lm"
     small.save_pretrained(folder)
-    tokenizer.tokenizer.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
     (folder / "own.py").write_text(OWN_CODE)
-    told = json.loads((folder / "config.json").read_text())
-    told |= {
+    values = json.loads((folder / "config.json").read_text())
+    values |= {
         "model_type": "own",
         "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"},
     }
-    (folder / "config.json").write_text(json.dumps(told))
+    (folder / "config.json").write_text(json.dumps(values))
     for sft in ({}, {"trust_remote_code": True}, {"model_init_kwargs": {"trust_remote_code": True}}):
-        with pytest.raises(ConfigError, match="needs no code of its own"):
+        with pytest.raises(ConfigError, match="without code of its own"):
             build(finished_run, tmp_path, tmp_path, config(backbone=str(folder), sft=sft))
     own = transformers.AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-    with pytest.raises(ValueError, match="OwnForCausalLM brings its own code"):
-        RegenForCausalLM.from_backbone(own, cf_dim=4, content_dim=4, item_token_id=0)
+    with pytest.raises(ValueError, match="OwnForCausalLM is defined by code of its own"):
+        RegenForCausalLM.from_backbone(own, RegenConfig(cf_dim=4, content_dim=4, item_token_id=0))
 
 
 def losses(model):
@@ -424,7 +426,7 @@ def launch(run, *words, script=ROOT / "scripts" / "train.py"):
     ("given", "message"),
     [("max_steps=[", "expected KEY=VALUE"), ("max_steps", "expected KEY=VALUE"), ("steps=2", "Did you mean")],
 )
-def test_a_setting_that_the_script_cannot_take_is_told(tmp_path, monkeypatch, given, message):
+def test_an_invalid_setting_of_the_script_is_an_error(tmp_path, monkeypatch, given, message):
     script = str(ROOT / "scripts" / "train.py")
     monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "run"), "--set", given])
     with pytest.raises(SystemExit, match=message):

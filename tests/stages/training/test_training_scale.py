@@ -97,17 +97,17 @@ def test_accelerate_takes_every_file_of_settings(name):
 
 
 def test_the_settings_of_fsdp_make_its_plugin():
-    told = yaml.safe_load((ACCELERATE / "fsdp.yaml").read_text())["fsdp_config"]
+    values = yaml.safe_load((ACCELERATE / "fsdp.yaml").read_text())["fsdp_config"]
     options = launched("fsdp.yaml")
-    assert {name: getattr(options, name) for name in told} == told
+    assert {name: getattr(options, name) for name in values} == values
     plugin = FullyShardedDataParallelPlugin(
-        fsdp_version=told["fsdp_version"],
-        reshard_after_forward=told["fsdp_reshard_after_forward"],
-        auto_wrap_policy=told["fsdp_auto_wrap_policy"],
-        state_dict_type=told["fsdp_state_dict_type"],
-        cpu_offload=told["fsdp_offload_params"],
-        cpu_ram_efficient_loading=told["fsdp_cpu_ram_efficient_loading"],
-        activation_checkpointing=told["fsdp_activation_checkpointing"],
+        fsdp_version=values["fsdp_version"],
+        reshard_after_forward=values["fsdp_reshard_after_forward"],
+        auto_wrap_policy=values["fsdp_auto_wrap_policy"],
+        state_dict_type=values["fsdp_state_dict_type"],
+        cpu_offload=values["fsdp_offload_params"],
+        cpu_ram_efficient_loading=values["fsdp_cpu_ram_efficient_loading"],
+        activation_checkpointing=values["fsdp_activation_checkpointing"],
     )
     assert plugin.fsdp_version == 2
     assert plugin.state_dict_type.name == "FULL_STATE_DICT"

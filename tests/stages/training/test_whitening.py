@@ -125,7 +125,7 @@ def test_users_of_one_purchase_each_tell_nothing_of_what_lies_between_them(tmp_p
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_vector_that_is_not_finite_is_told(tmp_path, value):
+def test_a_vector_that_is_not_finite_is_an_error(tmp_path, value):
     histories = planted(np.random.default_rng(3))
     histories[-1] = np.full((2, 6), value, np.float16)
     with pytest.raises(InputError, match="is not finite"):
@@ -141,8 +141,8 @@ def test_a_store_without_purchases_whitens_nothing_and_stays_finite(tmp_path):
 def test_the_model_whitens_content_as_it_is_told_or_not_at_all(finished_run, tmp_path):
     names = [f"model.adapter.content_{name}" for name in ("mean", "matrix")]
     weights = load_file(finished_run / "model" / "model.safetensors")
-    told = TrainingConfig()
-    arrays = whitening(VectorStore(finished_run / "embeddings" / "train"), told.whitening, told.between_users)
+    defaults = TrainingConfig()
+    arrays = whitening(VectorStore(finished_run / "embeddings" / "train"), defaults.whitening, defaults.between_users)
     for name, values in zip(names, arrays, strict=True):
         np.testing.assert_array_equal(weights[name], values)
     for number, changes in enumerate([{"whitening": 0}, {"between_users": 0}]):
@@ -152,7 +152,7 @@ def test_the_model_whitens_content_as_it_is_told_or_not_at_all(finished_run, tmp
     weights = load_file(tmp_path / "out-0" / "model.safetensors")
     np.testing.assert_array_equal(weights[names[0]], 0)
     np.testing.assert_array_equal(weights[names[1]], np.eye(len(weights[names[1]])))
-    plain = whitening(VectorStore(finished_run / "embeddings" / "train"), told.whitening)
+    plain = whitening(VectorStore(finished_run / "embeddings" / "train"), defaults.whitening)
     np.testing.assert_array_equal(load_file(tmp_path / "out-1" / "model.safetensors")[names[1]], plain[1])
 
 

@@ -1,4 +1,4 @@
-"""What the `training` section takes, and what it refuses with which words."""
+"""Settings of the `training` section, and the errors for invalid ones."""
 
 import dataclasses
 
@@ -11,8 +11,8 @@ from regen_hf.cli import main
 from regen_hf.errors import ConfigError
 from regen_hf.run import Run
 from regen_hf.run.stages import make_config
-from regen_hf.stages.training.arguments import OURS, checked_lora
-from regen_hf.stages.training.settings import TrainingConfig, in_stages
+from regen_hf.stages.training.library_fields import RESERVED, checked_lora
+from regen_hf.stages.training.settings import TrainingConfig, phases
 from regen_hf.stages.training.trainer import peak_learning_rate
 
 
@@ -40,36 +40,36 @@ def training(**values):
         ({"task_weights": {"user_profil": 2}}, ["Did you mean 'task_weights.user_profile'"]),
         ({"task_weights": {"user_profile": -1}}, ["task_weights.user_profile was given -1", "0 to 100"]),
         ({"tasks": ["user_profile"], "task_weights": {"user_profile": 0}}, ["leave no task"]),
-        ({"stages": [{"max_steps": 2}, {"backbone": "gpt2"}]}, ["stages.1 was given backbone", "whole training"]),
+        ({"stages": [{"max_steps": 2}, {"backbone": "gpt2"}]}, ["stages.1 was given backbone", "complete training"]),
         ({"stages": [{"max_step": 2}]}, ["stages.0", "Did you mean 'max_steps'"]),
         ({"stages": [{"lora": {"rank": 2}}]}, ["stages.0", "'lora.rank'"]),
         ({"stages": {"max_steps": 2}}, ["training.stages"]),
-        ({"stages": [{"model_init_kwargs": {}}]}, ["stages.0 was given model_init_kwargs", "whole training"]),
+        ({"stages": [{"model_init_kwargs": {}}]}, ["stages.0 was given model_init_kwargs", "complete training"]),
         ({"stages": [{"sft": {"model_init_kwargs": {}}}]}, ["stages.0 was given model_init_kwargs"]),
         ({"sft": {"learning_rate": 1e-3}}, ["sft.learning_rate was given", "beside sft"]),
     ],
 )
-def test_a_setting_that_is_wrong_is_told(values, words):
+def test_an_invalid_setting_is_an_error(values, words):
     with pytest.raises(ConfigError) as caught:
         training(**values)
     for word in words:
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("name", sorted(OURS))
-def test_a_field_that_this_package_sets_is_refused_with_the_reason(name):
+@pytest.mark.parametrize("name", sorted(RESERVED))
+def test_a_field_that_this_package_sets_is_an_error_with_the_reason(name):
     assert name in {field.name for field in dataclasses.fields(SFTConfig)}
     with pytest.raises(ConfigError, match=f"{name} is set by this package: ") as caught:
         training(**{name: 1})
-    assert OURS[name] in str(caught.value)
+    assert RESERVED[name] in str(caught.value)
 
 
-def test_every_other_field_of_sft_and_lora_is_taken():
+def test_every_other_field_of_sft_and_lora_is_accepted():
     fields = {field.name for field in dataclasses.fields(SFTConfig)}
     own = {field.name for field in dataclasses.fields(TrainingConfig)}
     assert {"max_steps", "learning_rate", "seed", "save_steps"} <= fields & own  # settings of both, under our names
     for field in dataclasses.fields(SFTConfig):
-        if field.name not in OURS and field.name not in own and field.default not in (dataclasses.MISSING,):
+        if field.name not in RESERVED and field.name not in own and field.default not in (dataclasses.MISSING,):
             assert field.name in training(**{field.name: field.default}).sft
     for field in dataclasses.fields(LoraConfig):
         if field.default not in (None, dataclasses.MISSING):
@@ -96,7 +96,7 @@ def test_fields_of_sft_stand_beside_the_other_settings_and_survive_the_run_folde
     assert changed.sft == {"weight_decay": 0.3}
 
 
-def test_a_typo_on_the_command_line_is_told_before_a_folder_is_made(tmp_path, capsys):
+def test_a_typo_on_the_command_line_is_an_error_before_a_folder_is_created(tmp_path, capsys):
     assert main(["run", str(tmp_path / "run"), "--sample", "--set", "training.weight_decai=1"]) == 1
     assert "Did you mean 'weight_decay'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -109,17 +109,17 @@ def test_a_stage_has_what_the_training_has_but_for_its_own():
         batch_size=16,
         stages=[{"freeze": "backbone", "max_steps": 5, "learning_rate": 1e-2}, {"max_grad_norm": 2.0}, {"lora": None}],
     )
-    warm, lora, full = in_stages(config)
+    warm, lora, full = phases(config)
     assert (warm.freeze, warm.lora, warm.max_steps, warm.learning_rate) == ("backbone", None, 5, 1e-2)
     assert (lora.freeze, lora.lora, lora.sft) == (None, {"r": 4}, {"weight_decay": 0.2, "max_grad_norm": 2.0})
     assert (full.freeze, full.lora, full.max_steps) == (None, None, TrainingConfig().max_steps)
     assert {stage.batch_size for stage in (warm, lora, full)} == {16}
-    assert in_stages(training()) == [training()]
+    assert phases(training()) == [training()]
 
 
 def test_the_learning_rate_follows_what_is_trained_if_not_given():
     def rates(**settings):
-        return [peak_learning_rate(stage) for stage in in_stages(training(**settings))]
+        return [peak_learning_rate(stage) for stage in phases(training(**settings))]
 
     assert rates() == [0.015]
     assert rates(optimizer="adamw") == rates(optim="adafactor") == [5e-3]

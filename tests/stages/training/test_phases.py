@@ -1,4 +1,4 @@
-"""Stages, LoRA, early stopping, resuming: trainings of a few steps on the tiny run."""
+"""Phases, LoRA, early stopping, resuming: trainings of a few steps on the tiny run."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from regen_hf.errors import ConfigError
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.outputs import split_files
 from regen_hf.schema import TASKS
-from regen_hf.stages.training import schedule as stages
+from regen_hf.stages.training import phases
 from regen_hf.stages.training.build import build
 from regen_hf.stages.training.examples import tokenized
 from regen_hf.stages.training.settings import TrainingConfig
@@ -220,8 +220,8 @@ print("same")
     assert done.stdout.strip() == "same"
 
 
-def test_a_weight_of_lora_that_peft_refuses_is_told(train):
-    with pytest.raises(ConfigError, match=r"refuses the settings of the training: .*r.* positive"):
+def test_a_value_of_lora_that_peft_rejects_is_an_error(train):
+    with pytest.raises(ConfigError, match=r"rejects the settings of the training: .*r.* positive"):
         train("bad", config(lora={"r": -1}))
 
 
@@ -288,7 +288,7 @@ def test_tensorboard_holds_what_the_log_holds(finished_run, tmp_path):
     assert not (run / "tensorboard").exists()
 
 
-def test_a_training_that_logs_no_step_tells_the_loss_of_the_whole(train, tmp_path, finished_run):
+def test_a_training_that_logs_no_step_reports_the_total_loss(train, tmp_path, finished_run):
     settings = config(max_steps=2)
     (tmp_path / "out").mkdir()
     quiet = dataclasses.replace(settings, sft=settings.sft | {"logging_strategy": "no"})
@@ -304,13 +304,13 @@ def test_the_attention_that_was_asked_for_stays_in_every_stage(finished_run, tra
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(backbone)
     tokenizer.save_pretrained(backbone)
-    seen, make = [], stages.make_trainer
-    monkeypatch.setattr(stages, "make_trainer", lambda model, *given: seen.append(model) or make(model, *given))
+    seen, make = [], phases.make_trainer
+    monkeypatch.setattr(phases, "make_trainer", lambda model, *given: seen.append(model) or make(model, *given))
     settings = config(
         backbone=str(backbone), max_steps=1, stages=({"freeze": "backbone"}, {"lora": {"r": 2}}), learning_rate=1e-3
     )
-    told = {"model_init_kwargs": {"attn_implementation": "eager"}}
-    train("eager", dataclasses.replace(settings, sft=settings.sft | told))
+    values = {"model_init_kwargs": {"attn_implementation": "eager"}}
+    train("eager", dataclasses.replace(settings, sft=settings.sft | values))
     assert [model.model.language_model.config._attn_implementation for model in seen] == ["eager", "eager"]
 
 
@@ -318,21 +318,21 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from transformers import TrainerCallback
-from regen_hf.stages.training import schedule
+from regen_hf.stages.training import phases
 from regen_hf.stages.training.build import build
-from tests.stages.training.test_schedule import hundred
+from tests.stages.training.test_phases import hundred
 
 class Kill(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 70:
             os.kill(os.getpid(), signal.SIGKILL)
 
-make = schedule.make_trainer
+make = phases.make_trainer
 def make_and_kill(*arguments):
     trainer = make(*arguments)
     trainer.add_callback(Kill())
     return trainer
-schedule.make_trainer = make_and_kill
+phases.make_trainer = make_and_kill
 run, out, work = map(Path, sys.argv[1:])
 build(run, out, work, hundred())
 """

@@ -130,7 +130,7 @@ def test_two_processes_never_write_one_run(tiny_run, capsys):
             [sys.executable, "-m", "regen_hf.cli", "run", str(tiny_run)], capture_output=True, text=True, check=False
         )
     assert done.returncode == 1
-    assert "Another regen process is at work" in done.stderr
+    assert "Another regen process is running" in done.stderr
 
 
 def test_a_finished_stage_that_was_killed_before_its_rename_is_not_done_again(tiny_run):

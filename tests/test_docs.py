@@ -163,15 +163,19 @@ def test_the_page_on_the_tables(whole_run, capsys, monkeypatch):
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", "modules")
     # Two of the nine runs, with fewer users.
     compare, score = commands("reproduce_the_tables.md")
-    (train,) = re.findall(r"^    regen (run .*)$", (PAGES / "reproduce_the_tables.md").read_text(), flags=re.MULTILINE)
+    text = (PAGES / "reproduce_the_tables.md").read_text()
+    (train,) = re.findall(r"^    regen (run .*)$", text, flags=re.MULTILINE)
+    (evaluate_run,) = re.findall(r"^  regen (evaluate .*)$", text, flags=re.MULTILINE)
     for mode in ("both", "cf"):
         shutil.copytree(whole_run, f"runs/{mode}-0")
         command = train.replace("$mode", mode).replace("$seed", "0")
         assert main([*shlex.split(command), "--set", "training.max_steps=2"]) == 0
     runs = [path for pattern in re.findall(r"runs/\S+", compare) for path in sorted(map(str, Path().glob(pattern)))]
     assert runs == ["runs/both-0", "runs/cf-0"]
-    options = shlex.split(re.sub(r"runs/\S+ ", "", compare).replace("--limit 0", "--limit 2").removeprefix("evaluate"))
-    assert main(["evaluate", *runs, *options]) == 0
+    for run in runs:
+        assert main(shlex.split(evaluate_run.replace("$run", run).replace("--limit 0", "--limit 2"))) == 0
+    options = shlex.split(re.sub(r"runs/\S+ ", "", compare).removeprefix("compare"))
+    assert main(["compare", *runs, *options]) == 0
     assert "| Purchase reason | BLEU |" in Path("tables/office/comparison.md").read_text()
     for block in code("reproduce_the_tables.md")[:1]:
         exec(block, {})

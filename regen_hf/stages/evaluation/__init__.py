@@ -1,1 +1,1 @@
-"""Evaluation: narratives for held-out users, scored against the references, with controls (section 5)."""
+"""Write narratives for held-out users and score them against references, with controls (section 5)."""

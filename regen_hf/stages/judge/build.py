@@ -1,27 +1,21 @@
-"""Let a language model judge two models side by side."""
+"""Compare two models by the votes of a language model."""
 
 from __future__ import annotations
 
 import functools
-import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pyarrow.parquet as pq
+from typing import Any
 
 from ... import llm, outputs, prompts
-from ...intervals import format_interval
+from ...intervals import format_interval, format_number
 from ...llm.spending import Estimate
-from .settings import PACKAGES
+from .pairs import read_pairs, requests
+from .settings import PACKAGES, JudgeConfig
+from .verdicts import by_task, read_votes, votes_table
 
-if TYPE_CHECKING:
-    pass
-from .pairs import _json, _public, _same, read_pairs, requests
-from .settings import JudgeConfig
-
-FAMILIES = {  # how the names of a vendor's models begin, or what they hold
+FAMILIES = {  # patterns in the names of a vendor's models
     "OpenAI": r"gpt|chatgpt|\bo[1-9]\b|davinci",
     "Anthropic": "claude",
     "Google": "gemini|gemma|palm|bard|t5",
@@ -42,53 +36,51 @@ FAMILIES = {  # how the names of a vendor's models begin, or what they hold
 
 
 def build(run: Path, out: Path, work: Path, config: JudgeConfig) -> dict[str, Any]:
-    """Ask for the votes that are missing; `results.json` and `votes.parquet` go into `out`.
+    """Request the missing votes; results and votes go into `out`.
 
     Raises:
-        ConfigError: no language model is named, or its settings cannot be used.
+        ConfigError: no language model is given, or its settings are invalid.
         InputError: the predictions have no user and task in common.
-        RunError: the server cannot be used; what was paid for is kept.
+        RunError: the server cannot be used; received answers are kept.
     """
-    from . import verdicts
-
     pairs = read_pairs(run, config)
-    related = warn_of_relatives(run, config)
-    with llm.Store(run / "requests" / "judge.sqlite") as store:
+    warnings = warn_of_relatives(run, config)
+    with llm.Store(outputs.requests_path(run, "judge")) as store:
         llm.ask(
             functools.partial(requests, pairs, config),
             config,
             store,
-            total=sum(2 * config.votes for pair in pairs if not _same(pair)),
+            total=sum(2 * config.votes for pair in pairs if not pair.same),
             desc="judge",
         )
-        votes = verdicts.read_votes(pairs, store, out, config)
-        pq.write_table(verdicts.table(votes), out / "votes.parquet")
+        votes = read_votes(pairs, store, out, config)
+        outputs.write_parquet(out / outputs.VOTES, votes_table(votes))
         results = {
             "run": {"model": config.model_of_run, "name": run.resolve().name},
-            "other": {"model": config.model_of_other, "name": _name(config)},
-            "judges": [_public(model) for model in config.models],
+            "other": {"model": config.model_of_other, "name": (_other_run(config) or Path(config.other or "")).name},
+            "judges": [outputs.public_name(model) for model in config.models],
             "votes": config.votes,
             "n_users": len({pair.reviewer_id for pair in pairs}),
-            "tasks": verdicts.by_task(pairs, votes, config),
-            "warnings": related,
+            "tasks": by_task(pairs, votes, config.seed),
+            "warnings": warnings,
             "seed": config.seed,
             "prompts": prompts.hashes("history", "judge"),
             "versions": outputs.versions(PACKAGES),
         }
-        (out / "results.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        outputs.write_results(out, results)
         failed = sum(vote.won is None for vote in votes)
         return {"users": results["n_users"], "pairs": len(pairs), "failed": failed, **store.totals()}
 
 
 def estimate(run: Path, config: JudgeConfig) -> Estimate:
-    """What `build` would still ask for, and its cost; sends nothing."""
+    """The number and the cost of the requests that `build` would still send; sends nothing."""
     pairs = read_pairs(run, config)
     warn_of_relatives(run, config)
-    return llm.estimate(functools.partial(requests, pairs, config), config, run / "requests" / "judge.sqlite")
+    return llm.estimate(functools.partial(requests, pairs, config), config, outputs.requests_path(run, "judge"))
 
 
 def families(name: str) -> set[str]:
-    """Whose model a name tells of; the name itself where that is not known.
+    """The vendors that the name of a model points to; the name itself if there is none.
 
     >>> families("gpt-4.1-mini"), families("google/gemma-3-270m"), families("/models/my-model")
     ({'OpenAI'}, {'Google'}, {'my-model'})
@@ -96,48 +88,47 @@ def families(name: str) -> set[str]:
     ['Alibaba', 'DeepSeek']
     """
     short = Path(name).name.lower()
-    return {vendor for vendor, words in FAMILIES.items() if re.search(words, short)} or {short}
+    return {vendor for vendor, pattern in FAMILIES.items() if re.search(pattern, short)} or {short}
 
 
 def warn_of_relatives(run: Path, config: JudgeConfig) -> list[str]:
-    """Tell on stderr, before anything is paid, of judges that are of the family of who wrote; returns what was told."""
-    writers: dict[str, str] = {}
-    for folder in (run, Path(config.other or "").resolve().parent.parent):
-        for name, what in _writers(folder).items():
-            writers.setdefault(name, what)
-    told = [
-        f"The judge {_public(judge)} is of the same family ({', '.join(sorted(shared))}) as {_public(writer)}, {what}: "
-        "it may prefer its own kind. Name a judge of another family."
+    """Warn on stderr of judges of the same family as a model behind the texts; returns the warnings."""
+    writers = _writers(run)
+    if other := _other_run(config):
+        writers = _writers(other) | writers
+    warnings = [
+        f"The judge {outputs.public_name(judge)} is of the same family ({', '.join(sorted(shared))}) as "
+        f"{outputs.public_name(writer)}, {role}: it may prefer its own kind. Choose a judge of another family."
         for judge in config.models
-        for writer, what in writers.items()
+        for writer, role in writers.items()
         if (shared := families(judge) & families(writer))
     ]
-    for sentence in told:
-        print(f"      warning: {sentence}", file=sys.stderr)  # noqa: T201
-    return told
+    for warning in warnings:
+        print(f"      warning: {warning}", file=sys.stderr)  # noqa: T201
+    return warnings
 
 
-def _writers(folder: Path) -> dict[str, str]:
-    """The models that wrote what a run was trained on, and the backbone that it was trained from."""
-    found = {}
-    with_narrators = _json(folder / "evaluation" / "results.json").get("narrators", ())
-    for narrator in with_narrators:
-        if narrator not in ("reference", "None"):
-            found[narrator] = "which wrote the narratives that the model was trained on"
-    backbone = _json(folder / "model" / "manifest.json").get("config", {}).get("backbone")
-    if backbone:
-        found[backbone] = "the backbone that the model was trained from"
-    return found
+def _writers(run: Path) -> dict[str, str]:
+    """The models that wrote the training data of a run, and the backbone that it was trained from, with their roles."""
+    writers = {
+        narrator: "which wrote the narratives that the model was trained on"
+        for narrator in outputs.results(run).get("narrators", ())
+        if narrator not in ("reference", "None")
+    }
+    if backbone := outputs.manifest(run, "train").get("config", {}).get("backbone"):
+        writers[backbone] = "the backbone that the model was trained from"
+    return writers
 
 
-def _name(config: JudgeConfig) -> str:
+def _other_run(config: JudgeConfig) -> Path | None:
+    """The run that the other predictions belong to; None if they are outside of a run."""
     path = Path(config.other or "").resolve()
-    return path.parent.parent.name if path.parent.name == "evaluation" else path.name
+    return path.parents[1] if path.parent.name == outputs.FOLDERS["evaluate"] else None
 
 
 def summary(folder: Path) -> str:
     """The results in the output `folder`, as a Markdown table."""
-    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results = outputs.read_json(folder / outputs.RESULTS)
     ours, theirs = (f"{results[side]['model']} of {results[side]['name']}" for side in ("run", "other"))
     lines = [
         f"{ours} against {theirs}, {results['n_users']} users, each pair judged {results['votes']} times in both "
@@ -146,18 +137,15 @@ def summary(folder: Path) -> str:
         "| task | pairs | win rate | won | tied | lost | alpha | first shown wins | longer wins | turned by order |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for task, found in results["tasks"].items():
+    for task, scores in results["tasks"].items():
         cells = [
-            format_interval(found["win_rate"], 2),
-            *(_share(found[name]) for name in ("won", "tied", "lost")),
-            "–" if found["alpha"] is None else f"{found['alpha']:.2f}",
-            format_interval(found["position_bias"]["first_wins"], 2),
-            format_interval(found["length_bias"]["longer_wins"], 2),
-            _share(found["position_bias"]["turned"]),
+            task,
+            str(scores["n"]),
+            format_interval(scores["win_rate"], 2),
+            *(format_number(scores[name], 2) for name in ("won", "tied", "lost", "alpha")),
+            format_interval(scores["position_bias"]["first_wins"], 2),
+            format_interval(scores["length_bias"]["longer_wins"], 2),
+            format_number(scores["position_bias"]["turned"], 2),
         ]
-        lines.append(f"| {task} | {found['n']} | " + " | ".join(cells) + " |")
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from ...config import at_least
 from ...llm.settings import VotesConfig
-from ...schema import TASKS, check_tasks
+from ...schema import DEFAULT_TASKS, check_tasks
 
 PACKAGES = ("numpy", "openai", "outlines", "transformers")
 """Libraries whose versions the output depends on."""
@@ -17,17 +17,17 @@ class JudgeConfig(VotesConfig):
     """Settings of `regen judge RUN --against OTHER`."""
 
     other: str | None = field(default=None, metadata={"reads": "files", "option": "against"})
-    """The predictions.parquet to compare with: that of another run, of this one, or anybody's."""
+    """The predictions.parquet to compare with: of another run, of this one, or of any other model."""
     model_of_run: str = "fused"
-    """Whose narratives of RUN are judged, by the name of the model in its predictions."""
+    """Name of the model in the predictions of RUN."""
     model_of_other: str = "fused"
-    """Whose narratives they are compared with."""
-    tasks: tuple[str, ...] = tuple(TASKS)
-    """Narratives to compare; all six by default."""
+    """Name of the model in the other predictions."""
+    tasks: tuple[str, ...] = DEFAULT_TASKS
+    """Narratives to compare."""
     max_users: int = 100
-    """Users whose narratives are compared, the first that both have; 0 for all of them."""
+    """Number of users, the first of those that both predictions have; 0 for all."""
     votes: int = 3
-    """Votes on each pair of texts, each asked in both orders."""
+    """Votes on each pair of texts, each in both orders."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,29 +1,27 @@
-"""What the judges' answers add up to: win rates, what place and length did to them, and how far votes agree.
+"""The scores that follow from the judge's answers: win rates, biases of position and length, and agreement.
 
-For each task, and for all of them together:
+For each task, and for all tasks together:
 
 - `win_rate`: of the run's text, votes won and half of the ties; 95 % bootstrap interval over users
 - `won`, `tied`, `lost`: shares of the votes
-- `position_bias`: `first_wins`, of the answers that name a winner, those that name the text shown first (0.5 = no
-  bias), with its interval; `turned`, the share of votes that named the same place in both orders, and so contradict
-  themselves
-- `length_bias`: `longer_wins`, of the votes with a winner, those that the longer text won, with its interval;
+- `position_bias`: `first_wins`, the share of answers for the first text among those with a winner (0.5 = no bias), with
+  its interval; `turned`, the share of votes that chose the same position in both orders, and so contradict themselves
+- `length_bias`: `longer_wins`, the share of votes for the longer text among those with a winner, with its interval;
   `length_ratio`, words of the run's texts over words of the other's. A longer text may be better: compare the two
-- `alpha`: Krippendorff's alpha, ordinal over lost, tied, won, of the votes on one pair; null of one vote, and where all
-  votes are the same
-- `judges`: the win rate by each judge
+- `alpha`: Krippendorff's alpha, ordinal over lost, tied, won, of the votes on one pair; null for one vote, and where
+  all votes are equal
+- `judges`: the win rate by judge
 
-A figure over nothing is null.
+A share of nothing is null.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,16 +30,15 @@ from ... import llm
 from ...intervals import Interval
 from ...metrics.agreement import POINTS, alpha
 from ...metrics.bootstrap import share_interval
-from .pairs import Pair, _public, _same, request
+from ...outputs import append_failed, public_name
+from .pairs import Pair, request
+from .settings import JudgeConfig
 
-if TYPE_CHECKING:
-    from .settings import JudgeConfig
-
-VOTES = pa.schema(
+VOTES_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in ("reviewer_id", "task")),
         ("vote", pa.int64()),
-        ("judge", pa.string()),  # null for texts that are the same: nobody was asked
+        ("judge", pa.string()),  # null for equal texts, which need no request
         ("ours_first", pa.string()),  # the answer with the run's text first: first, second, tie; null = it failed
         ("theirs_first", pa.string()),
         ("won", pa.float64()),  # by the run's text: 1 won, 0.5 tied, 0 lost; null = a request failed
@@ -53,7 +50,7 @@ VOTES = pa.schema(
 
 @dataclass(frozen=True)
 class Vote:
-    """One vote on one pair: the answers in both orders, and what follows from them."""
+    """One vote on one pair: the answers in both orders."""
 
     pair: Pair
     number: int
@@ -72,35 +69,33 @@ class Vote:
 
     @property
     def turned(self) -> bool:
-        """Both orders named the same place."""
+        """Whether both orders chose the same position."""
         return self.ours_first == self.theirs_first != "tie"
 
 
 def read_votes(pairs: Iterable[Pair], store: llm.Store, out: Path, config: JudgeConfig) -> list[Vote]:
-    """The votes on all pairs from the store of replies; `failed.jsonl` in `out` tells what failed."""
+    """The votes on all pairs from the cached answers; requests without an answer are listed in `out`."""
     votes = []
     for pair in pairs:
         for number in range(config.votes):
-            if _same(pair):
+            if pair.same:
                 votes.append(Vote(pair, number, None, "tie", "tie"))
                 continue
-            answers: list[str | None] = []
+            verdicts: list[str | None] = []
             for ours_first in (True, False):
-                found = llm.read(request(pair, number, ours_first, config), store)
-                if isinstance(found, llm.Request | llm.Failure):
-                    answers.append(None)
-                    row = {"reviewer_id": pair.reviewer_id, "request": f"{pair.task}, vote {number}"}
-                    with (out / "failed.jsonl").open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(row | (vars(found) if isinstance(found, llm.Failure) else {})) + "\n")
+                answer = llm.read(request(pair, number, ours_first, config), store)
+                if isinstance(answer, llm.Request | llm.Failure):
+                    verdicts.append(None)
+                    failure = vars(answer) if isinstance(answer, llm.Failure) else {}
+                    append_failed(out, pair.reviewer_id, f"{pair.task}, vote {number}", failure)
                 else:
-                    answers.append(found.model_dump()["better"])
-            judge = _public(config.models[number % len(config.models)])
-            votes.append(Vote(pair, number, judge, *answers))
+                    verdicts.append(answer.model_dump()["better"])
+            votes.append(Vote(pair, number, public_name(config.models[number % len(config.models)]), *verdicts))
     return votes
 
 
-def table(votes: Iterable[Vote]) -> pa.Table:
-    """The votes as rows of VOTES."""
+def votes_table(votes: Iterable[Vote]) -> pa.Table:
+    """The votes as rows of VOTES_SCHEMA."""
     return pa.Table.from_pylist(
         [
             {
@@ -116,85 +111,90 @@ def table(votes: Iterable[Vote]) -> pa.Table:
             }
             for vote in votes
         ],
-        VOTES,
+        VOTES_SCHEMA,
     )
 
 
-def by_task(pairs: Sequence[Pair], votes: Sequence[Vote], config: JudgeConfig) -> dict[str, Any]:
-    """The figures told at the top of this module, by task and under `all`."""
+def by_task(pairs: Sequence[Pair], votes: Sequence[Vote], seed: int) -> dict[str, Any]:
+    """The scores of each task, and under `all` those of all tasks."""
     tasks = dict.fromkeys(pair.task for pair in pairs)
     return {
-        task: figures(
+        task: scores(
             [pair for pair in pairs if task in ("all", pair.task)],
             [vote for vote in votes if task in ("all", vote.pair.task)],
-            config.seed,
+            seed,
         )
         for task in (*tasks, "all")
     }
 
 
-def figures(pairs: Sequence[Pair], votes: Sequence[Vote], seed: int) -> dict[str, Any]:
-    """The figures of some pairs and the votes on them."""
-    cast = [vote for vote in votes if vote.won is not None]
-    asked = [vote for vote in cast if vote.judge is not None]
-    judges = dict.fromkeys(vote.judge for vote in asked)
+def scores(pairs: Sequence[Pair], votes: Sequence[Vote], seed: int) -> dict[str, Any]:
+    """The scores of some pairs and the votes on them, see the head of this module."""
+    valid = [vote for vote in votes if vote.won is not None]
+    judged = [vote for vote in valid if vote.judge is not None]
     words = [(len(pair.ours.split()), len(pair.theirs.split())) for pair in pairs]
     theirs = sum(second for _, second in words)
-    patterns: dict[tuple[str, str], Counter[float]] = {}
-    for vote in asked:
-        patterns.setdefault((vote.pair.reviewer_id, vote.pair.task), Counter())[vote.won or 0.0] += 1
 
-    def share(part: Callable[[Vote], float], whole: Callable[[Vote], float], of: Sequence[Vote]) -> Interval:
+    def interval(part: Callable[[Vote], float], total: Callable[[Vote], float], of: Sequence[Vote]) -> Interval:
         users: dict[str, list[float]] = {}
         for vote in of:
             sums = users.setdefault(vote.pair.reviewer_id, [0.0, 0.0])
             sums[0] += part(vote)
-            sums[1] += whole(vote)
+            sums[1] += total(vote)
         return share_interval(np.array(list(users.values())).reshape(-1, 2), seed)
 
-    def part_of(holds: Callable[[Vote], bool], of: Sequence[Vote]) -> float | None:
-        return sum(map(holds, of)) / len(of) if of else None
+    def win_rate(of: Sequence[Vote]) -> Interval:
+        return interval(lambda vote: vote.won or 0.0, lambda vote: 1.0, of)
+
+    def share(condition: Callable[[Vote], bool], of: Sequence[Vote]) -> float | None:
+        return sum(map(condition, of)) / len(of) if of else None
 
     return {
         "n": len(pairs),
-        "same_text": sum(map(_same, pairs)),
-        "failed_votes": len(votes) - len(cast),
-        "win_rate": share(lambda vote: vote.won or 0.0, lambda vote: 1.0, cast),
-        "won": part_of(lambda vote: vote.won == 1, cast),
-        "tied": part_of(lambda vote: vote.won == 0.5, cast),
-        "lost": part_of(lambda vote: vote.won == 0, cast),
+        "same_text": sum(pair.same for pair in pairs),
+        "failed_votes": len(votes) - len(valid),
+        "win_rate": win_rate(valid),
+        "won": share(lambda vote: vote.won == 1, valid),
+        "tied": share(lambda vote: vote.won == 0.5, valid),
+        "lost": share(lambda vote: vote.won == 0, valid),
         "position_bias": {
-            "first_wins": share(
+            "first_wins": interval(
                 lambda vote: [vote.ours_first, vote.theirs_first].count("first"),
                 lambda vote: 2 - [vote.ours_first, vote.theirs_first].count("tie"),
-                asked,
+                judged,
             ),
-            "turned": part_of(lambda vote: vote.turned, asked),
+            "turned": share(lambda vote: vote.turned, judged),
         },
         "length_bias": {
-            "longer_wins": share(
+            "longer_wins": interval(
                 lambda vote: float(_longer(vote.pair) * ((vote.won or 0.0) - 0.5) > 0),
                 lambda vote: float(_longer(vote.pair) != 0 and vote.won != 0.5),
-                asked,
+                judged,
             ),
             "length_ratio": sum(first for first, _ in words) / theirs if theirs else None,
         },
-        "alpha": alpha(_patterns(patterns.values())),
+        "alpha": alpha(_patterns(judged)),
         "judges": {
-            judge: share(
-                lambda vote: vote.won or 0.0, lambda vote: 1.0, [vote for vote in asked if vote.judge == judge]
-            )
-            for judge in judges
+            judge: win_rate([vote for vote in judged if vote.judge == judge])
+            for judge in dict.fromkeys(vote.judge for vote in judged)
         },
     }
 
 
 def _longer(pair: Pair) -> int:
-    """1 if the run's text has more words, -1 if the other's has, 0 if they have as many."""
+    """1 if the run's text has more words, -1 if the other's has, 0 for equal lengths."""
     return int(np.sign(len(pair.ours.split()) - len(pair.theirs.split())))
 
 
-def _patterns(counts: Iterable[Counter[float]]) -> dict[tuple[int, ...], int]:
-    """How many pairs have so many votes lost, tied and won, of those with several; the other points stay empty."""
-    found = Counter((each[0.0], each[0.5], each[1.0], *[0] * (POINTS - 3)) for each in counts if each.total() > 1)
-    return dict(found)
+def _patterns(votes: Iterable[Vote]) -> dict[tuple[int, ...], int]:
+    """Number of pairs by their votes lost, tied and won, for pairs with several votes; the other points are unused."""
+    by_pair: dict[tuple[str, str], Counter[float | None]] = {}
+    for vote in votes:
+        by_pair.setdefault((vote.pair.reviewer_id, vote.pair.task), Counter())[vote.won] += 1
+    return dict(
+        Counter(
+            (counts[0.0], counts[0.5], counts[1.0], *[0] * (POINTS - 3))
+            for counts in by_pair.values()
+            if counts.total() > 1
+        )
+    )

@@ -1,78 +1,78 @@
-"""TODO docstring."""
+"""The recommenders of the next item stage: users with a hidden last purchase, scores of the catalogue, ranks.
+
+Shapes: U users, I items of the catalogue, d width of vectors.
+"""
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ... import outputs
 from ...errors import InputError, missing_extra
 from ...model.fold_in import confidences, solve
-from ...outputs import rows, split_files
+from ...vectors.cf import user_item_matrix
+from .settings import NextItemConfig
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
-from .settings import NextItemConfig
 
 MODELS = {
     "popularity": "how many train users bought the item",
-    "item_knn": "items bought by the train users who bought those of the history (cosine)",
-    "als": "the run's CF vectors, a new user folded in from the history",
-    "content": "the run's content vectors of item metadata, against their mean over the history",
-    "blend": "a weighted sum of the four others, weights chosen on validation users",
+    "item_knn": "similarity to the items of the history, by the train users who bought both (cosine)",
+    "als": "the run's CF vectors, with the user folded in from the history",
+    "content": "similarity of the run's content vectors of item metadata to their mean over the history",
+    "blend": "a weighted sum of the four others, with weights chosen on validation users",
 }
 
-
 PARTS = tuple(MODELS)[:-1]
+"""Models that the blend combines."""
 
+STEPS = 5
+"""The weights of the blend are multiples of 1 / STEPS with a total of 1: 56 combinations for four parts."""
 
-STEP = 5
-"""Weights of the blend are multiples of 1 / STEP that add up to 1: 56 of them for four parts."""
-
-
-MOST_SCORES = 4_000_000
-"""Scores held at once for one model."""
+MAX_SCORES = 4_000_000
+"""Scores in memory at once for one model."""
 
 
 @dataclass(frozen=True)
 class Cases:
-    """Users with their last purchase hidden."""
+    """Users with a hidden last purchase."""
 
     reviewer_ids: list[str]
     histories: list[NDArray[np.int64]]
     """Items of each history, oldest first."""
     confidences: list[NDArray[np.float64]]
-    """ALS confidence of each of them."""
+    """ALS confidences of the items of each history."""
     targets: NDArray[np.int64]
     """The item of each last purchase, shape (U,)."""
     left_out: dict[str, int]
-    """Users that are no cases, by the reason."""
+    """Number of users without a case, by reason."""
 
     def __len__(self) -> int:
         return len(self.reviewer_ids)
 
 
 def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, limit: int = 0) -> Cases:
-    """The users of `split` in the dataset of `run` with their last purchase hidden, at most `limit` (0: all).
+    """The users of `split` with their last purchase hidden.
 
     Args:
-        run: A run with a dataset.
-        split: One of `schema.SPLITS`.
-        index: The place of each asin in the catalogue.
-        alpha: A purchase rated r has the ALS confidence 1 + alpha * r; without a rating, of three stars.
-        limit: Cases to read.
+        run: a run with a dataset.
+        split: one of `schema.SPLITS`.
+        index: the index of each asin in the catalogue.
+        alpha: see `model.fold_in.confidences`.
+        limit: maximum number of cases; 0 for all.
     """
     cases = Cases([], [], [], np.zeros(0, dtype=np.int64), {"one_purchase": 0, "bought_before": 0})
     targets: list[int] = []
-    for row in rows(split_files(run / "dataset", split), ["reviewer_id", "purchase_history"]):
+    for row in outputs.rows(outputs.dataset_files(run, split), ["reviewer_id", "purchase_history"]):
         items = [index[purchase["item"]["asin"]] for purchase in row["purchase_history"]]
         if len(items) < 2 or items[-1] in items[:-1]:
             cases.left_out["one_purchase" if len(items) < 2 else "bought_before"] += 1
@@ -90,16 +90,16 @@ def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, li
 
 
 class Recommender:
-    """What scores the catalogue for a history, fitted on train users alone.
+    """Scores the catalogue for a history; fitted on train users only.
 
     Args:
-        asins: The catalogue, I of them; its order is that of every array below.
-        train: Which train user bought which item, shape (train users, I).
+        asins: the catalogue, I items, in the order of every array below.
+        train: purchases of the train users, shape (train users, I).
         item_factors: CF vectors, shape (I, d).
-        content: Content vectors of the items' metadata, shape (I, d).
-        alpha: Of the ALS confidence, see `read_cases`.
+        content: content vectors of the items' metadata, shape (I, d).
+        alpha: see `model.fold_in.confidences`.
         regularization: λ of ALS.
-        config: Neighbours, and the seed of the order among equal scores.
+        config: number of neighbours, and the seed of the order among ties.
     """
 
     def __init__(
@@ -121,8 +121,8 @@ class Recommender:
         self.alpha, self.regularization = alpha, regularization
         bought = train.astype(bool).astype(np.float64)
         self.popularity = np.asarray(bought.sum(axis=0)).ravel()  # (I,)
-        neighbours = ItemItemRecommender(K=config.neighbours + 1)  # an item is its own nearest
-        # Columns of length 1, so that their products are cosines. (implicit's CosineRecommender warns of its own work.)
+        neighbours = ItemItemRecommender(K=config.neighbours + 1)  # the nearest neighbour of an item is itself
+        # Products of columns of norm 1 are cosines. (implicit's CosineRecommender warns about its own matrix format.)
         neighbours.fit(bought.multiply(np.maximum(self.popularity, 1) ** -0.5).tocsr(), show_progress=False)
         self.similarity = neighbours.similarity.tocsr()  # (I, I)
         self.item_factors = item_factors.astype(np.float64)
@@ -134,62 +134,48 @@ class Recommender:
     @classmethod
     def of(cls, run: Path, config: NextItemConfig) -> Recommender:
         """The recommender of a run with a dataset and embeddings."""
-        from safetensors.numpy import load_file
-
-        from ...vectors.cf import user_item_matrix
-
-        folder = run / "embeddings"
-        settings = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["config"]
-        asins = pq.read_table(folder / "items.parquet").column("asin").to_pylist()
-        train = user_item_matrix(split_files(run / "dataset", "train"), asins, settings["cf_alpha"])
-        factors = load_file(folder / "cf.safetensors")["item_factors"]
-        content = np.load(folder / "content_items.npy", allow_pickle=False)
-        for name, vectors in (("CF", factors), ("content", content)):
-            # Nothing is greater than a NaN, so that it would rank first.
+        settings = outputs.manifest(run, "embeddings")["config"]
+        alpha, regularization = settings["cf_alpha"], settings["cf_regularization"]
+        items = outputs.item_vectors(run)
+        for name, vectors in (("CF", items.item_factors), ("content", items.content)):
+            # No score is greater than NaN, so such an item would rank first.
             if (wrong := ~np.isfinite(vectors).all(axis=1)).any():
                 raise InputError(
-                    f"The {name} vectors of {wrong.sum()} items, such as {asins[int(wrong.argmax())]!r}, hold values "
-                    f"that are not finite, expected numbers. Run `regen embeddings {run}` again, with other settings "
-                    "if it happens again."
+                    f"The {name} vectors of {wrong.sum()} items, such as {items.asins[int(wrong.argmax())]!r}, contain "
+                    f"values that are not finite, expected numbers. Run `regen embeddings {run}` again, with other "
+                    "settings if the error persists."
                 )
-        return cls(
-            asins,
-            train,
-            factors,
-            content,
-            settings["cf_alpha"],
-            settings["cf_regularization"],
-            config,
-        )
+        train = user_item_matrix(outputs.dataset_files(run, "train"), items.asins, alpha)
+        return cls(items.asins, train, items.item_factors, items.content, alpha, regularization, config)
 
-    def scores(self, part: str, cases: Cases, place: slice) -> NDArray[np.float64]:
-        """The scores of `part` (one of PARTS) for the users at `place`, shape (U, I).
+    def scores(self, part: str, cases: Cases, users: slice) -> NDArray[np.float64]:
+        """The scores of `part` (one of PARTS) for a slice of the users, shape (U, I).
 
-        An item of which the part knows nothing has -inf.
+        An item without data for this part has the score -inf.
         """
-        histories = cases.histories[place]
+        histories = cases.histories[users]
         if part == "popularity":
             scores = np.repeat(self.popularity[None], len(histories), axis=0)
         elif part == "item_knn":
-            scores = _rows(histories, len(self.asins)).dot(self.similarity).toarray()
+            scores = _matrix(histories, len(self.asins)).dot(self.similarity).toarray()
         elif part == "als":
-            users = [
+            vectors = [
                 solve(self.gram, self.item_factors[items], confidence, self.regularization)
-                for items, confidence in zip(histories, cases.confidences[place], strict=True)
+                for items, confidence in zip(histories, cases.confidences[users], strict=True)
             ]
-            scores = np.stack(users) @ self.item_factors.T
+            scores = np.stack(vectors) @ self.item_factors.T
         else:
             profiles = np.stack([self.content[items].mean(axis=0) for items in histories])
             return (profiles @ self.content.T).astype(np.float64)
         scores[:, self.popularity == 0] = -np.inf
         return scores
 
-    def standardised(self, part: str, cases: Cases, place: slice) -> NDArray[np.float64]:
-        """Scores of mean 0 and deviation 1 over the items that the part knows, and 0 for the others, shape (U, I).
+    def standardised(self, part: str, cases: Cases, users: slice) -> NDArray[np.float64]:
+        """Scores with mean 0 and standard deviation 1 over the items with data, 0 for the others, shape (U, I).
 
-        Popularity is taken as its logarithm: a few items have most of it.
+        Popularity enters as its logarithm, because it is concentrated on few items.
         """
-        scores = self.scores(part, cases, place)
+        scores = self.scores(part, cases, users)
         if part == "popularity":
             scores = np.log1p(np.maximum(scores, 0.0))
             scores[:, self.popularity == 0] = -np.inf
@@ -204,71 +190,70 @@ class Recommender:
     def target_ranks(
         self, scores: NDArray[np.float64], histories: Sequence[NDArray[np.int64]], targets: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """The place of each target among all items but those of the history, from 1, shape (U,)."""
+        """The rank of each target among all items outside of the history, from 1, shape (U,)."""
         users = np.arange(len(targets))
         own = scores[users, targets][:, None]
         before = (scores > own) | ((scores == own) & (self.tiebreak < self.tiebreak[targets][:, None]))
         for user, items in enumerate(histories):
             before[user, items] = False
-        found: NDArray[np.int64] = 1 + before.sum(axis=1)
-        return found
+        ranks: NDArray[np.int64] = 1 + before.sum(axis=1)
+        return ranks
 
     def ranking(self, scores: NDArray[np.float64], histories: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-        """All items but those of the history, best first, for each user: what `target_ranks` counts places in."""
+        """The full ranking behind `target_ranks`: for each user all items outside of the history, best first."""
         orders = np.lexsort((np.broadcast_to(self.tiebreak, scores.shape), -scores), axis=1)
         return [order[~np.isin(order, items)] for order, items in zip(orders, histories, strict=True)]
 
 
 def choose_weights(recommender: Recommender, cases: Cases) -> tuple[float, ...] | None:
-    """The weights of the parts that give `cases` the best MRR; of equals the first. None without any case."""
+    """The weights of the parts with the best MRR on `cases` (ties go to the first); None without any case."""
     if not len(cases):
         return None
     grid = list(weights_grid(len(PARTS)))
     totals = np.zeros(len(grid))
-    for place in _places(len(cases), len(recommender.asins), "choosing weights"):
-        parts = np.stack([recommender.standardised(part, cases, place) for part in PARTS])  # (parts, U, I)
+    for users in _slices(len(cases), len(recommender.asins), "choosing weights"):
+        parts = np.stack([recommender.standardised(part, cases, users) for part in PARTS])  # (parts, U, I)
         for number, weights in enumerate(grid):
             blended = np.tensordot(weights, parts, axes=1)
-            found = recommender.target_ranks(blended, cases.histories[place], cases.targets[place])
-            totals[number] += (1 / found).sum()
+            totals[number] += (
+                1 / recommender.target_ranks(blended, cases.histories[users], cases.targets[users])
+            ).sum()
     return grid[int(np.argmax(totals))]
 
 
 def weights_grid(parts: int) -> Iterator[tuple[float, ...]]:
-    """All weights in steps of 1 / STEP that add up to 1.
+    """All combinations of weights in steps of 1 / STEPS with a total of 1.
 
     >>> len(list(weights_grid(4))), list(weights_grid(2))[:2]
     (56, [(0.0, 1.0), (0.2, 0.8)])
     """
-    for steps in itertools.product(range(STEP + 1), repeat=parts - 1):
-        if sum(steps) <= STEP:
-            yield tuple(step / STEP for step in (*steps, STEP - sum(steps)))
+    for steps in itertools.product(range(STEPS + 1), repeat=parts - 1):
+        if sum(steps) <= STEPS:
+            yield tuple(step / STEPS for step in (*steps, STEPS - sum(steps)))
 
 
 def ranks(recommender: Recommender, cases: Cases, weights: Sequence[float] | None) -> dict[str, NDArray[np.int64]]:
-    """The rank of each target by model, shape (U,); no `blend` without weights."""
-    found: dict[str, list[NDArray[np.int64]]] = {part: [] for part in PARTS}
-    if weights is not None:
-        found["blend"] = []
-    for place in _places(len(cases), len(recommender.asins), "ranking"):
-        for model, blocks in found.items():
-            scores = model_scores(recommender, model, cases, place, weights)
-            blocks.append(recommender.target_ranks(scores, cases.histories[place], cases.targets[place]))
-    return {model: np.concatenate(blocks) for model, blocks in found.items()}
+    """The rank of each target by model, shape (U,); without weights there is no `blend`."""
+    by_model: dict[str, list[NDArray[np.int64]]] = {model: [] for model in (PARTS if weights is None else MODELS)}
+    for users in _slices(len(cases), len(recommender.asins), "ranking"):
+        for model, blocks in by_model.items():
+            scores = model_scores(recommender, model, cases, users, weights)
+            blocks.append(recommender.target_ranks(scores, cases.histories[users], cases.targets[users]))
+    return {model: np.concatenate(blocks) for model, blocks in by_model.items()}
 
 
 def model_scores(
-    recommender: Recommender, model: str, cases: Cases, place: slice, weights: Sequence[float] | None
+    recommender: Recommender, model: str, cases: Cases, users: slice, weights: Sequence[float] | None
 ) -> NDArray[np.float64]:
-    """The scores of `model` (one of MODELS) for the users at `place`, shape (U, I)."""
+    """The scores of `model` (one of MODELS) for a slice of the users, shape (U, I)."""
     if model != "blend" or weights is None:
-        return recommender.scores(model, cases, place)
+        return recommender.scores(model, cases, users)
     parts = ((weight, part) for weight, part in zip(weights, PARTS, strict=True) if weight)
-    return np.sum([weight * recommender.standardised(part, cases, place) for weight, part in parts], axis=0)
+    return np.sum([weight * recommender.standardised(part, cases, users) for weight, part in parts], axis=0)
 
 
-def _rows(histories: Sequence[NDArray[np.int64]], width: int) -> csr_matrix:
-    """One row per history with 1 where an item is in it, shape (U, width)."""
+def _matrix(histories: Sequence[NDArray[np.int64]], width: int) -> csr_matrix:
+    """One row per history with 1 for each of its items, shape (U, width)."""
     from scipy.sparse import csr_matrix
 
     offsets = np.concatenate([[0], np.cumsum([len(items) for items in histories])])
@@ -276,8 +261,8 @@ def _rows(histories: Sequence[NDArray[np.int64]], width: int) -> csr_matrix:
     return csr_matrix((np.ones(len(columns)), columns, offsets), shape=(len(histories), width))
 
 
-def _places(users: int, items: int, about: str) -> Iterator[slice]:
-    """Slices of the users such that one model's scores fit in memory, behind a progress bar."""
-    size = max(1, MOST_SCORES // items)
+def _slices(users: int, items: int, about: str) -> Iterator[slice]:
+    """Slices of the users with at most MAX_SCORES scores of one model, with a progress bar."""
+    size = max(1, MAX_SCORES // items)
     for start in tqdm(range(0, users, size), desc=f"      {about}", leave=False):
         yield slice(start, start + size)

@@ -8,7 +8,7 @@ from regen_hf.cli import main
 from regen_hf.stages.judge.build import families
 from regen_hf.stages.judge.pairs import Pair
 from regen_hf.stages.judge.settings import JudgeConfig
-from regen_hf.stages.judge.verdicts import Vote, figures
+from regen_hf.stages.judge.verdicts import Vote, scores
 from tests.llm_server import Server, completion
 
 TASKS = ["brief_user_summary", "user_profile"]
@@ -216,16 +216,16 @@ def test_what_cannot_be_compared_is_told(duel, tmp_path, capsys):
     call = ["judge", str(run), "--against"]
     llm = ["--backend", "openai", "--base-url", "http://127.0.0.1:9/v1", "--model", "m"]
     for more, told in (
-        ([str(other)], "A judge is a language model"),
-        ([str(other), *llm, "--model-of-other", "nobody"], "no narratives of 'nobody', it has those of fused"),
+        ([str(other)], "a judge is a language model"),
+        ([str(other), *llm, "--model-of-other", "nobody"], "contains no narratives of 'nobody', only those of fused"),
         ([str(tmp_path / "none.parquet"), *llm], "given as --against"),
         (
             [str(other), *llm, "--model-of-other", "fused", "--tasks", "purchase_reason"],
             "have no user and task in common",
         ),
         ([str(run / "config.yaml"), *llm], "cannot be read as predictions"),
-        ([str(nothing), *llm], "nothing.parquet holds no predictions"),
-        ([str(numbers), *llm], "holds the prediction 7 of 'fused', expected a text"),
+        ([str(nothing), *llm], "nothing.parquet contains no predictions"),
+        ([str(numbers), *llm], "contains the prediction 7 of 'fused', expected a text"),
     ):
         assert main([*call, *more]) == 1
         assert told in capsys.readouterr().err
@@ -243,10 +243,10 @@ def test_votes_count_by_both_orders():
     for (ours_first, theirs_first), expected in won.items():
         assert Vote(pair, 0, "m", ours_first, theirs_first).won == expected
     assert Vote(pair, 0, "m", None, "tie").won is None
-    nothing = figures([], [], 0)
+    nothing = scores([], [], 0)
     assert nothing["win_rate"]["mean"] is None
     assert nothing["won"] is None
-    with pytest.raises(ValueError, match="votes was given 1, expected at least 2"):
+    with pytest.raises(ValueError, match="votes is 1, expected at least 2"):
         JudgeConfig(votes=1, more_models=("b",))
 
 

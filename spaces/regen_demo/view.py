@@ -96,7 +96,7 @@ def history(purchases: Sequence[Purchase], measures: Sequence[Mapping[str, float
 
 
 KEY = (
-    '<div class="key"><span><i class="for"></i>makes the text more likely</span>'
+    '<div class="key"><span><i class="for"></i>text more likely</span>'
     '<span><i class="against"></i>less likely</span>'
     '<span><i class="cf"></i>co-purchases (CF)</span>'
     '<span><i class="content"></i>text (content)</span></div>'

@@ -107,7 +107,7 @@ def test_shoppers_stand_with_reference_and_narratives_side_by_side(reported, pag
     assert all(task.replace("_", " ") in shown for task in TASKS)
 
 
-def test_what_strangers_wrote_is_text_and_nothing_else(page):
+def test_text_of_the_data_is_escaped(page):
     assert SCRIPT in page.text["shoppers"]
     assert HOSTILE[:200].replace("\u202e", r"\u202e") in page.text["shoppers"]
     tags = {tag for tag, _ in page.tags}
@@ -118,7 +118,7 @@ def test_what_strangers_wrote_is_text_and_nothing_else(page):
 
 
 @pytest.mark.browser
-def test_it_reads_well_in_a_browser_and_asks_the_network_for_nothing(reported, tmp_path):
+def test_it_works_in_a_browser_without_any_network_request(reported, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if not CHROMIUM.exists():
         pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium")
@@ -174,7 +174,7 @@ def test_the_settings_of_the_report_give_the_same_numbers(reported, page, finish
         assert pq.read_table(Path("again") / name).equals(pq.read_table(finished_run / name))
 
 
-def test_a_part_that_is_not_there_is_left_out(finished_run, tmp_path, capsys):
+def test_a_missing_part_is_left_out(finished_run, tmp_path, capsys):
     for name in ("sample", "sequences"):
         shutil.copytree(finished_run / name, tmp_path / "some" / name)
     for name in ("run.json", "config.yaml"):
@@ -191,7 +191,7 @@ def test_a_part_that_is_not_there_is_left_out(finished_run, tmp_path, capsys):
     assert "is not a run folder" in capsys.readouterr().err
 
 
-def test_further_evaluations_are_shown_where_they_were_made(tiny_run):
+def test_available_results_of_optional_stages_are_shown(tiny_run):
     interval = {"mean": 0.25, "low": 0.125, "high": None}
     models = {"popularity": {"warm": {"n": 5, "mrr": {**interval, "high": 0.5}, "kinds": {"price": {"facts": 1}}}}}
     (tiny_run / "next_item").mkdir()
@@ -226,7 +226,7 @@ def test_further_evaluations_are_shown_where_they_were_made(tiny_run):
     assert "most bought first" in shown
 
 
-def test_no_folder_of_this_machine_is_told_and_settings_still_name_the_files(tmp_path):
+def test_settings_show_file_names_and_no_folder_of_this_machine(tmp_path):
     files = {"reviews": [str(tmp_path / "raw" / "*.csv.gz")], "items": [str(tmp_path / "items.csv")]}
     (tmp_path / "encoder").mkdir()
     run = Run(tmp_path / "run", {"sequences": files, "embeddings": {"content_encoder": str(tmp_path / "encoder")}})

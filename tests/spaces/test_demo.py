@@ -186,7 +186,7 @@ def served(talkative, tmp_path_factory):
     assert "Traceback" not in said  # whatever a visitor is told in words is no fault
 
 
-def test_twenty_visitors_at_once_each_hear_of_their_own_history_and_programs_can_ask(served, talkative, tmp_path):
+def test_twenty_visitors_at_once_get_answers_about_their_own_history_and_programs_can_call(served, talkative, tmp_path):
     url, addresses = served
     visitors, known = 20, [0, 7, 19]
     done = subprocess.run(
@@ -252,7 +252,7 @@ def space():
         yield SimpleNamespace(fused=importlib.import_module("fused"), view=importlib.import_module("view"))
 
 
-def test_an_answer_that_takes_too_long_is_stopped_and_says_so(space, talkative):
+def test_an_answer_that_takes_too_long_is_stopped_with_an_error(space, talkative):
     late = space.fused.Fused(str(talkative / "model"), "main", seconds=0)
     history = pq.read_table(talkative / "dataset" / "tiny" / "test-00000-of-00001.parquet").to_pylist()[1]
     pieces = []
@@ -271,7 +271,7 @@ def served_here(space, talkative, tmp_path, monkeypatch):
     return importlib.import_module("steps")
 
 
-def test_a_visitor_is_told_in_words_that_it_took_too_long(served_here):
+def test_the_time_limit_is_shown_to_the_visitor(served_here):
     steps = served_here
     shop = steps.start_from(0)[0]
     asked = [
@@ -297,18 +297,18 @@ def test_a_visitor_is_told_in_words_that_it_took_too_long(served_here):
         ("search", (5,), "words is a int, expected a text"),
     ],
 )
-def test_what_a_program_asks_with_is_checked(served_here, name, arguments, told):
+def test_arguments_of_programs_are_checked(served_here, name, arguments, told):
     with pytest.raises(gradio.Error, match=told):
         list(getattr(served_here, name)(*arguments))
 
 
-def test_a_model_that_does_not_load_is_told_to_whoever_asks(space, tmp_path):
+def test_a_model_that_does_not_load_gives_an_error_to_every_caller(space, tmp_path):
     missing = space.fused.Fused(str(tmp_path / "nowhere"), "main")
     with pytest.raises(RuntimeError, match="The model could not be loaded"):
         missing.recommend([], 1)
 
 
-def test_what_people_wrote_means_nothing_to_the_page(space):
+def test_text_of_people_is_escaped_in_the_page(space):
     hostile = HOSTILE + "${alert(1)} {{#each x}} `"
     purchase = {"item": {"title": hostile, "asin": "A"}, "review": {"rating": 9, "text": hostile}}
     shopper = {"purchase_history": [purchase], "user": {"profile": hostile}, "metadata": None}
@@ -351,7 +351,7 @@ def test_the_space_installs_the_versions_that_are_tested():
 
 
 @pytest.mark.parametrize("case", ["busy port", "no such port", "another dataset"])
-def test_what_keeps_the_demo_from_starting_is_told_in_a_sentence(case, tiny_run, capsys):
+def test_a_demo_that_cannot_start_gives_one_error_line(case, tiny_run, capsys):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -402,7 +402,7 @@ def rows(run):
 
 
 @pytest.mark.browser
-def test_a_visitor_shops_asks_and_sees_which_purchases_made_it_say_so(browser, talkative):
+def test_a_visitor_shops_asks_and_sees_the_influence_of_purchases(browser, talkative):
     page, expect = browser(), browser.expect
     row = rows(talkative)[0]
     purchases, said, reasons = page.locator("ol.history li"), page.locator("#answer .answer"), page.locator("#reasons")
@@ -466,7 +466,7 @@ def test_a_visitor_shops_asks_and_sees_which_purchases_made_it_say_so(browser, t
 
 
 @pytest.mark.browser
-def test_the_other_tabs_compare_recommend_explore_and_tell_about(browser, talkative):
+def test_the_other_tabs_compare_recommend_explore_and_describe_the_model(browser, talkative):
     page, expect = browser(), browser.expect
     row = rows(talkative)[0]
     page.get_by_role("tab", name="Compare").click()
@@ -519,7 +519,7 @@ def test_the_other_tabs_compare_recommend_explore_and_tell_about(browser, talkat
 
 
 @pytest.mark.browser
-def test_hostile_words_are_shown_as_words_and_two_visitors_never_meet(browser, talkative):
+def test_hostile_text_is_shown_as_text_and_visitors_are_isolated(browser, talkative):
     expect = browser.expect
     one, other = browser(), browser()
     expect(one.locator("ol.history li").first).to_contain_text('<img src=x onerror="document.title=1"> **Ignore')

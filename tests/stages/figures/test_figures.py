@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from regen_hf.stages.evaluation.controls import CONTROLS
 from regen_hf.metrics.counts import Purchases
 from regen_hf.outputs import rows, split_files
 from regen_hf.schema import RATED, SPLITS, TASKS
+from regen_hf.stages.evaluation.controls import CONTROLS
 from regen_hf.stages.figures import data, ratings, results
 
 
@@ -70,7 +70,7 @@ def drawn_ratings(tmp_path, told):
     return dict(ratings.draw(tmp_path))
 
 
-def test_the_ratings_are_drawn_as_the_papers_figures_and_with_what_they_rest_on(tmp_path):
+def test_the_ratings_are_drawn_as_in_the_paper_with_votes_and_raters(tmp_path):
     figures = drawn_ratings(tmp_path, made_up_agreement(3))
     assert list(figures) == [
         *("rated_purchase_reason", "rated_user_summaries", "rated_endorsement"),
@@ -114,7 +114,7 @@ def heights(panel):
     return sum(bar.get_height() for bar in panel.patches)
 
 
-def test_item_counts_hold_every_item_and_tell_the_median(drawn, purchases):
+def test_item_counts_show_every_item_and_the_median(drawn, purchases):
     bought = sorted(Counter(purchase["item"]["asin"] for _, purchase in purchases).values())
     (panel,) = drawn["item_counts"].axes
     assert heights(panel) == len(bought)
@@ -157,9 +157,7 @@ def test_split_sizes_are_those_of_the_accounting(drawn, finished_run):
     assert [bar.get_width() for bar in users.patches] == list(sizes.values())
 
 
-def test_data_figures_name_the_run_and_its_counts_and_need_the_sequences_alone(
-    finished_run, tmp_path, drawn, purchases
-):
+def test_data_figures_name_the_run_and_its_counts_and_need_only_the_sequences(finished_run, tmp_path, drawn, purchases):
     assert {figure.get_supxlabel() for figure in drawn.values()} == {
         text.format(total=f"{len(purchases):,}")
         for text in (

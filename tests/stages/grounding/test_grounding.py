@@ -70,12 +70,12 @@ def test_brands_are_read_from_titles_and_ordinary_words_are_none():
         ("They have never bought a lamp.", "They have never bought a stool."),
     ],
 )
-def test_a_claim_is_held_against_the_users_own_record(true, false):
+def test_a_claim_is_checked_against_the_users_own_record(true, false):
     assert verdicts(true) == [True]
     assert verdicts(false) == [False]
 
 
-def test_what_no_rule_looks_up_is_left_unchecked_unless_a_part_of_it_is_false():
+def test_a_claim_that_no_rule_covers_is_unchecked_unless_a_part_is_false():
     assert verdicts("A thoughtful person with an eye for detail.") == [None]
     assert verdicts("Elmsgate is the brand bought most often.") == [None]
     assert verdicts("Vintrel is the brand bought most often.") == [False]
@@ -89,7 +89,7 @@ def test_a_number_inside_a_title_is_no_count_and_no_rating():
     assert [(fact.kind, fact.supported) for fact in claim.facts] == [("item", True)]
 
 
-def test_the_brand_of_the_sentence_before_is_meant_by_the_brand():
+def test_the_brand_refers_to_the_brand_of_the_sentence_before():
     assert verdicts("An Elmsgate mug is no surprise: the brand is on two of four purchases.") == [True, True]
     assert verdicts("An Elmsgate mug is no surprise: the brand is on three of four purchases.") == [True, False]
 
@@ -123,7 +123,7 @@ def benchmark():
     return module
 
 
-def test_planted_true_and_false_claims_are_told_apart():
+def test_planted_true_and_false_claims_are_distinguished():
     module = benchmark()
     world = module.World(300, seed=1)
     found = [(planted, module.verdict(world, planted, None)) for planted in module.plant(world, 500, seed=1)]
@@ -132,7 +132,7 @@ def test_planted_true_and_false_claims_are_told_apart():
     for kind in ("item", "brand", "category", "colour", "price", "rating", "count", "absence"):
         figures = module.figures([pair for pair in found if pair[0].kind == kind])
         assert min(figures["precision"], figures["recall"], figures["caught"]) > 0.9, (kind, figures)
-    # What the rules are not made for is not called supported by accident in known wordings.
+    # Known wordings of kinds that the rules do not cover are unchecked.
     for kind in ("favourite", "order"):
         figures = module.figures([p for p in found if p[0].kind == kind and p[0].wording == "known"])
         assert figures["unchecked"] > 0.9
@@ -148,9 +148,9 @@ def replace_predictions(run, text):
     return [row["reviewer_id"] for row in table]
 
 
-def test_the_command_tells_precision_recall_and_what_was_made_up(tiny_run, capsys):
-    told = next(rows(split_files(tiny_run / "dataset", "test")))
-    bought = {purchase["item"]["title"] for purchase in told["purchase_history"]}
+def test_the_command_reports_precision_recall_and_hallucinated_items(tiny_run, capsys):
+    user = next(rows(split_files(tiny_run / "dataset", "test")))
+    bought = {purchase["item"]["title"] for purchase in user["purchase_history"]}
     items = list(rows(sorted((tiny_run / "dataset").glob("**/items*.parquet"))))
     stranger = next(item["title"] for item in items if item["title"] not in bought)
     users = replace_predictions(tiny_run, f"They own the {stranger}.")
@@ -161,7 +161,7 @@ def test_the_command_tells_precision_recall_and_what_was_made_up(tiny_run, capsy
     reference = results["models"]["reference"]["brief_user_summary"]
     assert reference["recall"] == {"mean": 1.0, "low": 1.0, "high": 1.0}
     assert reference["precision"]["mean"] > 0.9  # the truth of the sample world
-    made_up = [row for row in table if row["model"] == "fused" and row["reviewer_id"] == told["reviewer_id"]]
+    made_up = [row for row in table if row["model"] == "fused" and row["reviewer_id"] == user["reviewer_id"]]
     assert [row["verdict"] for row in made_up] == ["unsupported"]
     assert made_up[0]["hallucinated"] == [stranger]
     assert results["models"]["fused"]["brief_user_summary"]["hallucinated_entities"] >= 1
@@ -177,7 +177,7 @@ def test_a_prediction_without_words_has_no_precision_and_no_recall_of_its_refere
     assert found["recall"]["mean"] == 0
 
 
-def test_a_language_model_judges_what_the_rules_cannot_and_is_paid_once(tiny_run, monkeypatch, capsys):
+def test_a_language_model_judges_unchecked_claims_and_is_called_once(tiny_run, monkeypatch, capsys):
     monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
     replace_predictions(tiny_run, "A person of good taste.")
 
@@ -196,7 +196,7 @@ def test_a_language_model_judges_what_the_rules_cannot_and_is_paid_once(tiny_run
         words = json.dumps(server.bodies[0])
         assert "BEGIN DATA" in words
         assert "Title:" in words
-        # Another setting of the report makes it anew, with no request.
+        # With another threshold the stage runs again without a request.
         assert main(["grounding", str(tiny_run), *options, "--nli-threshold", "0.6"]) == 0
         assert len(server.bodies) == asked
     table = pq.read_table(tiny_run / "grounding" / "claims.parquet").to_pylist()
@@ -228,7 +228,7 @@ def nli_model(folder, labels, bias):
     return str(folder)
 
 
-def test_a_cross_encoder_judges_what_the_rules_cannot(tiny_run, tmp_path, capsys):
+def test_a_cross_encoder_judges_unchecked_claims(tiny_run, tmp_path, capsys):
     replace_predictions(tiny_run, "A person of good taste.")
     sure = nli_model(tmp_path / "sure", ["contradiction", "entailment", "neutral"], [0.0, 20.0, 0.0])
     assert main(["grounding", str(tiny_run), "--nli", sure]) == 0

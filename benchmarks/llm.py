@@ -1,17 +1,16 @@
-"""How fast requests are asked for, against a server that answers each after 50 ms: one JSON line of ratios.
+"""Requests per second against a server that answers each after 50 ms; prints one JSON line of ratios.
 
     python benchmarks/llm.py --out benchmarks/results/llm.json
 
-The server is a process of its own, on bare asyncio (tests/llm_server.py). In the same run and with the same bodies:
+The server is a separate process on bare asyncio (tests/llm_server.py). In the same run and with the same bodies:
 
 - `ideal`: requests in flight / latency;
-- `server`: a bare client on sockets, which does nothing but send bytes and read the answer: what server and machine
-  can do;
-- `official`: the official client in a loop with as many requests in flight, which keeps nothing: what an asker that
-  uses it can do at best. `official_aiohttp` is the same with aiohttp as its transport;
+- `server`: a client on sockets that only sends bytes and reads the answer: the limit of server and machine;
+- `official`: `chat.completions.create` of the official client in a loop with as many requests in flight, which stores
+  nothing. `official_aiohttp` is the same with aiohttp as its transport;
 - `client_alone`: the official client as `ask` uses it, on a transport that answers from memory after the latency: the
-  CPU that the client takes before anything is sent, so no more than 1000 / `client_alone_cpu_ms_per_request` requests
-  a second can go through one process;
+  CPU of the client before anything is sent, so one process can send at most 1000 / `client_alone_cpu_ms_per_request`
+  requests a second;
 - `regen`: `regen_hf.llm.ask`, which retries, validates, stores and counts.
 
 Each number is the median over the rounds, whose order alternates; CPU seconds are those of the client's process.
@@ -81,7 +80,7 @@ def regen(url: str, in_flight: int, count: int) -> None:
 
 
 def official(url: str, in_flight: int, count: int, aiohttp: bool = False) -> None:
-    """The official client alone."""
+    """The official client without a store."""
     import openai
 
     config = config_of(url, in_flight)
@@ -109,7 +108,7 @@ def client_alone(url: str, in_flight: int, count: int) -> None:
     """The official client as `llm.ask` uses it; nothing is sent."""
     import httpx2
 
-    from regen_hf.llm.server import client_of
+    from regen_hf.llm.server import make_client
 
     config = config_of(url, in_flight)
     answer = json.dumps(completion(ANSWER)).encode()
@@ -121,16 +120,16 @@ def client_alone(url: str, in_flight: int, count: int) -> None:
 
     async def run() -> None:
         async with (
-            client_of(config) as whole,
-            whole.copy(http_client=httpx2.AsyncClient(transport=Memory())) as client,
+            make_client(config) as original,
+            original.copy(http_client=httpx2.AsyncClient(transport=Memory())) as client,
         ):
             numbers = iter(range(count))
-            path = f"{client.base_url}chat/completions"
 
             async def work() -> None:
                 for number in numbers:
-                    content = json.dumps(request(number, config).body("json_schema")).encode()
-                    await client.post(path, cast_to=str, content=content)
+                    await client.post(
+                        "/chat/completions", cast_to=str, body=request(number, config).body("json_schema")
+                    )
 
             await asyncio.gather(*(work() for _ in range(in_flight)))
 
@@ -138,7 +137,7 @@ def client_alone(url: str, in_flight: int, count: int) -> None:
 
 
 def server(url: str, in_flight: int, count: int) -> None:
-    """A client on bare sockets that sends one body again and again."""
+    """A client on sockets that sends one body repeatedly."""
     host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
     body = json.dumps(request(0, config_of(url, in_flight)).body("json_schema")).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-length: {len(body)}\r\n\r\n".encode()
@@ -179,7 +178,7 @@ def one(name: str, url: str, in_flight: int, count: int) -> dict[str, float]:
 
 
 def measured(name: str, url: str, in_flight: int, count: int) -> dict[str, float]:
-    """`one` in a process of its own, so that its peak memory is its own."""
+    """`one` in a separate process, for its peak memory."""
     command = [
         sys.executable,
         __file__,
@@ -197,11 +196,11 @@ def measured(name: str, url: str, in_flight: int, count: int) -> dict[str, float
 
 
 def measure_many(options: argparse.Namespace, before: dict) -> None:
-    """Print the peak of the memory of a long run beside that of a short one."""
+    """Print the peak memory of a long and of a short run."""
     in_flight = options.in_flight[0]
     with Process(ANSWER, LATENCY) as process:
         few, many = (measured("regen", process.url, in_flight, count) for count in (options.few, options.many))
-    found = {
+    result = {
         "benchmark": "llm",
         "runs": 1,
         "requests": options.many,
@@ -211,20 +210,20 @@ def measure_many(options: argparse.Namespace, before: dict) -> None:
         "regen_peak_mb_few": round(few["peak_mb"], 1),
         "memory_growth": round(many["peak_mb"] / few["peak_mb"], 3),
     }
-    print(json.dumps(found))
+    print(json.dumps(result))
     if options.out:
-        options.out.write_text(json.dumps(before | {"many": found}) + "\n", encoding="utf-8")
+        options.out.write_text(json.dumps(before | {"many": result}) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Measure all clients and print one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--requests", type=int, default=20_000, help="requests of a measured run (%(default)s)")
+    parser.add_argument("--requests", type=int, default=20_000, help="requests per run (%(default)s)")
     parser.add_argument("--few", type=int, default=2_000, help="requests of the smaller run (%(default)s)")
-    parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256], help="requests at once (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each client (%(default)s)")
-    parser.add_argument("--many", type=int, help="only a run of regen of so many requests, for the peak of its memory")
-    parser.add_argument("--out", type=Path, help="write the line here too; with --many, beside what it holds")
+    parser.add_argument("--in-flight", type=int, nargs="+", default=[64, 256], help="requests in flight (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs per client (%(default)s)")
+    parser.add_argument("--many", type=int, help="only measure the peak memory of this number of requests by regen")
+    parser.add_argument("--out", type=Path, help="also write the line to this file; --many adds to it")
     parser.add_argument("--one", choices=CLIENTS, help=argparse.SUPPRESS)
     parser.add_argument("--url", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -243,7 +242,7 @@ def main() -> None:
             for number in range(options.rounds):
                 names = list(CLIENTS) if number % 2 == 0 else list(CLIENTS)[::-1]
                 for name in names:
-                    # The official clients are slow: a tenth of the requests tells their rate.
+                    # The official clients are slow, so a tenth of the requests is enough.
                     count = (
                         options.requests if name in ("regen", "server") else max(options.few, options.requests // 10)
                     )

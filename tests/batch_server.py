@@ -9,9 +9,9 @@ from tests.llm_server import answer_to, completion, schema_in
 class BatchApi:
     """Answers `extra` of `llm_server.Server`.
 
-    `line(body)` gives None for an answer that fits, (status, payload), or "expired"; `outcome(batch)` gives the final
-    status of a batch, None for completed, or (status, errors); `polls` looks pass before it ends. The server tells in
-    `paid` which requests it was paid for, in the order they came.
+    `line(body)` returns None for a valid answer, (status, payload), or "expired"; `outcome(batch)` returns the final
+    status of a batch, None for completed, or (status, errors); it ends after `polls` polls. `paid` lists the first
+    messages of the paid requests, in their order.
     """
 
     def __init__(self, line=None, outcome=None, polls=1):
@@ -38,7 +38,7 @@ class BatchApi:
             parts = [part.partition(b"\r\n\r\n") for part in data.split(b"--" + mark)]
             content = next(body for head, _, body in parts if b'name="file"' in head).removesuffix(b"\r\n")
             assert any(b'name="purpose"' in head and body.strip() == b"batch" for head, _, body in parts)
-            return self.made_file(content)
+            return self.new_file(content)
         if (method, path) == ("POST", "/v1/batches"):
             asked = json.loads(data)
             assert asked["endpoint"] == "/v1/chat/completions"
@@ -61,7 +61,7 @@ class BatchApi:
             return 200, {"content-type": "application/octet-stream"}, self.files[found.group(1)]
         return 404, {}, {"error": {"message": f"no such path: {method} {path}"}}
 
-    def made_file(self, content):
+    def new_file(self, content):
         number = f"file-{len(self.files)}"
         self.files[number] = content
         about = {"id": number, "object": "file", "bytes": len(content), "created_at": 0, "filename": "x.jsonl"}
@@ -88,7 +88,7 @@ class BatchApi:
             }
             (good if status_code == 200 else bad).append(line)
         ids = [
-            self.made_file("".join(json.dumps(line) + "\n" for line in lines).encode())[2]["id"] if lines else None
+            self.new_file("".join(json.dumps(line) + "\n" for line in lines).encode())[2]["id"] if lines else None
             for lines in (good, bad)
         ]
         batch["done"] = (status, errors, *ids)

@@ -1,8 +1,8 @@
 """A small OpenAI-compatible server on the loopback, whose faults are scripted by the test.
 
-In a test it runs in a thread: `with Server(fault) as server`. As a process of its own (`Process`), or
-`python -m tests.llm_server --delay 0.05`, it gives every request the same answer and counts what it was paid for.
-It speaks HTTP/1.1 on bare asyncio, so that it is not what a measurement measures.
+In a test it runs in a thread: `with Server(fault) as server`. As a separate process (`Process`), or
+`python -m tests.llm_server --delay 0.05`, it gives every request the same answer and counts the paid requests.
+It implements HTTP/1.1 on bare asyncio, so that its own cost stays small in a measurement.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def error(status, message="scripted", code=None, **headers):
 
 
 def schema_in(body):
-    """The schema that a request asks for, in its form or, in JSON mode and without, in its words."""
+    """The schema in a request: in its response format, or in JSON mode and without it in its last message."""
     form = body.get("response_format", {})
     if form.get("type") == "json_schema":
         return form["json_schema"]["schema"]
@@ -69,7 +69,7 @@ class Server:
     DRIP, or None for an answer that fits the schema.
 
     A payload is JSON (dict), a string, or bytes; bytes are sent with the length of `headers["content-length"]`.
-    `extra(method, path, headers, data)` answers what is no chat completion, in the same way.
+    `extra(method, path, headers, data)` answers all other requests, in the same way.
     """
 
     def __init__(self, fault=None, delay=0.0, extra=None):
@@ -124,7 +124,7 @@ class Server:
 
 
 class Counting(Server):
-    """Every request gets the same answer; `GET /v1/paid` tells how many requests came, how often each, and CPU seconds.
+    """Every request gets the same answer; `GET /v1/paid` returns counts of requests and CPU seconds.
 
     Bodies are hashed and forgotten, so its own memory and CPU stay small.
     """
@@ -208,7 +208,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Process:
-    """A `Counting` server in a process of its own; `paid()` is its own count."""
+    """A `Counting` server in a separate process; `paid()` returns its counts."""
 
     def __init__(self, text, delay):
         self.arguments = ["--text", text, "--delay", str(delay)]

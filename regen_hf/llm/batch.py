@@ -1,10 +1,10 @@
-"""Asking through the Batch API of an OpenAI-compatible server: half the price, within a day.
+"""The backend `openai-batch`: the Batch API of an OpenAI-compatible server, at half the price and within a day.
 
     prepare ──► a JSONL file ── submit ──► a batch on the server ── poll ──► its output ── collect ──► the store
 
-Where each batch stands is in the store, so every step can be taken by another process: what was prepared is submitted
-once, what was submitted is polled and collected, and what a batch left out (it expired, or some lines failed) goes into
-the next one.
+The store holds the state of each batch, so another process can do the next step: a prepared batch is submitted once, a
+submitted batch is polled and collected, and requests without a reply (the batch expired, or some lines failed) go into
+the next batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, RunError
 from .request import Dialect, Reply, Request, Sent
-from .server import NO_SUCH_MODEL, is_refusal, key_of, reply_in, without_key, words_of
+from .server import NO_SUCH_MODEL, api_key, is_rejection, message_of, parse_reply, redact
 from .settings import LLMConfig
 from .spending import Spending
 from .store import Store, unsent
@@ -33,27 +33,24 @@ if TYPE_CHECKING:
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
-"""Of one file, as the Batch API allows."""
+"""Limits of one file in the Batch API."""
 IDLE_ROUNDS = 4
-"""Rounds of batches that answer nothing, until it is given up; a refused form takes up to three."""
+"""Rounds of batches without any answer before the run stops; a rejected form takes up to three."""
 ENDED = ("completed", "expired", "cancelled", "failed")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch, as the store has it."""
+    """One batch, as a row of the store."""
 
     number: int
     model: str
-    form: str
-    max_tokens: str
     file_id: str | None
     batch_id: str | None
     requests: int
-    worst: float
-    """USD that it can cost at most, where there is a budget."""
-    seed: str
-    temperature: int
+    worst_case: float
+    """The most USD that it can cost, where there is a budget."""
+    dialect: Dialect
 
 
 class Batches:
@@ -61,26 +58,29 @@ class Batches:
 
     def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
         self.config, self.store, self.bar = config, store, bar
-        self.client = _client(config)
+        self.client = _make_client(config)
         self.folder = store.path.with_suffix(".batches")
         self.spending = Spending(config, store)
         self.most = MOST_REQUESTS
-        self.spending.reserved = sum(batch.worst for batch in self.open())
+        self.spending.reserved = sum(batch.worst_case for batch in self.open())
 
     def open(self) -> list[Batch]:
-        """The batches that are prepared or on the server, and not collected."""
+        """The batches that are prepared or submitted, and not collected."""
         rows = self.store.execute(
-            "SELECT number, model, form, max_tokens, file_id, batch_id, requests, worst, seed, temperature "
+            "SELECT number, model, file_id, batch_id, requests, worst, form, max_tokens, seed, temperature "
             "FROM batches WHERE server = ? ORDER BY number",
             (self.config.base_url,),
         )
-        return [Batch(*row) for row in rows]
+        return [
+            Batch(number, model, file_id, batch_id, count, worst_case, Dialect(form, limit, seed, bool(temperature)))
+            for number, model, file_id, batch_id, count, worst_case, form, limit, seed, temperature in rows
+        ]
 
     def prepare(self, requests: Iterable[Request]) -> int:
-        """Write what is missing, and in no batch yet, to files of one model each; returns the number of requests.
+        """Write the missing requests to files, one model per file; returns the number of requests.
 
         Raises:
-            RunError: the budget does not hold a single one of them.
+            RunError: not even one of them fits the budget.
         """
         self._leave_other_servers()
         dialects = self.store.dialects(self.config.base_url)
@@ -91,48 +91,52 @@ class Batches:
             stored += missing is None
             if missing is None or self.store.execute("SELECT 1 FROM in_batches WHERE key = ?", (missing.key,)):
                 continue
-            worst = self.spending.worst(missing)
-            if not self.spending.fits(worst):
+            worst_case = self.spending.worst_case(missing)
+            if not self.spending.fits(worst_case):
                 full = True
                 break
             dialect = dialects.get(missing.model, Dialect())
             line = {"custom_id": missing.key, "method": "POST", "url": "/v1/chat/completions"}
             data = json.dumps(line | {"body": dialect.body(missing)}).encode() + b"\n"
             file = files.get(missing.model)
-            if file is not None and missing.key in file.keys:
+            if file is not None and missing.key in file.samplings:
                 continue
-            if file is not None and (len(file.keys) >= self.most or file.bytes + len(data) > MOST_BYTES):
-                self._enter(file)
+            if file is not None and (len(file.samplings) >= self.most or file.bytes + len(data) > MOST_BYTES):
+                self._register(file)
                 file = None
             if file is None:
                 name = hashlib.sha256(missing.model.encode()).hexdigest()[:16]
                 file = files[missing.model] = _File(self.folder / f"{name}.new", missing.model, dialect)
-            file.add(missing, data, worst)
-            self.spending.reserved += worst
+            file.add(missing, data, worst_case)
+            self.spending.reserved += worst_case
             prepared += 1
         for file in files.values():
-            self._enter(file)
+            self._register(file)
         self.bar.initial = self.bar.n = stored
         if full and not prepared and not self.open():
             raise self.spending.exhausted()
         return prepared
 
     def _leave_other_servers(self) -> None:
-        """Take back what was prepared for another server, and refuse to ask again for what is at work there."""
+        """Delete the batches that were prepared for another server.
+
+        Raises:
+            RunError: a batch was submitted there.
+        """
         other = self.store.execute(
             "SELECT number, server, file_id FROM batches WHERE server != ?", (self.config.base_url,)
         )
         for number, server, file_id in other:
             if file_id is not None:
                 raise RunError(
-                    f"A batch of these requests is at work on {server}: it would be paid for twice. Set base_url to "
-                    "that server to collect it."
+                    f"A batch of these requests was submitted to {server}, so they would be paid for twice. Set "
+                    "base_url to that server to collect it."
                 )
             with self.store.transaction():
-                self._forget(number)
+                self._delete(number)
 
-    def _enter(self, file: _File) -> None:
-        """Give a written file its number, in the same transaction as its requests."""
+    def _register(self, file: _File) -> None:
+        """Number a complete file and store its batch and requests in one transaction."""
         file.close()
         with self.store.transaction():
             number = self.store.execute("SELECT coalesce(max(number), 0) + 1 FROM batches")[0][0]
@@ -143,163 +147,156 @@ class Batches:
                 file.model,
                 file.dialect.form,
                 file.dialect.max_tokens,
-                len(file.keys),
-                file.worst,
+                len(file.samplings),
+                file.worst_case,
                 file.dialect.seed,
                 file.dialect.temperature,
             )
             self.store.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?)", values)
-            for key, sampling in file.keys.items():
+            for key, sampling in file.samplings.items():
                 self.store.execute("INSERT INTO in_batches VALUES (?, ?, ?)", (key, number, sampling))
 
     def submit(self) -> None:
-        """Upload and create what is prepared. A batch that was created right before a kill is found again."""
+        """Upload the prepared files and create their batches. A batch that was created before a kill is looked up."""
         for batch in self.open():
             if batch.file_id is None:
-                with self._path(batch.number).open("rb") as file, _told(self.config):
+                with self._path(batch.number).open("rb") as file, _errors(self.config):
                     uploaded = self.client.files.create(file=file, purpose="batch")
-                self._note(batch, "file_id", uploaded.id)
+                self._update(batch, "file_id", uploaded.id)
             elif batch.batch_id is None:
-                with _told(self.config):
-                    found = next(
-                        (
-                            one
-                            for one in self.client.batches.list(limit=100)
-                            if one.input_file_id == batch.file_id and one.status != "failed"
-                        ),
-                        None,
-                    )
-                if found is not None:
-                    self._note(batch, "batch_id", found.id)
+                with _errors(self.config):
+                    for listed in self.client.batches.list(limit=100):
+                        if listed.input_file_id == batch.file_id and listed.status != "failed":
+                            self._update(batch, "batch_id", listed.id)
+                            break
         for batch in self.open():
             if batch.file_id is not None and batch.batch_id is None:
-                # Never tried twice here: whether a broken connection made a batch is looked up above.
-                with _told(self.config):
+                # Without retries: the lookup above shows whether a broken connection created a batch.
+                with _errors(self.config):
                     created = self.client.with_options(max_retries=0).batches.create(
                         input_file_id=batch.file_id, endpoint="/v1/chat/completions", completion_window="24h"
                     )
-                self._note(batch, "batch_id", created.id)
+                self._update(batch, "batch_id", created.id)
 
     def poll(self) -> bool:
-        """Collect every batch that has ended; True if one had."""
+        """Collect every batch that has ended; returns whether one had."""
         ended = False
-        flying = 0
+        completed = 0
         for batch in self.open():
             if batch.batch_id is None:
                 continue
-            with _told(self.config):
+            with _errors(self.config):
                 state = self.client.batches.retrieve(batch.batch_id)
             if state.status in ENDED:
                 self.collect(batch, state)
                 ended = True
             elif state.request_counts:
-                flying += state.request_counts.completed
-        self.bar.set_postfix_str(f"{flying:,} done in {len(self.open())} batches, {self.spending}")
+                completed += state.request_counts.completed
+        self.bar.set_postfix_str(f"{completed:,} done in {len(self.open())} batches, {self.spending}")
         return ended
 
     def collect(self, batch: Batch, state: Any) -> None:
-        """Store what an ended batch gave, and let go of the requests that it left out, all in one transaction.
+        """Store the replies of an ended batch, and free the requests without a reply, all in one transaction.
 
         Raises:
-            RunError: the batch failed as a whole or was cancelled; told in the server's words.
+            RunError: the complete batch failed or was cancelled; with the server's message.
         """
         problems = (state.errors.data or []) if state.errors else []
         if state.status == "failed" and any(problem.code == "token_limit_exceeded" for problem in problems):
-            self._too_much(batch, "; ".join(str(problem.message) for problem in problems))
+            self._over_limit(batch, "; ".join(str(problem.message) for problem in problems))
             return
         outputs = [self._download(file_id, batch) for file_id in (state.output_file_id, state.error_file_id) if file_id]
-        dialect = Dialect(batch.form, batch.max_tokens, batch.seed, bool(batch.temperature))
         known = bool(self.store.execute("SELECT 1 FROM replies WHERE model = ? AND state = 'answered'", (batch.model,)))
-        lines, answered, words = 0, 0, ""
-        for _, reply in self._lines(outputs, batch):
+        lines, answered, rejection = 0, 0, ""
+        for _, reply in self._replies(outputs, batch):
             lines += 1
             answered += reply.state == "answered"
-            words = words or (reply.text if reply.state == "rejected" else "")
+            rejection = rejection or (reply.text if reply.state == "rejected" else "")
         if state.request_counts and lines < state.request_counts.completed:
             raise RunError(
-                f"The output of batch {batch.batch_id} holds {lines} results, {state.request_counts.completed} were "
-                "expected: it is cut off. Run the same command again: it fetches the output anew."
+                f"The output of batch {batch.batch_id} has {lines} results, expected "
+                f"{state.request_counts.completed}: it is cut off. Run the same command again to download it again."
             )
-        # Rejected to the last line, before anything was answered: it may be the form, or the model.
-        doubtful = bool(words) and not answered and not known
-        further = dialect.after(words) if doubtful else None
-        if doubtful and not further and NO_SUCH_MODEL.search(words):
-            self._let_go(batch)
+        # Rejections and no answer so far: the form or the model may be the reason.
+        doubtful = bool(rejection) and not answered and not known
+        further = batch.dialect.after(rejection) if doubtful else None
+        if doubtful and not further and NO_SUCH_MODEL.search(rejection):
+            self._free(batch)
             raise ConfigError(
-                f"The server {self.config.base_url} refuses model {batch.model!r}: {words}. Check base_url and model."
+                f"The server {self.config.base_url} rejects requests to model {batch.model!r}: {rejection}. Check "
+                "base_url and model."
             )
         with self.store.transaction():
-            for key, reply in self._lines(outputs, batch):
+            for key, reply in self._replies(outputs, batch):
                 sampling = self.store.execute("SELECT sampling FROM in_batches WHERE key = ?", (key,))
                 if sampling and (further is None or reply.state != "rejected"):
                     self.store.put(Sent(key, batch.model, json.loads(sampling[0][0])), reply)
             if further or answered:
-                self.store.remember(self.config.base_url, batch.model, further or dialect)
-            self._forget(batch.number)
-        self.spending.reserved -= batch.worst
-        for _, reply in self._lines(outputs, batch):
+                self.store.remember(self.config.base_url, batch.model, further or batch.dialect)
+            self._delete(batch.number)
+        self.spending.reserved -= batch.worst_case
+        for _, reply in self._replies(outputs, batch):
             self.spending.pay(batch.model, reply)
             self.bar.update(reply.state == "answered")
         for path in (self._path(batch.number), *outputs):
             path.unlink(missing_ok=True)
         if state.status in ("failed", "cancelled"):
-            told = "; ".join(f"{problem.code}: {problem.message}" for problem in problems) or "it says no more"
+            reason = "; ".join(f"{problem.code}: {problem.message}" for problem in problems) or "without a reason"
             raise RunError(
-                f"Batch {batch.batch_id} of {self.config.base_url} is {state.status}: {without_key(told)}. What it "
-                "answered is kept; the same command asks for the rest."
+                f"Batch {batch.batch_id} of {self.config.base_url} is {state.status}: {redact(reason)}. Its answers "
+                "are kept. Run the same command again to resume."
             )
 
-    def _too_much(self, batch: Batch, words: str) -> None:
-        """More is enqueued than the server allows: wait for the others, or make smaller batches."""
-        self._note(batch, "batch_id", None)
+    def _over_limit(self, batch: Batch, message: str) -> None:
+        """More tokens are enqueued than the server allows: wait for the other batches, or make smaller ones."""
+        self._update(batch, "batch_id", None)
         if any(other.batch_id for other in self.open()):
             return
         if batch.requests == 1:
-            raise RunError(f"The server {self.config.base_url} takes not even one request of batch: {words}.")
+            raise RunError(f"The server {self.config.base_url} does not accept a batch of one request: {message}.")
         self.most = batch.requests // 2
-        self._let_go(batch)
+        self._free(batch)
 
-    def _let_go(self, batch: Batch) -> None:
-        """Give the requests of `batch` to the next ones."""
+    def _free(self, batch: Batch) -> None:
+        """Delete `batch`, so that its requests go into the next batches."""
         with self.store.transaction():
-            self._forget(batch.number)
-        self.spending.reserved -= batch.worst
+            self._delete(batch.number)
+        self.spending.reserved -= batch.worst_case
         self._path(batch.number).unlink(missing_ok=True)
 
-    def _forget(self, number: int) -> None:
+    def _delete(self, number: int) -> None:
         self.store.execute("DELETE FROM in_batches WHERE batch = ?", (number,))
         self.store.execute("DELETE FROM batches WHERE number = ?", (number,))
 
     def _download(self, file_id: str, batch: Batch) -> Path:
         path = self.folder / f"{batch.number}.{file_id}.output"
-        with _told(self.config), self.client.files.with_streaming_response.content(file_id) as response:
+        with _errors(self.config), self.client.files.with_streaming_response.content(file_id) as response:
             response.stream_to_file(path)
         return path
 
-    def _lines(self, paths: list[Path], batch: Batch) -> Iterator[tuple[str, Reply]]:
-        """Key and reply of every line of the outputs that is one; what expired has none."""
-        for path in paths:
+    def _replies(self, outputs: list[Path], batch: Batch) -> Iterator[tuple[str, Reply]]:
+        """Key and reply of every line of the outputs, except of expired and cancelled requests."""
+        for path in outputs:
             with path.open("rb") as file:
                 for line in file:
                     try:
-                        said = json.loads(line)
-                        key, response, error = said["custom_id"], said.get("response") or {}, said.get("error") or {}
+                        result = json.loads(line)
+                        key, error = result["custom_id"], result.get("error") or {}
+                        response = result.get("response") or {}
                         status, body = response.get("status_code") or 0, response.get("body")
-                        told = body["error"] if isinstance(body, dict) and "error" in body else body or error
+                        message = body["error"] if isinstance(body, dict) and "error" in body else body or error
                     except (ValueError, KeyError, TypeError, AttributeError):
                         raise RunError(
-                            f"The output of batch {batch.batch_id} holds a line that is no result: {line[:200]!r}. Run "
-                            "the same command again: it fetches the output anew."
+                            f"The output of batch {batch.batch_id} has a line that is no result: {line[:200]!r}. Run "
+                            "the same command again to download it again."
                         ) from None
-                    reply = reply_in(body, batch.form, batched=True) if status == 200 else None
-                    if reply is not None:
-                        yield key, reply
-                    elif is_refusal(status):
-                        yield key, Reply(without_key(str(told)), "rejected", form=batch.form, batched=True)
-                    elif error.get("code") not in ("batch_expired", "batch_cancelled"):
-                        yield key, Reply(without_key(str(told)), "unanswered", form=batch.form, batched=True)
+                    reply = parse_reply(body, batch.dialect.form, batched=True) if status == 200 else None
+                    if reply is None and error.get("code") in ("batch_expired", "batch_cancelled"):
+                        continue
+                    failed = "rejected" if is_rejection(status) else "unanswered"
+                    yield key, reply or Reply(redact(str(message)), failed, form=batch.dialect.form, batched=True)
 
-    def _note(self, batch: Batch, column: str, value: str | None) -> None:
+    def _update(self, batch: Batch, column: str, value: str | None) -> None:
         self.store.execute(f"UPDATE batches SET {column} = ? WHERE number = ?", (value, batch.number))  # noqa: S608
 
     def _path(self, number: int) -> Path:
@@ -312,16 +309,17 @@ class _File:
     def __init__(self, path: Path, model: str, dialect: Dialect) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.model, self.dialect = path, model, dialect
-        self.keys: dict[str, str] = {}
+        self.samplings: dict[str, str] = {}
+        """Sampling settings as JSON, by the key of each request."""
         self.bytes = 0
-        self.worst = 0.0
+        self.worst_case = 0.0
         self._file = path.open("wb")
 
-    def add(self, request: Request, data: bytes, worst: float) -> None:
+    def add(self, request: Request, data: bytes, worst_case: float) -> None:
         self._file.write(data)
-        self.keys[request.key] = json.dumps(request.sampling)
+        self.samplings[request.key] = json.dumps(request.sampling)
         self.bytes += len(data)
-        self.worst += worst
+        self.worst_case += worst_case
 
     def close(self) -> None:
         self._file.flush()
@@ -329,8 +327,8 @@ class _File:
         self._file.close()
 
 
-def ask_in_batches(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
-    """Take all steps until the store has a reply to every request; picks up where another process was."""
+def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
+    """Store a reply to every request that `store` has none for; resumes the batches of an earlier process."""
     batches = Batches(config, store, bar)
     idle = 0
     while batches.prepare(requests()) or batches.open():
@@ -341,26 +339,25 @@ def ask_in_batches(requests: Callable[[], Iterable[Request]], config: LLMConfig,
                 time.sleep(config.poll)
         idle = 0 if store.totals()["replies"] > before else idle + 1
         if idle == IDLE_ROUNDS:
-            left = [again for request in requests() if (again := unsent(request, store)) is not None]
-            unknown = sum(store.get(again.key) is None for again in left)
-            if unknown:
+            missing = [left for request in requests() if (left := unsent(request, store)) is not None]
+            without_reply = sum(store.get(left.key) is None for left in missing)
+            if without_reply:
                 raise RunError(
-                    f"{unknown} requests came back without an answer from {IDLE_ROUNDS} batches on {config.base_url}. "
-                    "What was answered is kept; the same command asks for the rest."
+                    f"{IDLE_ROUNDS} batches on {config.base_url} left {without_reply} requests without an answer. All "
+                    "answers are kept. Run the same command again to resume."
                 )
-            return  # every line that is left failed each time: those requests are at fault
+            return  # the lines of all missing requests failed each time: the requests are at fault
 
 
-def _client(config: LLMConfig) -> openai.OpenAI:
+def _make_client(config: LLMConfig) -> openai.OpenAI:
+    key = api_key(config)
     import openai
 
-    return openai.OpenAI(
-        api_key=key_of(config), base_url=config.base_url, max_retries=config.retries, timeout=config.timeout
-    )
+    return openai.OpenAI(api_key=key, base_url=config.base_url, max_retries=config.retries, timeout=config.timeout)
 
 
 @contextlib.contextmanager
-def _told(config: LLMConfig) -> Iterator[None]:
+def _errors(config: LLMConfig) -> Iterator[None]:
     import openai
 
     try:
@@ -368,12 +365,12 @@ def _told(config: LLMConfig) -> Iterator[None]:
     except openai.APIStatusError as error:
         kind = ConfigError if error.status_code in (401, 402, 403, 404) else RunError
         raise kind(
-            f"The Batch API of {config.base_url} says: {words_of(error)}. Check OPENAI_API_KEY and base_url; "
-            "batches that were submitted go on, and the same command collects them."
+            f"The Batch API of {config.base_url} returned an error: {message_of(error)}. Check OPENAI_API_KEY and "
+            "base_url. Submitted batches continue, and the same command collects them."
         ) from None
     except openai.APIError as error:
         cause = error.__cause__ or error
         raise RunError(
-            f"The Batch API of {config.base_url} does not answer: {without_key(f'{type(cause).__name__}: {cause}')}. "
-            "Batches that were submitted go on; the same command collects them."
+            f"The Batch API of {config.base_url} does not answer: {redact(f'{type(cause).__name__}: {cause}')}. "
+            "Submitted batches continue, and the same command collects them."
         ) from None

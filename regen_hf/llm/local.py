@@ -1,8 +1,8 @@
-"""Asking a local model in this process: batched generation, held to the answer's JSON schema by `outlines`.
+"""The backend `transformers`: batched generation with a local model, constrained to the JSON schema by `outlines`.
 
-Sampling adds Gumbel noise to the logits and takes the largest, which draws from the same distribution as the usual
-sampling. The noise of a request comes from the hash of the request alone, so that its answer does not depend on which
-others were in its batch, nor on where a killed run was taken up again.
+Sampling adds Gumbel noise to the logits and takes the maximum, which draws from the softmax distribution. The noise is
+seeded with the key of the request only, so an answer does not depend on the other requests of its batch, nor on where
+a killed run was resumed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class LocalModel:
     """A causal language model and its tokenizer.
 
     Args:
-        name: A folder, or a name on the Hub. It is put on the GPU where there is one.
+        name: A folder, or a name on the Hub. The model runs on the GPU if there is one.
 
     Raises:
-        ConfigError: there is no such model; told in the library's own words.
+        ConfigError: the model cannot be loaded; with the library's message.
         RegenError: a library is not installed.
     """
 
@@ -53,16 +53,19 @@ class LocalModel:
             self.model = cast(Any, transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto"))
         except (OSError, ValueError) as error:
             raise ConfigError(
-                f"The local model {name!r} cannot be loaded: {error}. Set model to a folder or to a name on the Hub "
-                "that holds a causal language model and its tokenizer."
+                f"The local model {name!r} cannot be loaded: {error}. Set model to the folder or the name on the Hub "
+                "of a causal language model with its tokenizer."
             ) from None
         self.model.to(device).eval()
         if self.tokenizer.eos_token_id is None:
-            raise ConfigError(f"The tokenizer of {name!r} has no end-of-text token, so no answer would ever end.")
+            raise ConfigError(
+                f"The tokenizer of {name!r} has no end-of-text token, which an answer needs to end. Choose another "
+                "model."
+            )
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.window: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        self._steered = outlines.from_transformers(self.model, self.tokenizer)
+        self._constrained = outlines.from_transformers(self.model, self.tokenizer)
         self._guide = functools.cache(self._make_guide)
         texts = self.tokenizer.batch_decode(
             [[number] for number in range(self.model.get_output_embeddings().out_features)]
@@ -72,26 +75,26 @@ class LocalModel:
     def _make_guide(self, answer: type[BaseModel]) -> Any:
         import outlines
 
-        generator: Any = outlines.Generator(self._steered, outlines.types.JsonSchema(json.dumps(schema_of(answer))))
+        generator: Any = outlines.Generator(self._constrained, outlines.types.JsonSchema(json.dumps(schema_of(answer))))
         return generator.logits_processor
 
     def prompt(self, messages: Iterable[Message]) -> list[int]:
-        """Token ids of `messages` in the model's chat template; as plain paragraphs where it has none."""
+        """Token ids of `messages` in the model's chat template, or as plain paragraphs if it has none."""
         turns = list(messages)
         if not self.tokenizer.chat_template:
             text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
             return list(self.tokenizer(text).input_ids)
         from jinja2 import TemplateError
 
-        def fill(turns: list[Message]) -> list[int]:
-            filled = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
-            return list(filled["input_ids"])
+        def encode(turns: list[Message]) -> list[int]:
+            encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+            return list(encoded["input_ids"])
 
         try:
-            return fill(turns)
-        except TemplateError:  # a model without a system role
+            return encode(turns)
+        except TemplateError:  # the template has no system role
             first, second, *rest = turns
-            return fill([{"role": "user", "content": f"{first['content']}\n\n{second['content']}"}, *rest])
+            return encode([{"role": "user", "content": f"{first['content']}\n\n{second['content']}"}, *rest])
 
     def answers(self, requests: list[Request]) -> Iterator[tuple[Request, Reply]]:
         """The replies to requests of one answer class and one max_tokens, generated together."""
@@ -99,21 +102,21 @@ class LocalModel:
         for request in requests:
             tokens = self.prompt(request.messages)
             if self.window is not None and len(tokens) + request.max_tokens > self.window:
-                words = (
-                    f"{len(tokens)} tokens of prompt and {request.max_tokens} of answer do not fit the model's window "
-                    f"of {self.window}"
+                message = (
+                    f"{len(tokens)} tokens of the prompt and {request.max_tokens} of the answer exceed the model's "
+                    f"window of {self.window}"
                 )
-                yield request, Reply(words, "rejected")
+                yield request, Reply(message, "rejected")
             else:
                 fitting.append((request, tokens))
         if fitting:
             yield from self._generate(*zip(*fitting, strict=True))
 
     def _share(self, request: Request) -> int:
-        """Tokens that each free text of the answer may have, so that all of them fit into max_tokens."""
+        """Maximum tokens of each free text of the answer, so that all of them fit into max_tokens."""
         parts = schema_of(request.answer)["properties"]
         longest = {name: max(part.get("enum", [""]), key=len) for name, part in parts.items()}
-        # The names and labels, with room for white space as the model likes it.
+        # Names and labels; the factor leaves space for the white space that a model adds.
         fixed = 1.5 * len(self.tokenizer(json.dumps(longest)).input_ids)
         texts = sum("enum" not in part for part in parts.values())
         return max(1, int(request.max_tokens - fixed) // max(1, texts))
@@ -132,7 +135,7 @@ class LocalModel:
         config = GenerationConfig(
             max_new_tokens=requests[0].max_tokens, do_sample=False, eos_token_id=eos, pad_token_id=pad
         )
-        # The guide's mask asks for torch.compile: a minute of waiting and a C++ compiler, for a few operations.
+        # torch.compile of the guide's mask takes a minute and a C++ compiler, for a few operations.
         with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
             output = self.model.generate(
                 input_ids=inputs["input_ids"],
@@ -144,25 +147,25 @@ class LocalModel:
             requests, prompts, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True
         ):
             ended = eos in row
-            said = row[: row.index(eos)] if ended else row
+            answer = row[: row.index(eos)] if ended else row
             yield (
                 request,
                 Reply(
-                    self.tokenizer.decode(said, skip_special_tokens=True),
+                    self.tokenizer.decode(answer, skip_special_tokens=True),
                     finish_reason="stop" if ended else "length",
                     prompt_tokens=len(tokens),
-                    completion_tokens=len(said),
+                    completion_tokens=len(answer),
                 ),
             )
 
 
 class _Sampler:
-    """Sampling by the requests' temperatures and hashes; closes a string that would take the room of the others.
+    """Samples with the temperature and key of each request; closes a string before it uses the tokens of the others.
 
     Args:
-        requests: One a row.
-        quotes: Which tokens of the vocabulary begin with a quotation mark, (V,).
-        share: Tokens that one string may have.
+        requests: One per row.
+        quotes: Whether each token of the vocabulary begins with a quotation mark, (V,).
+        share: Maximum tokens of one string.
     """
 
     def __init__(self, requests: tuple[Request, ...], quotes: torch.Tensor, share: int) -> None:
@@ -173,7 +176,7 @@ class _Sampler:
         self.quotes = quotes
         self.share = share
         self.since_quote = [0] * len(requests)
-        self.begun = False
+        self.started = False
 
     def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Noisy logits, (B, V)."""
@@ -181,7 +184,7 @@ class _Sampler:
 
         sampled = logits.float().clone()
         for row, temperature in enumerate(self.temperatures):
-            if self.begun:
+            if self.started:
                 closed = bool(self.quotes[input_ids[row, -1]])
                 self.since_quote[row] = 0 if closed else self.since_quote[row] + 1
             if self.since_quote[row] >= self.share:
@@ -193,12 +196,12 @@ class _Sampler:
                     sampled.shape[1], generator=self.noise[row], device=sampled.device, dtype=torch.float64
                 )
                 sampled[row] = sampled[row] / temperature - torch.log(-torch.log(uniform)).float()
-        self.begun = True
+        self.started = True
         return sampled
 
 
-def ask_local(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
-    """Answer every request that the store has no reply to, one model after the other."""
+def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
+    """Store a reply to every request that `store` has none for, one model after the other."""
     done: set[str] = set()
     while True:
         name: str | None = None
@@ -211,7 +214,7 @@ def ask_local(requests: Callable[[], Iterable[Request]], config: LLMConfig, stor
                 model = model or LocalModel(batch[0].model)
                 for request, reply in model.answers(batch):
                     store.put(request, reply)
-                # A bad answer is asked again at once.
+                # An invalid answer is repeated at once.
                 batch[:] = [again for request in batch if (again := unsent(request, store)) is not None]
 
         for request in requests():

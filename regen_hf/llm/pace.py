@@ -1,4 +1,4 @@
-"""How many requests may be in flight: fewer when the server says that it has too many, and soon more again."""
+"""The number of requests in flight: it halves when the server is overloaded, and grows again with each answer."""
 
 from __future__ import annotations
 
@@ -12,80 +12,82 @@ from collections import deque
 from collections.abc import Mapping
 
 FIRST_WAIT = 0.5
-"""Seconds before the second try of a request, doubled for each further one."""
+"""Seconds before the first retry of a request, doubled for each further retry."""
 LONGEST_WAIT = 60.0
-"""Seconds between two tries, where the server names no time."""
+"""Maximum seconds between two attempts, where the server sends no retry-after."""
 
 
 class Pace:
-    """A gate for requests: it halves when the server has too much, and widens by one for each round that is answered.
+    """A semaphore whose limit halves when the server is overloaded, and grows by one per round of answers.
 
     Args:
-        most: Requests in flight at the widest.
-        halted: Set when nothing more is to be sent; then nobody waits.
+        most: Maximum number of requests in flight.
+        halted: Set when nothing more is to be sent; then `enter` does not wait.
     """
 
     def __init__(self, most: int, halted: asyncio.Event) -> None:
         self.most, self.halted = most, halted
         self.limit = float(most)
-        self.flying = 0
+        self.in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._narrowed = self._closed_until = 0.0
+        self._halved_at = self._paused_until = 0.0
 
     @property
     def pause(self) -> float:
-        """Seconds until the end of the silence that the server asked for."""
-        return max(0.0, self._closed_until - time.monotonic())
+        """Seconds until the end of the pause that the server requested."""
+        return max(0.0, self._paused_until - time.monotonic())
 
     async def enter(self) -> float:
-        """Wait for a place in flight; returns the time of the start, for `slow_down`."""
+        """Wait until another request may be sent; returns the start time, for `slow_down`."""
         while True:
             pause = self.pause
             if pause > 0 and not self.halted.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.halted.wait(), pause * random.uniform(1.0, 1.05))  # noqa: S311 (no secret)
-            elif self.flying >= int(self.limit):
-                place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiting.append(place)
-                await place
+            elif self.in_flight >= int(self.limit):
+                turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+                self._waiting.append(turn)
+                await turn
             else:
-                self.flying += 1
+                self.in_flight += 1
                 return time.monotonic()
 
     def leave(self) -> None:
-        """Give the place back."""
-        self.flying -= 1
-        free = int(self.limit) - self.flying
+        """Count a request as no longer in flight."""
+        self.in_flight -= 1
+        free = int(self.limit) - self.in_flight
         while free > 0 and self._waiting:
-            place = self._waiting.popleft()
-            if not place.done():
-                place.set_result(None)
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
                 free -= 1
 
     def speed_up(self) -> None:
-        """A request was answered."""
+        """Raise the limit after an answer."""
         self.limit = min(self.most, self.limit + 1 / self.limit)
 
     def slow_down(self, started: float, wait: float | None) -> None:
-        """The server had too much of a request sent at `started`; it asks for `wait` seconds of silence, if it says so.
+        """Halve the limit, once for all requests that were in flight together, and pause for `wait` seconds.
 
-        Requests that were in flight together narrow the gate once.
+        Args:
+            started: Start time of the request for which the server was overloaded.
+            wait: The server's retry-after, in seconds.
         """
         now = time.monotonic()
-        if started >= self._narrowed:
+        if started >= self._halved_at:
             self.limit = max(1.0, self.limit / 2)
-            self._narrowed = now
+            self._halved_at = now
         if wait:
-            self._closed_until = max(self._closed_until, now + wait)
+            self._paused_until = max(self._paused_until, now + wait)
 
 
-def backoff(tries: int) -> float:
-    """Seconds until the next try after `tries` failed ones: doubled each time, with jitter so that they spread."""
-    return min(LONGEST_WAIT, FIRST_WAIT * 2 ** (tries - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
+def backoff(attempts: int) -> float:
+    """Seconds until the next attempt after `attempts` failed ones: exponential, with jitter."""
+    return min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempts - 1)) * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a server asks to wait, as a number or as a date; None if it says nothing that makes sense.
+    """Seconds of a retry-after header, which is a number or a date; None if there is no valid one.
 
     >>> retry_after({"retry-after": "2"}), retry_after({"retry-after-ms": "150"}), retry_after({"retry-after": "soon"})
     (2.0, 0.15, None)

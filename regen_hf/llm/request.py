@@ -1,4 +1,4 @@
-"""A question to a model, the shape of its answer, and what the store says of it."""
+"""A request to a model, the class of its answer, and its reply."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""
 
 FORMS = ("json_schema", "json_object", "instructions")
-"""How a server is told the shape of the answer, the strictest first: by its JSON schema, by JSON mode, or in words."""
+"""How a request states the schema of the answer, the strictest first: as a JSON schema, by JSON mode, or in words."""
 
 SEEDS = ("seed", "random_seed", "")
-"""Names of the field of the seed: most servers', Mistral's, and none."""
+"""Names of the seed field: the usual one, Mistral's, and none."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One question to a model, and the shape of its answer."""
+    """One question to a model, and the class of its answer."""
 
     model: str
     messages: tuple[Message, ...]
@@ -37,15 +37,15 @@ class Request:
     """Sent with the request."""
     max_tokens: int
     vote: int = 0
-    """Tells the votes of an ensemble apart, for servers that make nothing of the seed."""
+    """Number of the vote in an ensemble; it distinguishes votes on servers that ignore the seed."""
     repeated: bool = False
-    """The question was asked before and its answer refused."""
+    """Whether this repeats a question whose answer was invalid."""
 
     @classmethod
     def of(
         cls, config: LLMConfig, messages: tuple[Message, ...], answer: type[BaseModel], vote: int = 0, model: str = ""
     ) -> Request:
-        """A request with the sampling of `config`; vote number `vote` has its own seed, `model` overrides its model."""
+        """A request with the sampling of `config`; `vote` is added to its seed, `model` overrides its model."""
         return cls(
             model or config.model,
             tuple({**message, "content": writable(message["content"])} for message in messages),
@@ -58,7 +58,7 @@ class Request:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """What else shapes the answer, beside model and messages; kept with the reply."""
+        """The sampling settings, which are stored with the reply."""
         return {
             "temperature": self.temperature,
             "seed": self.seed,
@@ -70,18 +70,18 @@ class Request:
     def key(self) -> str:
         """The hash of model, messages, sampling and vote, under which the reply is stored.
 
-        The schema is not part of it: a stricter or a renamed answer class reads the replies that are there, and asks
-        again only where one does not fit it.
+        The schema is not part of it: a stricter or renamed answer class reads the stored replies, and only invalid
+        ones are requested again.
         """
-        said = {"model": self.model, "messages": self.messages, **self.sampling}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        values = {"model": self.model, "messages": self.messages, **self.sampling}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def body(self, form: str) -> dict[str, Any]:
-        """What is sent in the form `form` of FORMS, apart from the key."""
+        """The JSON body of the request, with the schema in the form `form` of FORMS."""
         messages = list(self.messages)
-        if form != "json_schema":  # JSON mode wants the word JSON and the shape in the messages, too
-            shape = "Answer with one JSON object that fits this JSON schema, and nothing else:\n"
-            messages = [*messages, {"role": "user", "content": shape + _schema_text(self.answer)}]
+        if form != "json_schema":  # JSON mode requires the word JSON in the messages
+            instruction = "Answer with one JSON object that fits this JSON schema, and nothing else:\n"
+            messages = [*messages, {"role": "user", "content": instruction + _schema_text(self.answer)}]
         body = {
             "model": self.model,
             "messages": _merged(messages),
@@ -90,26 +90,26 @@ class Request:
             "max_tokens": self.max_tokens,
         }
         if form == "json_schema":
-            named = {"name": self.answer.__name__, "schema": schema_of(self.answer), "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": named}
+            schema = {"name": self.answer.__name__, "schema": schema_of(self.answer), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
         elif form == "json_object":
             body["response_format"] = {"type": "json_object"}
         return body
 
     def again(self, reply: str, reason: str) -> Request:
-        """The same question with the refused answer `reply` and the reason why it was refused."""
-        refused = {"role": "assistant", "content": reply or "(no text)"}
-        asked = (
+        """The same question followed by the invalid answer `reply` and the reason why it is invalid."""
+        answer = {"role": "assistant", "content": reply or "(no text)"}
+        correction = (
             f"That answer cannot be used: {reason}. Answer again, with one JSON object of the required form and "
             "nothing else."
         )
-        messages = (*self.messages, refused, {"role": "user", "content": asked})
+        messages = (*self.messages, answer, {"role": "user", "content": correction})
         return dataclasses.replace(self, messages=messages, repeated=True)
 
 
 @dataclass(frozen=True)
 class Sent:
-    """What the store needs to know of a request, where only that is left of it."""
+    """The part of a request that the store needs, for requests that were sent in an earlier process."""
 
     key: str
     model: str
@@ -118,18 +118,18 @@ class Sent:
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a server wants a model to be asked; found out from its refusals, once, and remembered in the store."""
+    """The fields that a server accepts for a model. It is derived from the server's errors once, and stored."""
 
     form: str = FORMS[0]
     max_tokens: str = "max_tokens"
-    """Name of the field; newer OpenAI models want max_completion_tokens."""
+    """Name of the field; newer OpenAI models require max_completion_tokens."""
     seed: str = SEEDS[0]
-    """Name of the field, empty where the server takes none; the vote number still tells requests apart."""
+    """Name of the field, empty where the server accepts none."""
     temperature: bool = True
-    """Whether the model takes one; many that reason refuse any but their own."""
+    """Whether the model accepts the field; many reasoning models reject any value except their default."""
 
     def body(self, request: Request) -> dict[str, Any]:
-        """What is sent for `request`."""
+        """The JSON body of `request`."""
         body = request.body(self.form)
         body[self.max_tokens] = body.pop("max_tokens")
         seed = body.pop("seed")
@@ -139,13 +139,13 @@ class Dialect:
             del body["temperature"]
         return body
 
-    def after(self, words: str) -> Dialect | None:
-        """What to try next after a refusal in the server's `words`; None after the last resort."""
-        if self.max_tokens == "max_tokens" and "max_completion_tokens" in words:
+    def after(self, message: str) -> Dialect | None:
+        """The dialect to try after the error `message` of the server; None after the last one."""
+        if self.max_tokens == "max_tokens" and "max_completion_tokens" in message:
             return dataclasses.replace(self, max_tokens="max_completion_tokens")
-        if self.seed and _names(self.seed, words):
+        if self.seed and _names(self.seed, message):
             return dataclasses.replace(self, seed=SEEDS[SEEDS.index(self.seed) + 1])
-        if self.temperature and _names("temperature", words):
+        if self.temperature and _names("temperature", message):
             return dataclasses.replace(self, temperature=False)
         if self.form == FORMS[-1]:
             return None
@@ -154,36 +154,36 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the store holds for a request."""
+    """A reply as it is stored."""
 
     text: str
-    """The model's raw text; where there is none, the server's words."""
+    """The model's raw text, or the server's error message."""
     state: str = "answered"
-    """answered; rejected: the server will not take it, whenever it is sent (such as one past the model's window);
-    unanswered: every try failed, the next run tries again."""
+    """answered; rejected: the server never accepts the request (such as one longer than the model's window);
+    unanswered: every attempt failed, and the next run retries."""
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    """As the server told them; guessed from the bytes where it did not."""
+    """As the server reports them, else estimated from the bytes."""
     form: str = FORMS[0]
-    """How the server was told the shape of the answer."""
+    """The form of FORMS in which the request stated the schema."""
     batched: bool = False
-    """It came through the Batch API, at half the price."""
+    """Whether it came through the Batch API, at half the price."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that got no usable answer."""
+    """The outcome of a request without a usable answer."""
 
     reason: str
     raw: str
-    """The last text that the model gave."""
+    """The last text that the model wrote."""
     unanswered: bool = False
-    """Every try failed (5xx, timeouts, broken connections): the next run tries again."""
+    """Whether every attempt failed (5xx, timeouts, broken connections); then the next run retries."""
 
 
 def outcome_of(request: Request, reply: Reply) -> BaseModel | Failure | Request:
-    """What `reply` means for its request: a validated answer, a failure, or the repetition that a bad one deserves."""
+    """The validated answer in `reply`, a failure, or the request that repeats the question after an invalid answer."""
     if reply.state == "rejected":
         return Failure(f"the server rejected the request: {reply.text}", "")
     if reply.state == "unanswered":
@@ -193,15 +193,15 @@ def outcome_of(request: Request, reply: Reply) -> BaseModel | Failure | Request:
     try:
         return request.answer.model_validate_json(_json_in(reply.text))
     except ValidationError as error:
-        places = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
-        reason = "; ".join(f"{place}: {message}" if place else message for place, message in places)
+        problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
+        reason = "; ".join(f"{field}: {message}" if field else message for field, message in problems)
     if reply.finish_reason == "length":
         reason = f"it was cut off at {request.max_tokens} tokens; be brief. {reason}"
     return Failure(reason, reply.text) if request.repeated else request.again(reply.text, reason)
 
 
 def writable(text: str) -> str:
-    r"""`text` with a question mark for each half of a character that no file can hold; broken emoji leave such halves.
+    r"""`text` with a question mark for each lone surrogate, which UTF-8 cannot encode; broken emoji leave them.
 
     >>> writable("fine \ud83d pen")
     'fine ? pen'
@@ -214,25 +214,25 @@ def writable(text: str) -> str:
 
 
 def _json_in(text: str) -> str:
-    """The JSON object in a text that may have thoughts before it and a code fence around it.
+    """The JSON object in a text that may contain reasoning before it and a code fence around it.
 
     >>> _json_in('<think>A {brace}.</think>```json {"a": 1} ``` Done.')
     '{"a": 1}'
     >>> _json_in("None.")
     'None.'
     """
-    said = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL)
-    start, end = said.find("{"), said.rfind("}")
-    return said[start : end + 1] if 0 <= start < end else text
+    visible = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL)
+    start, end = visible.find("{"), visible.rfind("}")
+    return visible[start : end + 1] if 0 <= start < end else text
 
 
-def _names(field: str, words: str) -> bool:
-    """Whether a refusal names `field` of the request, not merely the word."""
-    return re.search(rf"""['"`.]{field}\b|: {field}\b""", words) is not None
+def _names(field: str, message: str) -> bool:
+    """Whether an error message names the field `field` of the request, not only the word."""
+    return re.search(rf"""['"`.]{field}\b|: {field}\b""", message) is not None
 
 
 def _merged(messages: list[Message]) -> list[Message]:
-    """`messages` with neighbours of one role joined: some chat templates demand that roles take turns."""
+    """`messages` with consecutive ones of the same role joined: some chat templates require alternating roles."""
     merged: list[Message] = []
     for message in messages:
         if merged and merged[-1]["role"] == message["role"]:
@@ -244,7 +244,7 @@ def _merged(messages: list[Message]) -> list[Message]:
 
 @functools.cache
 def schema_of(answer: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of `answer`, without the docstring, which is for programmers."""
+    """The JSON schema of `answer`, without its docstring."""
     schema = answer.model_json_schema()
     schema.pop("description", None)
     return schema

@@ -1,4 +1,4 @@
-"""What the stages that ask a language model share: which one, how it samples, and what it may cost."""
+"""Settings that the stages with a language model share: which model, how it samples, and its budget."""
 
 from __future__ import annotations
 
@@ -14,58 +14,61 @@ from ..errors import ConfigError
 OPENAI = "https://api.openai.com/v1"
 BACKENDS = ("reference", "openai", "openai-batch", "transformers")
 BATCH_DISCOUNT = 0.5
-"""What the Batch API charges of the usual price."""
+"""Share of the usual price that the Batch API charges."""
 
 
 @dataclass(frozen=True)
 class LLMConfig:
-    """The language model behind a stage. A stage's own config inherits these settings."""
+    """The language model of a stage. The config of the stage inherits these settings."""
 
     backend: str = "reference"
-    """Who answers: reference (fixed rules, no LLM), openai (any OpenAI-compatible server), openai-batch (the same
-    requests through its Batch API: half the price, within a day) or transformers (a local model in this process)."""
+    """Source of the answers: reference (fixed rules, no LLM), openai (any OpenAI-compatible server), openai-batch (its
+    Batch API: half the price, within a day) or transformers (a local model in this process)."""
     model: str = ""
-    """Name of the model on the server, or name or folder of a local one; every backend but reference needs it."""
+    """Name of the model on the server, or name or folder of a local model; required unless backend is reference."""
     base_url: str = field(default=OPENAI, metadata={"affects_output": False})
     """Address of the OpenAI-compatible server. Its key is read from the environment variable OPENAI_API_KEY."""
     temperature: float = 0.7
     """Sampling temperature, 0 to 2."""
     max_tokens: int = 2048
-    """Longest answer, in tokens."""
+    """Maximum length of an answer, in tokens."""
     window: int = 128_000
-    """Tokens that the model takes, prompt and answer together. Of a longer history the oldest reviews are not shown."""
+    """Context window of the model in tokens, prompt and answer together. The oldest reviews of a longer history are
+    not shown."""
     seed: int = 0
-    """Chooses among phrasings (reference), or is sent with each request; vote number n has seed + n."""
+    """Selects among phrasings (reference), or is sent with each request; vote number n has seed + n."""
     concurrency: int = field(default=16, metadata={"affects_output": False})
-    """Requests in flight at once; fewer while the server says that it has too many."""
+    """Maximum number of requests in flight; it decreases while the server reports an overload."""
     timeout: float = field(default=600.0, metadata={"affects_output": False})
-    """Seconds until a request counts as unanswered."""
+    """Seconds until a request times out."""
     retries: int = field(default=5, metadata={"affects_output": False})
-    """Further tries after a 5xx, a timeout or a broken connection."""
+    """Retries after a 5xx status, a timeout or a broken connection."""
     poll: float = field(default=60.0, metadata={"affects_output": False})
-    """Seconds between two looks at the batches of the openai-batch backend."""
+    """Seconds between two polls of the batches (openai-batch)."""
     batch_size: int = field(default=8, metadata={"affects_output": False})
-    """Requests that a local model answers at once (transformers)."""
+    """Requests in a batch of a local model (transformers)."""
     price_in: float | None = field(default=None, metadata={"affects_output": False})
-    """USD for a million prompt tokens; by default that of regen_hf/llm/prices.yaml."""
+    """USD per million prompt tokens; the default is in regen_hf/llm/prices.yaml."""
     price_out: float | None = field(default=None, metadata={"affects_output": False})
-    """USD for a million tokens of answers; by default that of regen_hf/llm/prices.yaml."""
+    """USD per million tokens of answers; the default is in regen_hf/llm/prices.yaml."""
     budget: float | None = field(default=None, metadata={"affects_output": False})
-    """USD that this stage may spend, all its runs together. It stops before the next request could pass it."""
+    """Maximum USD for this stage, over all its runs. It stops before a request that could exceed it."""
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
-            raise ValueError(f"backend {self.backend!r} does not exist; choose one of: {', '.join(BACKENDS)}")
+            raise ValueError(f"backend is {self.backend!r}, expected one of: {', '.join(BACKENDS)}")
         if self.backend != "reference" and not self.model:
             raise ValueError(
-                f"the {self.backend} backend needs the name of a model; set model to one that the server has, or to "
-                "the name or folder of a local one"
+                f"model is empty, but the {self.backend} backend needs the name of a model; set model to a name on the "
+                "server, or to the name or folder of a local model"
             )
         address = urlsplit(self.base_url)
-        if "@" in address.netloc or address.query or address.fragment:  # not told: it may be a key
+        if (
+            "@" in address.netloc or address.query or address.fragment
+        ):  # the message does not repeat it: it may be a key
             raise ValueError(
-                "base_url holds more than an address: take out what stands before @ or after ?, and put the key into "
-                "the environment variable OPENAI_API_KEY"
+                "base_url contains a user name, a query or a fragment, expected only an address; remove the part "
+                "before @ or after ?, and set the environment variable OPENAI_API_KEY to the key"
             )
         if address.scheme not in ("http", "https") or not address.netloc:
             raise ValueError(f"base_url is {self.base_url!r}, expected an address such as http://localhost:8000/v1")
@@ -74,7 +77,7 @@ class LLMConfig:
         for name, least, unit in (
             ("max_tokens", 1, "tokens"),
             ("concurrency", 1, "requests in flight"),
-            ("retries", 0, "further tries"),
+            ("retries", 0, "retries"),
             ("batch_size", 1, "requests"),
             ("seed", 0, ""),
         ):
@@ -82,7 +85,7 @@ class LLMConfig:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more {unit}".rstrip())
         if self.window <= self.max_tokens:
             raise ValueError(
-                f"window is {self.window}, expected more tokens than the longest answer takes (max_tokens is "
+                f"window is {self.window}, expected more tokens than the maximum length of an answer (max_tokens is "
                 f"{self.max_tokens})"
             )
         for name in ("timeout", "poll"):
@@ -96,14 +99,14 @@ class LLMConfig:
 
 @dataclass(frozen=True)
 class VotesConfig(LLMConfig):
-    """An ensemble: several votes on the same question, by one model or several."""
+    """An ensemble: several votes on the same question, by one or more models."""
 
     temperature: float = 1.0
     """Sampling temperature, 0 to 2; above 0 the votes differ."""
     votes: int = 1
-    """Votes on each question."""
+    """Number of votes on each question."""
     more_models: tuple[str, ...] = ()
-    """Further models on the server, which share the votes with the first one, in turn."""
+    """Further models on the server; the votes go to all models in turn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -112,25 +115,25 @@ class VotesConfig(LLMConfig):
         if self.votes <= len(self.more_models):
             models = len(self.more_models) + 1
             raise ValueError(
-                f"votes was given {self.votes}, expected at least {models}: {self.votes} votes cannot be shared by "
-                f"{models} models; raise votes to as many"
+                f"votes is {self.votes}, expected at least {models}, one for each model; raise votes or name fewer "
+                "models in more_models"
             )
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Those who vote, in turn."""
+        """All models that vote, in turn."""
         return (self.model, *self.more_models)
 
 
 @dataclass(frozen=True)
 class Price:
-    """USD for a million tokens."""
+    """USD per million tokens."""
 
     prompt: float
     completion: float
 
     def usd(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """What so many tokens cost.
+        """The cost of a number of tokens.
 
         >>> Price(0.4, 1.6).usd(1_000_000, 500_000)
         1.2
@@ -139,9 +142,12 @@ class Price:
 
 
 def price(model: str, config: LLMConfig, batched: bool | None = None) -> Price | None:
-    """The price of `model`: that of the settings, else of `prices.yaml`, else None. A local model costs nothing.
+    """The price of `model` in the settings, else in `prices.yaml`, else None. A local model costs nothing.
 
-    `batched` tells whether a reply came through the Batch API; by default as the backend of `config` asks.
+    Args:
+        model: Name of the model.
+        config: Holds the backend and the prices of the settings.
+        batched: Whether the Batch API's price is meant; by default, whether the backend of `config` is openai-batch.
     """
     if config.backend in ("reference", "transformers"):
         return Price(0.0, 0.0)
@@ -155,19 +161,19 @@ def price(model: str, config: LLMConfig, batched: bool | None = None) -> Price |
     return Price(prompt * discount, completion * discount)
 
 
-def needed_price(model: str, config: LLMConfig) -> Price:
-    """The price of `model`, where a budget makes no sense without one.
+def required_price(model: str, config: LLMConfig) -> Price:
+    """The price of `model`, which a budget requires.
 
     Raises:
-        ConfigError: nothing tells it.
+        ConfigError: the price is not known.
     """
-    found = price(model, config)
-    if found is None:
+    known = price(model, config)
+    if known is None:
         raise ConfigError(
-            f"A budget of {config.budget} USD was given, but the price of {model!r} is not known. Give price_in and "
-            "price_out, in USD for a million tokens (0 for a server of your own)."
+            f"A budget of {config.budget} USD is set, but the price of {model!r} is not known. Set price_in and "
+            "price_out, in USD per million tokens (0 for your own server)."
         )
-    return found
+    return known
 
 
 @functools.cache

@@ -1,87 +1,76 @@
-"""What requests cost: told before they are sent, kept within a budget while they are."""
+"""The cost of requests: an estimate before they are sent, and a budget while they are sent."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RunError
 from .request import Reply, Request, schema_of
-from .settings import LLMConfig, needed_price, price
+from .settings import LLMConfig, price, required_price
 from .store import Store, unsent
 
 BYTES_PER_TOKEN = 4.0
-"""Of English text, for an estimate before any answer has told the truth."""
+"""Of English text, for estimates."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a stage would still ask for. Tokens are guessed from the bytes until the store has replies to learn from."""
+    """What a stage would still send. Tokens are estimated from the bytes, and from earlier replies in the store."""
 
     requests: int = 0
     stored: int = 0
-    """Answered before, so they cost nothing."""
+    """Requests that the store has an answer for; they cost nothing."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    """As the replies so far had them, or the most that max_tokens allows."""
+    """At the mean length of the replies so far, or max_tokens if there is none."""
     usd: float | None = 0.0
     """None where a price is not known."""
     most_usd: float | None = 0.0
-    """The same if every answer is as long as max_tokens allows."""
+    """The same if every answer is max_tokens long."""
 
     def __str__(self) -> str:
         tokens = f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"
         cost = (
-            "the price is not known: give price_in and price_out"
+            "the price is not known: set price_in and price_out"
             if self.usd is None
-            else f"about {self.usd:,.2f} USD, {self.most_usd:,.2f} at most"
+            else f"about {self.usd:,.2f} USD, at most {self.most_usd:,.2f} USD"
         )
         return f"{self.requests:,} requests to send, {self.stored:,} answered before; {tokens}; {cost}"
 
 
 def estimate(requests: Callable[[], Iterable[Request]], config: LLMConfig, path: Path) -> Estimate:
-    """What asking for `requests` with the store at `path` would cost now; sends nothing and stores nothing.
+    """The cost of sending `requests` that the store at `path` lacks; sends nothing and stores nothing.
 
-    Bad answers that are asked for again are not counted before they have come.
+    Repetitions after invalid answers are counted only once those have been received.
     """
+    sent = stored = prompt_tokens = completion_tokens = 0
+    usd = most_usd = 0.0
+    priced = True
     with Store(path if path.exists() else Path(":memory:")) as store:
-        return _estimate(requests(), config, store)
-
-
-def _estimate(requests: Iterable[Request], config: LLMConfig, store: Store) -> Estimate:
-    learned = store.totals()
-    long = learned["completion_tokens"] / learned["replies"] if learned["replies"] else None
-    counts: Counter[str] = Counter()
-    usd: float | None = 0.0
-    most_usd = 0.0
-    for request in requests:
-        missing = unsent(request, store)
-        if missing is None:
-            counts["stored"] += 1
-            continue
-        prompt = size(missing) / BYTES_PER_TOKEN
-        completion = missing.max_tokens if long is None else min(long, missing.max_tokens)
-        counts["requests"] += 1
-        counts["prompt"] += round(prompt)
-        counts["completion"] += round(completion)
-        cost = price(missing.model, config)
-        if cost is None:
-            usd = None
-        elif usd is not None:
-            usd += cost.usd(prompt, completion)
-            most_usd += cost.usd(prompt, missing.max_tokens)
-    return Estimate(
-        counts["requests"],
-        counts["stored"],
-        counts["prompt"],
-        counts["completion"],
-        usd,
-        None if usd is None else most_usd,
-    )
+        totals = store.totals()
+        mean_length = totals["completion_tokens"] / totals["replies"] if totals["replies"] else None
+        for request in requests():
+            missing = unsent(request, store)
+            if missing is None:
+                stored += 1
+                continue
+            prompt = size(missing) / BYTES_PER_TOKEN
+            completion = missing.max_tokens if mean_length is None else min(mean_length, missing.max_tokens)
+            sent += 1
+            prompt_tokens += round(prompt)
+            completion_tokens += round(completion)
+            cost = price(missing.model, config)
+            if cost is None:
+                priced = False
+            else:
+                usd += cost.usd(prompt, completion)
+                most_usd += cost.usd(prompt, missing.max_tokens)
+    costs = (usd, most_usd) if priced else (None, None)
+    return Estimate(sent, stored, prompt_tokens, completion_tokens, *costs)
 
 
 def size(request: Request) -> int:
@@ -90,16 +79,18 @@ def size(request: Request) -> int:
     return texts + len(json.dumps(schema_of(request.answer)))
 
 
-def counted(reply: Reply, request: Request) -> Reply:
-    """`reply`; where the server told no tokens, with guesses that are rather too high, so that a budget holds."""
+def with_tokens(reply: Reply, request: Request) -> Reply:
+    """`reply`; if the server reports no tokens, with estimates that are rather too high, so that a budget holds."""
     if reply.prompt_tokens or reply.completion_tokens:
         return reply
-    prompt, said = size(request), len(reply.text.encode())
-    return dataclasses.replace(reply, prompt_tokens=prompt // 3, completion_tokens=min(said // 3, request.max_tokens))
+    prompt, completion = size(request), len(reply.text.encode())
+    return dataclasses.replace(
+        reply, prompt_tokens=prompt // 3, completion_tokens=min(completion // 3, request.max_tokens)
+    )
 
 
 def spent(store: Store, config: LLMConfig) -> float | None:
-    """USD that the replies in `store` have cost, over all runs, at the prices of `config`; None if one is not known."""
+    """USD for the replies in `store`, over all runs, at the prices of `config`; None if a price is not known."""
     rows = store.execute(
         "SELECT model, batched, total(prompt_tokens), total(completion_tokens) FROM replies GROUP BY model, batched"
     )
@@ -113,11 +104,11 @@ def spent(store: Store, config: LLMConfig) -> float | None:
 
 
 class Spending:
-    """USD paid, and reserved for the worst that the requests in flight can cost.
+    """USD paid, and USD reserved for the worst case of the requests in flight.
 
-    The longest answer is known (max_tokens). The prompt's tokens are guessed from its bytes: a token for every 2 bytes
-    until replies have told, then a tenth above the highest rate seen. What may have been paid for without an answer
-    (a timeout, a broken connection) stays reserved until the process ends.
+    The maximum length of an answer is known (max_tokens). The tokens of a prompt are estimated from its bytes: one
+    token per 2 bytes until there are replies, then 10 % above the highest rate so far. A request that may have been
+    paid for without an answer (a timeout, a broken connection) stays reserved until the process ends.
 
     Raises:
         ConfigError: there is a budget, but the price of a model is not known.
@@ -126,27 +117,28 @@ class Spending:
     def __init__(self, config: LLMConfig, store: Store) -> None:
         self.config = config
         self.paid = None if price(config.model, config) is None else spent(store, config)
-        self.tokens = sum(store.totals()[name] for name in ("prompt_tokens", "completion_tokens"))
+        totals = store.totals()
+        self.tokens = totals["prompt_tokens"] + totals["completion_tokens"]
         self.reserved = 0.0
         self._rate: float | None = None
         if config.budget is not None and self.paid is None:
             for (model,) in store.execute("SELECT DISTINCT model FROM replies"):
-                needed_price(model, config)
+                required_price(model, config)
 
-    def worst(self, request: Request) -> float:
-        """The most USD that one try of `request` can cost."""
+    def worst_case(self, request: Request) -> float:
+        """The most USD that one attempt of `request` can cost."""
         if self.config.budget is None:
             return 0.0
         prompt = size(request) * (0.5 if self._rate is None else self._rate * 1.1)
-        return needed_price(request.model, self.config).usd(prompt, request.max_tokens)
+        return required_price(request.model, self.config).usd(prompt, request.max_tokens)
 
     def fits(self, usd: float) -> bool:
-        """Whether `usd` more would stay within the budget, whatever comes back."""
+        """Whether `usd` more would stay within the budget in the worst case."""
         budget = self.config.budget
         return budget is None or (self.paid or 0.0) + self.reserved + usd <= budget
 
     def pay(self, model: str, reply: Reply, request: Request | None = None) -> None:
-        """Count a reply that has come; with its `request`, learn how many tokens its bytes were."""
+        """Add the cost of a reply; with its `request`, update the rate of tokens per byte."""
         self.tokens += reply.prompt_tokens + reply.completion_tokens
         if request is not None and self.config.budget is not None and reply.prompt_tokens:
             self._rate = max(self._rate or 0.0, reply.prompt_tokens / size(request))
@@ -157,10 +149,10 @@ class Spending:
             self.paid += cost.usd(reply.prompt_tokens, reply.completion_tokens)
 
     def exhausted(self) -> RunError:
-        """The error that stops a run before it passes its budget."""
+        """The error that stops a run before it exceeds its budget."""
         return RunError(
-            f"The next request could pass the budget of {self.config.budget} USD: {self.paid or 0.0:.4f} USD are "
-            "spent. What was answered is kept; give a higher budget to go on."
+            f"The next request could exceed the budget of {self.config.budget} USD: {self.paid or 0.0:.4f} USD are "
+            "spent. All answers are kept; set a higher budget to resume."
         )
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""The store of paid replies: one SQLite file beside the run, by the hash of their request."""
+"""The cache of paid replies: one SQLite file of a run for each stage, keyed by the hash of the request."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from ..errors import RunError
 from .request import Dialect, Failure, Reply, Request, Sent, outcome_of
 
 LAYOUT = 4
-"""Of the tables. A file of another number is refused, never guessed at."""
+"""Version of the tables. A file with another number is not read."""
 
 TABLES = (
-    # One row per request that was answered, rejected, or tried in vain. `sampling` and `form` record how it was asked.
+    # One row per request that was answered, rejected, or failed in every attempt. `sampling` and `form` record the
+    # settings of the request.
     "CREATE TABLE replies (key TEXT PRIMARY KEY, model TEXT NOT NULL, sampling TEXT NOT NULL, form TEXT NOT NULL, "
     "state TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT, prompt_tokens INTEGER NOT NULL, "
     "completion_tokens INTEGER NOT NULL, batched INTEGER NOT NULL, unix_time INTEGER NOT NULL)",
-    # How a server wants a model to be asked, once it is known.
+    # The fields that a server accepts for a model, once they are known.
     "CREATE TABLE dialects (server TEXT NOT NULL, model TEXT NOT NULL, form TEXT NOT NULL, max_tokens TEXT NOT NULL, "
     "seed TEXT NOT NULL, temperature INTEGER NOT NULL, PRIMARY KEY (server, model))",
-    # Batches that are prepared or on the server, and the requests that lie in them.
+    # Batches that are prepared or on the server, and their requests.
     "CREATE TABLE batches (number INTEGER PRIMARY KEY, server TEXT NOT NULL, model TEXT NOT NULL, form TEXT NOT NULL, "
     "max_tokens TEXT NOT NULL, file_id TEXT, batch_id TEXT, requests INTEGER NOT NULL, worst REAL NOT NULL, "
     "seed TEXT NOT NULL, temperature INTEGER NOT NULL)",
@@ -39,44 +40,31 @@ class Store:
     """Replies by the hash of their request, in an SQLite file that survives `kill -9`.
 
     Args:
-        path: The file; it is made where it does not exist, and its folder too.
+        path: The file. It is created if it does not exist, with its folder.
 
     Raises:
-        RunError: the file is no store or one of another layout, or the disk is full.
+        RunError: the file is not a store or has another layout, or the disk is full.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with self._told():
+        with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        # With WAL a committed reply survives a kill; only a loss of power can cost the latest ones.
+        # With WAL a committed reply survives a kill; only a power failure can lose the latest replies.
         self.execute("PRAGMA journal_mode=WAL")
         self.execute("PRAGMA synchronous=NORMAL")
-        # The log is moved into the file, for which all wait on the disk, every 40 MB in place of every 4 MB.
-        self.execute("PRAGMA wal_autocheckpoint=10000")
         with self.transaction():
-            layout = self.execute("PRAGMA user_version")[0][0]
-            if layout == 0 and not self.execute("SELECT 1 FROM sqlite_master"):
+            if not self.execute("SELECT 1 FROM sqlite_master"):
                 for table in TABLES:
                     self.execute(table)
                 self.execute(f"PRAGMA user_version={LAYOUT}")
-                layout = LAYOUT
-            # The same without the name of the seed, and without the temperature.
-            for before, column in (
-                (2, "seed TEXT NOT NULL DEFAULT 'seed'"),
-                (3, "temperature INTEGER NOT NULL DEFAULT 1"),
-            ):
-                if layout == before:
-                    for name in ("dialects", "batches"):
-                        self.execute(f"ALTER TABLE {name} ADD COLUMN {column}")
-                    layout += 1
-                    self.execute(f"PRAGMA user_version={layout}")
+            layout = self.execute("PRAGMA user_version")[0][0]
         if layout != LAYOUT:
             self.close()
             raise RunError(
-                f"The store of paid answers {path} has layout {layout}, this version has layout {LAYOUT}. Use the "
-                "version of regen-hf that made it; or delete the file, and its answers are asked and paid for again."
+                f"The store of paid answers {path} has layout {layout}, expected layout {LAYOUT}. Use the version of "
+                "regen-hf that wrote it; or delete the file, and its answers are requested and paid for again."
             )
 
     def get(self, key: str) -> Reply | None:
@@ -89,7 +77,7 @@ class Store:
         return Reply(*rows[0]) if rows else None
 
     def put(self, request: Request | Sent, reply: Reply) -> None:
-        """Keep `reply`; it survives a kill when this returns."""
+        """Store `reply`; it survives a kill once this returns."""
         values = (
             request.key,
             request.model,
@@ -106,14 +94,14 @@ class Store:
         self.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def dialects(self, server: str) -> dict[str, Dialect]:
-        """How `server` wants its models to be asked, as far as that is known, by model."""
+        """The known dialects of `server`, by model."""
         rows = self.execute(
             "SELECT model, form, max_tokens, seed, temperature FROM dialects WHERE server = ?", (server,)
         )
-        return {model: Dialect(form, limit, seed, bool(warmth)) for model, form, limit, seed, warmth in rows}
+        return {model: Dialect(form, limit, seed, bool(temperature)) for model, form, limit, seed, temperature in rows}
 
     def remember(self, server: str, model: str, dialect: Dialect) -> None:
-        """Keep how `server` wants `model` to be asked."""
+        """Store the dialect of `server` for `model`."""
         values = (server, model, dialect.form, dialect.max_tokens, dialect.seed, dialect.temperature)
         self.execute("INSERT OR REPLACE INTO dialects VALUES (?, ?, ?, ?, ?, ?)", values)
 
@@ -137,7 +125,7 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        """All statements of the block, or none of them."""
+        """Commit all statements of the block, or none of them."""
         self.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -148,11 +136,11 @@ class Store:
         self.execute("COMMIT")
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Hold the store for this process, so that two never ask and pay for the same; a dead process holds nothing.
+    def locked(self) -> Iterator[None]:
+        """Lock the store, so that two processes never pay for the same request; a killed process leaves no lock.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process has the lock.
         """
         from filelock import FileLock, Timeout
 
@@ -161,8 +149,8 @@ class Store:
             lock.acquire(timeout=0)
         except Timeout:
             raise RunError(
-                f"Another process is asking a model for {self.path}. Wait for it, or stop it: answers would be paid "
-                "for twice."
+                f"Another process is asking a model for {self.path}, so answers would be paid for twice. Wait for it, "
+                "or stop it."
             ) from None
         try:
             yield
@@ -170,41 +158,42 @@ class Store:
             lock.release()
 
     def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        """The rows that `statement` gives."""
-        with self._told():
+        """The rows of `statement`."""
+        with self._errors():
             return self._connection.execute(statement, values).fetchall()
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
             raise RunError(
-                f"The store of paid answers {self.path} cannot be used: {error}. What it holds is kept. If the disk is "
-                "full, make room and run the same command again; if the file is damaged, delete it, and its answers "
-                "are asked and paid for again."
+                f"The store of paid answers {self.path} cannot be used: {error}. If the disk is full, make room and "
+                "run the same command again; no stored answer is lost. If the file is damaged, delete it, and its "
+                "answers are requested and paid for again."
             ) from None
 
 
 def read(request: Request, store: Store) -> BaseModel | Failure | Request:
-    """What the store says of `request`: its validated answer, its failure, or the request still to be sent."""
-    return _look(request, store)[1]
+    """The validated answer to `request`, its failure, or the request that is still to be sent."""
+    return _last(request, store)[1]
 
 
 def unsent(request: Request, store: Store) -> Request | None:
-    """What is still to be sent for `request`: itself, its repetition after a bad answer, or None.
+    """The request that is still to be sent for `request`: itself, its repetition after an invalid answer, or None.
 
-    A request that every try of an earlier run left without an answer is to be sent once more.
+    A request that failed in every attempt of an earlier run is sent again.
     """
-    last, outcome = _look(request, store)
+    last, outcome = _last(request, store)
     if isinstance(outcome, Request):
         return outcome
     return last if isinstance(outcome, Failure) and outcome.unanswered else None
 
 
-def _look(request: Request, store: Store) -> tuple[Request, BaseModel | Failure | Request]:
+def _last(request: Request, store: Store) -> tuple[Request, BaseModel | Failure | Request]:
+    """The last repetition of `request`, and its outcome."""
     reply = store.get(request.key)
     if reply is None:
         return request, request
     outcome = outcome_of(request, reply)
-    return _look(outcome, store) if isinstance(outcome, Request) else (request, outcome)
+    return _last(outcome, store) if isinstance(outcome, Request) else (request, outcome)

@@ -1,4 +1,4 @@
-"""Asking a model: against a real HTTP server whose faults are scripted."""
+"""Requests to a model, against a real HTTP server whose faults are scripted."""
 
 import importlib.util
 import json
@@ -90,7 +90,7 @@ def test_no_more_than_the_given_number_are_in_flight(store):
     assert fake.most_in_flight == 3
 
 
-def test_requests_that_are_alike_are_paid_for_once_though_all_could_be_in_flight(store):
+def test_identical_requests_are_paid_for_once_although_all_could_be_in_flight(store):
     bad = completion('{"colour": 3}')
     asked = [request(number % 3) for number in range(30)]
 
@@ -101,10 +101,10 @@ def test_requests_that_are_alike_are_paid_for_once_though_all_could_be_in_flight
     with FakeServer(fault, delay=0.05) as fake:
         ask(asked, fake, store, concurrency=16)
     assert answers(asked, store) == [Colour(colour="Some words.")] * 30
-    assert len(fake.bodies) == 3 + 1  # the bad one once more
+    assert len(fake.bodies) == 3 + 1  # the invalid answer is repeated
 
 
-def test_alike_requests_that_nobody_answers_come_to_an_end(store):
+def test_identical_requests_without_an_answer_come_to_an_end(store):
     asked = [request(0), *(request(1) for _ in range(5)), request(2)]
 
     def fault(number, body):
@@ -155,7 +155,7 @@ def test_a_slow_server_counts_as_not_answering(store):
     assert store.totals()["replies"] == 0
 
 
-def test_a_run_that_fails_is_resumed_with_the_missing_requests_alone(store):
+def test_a_failed_run_is_resumed_with_only_the_missing_requests(store):
     asked = requests(40)
     kept = pytest.raises(RunError, match="The 15 answers of this run are kept")
     with FakeServer(lambda number, body: error(500) if number >= 15 else None) as broken, kept:
@@ -168,7 +168,7 @@ def test_a_run_that_fails_is_resumed_with_the_missing_requests_alone(store):
     assert sorted(answered) == sorted(f"question {n}" for n in range(40))
 
 
-def test_no_server_at_all_is_told_in_a_sentence(store):
+def test_a_server_that_does_not_exist_is_reported_in_a_sentence(store):
     server = settings("http://127.0.0.1:9/v1", concurrency=1, retries=0)
     with pytest.raises(RunError, match=r"127\.0\.0\.1:9/v1 left .* without an answer: .*Cannot connect"):
         llm.ask(lambda: requests(3), server, store, 3, "test")
@@ -221,7 +221,7 @@ def test_refusals_and_empty_choices_are_bad_answers(store, payload):
     [(200, {"content-type": "text/html"}, "<html>hello</html>"), (200, {}, "{ broken"), (200, {}, "[]")],
     ids=["html", "broken json", "another json"],
 )
-def test_what_is_no_completion_is_no_answer(store, page):
+def test_a_payload_that_is_no_completion_is_no_answer(store, page):
     with FakeServer(lambda number, body: page) as fake, pytest.raises(RunError, match="without an answer"):
         ask([request(0)], fake, store, retries=0)
     assert store.totals()["replies"] == 0
@@ -241,7 +241,7 @@ def test_a_rejected_request_does_not_stop_the_others_and_keeps_the_servers_words
     assert "too long for the window" in failed.reason
 
 
-def test_a_server_that_rejects_everything_stops_the_run_and_nothing_is_held_against_the_requests(store):
+def test_a_server_that_rejects_everything_stops_the_run_and_no_rejection_is_stored(store):
     asked = requests(40)
     stopped = pytest.raises(RunError, match="no seed here")
     with FakeServer(lambda number, body: error(400, "no seed here")) as fake, stopped:
@@ -285,7 +285,7 @@ def test_without_the_client_the_extra_to_install_is_named(store, monkeypatch):
         llm.ask(lambda: [request(0)], settings("http://127.0.0.1:9/v1"), store, 1, "test")
 
 
-def test_a_damaged_store_is_told_and_not_overwritten(tmp_path):
+def test_a_damaged_store_is_reported_and_not_overwritten(tmp_path):
     path = tmp_path / "requests.sqlite"
     path.write_bytes(b"this is no database" * 100)
     with pytest.raises(RunError, match="delete it"):
@@ -293,24 +293,19 @@ def test_a_damaged_store_is_told_and_not_overwritten(tmp_path):
     assert path.read_bytes().startswith(b"this is no database")
 
 
-@pytest.mark.parametrize("layout", [2, 3])
-def test_a_store_of_an_earlier_layout_is_read_and_goes_on(layout, tmp_path):
+def test_a_store_of_another_layout_is_reported_and_stays_as_it_is(tmp_path):
     path = tmp_path / "requests.sqlite"
-    with llm.Store(path) as store, FakeServer() as fake:
-        ask(requests(2), fake, store)
-        for table in ("dialects", "batches"):
-            for column in ("seed", "temperature")[layout - 2 :]:
-                store.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        store.execute(f"PRAGMA user_version={layout}")
-    with llm.Store(path) as store, FakeServer() as fake:
-        ask(requests(3), fake, store)
-        assert len(fake.bodies) == 1
-        assert list(store.dialects(fake.url).values()) == [llm.request.Dialect()]
     with llm.Store(path) as store:
-        assert answers(requests(3), store) == [Colour(colour="Some words.")] * 3
+        store.put(request(1), llm.Reply("kept"))
+        store.execute("PRAGMA user_version=3")
+    with pytest.raises(RunError, match=r"requests\.sqlite has layout 3, expected layout 4\. .* delete the file"):
+        llm.Store(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT text FROM replies").fetchall() == [("kept",)]
+    connection.close()
 
 
-def test_a_full_disk_is_told_and_what_was_stored_stays(tmp_path):
+def test_a_full_disk_is_reported_and_stored_replies_stay(tmp_path):
     path = tmp_path / "requests.sqlite"
     with llm.Store(path) as store:
         store.put(request(1), llm.Reply("kept"))

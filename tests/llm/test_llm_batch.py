@@ -1,4 +1,4 @@
-"""Asking through the Batch API: every step can be taken by another process, and nothing is paid for twice."""
+"""Requests through the Batch API: another process can do each step, and no request is paid for twice."""
 
 import json
 
@@ -83,16 +83,16 @@ def test_each_step_can_be_taken_by_another_process(tmp_path):
     assert len(api.paid) == 6
 
 
-def test_a_batch_made_right_before_a_kill_is_found_again_and_not_made_twice(store):
+def test_a_batch_created_right_before_a_kill_is_looked_up_and_not_created_twice(store):
     api = BatchApi()
 
-    def made_but_lost(answer):
+    def created_but_lost(answer):
         answer()
         return RESET
 
     asked = requests(5)
     with Server(extra=api) as fake:
-        api.next_fault = (("POST", "/v1/batches"), made_but_lost)
+        api.next_fault = (("POST", "/v1/batches"), created_but_lost)
         with pytest.raises(RunError, match="does not answer"):
             ask(asked, fake, store)
         ask(asked, fake, store)
@@ -223,7 +223,7 @@ def test_too_much_enqueued_makes_smaller_batches(store):
 
 
 @pytest.mark.parametrize(("count", "words"), [(4, "cut off"), (5, "no result")], ids=["between lines", "in a line"])
-def test_a_half_output_is_told_fetched_anew_and_not_paid_again(store, count, words):
+def test_a_truncated_output_is_reported_downloaded_again_and_not_paid_again(store, count, words):
     asked = requests(count)
     api = BatchApi()
     with Server(extra=api) as fake:
@@ -246,12 +246,12 @@ def test_a_half_output_is_told_fetched_anew_and_not_paid_again(store, count, wor
 
 def test_a_batch_that_never_answers_is_given_up(store):
     api = BatchApi(lambda body: "expired")
-    with Server(extra=api) as fake, pytest.raises(RunError, match="3 requests came back without an answer"):
+    with Server(extra=api) as fake, pytest.raises(RunError, match="left 3 requests without an answer"):
         ask(requests(3), fake, store)
     assert len(api.batches) == batch_module.IDLE_ROUNDS
 
 
-def test_a_wrong_key_and_a_server_without_batches_are_told(store, monkeypatch):
+def test_a_wrong_key_and_a_server_without_batches_are_reported(store, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     denied = (401, {}, {"error": {"message": "wrong key sk-very-secret"}})
     for answer, words in ((denied, "wrong key"), (None, "no such path")):
@@ -267,7 +267,7 @@ def test_the_budget_holds_for_batches_too(store):
     prices = {"price_in": 1000.0, "price_out": 5000.0}
     api = BatchApi()
     with Server(extra=api) as fake:
-        with pytest.raises(RunError, match="could pass the budget"):
+        with pytest.raises(RunError, match="could exceed the budget"):
             ask(asked, fake, store, budget=0.25, **prices)
         first = len(api.paid)
         assert llm.spent(store, batch_settings(fake.url, **prices)) <= 0.25

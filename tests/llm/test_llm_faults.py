@@ -1,8 +1,7 @@
-"""Asking a model while the server misbehaves: each answer is stored once, or its failure has a name."""
+"""Requests to a server with faults: each answer is stored once, or its failure is recorded."""
 
 import asyncio
 import email.utils
-import gc
 import json
 import threading
 import time
@@ -98,7 +97,7 @@ def test_a_fault_that_passes_is_tried_again_and_every_answer_is_stored_once(stor
 
 
 @pytest.mark.parametrize("fault", TEMPORARY.values(), ids=TEMPORARY)
-def test_a_fault_of_one_request_alone_is_recorded_and_stops_nothing(store, fault):
+def test_a_fault_of_only_one_request_is_recorded_and_stops_nothing(store, fault):
     broken = fault() if fault is not TEMPORARY["429, retry-after as a date"] else error(429)
     asked = requests(COUNT)
 
@@ -170,11 +169,11 @@ def test_a_request_that_the_server_rejects_is_recorded_with_its_words_and_never_
     ],
     ids=["401", "402", "403", "404", "unknown model as 400", "no credit"],
 )
-def test_what_no_request_can_pass_stops_at_once_with_the_servers_words(store, fault):
+def test_a_fault_of_every_request_stops_at_once_with_the_servers_message(store, fault):
     words = fault[2]["error"]["message"]
     with Server(lambda number, body: fault) as fake, pytest.raises(ConfigError, match=words):
         ask(requests(50), fake, store, concurrency=16)
-    # The first goes alone; an unknown model that is told as a bad request is asked in all three forms.
+    # One worker probes the server; a bad request about an unknown model is sent in all three forms.
     assert len(fake.bodies) == (3 if fault[0] == 400 else 1)
     assert store.totals()["replies"] == 0
 
@@ -234,7 +233,7 @@ def test_a_server_that_wants_max_completion_tokens_gets_it(store):
     assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
 
 
-def test_what_a_server_refuses_beside_the_name_of_max_tokens_is_told(store):
+def test_an_error_beside_the_name_of_max_tokens_is_reported(store):
     """As newer models of OpenAI do that take one temperature only."""
 
     def fault(number, body):
@@ -249,7 +248,7 @@ def test_what_a_server_refuses_beside_the_name_of_max_tokens_is_told(store):
     ["No such user", {"error": "No such user"}, {"detail": "No such user"}, [{"error": {"message": "No such user"}}]],
     ids=["plain text", "string", "detail", "list"],
 )
-def test_the_words_of_a_server_are_told_in_whatever_form_they_come(store, body):
+def test_the_message_of_a_server_is_reported_in_any_form(store, body):
     with Server(lambda number, _: (401, {}, body)) as fake, pytest.raises(ConfigError, match="No such user"):
         ask(requests(3), fake, store)
 
@@ -308,7 +307,7 @@ def test_a_server_that_takes_no_seed_is_asked_by_its_own_name_for_it_or_without(
     assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
 
 
-def test_a_model_that_takes_no_temperature_but_its_own_is_asked_without_and_told(store, capsys):
+def test_a_model_that_accepts_only_its_default_temperature_is_asked_without_one_and_reported(store, capsys):
     def fault(number, body):
         told = (
             "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) is supported."
@@ -321,19 +320,10 @@ def test_a_model_that_takes_no_temperature_but_its_own_is_asked_without_and_told
     assert len(fake.bodies) == 8 + 1  # remembered for the second run
     assert fake.bodies[-1]["response_format"]["type"] == "json_schema"
     assert fake.bodies[-1]["seed"] == 1
-    assert "takes no temperature: it is asked with its own, not 0.5" in capsys.readouterr().err
+    assert "accepts no temperature: its default is used instead of 0.5" in capsys.readouterr().err
 
 
-def test_python_looks_for_garbage_as_before_once_all_is_asked(store):
-    before = gc.get_threshold()
-    during = []
-    stopped = pytest.raises(ConfigError)
-    with Server(lambda number, body: during.append(gc.get_threshold()) or error(401)) as fake, stopped:
-        ask(requests(2), fake, store)
-    assert gc.get_threshold() == before != during[0]
-
-
-def test_an_answer_cut_off_at_max_tokens_is_told_so(store):
+def test_an_answer_cut_off_at_max_tokens_is_repeated_with_that_reason(store):
     cut = completion('{"colour": "re', finish_reason="length")
     with Server(lambda number, body: (200, {}, cut) if number == 0 else None) as fake:
         ask(requests(1), fake, store)
@@ -348,7 +338,7 @@ def test_retry_after_silences_all_requests(store):
         ask(requests(60), fake, store, concurrency=4)
     assert store.totals()["replies"] == 60
     gaps = [later - earlier for earlier, later in zip(fake.times, fake.times[1:], strict=False)]
-    # Those that were in flight are done; then nobody sends before the time is over.
+    # Requests in flight return; no further one is sent before the pause is over.
     assert max(gaps) > 0.55
     assert gaps.index(max(gaps)) <= 10 + 4
 
@@ -363,7 +353,7 @@ def test_a_stage_that_fails_in_the_middle_keeps_what_is_in_flight(store):
     assert store.totals()["replies"] == len(fake.bodies) == 12
 
 
-def test_a_stop_does_not_wait_for_a_retry_after_which_is_told(store, capsys):
+def test_a_stop_does_not_wait_for_a_retry_after_which_is_reported(store, capsys):
     def fault(number, body):
         return (429, {"retry-after": "3000"}, {"error": {"message": "slower"}}) if number == 5 else late(number)
 
@@ -374,7 +364,7 @@ def test_a_stop_does_not_wait_for_a_retry_after_which_is_told(store, capsys):
     with Server(fault, delay=0.05) as fake, pytest.raises(ConfigError, match="revoked"):
         ask(requests(40), fake, store, concurrency=4)
     assert time.monotonic() - started < 300
-    assert capsys.readouterr().err.count("asks for 3000 s of silence: Error code: 429 - slower") == 1
+    assert capsys.readouterr().err.count("asks for a pause of 3000 s: Error code: 429 - slower") == 1
 
 
 def test_a_rate_limit_narrows_the_requests_in_flight_and_all_are_answered(store):
@@ -406,7 +396,7 @@ def test_after_a_refusal_as_many_as_before_are_in_flight_again(store):
     assert max(seen[-40:]) == 8
 
 
-def test_half_a_character_in_a_question_or_an_answer_stops_nothing(store):
+def test_a_lone_surrogate_in_a_question_or_an_answer_stops_nothing(store):
     asked = [
         llm.Request.of(settings("http://x/v1"), ({"role": "user", "content": f"{n} \ud83d"},), Colour) for n in range(3)
     ]
@@ -452,7 +442,7 @@ def test_a_server_that_is_always_busy_is_given_up(store):
     assert 8 * 3 <= len(fake.bodies) <= 8 * 3 + 2  # eight requests, each three times
 
 
-def test_a_poisoned_request_that_is_left_alone_ends_the_run_at_the_second_attempt(store):
+def test_a_poisoned_request_that_remains_ends_the_run_at_the_second_attempt(store):
     """Killed before the others could show that the server works, it would otherwise never come to an end."""
     asked = requests(3)
     ask_all = {"concurrency": 1, "retries": 0}
@@ -467,7 +457,7 @@ def test_a_poisoned_request_that_is_left_alone_ends_the_run_at_the_second_attemp
 
 
 def test_a_second_process_on_one_store_says_so_and_sends_nothing(store):
-    with llm.Store(store.path) as other, other.alone(), Server() as fake:
+    with llm.Store(store.path) as other, other.locked(), Server() as fake:
         with pytest.raises(RunError, match="Another process is asking"):
             ask(requests(3), fake, store)
         assert fake.bodies == []
@@ -491,12 +481,12 @@ def test_answers_in_flight_are_kept_when_the_disk_is_full_and_nothing_is_corrupt
         assert all(isinstance(answer, Colour) for answer in answers(asked, store))
 
 
-def test_the_budget_is_never_passed_and_a_higher_one_goes_on(store):
+def test_the_budget_is_never_exceeded_and_a_higher_one_resumes(store):
     # 10 tokens in and 2 out, at 1000 and 5000 USD a million: 0.02 USD an answer, 0.26 reserved for 50 tokens out.
     asked = requests(30)
     prices = {"price_in": 1000.0, "price_out": 5000.0}
     with Server(delay=0.01) as fake:
-        with pytest.raises(RunError, match=r"could pass the budget of 0\.6 USD"):
+        with pytest.raises(RunError, match=r"could exceed the budget of 0\.6 USD"):
             ask(asked, fake, store, concurrency=8, budget=0.6, **prices)
         first = len(fake.bodies)
         spent = llm.spent(store, settings(fake.url, **prices))
@@ -513,7 +503,7 @@ def test_the_budget_holds_where_the_server_tells_no_tokens(store):
     silent = {name: value for name, value in completion('{"colour": "red"}').items() if name != "usage"}
     prices = {"price_in": 1000.0, "price_out": 5000.0}
     with Server(lambda number, body: (200, {}, silent)) as fake:
-        with pytest.raises(RunError, match=r"could pass the budget of 0\.6 USD"):
+        with pytest.raises(RunError, match=r"could exceed the budget of 0\.6 USD"):
             ask(requests(30), fake, store, budget=0.6, **prices)
         assert 0 < len(fake.bodies) < 30
         assert 0.2 < llm.spent(store, settings(fake.url, **prices)) <= 0.6
@@ -554,7 +544,7 @@ def test_the_command_line_tells_the_cost_and_keeps_the_budget(tmp_path, capsys):
         assert not (tmp_path / "run" / "requests").exists()
         command += ["--price-in", "1", "--price-out", "5000", "--max-tokens", "50"]
         assert main([*command, "--budget", "0.5"]) == 1
-        assert "could pass the budget of 0.5 USD" in capsys.readouterr().err
+        assert "could exceed the budget of 0.5 USD" in capsys.readouterr().err
         first = len(fake.bodies)
         assert 0 < first < 80
         assert main([*command, "--budget", "50", "--dry-run"]) == 0

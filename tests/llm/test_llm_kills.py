@@ -1,4 +1,4 @@
-"""Killing a run at random moments: the server's own count says that no more is paid twice than was in flight."""
+"""Kills of a run at random moments: by the server's count, only requests in flight are paid for twice."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ from tests.paths import ROOT
 CONCURRENCY = 8
 REQUESTS = 900
 KILLS = 20
-# Imports once, then forks a process for each run: python's start would take most of the time.
+# Imports once, then forks a process for each run: starting Python would take most of the time.
 RUNS = f"""
 import os, resource, sys
 from pathlib import Path
@@ -28,7 +28,7 @@ from tests.llm.test_llm import request, settings
 for line in sys.stdin:
     child = os.fork()
     if child == 0:
-        if line.strip() != "run":  # the most bytes of a file, as a disk that is full
+        if line.strip() != "run":  # a maximum file size, as on a full disk
             resource.setrlimit(resource.RLIMIT_FSIZE, (int(line), int(line)))
         config = settings(sys.argv[2], concurrency={CONCURRENCY}, retries=0)
         try:
@@ -46,7 +46,7 @@ for line in sys.stdin:
 
 @contextlib.contextmanager
 def runs_of(path, server):
-    """`start()` gives the process id of a new run, `tell()` its exit status once it has ended."""
+    """`start()` returns the process id of a new run, `status()` its exit status once it has ended."""
     with subprocess.Popen(
         [sys.executable, "-c", RUNS, str(path), server.url],
         cwd=ROOT,
@@ -56,15 +56,15 @@ def runs_of(path, server):
         text=True,
     ) as runs:
 
-        def tell():
+        def status():
             return int(runs.stdout.readline())
 
         def start(line="run"):
             runs.stdin.write(f"{line}\n")
             runs.stdin.flush()
-            return tell()
+            return status()
 
-        yield start, tell
+        yield start, status
         runs.stdin.close()
 
 
@@ -75,26 +75,26 @@ def wait_for(server, paid):
 
 def test_an_interrupted_run_waits_for_what_is_in_flight_and_pays_nothing_twice(tmp_path):
     path = tmp_path / "requests.sqlite"
-    with Process('{"colour": "red"}', 0.2) as server, runs_of(path, server) as (start, tell):
+    with Process('{"colour": "red"}', 0.2) as server, runs_of(path, server) as (start, status):
         run = start()
         wait_for(server, 20)
         os.kill(run, signal.SIGINT)
-        assert tell() == 130 << 8
+        assert status() == 130 << 8
         with llm.Store(path) as store:
             assert store.totals()["replies"] == server.paid()["paid"] >= 20
 
 
 def test_a_disk_that_fills_up_stops_the_run_and_costs_no_more_than_what_was_in_flight(tmp_path):
     path = tmp_path / "requests.sqlite"
-    with Process('{"colour": "red"}', 0.01) as server, runs_of(path, server) as (start, tell):
+    with Process('{"colour": "red"}', 0.01) as server, runs_of(path, server) as (start, status):
         start(200_000)
-        assert tell() == 28 << 8
+        assert status() == 28 << 8
         first = server.paid()["paid"]
         with llm.Store(path) as store:
             assert store.execute("PRAGMA integrity_check") == [("ok",)]
             assert 0 < first - CONCURRENCY <= store.totals()["replies"] <= first < REQUESTS
         start()
-        assert tell() == 0
+        assert status() == 0
         assert REQUESTS <= server.paid()["paid"] <= REQUESTS + CONCURRENCY
         assert server.paid()["distinct"] == REQUESTS
 
@@ -103,24 +103,24 @@ def test_twenty_random_kills_pay_again_for_no_more_than_what_was_in_flight(tmp_p
     chance = random.Random(0)
     path = tmp_path / "requests.sqlite"
     seen = []
-    with Process('{"colour": "red"}', 0.05) as server, runs_of(path, server) as (start, tell):
+    with Process('{"colour": "red"}', 0.05) as server, runs_of(path, server) as (start, status):
         for kills in range(1, KILLS + 1):
             before = server.paid()["paid"]
             run = start()
             wait_for(server, before + 1)
             time.sleep(chance.uniform(0, 0.2))
             os.kill(run, signal.SIGKILL)
-            assert tell() == signal.SIGKILL, "the run was over before the kill: more requests are needed"
+            assert status() == signal.SIGKILL, "the run ended before the kill: it needs more requests"
             time.sleep(0.06)  # the server counts what had arrived
             paid = server.paid()["paid"]
             seen.append(paid)
             with llm.Store(path) as store:
                 assert store.execute("PRAGMA integrity_check") == [("ok",)]
-                # All that was paid for is in the store, but what was in flight at this kill and those before it.
+                # The store has every paid reply, except those in flight at this kill and the earlier ones.
                 assert 0 <= paid - store.totals()["replies"] <= CONCURRENCY * kills
         assert len(set(seen)) == KILLS
         start()
-        assert tell() == 0
+        assert status() == 0
         paid = server.paid()
     assert paid["distinct"] == REQUESTS
     assert REQUESTS <= paid["paid"] <= REQUESTS + CONCURRENCY * KILLS

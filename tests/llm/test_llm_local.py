@@ -1,4 +1,4 @@
-"""Asking a local model in this process: a Llama with random weights, held to the answer's schema by outlines."""
+"""Requests to a local model: a Llama with random weights, constrained to the schema of the answer by outlines."""
 
 import json
 import sys
@@ -34,7 +34,7 @@ NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system 
 
 
 def save_tiny_llama(folder, chat_template=None, seed=0):
-    """A byte-level tokenizer and a model of two layers, as a user's own folder would hold them."""
+    """Save a byte-level tokenizer and a model of two layers to `folder`."""
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
@@ -92,7 +92,7 @@ def requests(config, count, **changes):
 
 
 def test_a_model_of_random_weights_gives_answers_of_the_schema(llama, store, monkeypatch):
-    # The name of the model seeds what is drawn: in every folder the same, as not every draw ends in time.
+    # The name of the model seeds the sampling: the same in every folder, as not every sample ends in time.
     monkeypatch.chdir(Path(llama).parent)
     config = settings(Path(llama).name)
     asked = requests(config, 7)
@@ -105,12 +105,12 @@ def test_a_model_of_random_weights_gives_answers_of_the_schema(llama, store, mon
     assert all(10 < reply.completion_tokens <= 110 for reply in replies)
     assert replies[0].prompt_tokens < replies[6].prompt_tokens
     assert llm.spent(store, config) == 0.0
-    # What is stored is not generated again: no model is even loaded.
+    # Stored answers are not generated again, and no model is loaded.
     monkeypatch.setattr("regen_hf.llm.local.LocalModel", None)
     llm.ask(lambda: asked, config, store, 7, "test")
 
 
-def test_an_answer_depends_on_its_request_alone_and_not_on_its_batch(local, llama):
+def test_an_answer_depends_only_on_its_request_and_not_on_its_batch(local, llama):
     asked = requests(settings(llama), 4)
     together = {one.key: reply.text for one, reply in local.answers(asked)}
     alone = {one.key: reply.text for one in reversed(asked) for one, reply in local.answers([one])}
@@ -178,7 +178,7 @@ def test_several_models_share_the_requests_one_after_the_other(llama, tmp_path, 
     assert store.execute("SELECT count(DISTINCT model) FROM replies") == [(2,)]
 
 
-def test_a_model_that_is_not_there_is_told(tmp_path, store):
+def test_a_model_that_does_not_exist_is_reported(tmp_path, store):
     config = settings(str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match="cannot be loaded"):
         llm.ask(lambda: requests(config, 1), config, store, 1, "test")
@@ -198,14 +198,18 @@ def test_the_recorded_sampling_is_that_of_the_request(llama, store):
     assert json.loads(sampling) == {"temperature": 0.3, "seed": 6, "max_tokens": 110, "vote": 2}
 
 
-def test_narratives_and_ratings_are_whole_rows_end_to_end(llama, tmp_path, monkeypatch):
+def test_narratives_and_ratings_are_complete_rows_end_to_end(llama, tmp_path, monkeypatch):
     """The stages themselves, with the real prompts."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from regen_hf import narratives, ratings, schema
+    from regen_hf import outputs, schema
+    from regen_hf.stages.narratives import build as narratives
+    from regen_hf.stages.narratives.settings import NarrativesConfig
+    from regen_hf.stages.ratings import build as ratings
+    from regen_hf.stages.ratings.settings import RatingsConfig
 
-    # The name of the model seeds what is drawn: in every folder the same, as not every draw is a usable answer.
+    # The name of the model seeds the sampling: the same in every folder, as not every sample is a usable answer.
     monkeypatch.chdir(Path(llama).parent)
 
     item = {"asin": "a", "title": "Blue pen", "category": "Pens", "description": None, "price": 2.5}
@@ -221,19 +225,17 @@ def test_narratives_and_ratings_are_whole_rows_end_to_end(llama, tmp_path, monke
         "batch_size": 8,
     }
 
-    def build(stage, **settings):
-        out = tmp_path / stage.__name__.rpartition(".")[2]
+    def build(stage, settings, name):
+        out = outputs.folder(tmp_path, name)
         out.mkdir()
-        name = "NarrativesConfig" if stage is narratives else "RatingsConfig"
-        counts = stage.build(tmp_path, out, tmp_path, getattr(stage, name)(**config, **settings))
-        return counts, pq.read_table(out / f"{out.name}.parquet").to_pylist()
+        return stage.build(tmp_path, out, tmp_path, settings), pq.read_table(out / f"{name}.parquet").to_pylist()
 
-    counts, rows = build(narratives, zero_shot=True)
+    counts, rows = build(narratives, NarrativesConfig(**config, zero_shot=True), "narratives")
     assert counts["failed"] == 0
     for row in rows:
         assert all(row["user"].values())
         assert row["last_purchase"]["endorsement"]
-    counts, rows = build(ratings)
+    counts, rows = build(ratings, RatingsConfig(**config), "ratings")
     assert counts["failed"] == 0
     assert all(
         1 <= score <= 7 for row in rows for stage in row["metadata"].values() for score in stage.values() if score

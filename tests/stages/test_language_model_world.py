@@ -1,4 +1,4 @@
-"""Narratives and ratings of whole worlds by a language model (a scripted server) and by the rules, into the dataset."""
+"""Narratives and ratings of complete runs by a language model (a scripted server) and by the rules."""
 
 import json
 import re
@@ -26,13 +26,13 @@ WORLDS = {
 }
 
 
-def said_of(title, words):
-    """A text of `words` words about a product; never a review's own."""
+def text_about(title, words):
+    """A text of `words` words about a product, which no review contains."""
     return " ".join([*f"Shoppers like them pick {title}".split(), *["and similar goods"] * words][:words])
 
 
 def fault(number, body):
-    """What a model that read the history would know: the title at its end. Scores differ from vote to vote."""
+    """Texts with the title at the end of the history, and scores that differ between votes."""
     schema = body["response_format"]["json_schema"]["schema"]
     answer = answer_to(schema)
     data = body["messages"][-1]["content"]
@@ -44,7 +44,7 @@ def fault(number, body):
             for k, v in answer.items()
         }
     else:
-        answer = dict.fromkeys(answer, said_of(title, 30)) | (
+        answer = dict.fromkeys(answer, text_about(title, 30)) | (
             {"user_profile": "Keen buyer of good things"} if len(answer) > 1 else {}
         )
     return 200, {}, completion(json.dumps(answer))
@@ -54,7 +54,7 @@ def fault(number, body):
 def world(request, tmp_path_factory):
     """(rows by the scripted model, rows by the rules, dataset card of the model's run, agreement of its votes)"""
     if request.param == "gift_cards":
-        request.getfixturevalue("shared_data")  # skips where they are not
+        request.getfixturevalue("shared_data")  # skips where they do not exist
     runs = tmp_path_factory.mktemp(request.param)
     until = [*WORLDS[request.param], "--until", "dataset"]
     assert main(["run", str(runs / "rules"), *until]) == 0
@@ -94,7 +94,7 @@ def test_every_user_has_all_narratives_about_their_own_history(world):
             )
 
 
-def test_every_row_tells_who_wrote_and_rated_it_by_which_prompts_and_what_the_checks_found(world):
+def test_every_row_names_its_narrator_rater_prompts_and_results_of_the_checks(world):
     rows, by_rules, card, *_ = world
     assert {(row["narrator"], row["rater"]) for row in rows} == {("writer", "judge-a, judge-b")}
     (prompts,) = {(row["narrator_prompt"], row["rater_prompt"]) for row in rows}
@@ -102,8 +102,8 @@ def test_every_row_tells_who_wrote_and_rated_it_by_which_prompts_and_what_the_ch
     assert re.fullmatch(r"ratings 3 \(\w{8}\)", prompts[1])
     assert {(row["narrator_left_out"], row["rater_left_out"]) for row in rows} == {(0, 0)}
     assert "`writer`" in card
-    assert "given by the language models `judge-a`, `judge-b`" in card
-    assert "Checks that failed: none." in card
+    assert "rated by the language models `judge-a`, `judge-b`" in card
+    assert "Failed checks: none." in card
     assert {(row["narrator"], row["rater"]) for row in by_rules} == {("reference", "reference")}
     assert {(row["narrator_prompt"], row["rater_prompt"]) for row in by_rules} == {(None, None)}
     for row in [*rows, *by_rules]:
@@ -133,12 +133,12 @@ def test_every_user_is_scored_in_all_four_stages_with_every_vote_counted(world):
 def test_a_local_model_of_random_weights_gives_valid_rows_from_history_to_dataset(tmp_path, monkeypatch):
     from tests.llm.test_llm_local import save_tiny_llama
 
-    # The name of the model seeds what is drawn: in every folder the same, as not every draw is a usable answer.
+    # The name of the model seeds the sampling: the same in every folder, as not every sample is a usable answer.
     monkeypatch.chdir(tmp_path)
     model = Path("models/llama")
     save_tiny_llama(model)
     config = json.loads((model / "config.json").read_text())
-    # A token of this tokenizer is hardly more than a byte.
+    # A token of this tokenizer is little more than a byte.
     (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16_000}))
     local = {"backend": "transformers", "model": str(model), "batch_size": 8}
     settings = {
@@ -155,11 +155,11 @@ def test_a_local_model_of_random_weights_gives_valid_rows_from_history_to_datase
     rows = [row for split in SPLITS for row in outputs.rows(outputs.split_files(run.folder / "dataset", split))]
     assert len(rows) == 1
     for row in rows:
-        assert (row["narrator"], row["rater"]) == ("llama", "llama")  # nothing of this machine's folders
+        assert (row["narrator"], row["rater"]) == ("llama", "llama")  # without the folders of this machine
         assert all(task.text(row) for name, task in TASKS.items() if not name.startswith("purchase_reason"))
         assert all(1 <= score <= 7 for part in row["metadata"].values() for score in part.values() if score is not None)
         assert set(row["metadata"]["user"].values()) != {None}
-        # Random letters are not what was asked for, and the row says so.
+        # The checks reject random letters.
         assert {"long_summary.language", "profile.words"} & set(row["checks"]["failed"])
     manifest = json.loads((run.folder / "narratives" / "manifest.json").read_text())
     assert manifest["counts"]["failed"] == 0

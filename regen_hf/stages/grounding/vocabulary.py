@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...prompts.filler import FILLER
+from ...metrics.stop_words import STOP_WORDS
 
 TOKEN = re.compile(r"[A-Za-z0-9][A-Za-z0-9'’&+-]*")
 MAX_LOWER_CASE = 0.05
@@ -94,7 +94,7 @@ class Vocabulary:
             for item in items
             for level in (item["category"] or "").split(" - ")
             for name in (level, *re.split(r"\s*[&,/]\s*", level))
-            if 0 < len(term := tuple(stems(name))) <= 4 and not FILLER.issuperset(term)
+            if 0 < len(term := tuple(stems(name))) <= 4 and not STOP_WORDS.issuperset(term)
         }
         prose = [item["description"] or "" for item in items]
         lower, upper = _cases([*prose, *texts])
@@ -107,7 +107,7 @@ class Vocabulary:
                 word[:1].isupper()
                 and not any(letter.isdigit() for letter in word)
                 and stemmed not in common
-                and stemmed not in FILLER
+                and stemmed not in STOP_WORDS
                 and lower[stemmed] <= MAX_LOWER_CASE * (lower[stemmed] + upper[stemmed])
             )
 
@@ -128,7 +128,7 @@ class Vocabulary:
         brands = (brands - {pair[:1] for pair in pairs}) | pairs
 
         in_titles = Counter(word for item in items for word in set(stems(item["title"])))
-        taken = common | {word for term in brands for word in term} | FILLER
+        taken = common | {word for term in brands for word in term} | STOP_WORDS
         min_count = max(3, 0.005 * len(items))
         modifiers = {
             word for word, count in in_titles.items() if count >= min_count and word not in taken and word.isalpha()

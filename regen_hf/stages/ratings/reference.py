@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from ...prompts.filler import FILLER
+from ...metrics.stop_words import STOP_WORDS
 from ...schema import RATED, rated_tasks
 
 JITTER = 0.1
@@ -107,7 +107,7 @@ def content(text: str) -> frozenset[str]:
     >>> sorted(content("The customer bought a red pen for $4.50."))
     ['4.50', 'pen', 'red']
     """
-    return frozenset(word for word in WORD.findall(text.lower()) if len(word) > 2 and word not in FILLER)
+    return frozenset(word for word in WORD.findall(text.lower()) if len(word) > 2 and word not in STOP_WORDS)
 
 
 def _item_words(item: dict[str, Any]) -> frozenset[str]:

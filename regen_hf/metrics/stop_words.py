@@ -1,9 +1,8 @@
-"""Words that carry no content."""
+"""Stop words of narratives."""
 
 from __future__ import annotations
 
-# Words of narratives that claim nothing about the customer: they need no evidence.
-FILLER = frozenset(
+STOP_WORDS = frozenset(
     """about above after again all all-round almost along also always among and another any are around average
     because been before below between both bought but buy buyer buying can chose close companion customer
     customers does each earlier ever every few find five follow follows for four frequent from has have having
@@ -15,3 +14,4 @@ FILLER = frozenset(
     turned twice two use usually very want wanted wants was way well were what when where which while who why
     will with without words would you your""".split()  # noqa: SIM905
 )
+"""Words that claim nothing about a customer, so they need no evidence."""

@@ -1,9 +1,9 @@
-"""A small Hub on the loopback: what `huggingface_hub`, `datasets` and `transformers` ask of the real one, on disk.
+"""A small Hub on the loopback, stored on disk: the routes that `huggingface_hub`, `datasets` and `transformers` use.
 
     root/blobs/<sha256>                          contents
     root/repos/<kind>s/<namespace>/<name>.json   visibility, refs, and the files of each commit
 
-Set HF_ENDPOINT to its url, and HF_HUB_DISABLE_XET=1 for uploads, before anything of Hugging Face is imported.
+Set HF_ENDPOINT to its url, and HF_HUB_DISABLE_XET=1 for uploads, before any Hugging Face library is imported.
 """
 
 import base64
@@ -56,8 +56,8 @@ class Refused(Exception):
 
 
 class HubServer:
-    """`fault(method, path)` gives the status that a request is refused with, "cut" to break the connection off in the
-    middle of what is sent (an upload, or the answer to a GET), or None. `pause` are the seconds that each 16 KiB take.
+    """The server. `fault(method, path)` returns a status to reject a request with, "cut" to close the connection in
+    the middle of an upload or of the response to a GET, or None. `pause` is the time per 16 KiB in seconds.
     """
 
     def __init__(self, root):
@@ -102,8 +102,8 @@ class HubServer:
         self._http.server_close()
 
     def put(self, kind, repo, files, private=False):
-        """What somebody else has pushed: `files` as one commit, beside what is there; returns the commit."""
-        if not self.place(kind, repo).exists():
+        """Add `files` in one commit, as if somebody else had pushed them; returns the commit."""
+        if not self.repo_file(kind, repo).exists():
             about = {"private": private, "sdk": None, "branches": {}, "tags": {}, "commits": {}}
             self.add_commit(kind, repo, about, "main", "initial commit", {".gitattributes": self.entry(b"", False)})
         about = self.load(kind, repo)
@@ -186,7 +186,7 @@ class HubServer:
         headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
         return 206, data[first : last + 1]
 
-    # Who asks, and what they may do
+    # Users and their rights
 
     def user(self, http):
         token = http.headers.get("authorization", "").removeprefix("Bearer ")
@@ -208,7 +208,7 @@ class HubServer:
             raise Refused(401, "Repository not found", "RepoNotFound")
         return about
 
-    # What is on disk
+    # Files on disk
 
     def blob(self, sha256):
         return self.root / "blobs" / sha256
@@ -226,13 +226,13 @@ class HubServer:
         oid = hashlib.sha1(b"blob %d\0" % len(stored) + stored).hexdigest()
         return {"sha256": sha256, "size": len(data), "oid": oid, "lfs": lfs, "pointer": len(pointer)}
 
-    def place(self, kind, repo):
+    def repo_file(self, kind, repo):
         return self.root / "repos" / f"{kind or 'model'}s" / f"{repo}.json"
 
     def load(self, kind, repo):
-        if not self.place(kind, repo).exists():
+        if not self.repo_file(kind, repo).exists():
             raise Refused(404, "Repository not found", "RepoNotFound")
-        return json.loads(self.place(kind, repo).read_text())
+        return json.loads(self.repo_file(kind, repo).read_text())
 
     def add_commit(self, kind, repo, about, branch, message, files):
         parent = about["branches"].get(branch)
@@ -241,8 +241,8 @@ class HubServer:
         oid = hashlib.sha1(json.dumps([repo, len(about["commits"]), commit]).encode()).hexdigest()
         about["commits"][oid] = commit
         about["branches"][branch] = oid
-        self.place(kind, repo).parent.mkdir(parents=True, exist_ok=True)
-        self.place(kind, repo).write_text(json.dumps(about))
+        self.repo_file(kind, repo).parent.mkdir(parents=True, exist_ok=True)
+        self.repo_file(kind, repo).write_text(json.dumps(about))
         return oid
 
     @staticmethod
@@ -270,13 +270,13 @@ class HubServer:
         kind = asked.get("type") or "model"
         self.may_write(user, repo)
         url = f"{self.url}/{'' if kind == 'model' else kind + 's/'}{repo}"
-        if self.place(kind, repo).exists():
+        if self.repo_file(kind, repo).exists():
             raise Refused(409, "You already created this repo", url=url, name=repo)
         private = asked.get("visibility") == "private" or bool(asked.get("private"))
         about = {"private": private, "sdk": asked.get("sdk"), "branches": {}, "tags": {}, "commits": {}}
         attributes = self.entry("".join(f"*{end} filter=lfs\n" for end in LFS_SUFFIXES).encode(), lfs=False)
         files = {".gitattributes": attributes}
-        if asked.get("sdk") == "static":  # the Hub begins a page for its owner
+        if asked.get("sdk") == "static":  # the Hub creates an initial page
             files |= {
                 name: self.entry(b"Welcome to your static Space!", lfs=False) for name in ("index.html", "style.css")
             }
@@ -288,7 +288,7 @@ class HubServer:
         repo, kind = f"{asked.get('organization') or user['name']}/{asked['name']}", asked.get("type")
         self.may_write(user, repo)
         self.load(kind, repo)
-        self.place(kind, repo).unlink()
+        self.repo_file(kind, repo).unlink()
         return {}
 
     def validate_yaml(self, user, body, query):
@@ -369,7 +369,7 @@ class HubServer:
         if name in marks:
             raise Refused(409, f"{name} already exists")
         marks[name] = self.commit_of(about, start)[0]
-        self.place(kind, repo).write_text(json.dumps(about))
+        self.repo_file(kind, repo).write_text(json.dumps(about))
         return {}
 
     def preupload(self, user, body, query, kind, repo, revision):

@@ -21,13 +21,8 @@ Files = dict[str, Path | bytes]
 PARTS = {"dataset": "dataset", "model": "model", "metric": "space", "space": "space"}
 """The kind of repository of each part, in the order of the push: metrics of `evaluate` are Spaces."""
 
-PRIVATE_FILES = (MANIFEST,)
-"""Files that are not pushed: a manifest contains paths of this machine."""
-
 DATASET_EVALUATIONS = ("next-item",)
 """Optional evaluations in the dataset card: they need no fused model. The others are in the model card."""
-
-METRIC_FILES = ("regen_narrative.py", "text_metrics.py")
 
 OWN_FILES = {
     "model": "*.safetensors *.safetensors.index.json *.py content_encoder/* figures/* .eval_results/regen.yaml",
@@ -74,8 +69,8 @@ def contents(part: str, run: Path, linked: Mapping[str, str], revisions: Mapping
         module = repository.split("/")[1] + ".py"  # `evaluate` looks for a module of the repository's name
         return {
             **_files(resource(METRIC)),
-            module: code / METRIC_FILES[0],
-            **{name: code / name for name in METRIC_FILES[1:]},
+            module: code / "regen_narrative.py",
+            "text_metrics.py": code / "text_metrics.py",
             "README.md": metric_card(repository, linked.get("dataset")),
         }
     return _files(resource(APP)) | {
@@ -136,5 +131,6 @@ def _files(root: Path) -> Files:
     return {
         path.relative_to(root).as_posix(): path
         for path in sorted(root.rglob("*"))
-        if path.is_file() and path.name not in PRIVATE_FILES and "__pycache__" not in path.parts
+        # A manifest contains paths of this machine.
+        if path.is_file() and path.name != MANIFEST and "__pycache__" not in path.parts
     }

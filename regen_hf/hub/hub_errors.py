@@ -16,14 +16,11 @@ def check_token(user: Mapping[str, Any], namespace: str) -> None:
     """
     token = user.get("auth", {}).get("accessToken", {})
     if token.get("role") == "read":
-        raise RegenError(
-            "the token can only read. Create one with write access at https://huggingface.co/settings/tokens."
-        )
+        raise RegenError("the token can only read. Create one that can write: https://huggingface.co/settings/tokens.")
     namespaces = [user["name"], *(organisation["name"] for organisation in user.get("orgs", []))]
     if namespace not in namespaces:
         raise RegenError(
-            f"the token of {user['name']} cannot write to {namespace}, only to {', '.join(namespaces)}. Choose another "
-            "--namespace or token."
+            f"the token of {user['name']} cannot write to {namespace}, only to {', '.join(namespaces)}. Choose one."
         )
 
 

@@ -39,8 +39,8 @@ def count_named_users(run: Path, shards: Sequence[Path]) -> int:
     import duckdb
 
     files = manifest(run, "sequences").get("inputs", {}).get("files", {})
-    raw = [path for path, file in files.items() if file["kind"] == "reviews" and path.endswith(NAMED)]
-    raw = [path for path in raw if Path(path).exists()]
+    reviews = [path for path, file in files.items() if file["kind"] == "reviews"]
+    raw = [path for path in reviews if path.endswith(NAMED) and Path(path).exists()]
     if not raw or not shards:
         return 0
     # A text with an index in its path is part of the purchase history, which the query searches anyway.

@@ -61,7 +61,7 @@ def hub(tmp_path, client):
 
 def commits(hub, part):
     kind, name = REPOSITORIES[part]
-    return len(hub.load(kind, name)["commits"]) if hub.place(kind, name).exists() else 0
+    return len(hub.load(kind, name)["commits"]) if hub.repo_file(kind, name).exists() else 0
 
 
 def uploads(hub):

@@ -1,17 +1,17 @@
-"""How fast, and in how much memory, `regen sequences` builds histories, beside other ways to do the same.
+"""CPU time and memory of `regen sequences`, compared with other programs that build the same histories.
 
     python benchmarks/sequences.py --reviews 2000000 --write
 
-A power-law review log of N reviews is made once, in the form of the 2018 release. Then every contestant reads it and
+A power-law log of N reviews is generated once, in the format of the 2018 release. Then every contestant reads it and
 writes the same rows as parquet, each in its own process, one after the other, in rounds:
 
     regen          `regen sequences`, under --memory
-    polars         a script written by hand for this one log: fast, all in memory
+    polars         a hand-written script for this log: fast, all in memory
     pandas         the same in pandas
-    hf_datasets    the plain way with Hugging Face `datasets`: load, map, a loop over rows
+    hf_datasets    plain use of Hugging Face `datasets`: load, map, a loop over rows
 
-Only `regen` checks the file and accounts for every line; the others trust the log. Costs are CPU seconds (user and
-system) and the peak of the resident memory of the process. All must come to the same rows, or the run fails.
+Only `regen` validates the file and accounts for every line. Costs are CPU seconds (user and system) and the peak
+resident memory of the process. The benchmark fails unless all produce the same rows.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from pathlib import Path
 REVIEWS, ITEMS = "reviews.json.gz", "items.json.gz"
 MAX_HISTORY = 50
 SPLITS = (("test", "0", "19999999"), ("validation", "19999999", "33333333"), ("train", "33333333", "g"))
-"""The first 8 hex digits of the md5 of a user in each split: from the one, up to the other."""
+"""Bounds of the first 8 hex digits of the md5 of a user id in each split."""
 ENTITIES = {"&amp;": "&", "&#34;": '"', "<br />": "\n"}
-"""All the markup in the texts of the log."""
+"""The markup in the texts of the log."""
 BLOCK = 100_000
 RESULTS = Path(__file__).parent / "results" / "sequences.json"
 
@@ -43,10 +43,10 @@ RESULTS = Path(__file__).parent / "results" / "sequences.json"
 def make_log(folder: Path, reviews: int) -> None:
     """Write the log of `reviews` reviews and its items into `folder`.
 
-    Users and items are drawn with a probability that falls with the square root of their rank, which gives the counts
-    per user and per item a power-law tail. 8 reviews to a user and 30 to an item on average, as in the Office
-    and Clothing files of the paper. 1 % of the lines are exact duplicates, 1 % are of unknown items, 2 % of
-    items whose title is markup, 6 % of the texts hold markup or entities, 2 % of the reviews have no text.
+    The probability of a user or item falls with the square root of its rank, so the counts per user and per item have
+    a power-law tail. On average a user has 8 reviews and an item 30, as in the Office and Clothing files of the paper.
+    1 % of the lines are exact duplicates, 1 % are of unknown items, 2 % are of items whose title is markup, 6 % of the
+    texts contain markup or entities, 2 % of the reviews have no text.
     """
     import numpy as np
     from isal import igzip
@@ -115,11 +115,11 @@ def _reviews(rng, count: int, users: int, items: int, pool: str) -> str:
     return "".join(lines)
 
 
-# The contestants. Each is a program of its own: it imports what it needs, and none of the package's code.
+# The contestants: independent programs that import nothing of the package.
 
 
 def run_polars(log: Path, out: Path) -> None:
-    """By hand for this log, all in memory."""
+    """Build the histories with Polars, all in memory."""
     import hashlib
 
     import polars as pl
@@ -181,12 +181,12 @@ def run_polars(log: Path, out: Path) -> None:
     for name, low, high in SPLITS:
         rows = histories.filter(pl.col("user_hash").is_between(pl.lit(low), pl.lit(high), closed="left"))
         table = rows.drop("user_hash").to_arrow(compat_level=pl.CompatLevel.oldest())
-        # Polars' own writer took up to 3 times as long for these nested rows.
+        # The writer of Polars took up to 3 times as long for these nested rows.
         pq.write_table(table, out / f"{name}.parquet", row_group_size=5000, compression="zstd")
 
 
 def run_pandas(log: Path, out: Path) -> None:
-    """In pandas, column by column where it can be."""
+    """Build the histories with pandas, column by column where possible."""
     import hashlib
 
     import pandas as pd
@@ -249,7 +249,7 @@ def _struct(table):
 
 
 def run_hf_datasets(log: Path, out: Path) -> None:
-    """The plain way: load the JSON, clean with map, gather by user in a loop, and write."""
+    """Build the histories with `datasets`: load the JSON, clean with map, group by user in a loop, and write."""
     import hashlib
 
     from datasets import Dataset, Features, List, Value, load_dataset
@@ -317,23 +317,23 @@ def run_hf_datasets(log: Path, out: Path) -> None:
 
 
 def digest(out: Path) -> None:
-    """Print a hash of the rows in `out`, split by split, whatever files they are cut into."""
+    """Print a hash of the rows in `out` for each split, independent of the number of files."""
     import duckdb
 
-    found = {}
+    hashes = {}
     for name, _, _ in SPLITS:
         query = "SELECT count(*), sum(hash(reviewer_id, purchase_history)) FROM read_parquet(?)"
-        found[name] = duckdb.execute(query, [f"{out}/{name}*.parquet"]).fetchone()
-    print(json.dumps({name: [rows, str(total)] for name, (rows, total) in found.items()}))
+        hashes[name] = duckdb.execute(query, [f"{out}/{name}*.parquet"]).fetchone()
+    print(json.dumps({name: [rows, str(total)] for name, (rows, total) in hashes.items()}))
 
 
-# The measuring. This process imports nothing heavy: what it holds in memory would count as its children's peak.
+# Measurement. This process imports nothing heavy, because its memory would count in the peak of its children.
 
 
 def measure(command: list[str], folder: Path) -> dict[str, float]:
-    """What a process and its children cost.
+    """The cost of a process and its children.
 
-    CPU seconds (user and system), wall seconds, peak memory in GB, and the most that lay in `folder`, in GB.
+    CPU seconds (user and system), wall seconds, peak memory in GB, and the maximum size of `folder` in GB.
     """
     start, disk = time.monotonic(), 0
     with tempfile.TemporaryFile() as log:
@@ -354,17 +354,17 @@ def measure(command: list[str], folder: Path) -> dict[str, float]:
 
 def size(folder: Path) -> int:
     """Bytes of the files in `folder`; a file with two names counts once."""
-    found = {}
-    for parent, _, names in os.walk(folder):  # unlike rglob, it passes over a folder that is gone by now
+    sizes = {}
+    for parent, _, names in os.walk(folder):  # unlike rglob, it ignores folders that disappear
         for name in names:
             with contextlib.suppress(OSError):
                 state = os.stat(os.path.join(parent, name))
-                found[state.st_ino] = state.st_size
-    return sum(found.values())
+                sizes[state.st_ino] = state.st_size
+    return sum(sizes.values())
 
 
 def once(name: str, log: Path, memory: str) -> dict[str, float | str]:
-    """Run one contestant, and give what it cost and a hash of its rows."""
+    """Run one contestant: its cost and a hash of its rows."""
     with tempfile.TemporaryDirectory(dir=log, prefix=f"{name}-") as scratch:
         out = Path(scratch) / "out"
         if name == "regen":
@@ -375,24 +375,24 @@ def once(name: str, log: Path, memory: str) -> dict[str, float | str]:
             out.mkdir()
             command, rows = [sys.executable, __file__, "--as", name, str(log), str(out)], out
         cost = measure(command, out)
-        told = subprocess.run([sys.executable, __file__, "--digest", str(rows)], capture_output=True, check=True)
-        return {**cost, "output": size(rows) / 1e9, "rows": told.stdout.decode()}
+        hashed = subprocess.run([sys.executable, __file__, "--digest", str(rows)], capture_output=True, check=True)
+        return {**cost, "output": size(rows) / 1e9, "rows": hashed.stdout.decode()}
 
 
 CONTESTANTS = {"polars": run_polars, "pandas": run_pandas, "hf_datasets": run_hf_datasets}
 SLOW = ("hf_datasets",)
-"""Runs once, in the last round: it takes longer than all others together, and is several times off their cost."""
+"""Runs only in the last round: it takes longer than all others together, and costs several times as much."""
 
 
 def main() -> None:
-    """Make the log, measure in rounds, check that all rows are the same, and print the ratios."""
+    """Generate the log, measure in rounds, check that all rows are equal, and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--reviews", type=int, nargs="+", default=[200_000], help="sizes of log (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="runs of each, one of hf_datasets (%(default)s)")
-    parser.add_argument("--contestants", nargs="*", default=list(CONTESTANTS), help="beside regen (%(default)s)")
-    parser.add_argument("--memory", default="2GB", help="the limit that regen is given (%(default)s)")
-    parser.add_argument("--logs", type=Path, help="folder in which logs are kept for the next time")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}, beside the sizes already in it")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each, hf_datasets only once (%(default)s)")
+    parser.add_argument("--contestants", nargs="*", default=list(CONTESTANTS), help="compared with regen (%(default)s)")
+    parser.add_argument("--memory", default="2GB", help="memory limit of regen (%(default)s)")
+    parser.add_argument("--logs", type=Path, help="folder in which logs are kept and reused")
+    parser.add_argument("--write", action="store_true", help=f"add the results to {RESULTS.name}")
     parser.add_argument("--as", nargs=3, dest="child", help=argparse.SUPPRESS)
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--digest", type=Path, help=argparse.SUPPRESS)
@@ -417,7 +417,7 @@ def main() -> None:
 
 
 def compare(log: Path, options: argparse.Namespace) -> dict:
-    """Medians of `options.rounds` rounds over one log, and what they are to those of regen."""
+    """Medians of `options.rounds` rounds with one log, and their ratios to those of regen."""
     names = ["regen", *options.contestants]
     runs: dict[str, list] = {name: [] for name in names}
     for turn in range(options.rounds):
@@ -429,7 +429,9 @@ def compare(log: Path, options: argparse.Namespace) -> dict:
             shown = ", ".join(f"{key} {cost[key]:.2f}" for key in ("cpu", "wall", "memory"))
             print(f"{log.name} reviews, round {turn + 1}, {name}: {shown}", file=sys.stderr, flush=True)
             if cost["rows"] != runs["regen"][0]["rows"]:
-                raise SystemExit(f"{name} has other rows than regen: {cost['rows']} and {runs['regen'][0]['rows']}")
+                raise SystemExit(
+                    f"{name} produced other rows than regen: {cost['rows']} and {runs['regen'][0]['rows']}"
+                )
     median = {
         name: {key: round(statistics.median(run[key] for run in of), 3) for key in of[0] if key != "rows"}
         for name, of in runs.items()

@@ -1,4 +1,4 @@
-"""Write benchmarks/results/sequences.json into docs/scale.md as tables: what was measured, and what a larger log costs.
+"""Write the tables of docs/scale.md from benchmarks/results/sequences.json: measured costs, and those of a larger log.
 
 python scripts/scale.py
 """
@@ -17,7 +17,7 @@ NAMES = {"regen": "`regen sequences`", "polars": "Polars", "pandas": "pandas", "
 
 
 def section(results: dict) -> str:
-    """The text between the marks."""
+    """The text between the markers BEGIN and END."""
     sizes = sorted(results, key=int)
     lines = [
         BEGIN,
@@ -46,28 +46,28 @@ def section(results: dict) -> str:
     loads = ", ".join(f"{results[size]['load']:.0f}" for size in sizes)
     lines += [
         "",
-        f"Each size on {results[large]['cores']} cores with --memory {results[large]['limit']}. Other work ran on the "
-        f"machine: its load at the end of each size was {loads}. The CPU of `regen sequences` grew "
+        f"Each size on {results[large]['cores']} cores with --memory {results[large]['limit']}. Other programs ran on "
+        f"the machine: its load at the end of each size was {loads}. The CPU of `regen sequences` grew "
         f"{', '.join(growth)}.",
         "",
-        f"For {TARGET:,} reviews, each cost of the {int(large):,} taken {times:.0f} times; memory as it grew from "
-        f"{first:.2f} GB for {int(small):,} reviews to {last:.2f} GB for {int(large):,}:",
+        f"For {TARGET:,} reviews, each cost of {int(large):,} reviews is multiplied by {times:.0f}; memory grows as "
+        f"from {first:.2f} GB for {int(small):,} reviews to {last:.2f} GB for {int(large):,}:",
         "",
         "| | |",
         "|---|---|",
         f"| CPU | {cost['cpu'] * times / 3600:.1f} hours |",
-        f"| time, as on this machine and with its load | {cost['wall'] * times / 3600:.1f} hours |",
+        f"| time on this machine with its load | {cost['wall'] * times / 3600:.1f} hours |",
         f"| memory | {memory:.0f} GB |",
         f"| disk: the log, gzip | {results[large]['log_gb'] * times:.0f} GB |",
-        f"| disk: the run folder at its fullest | {cost['peak_disk'] * times:.0f} GB |",
-        f"| disk: the sequences that stay | {cost['output'] * times:.0f} GB |",
+        f"| disk: maximum size of the run folder | {cost['peak_disk'] * times:.0f} GB |",
+        f"| disk: the finished sequences | {cost['output'] * times:.0f} GB |",
         END,
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Put the tables between the marks of docs/scale.md."""
+    """Write the tables between the markers of docs/scale.md."""
     before, _, rest = DOCS.read_text(encoding="utf-8").partition(BEGIN)
     text = section(json.loads(RESULTS.read_text(encoding="utf-8")))
     DOCS.write_text(before + text + rest.partition(END)[2], encoding="utf-8")

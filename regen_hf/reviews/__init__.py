@@ -1,1 +1,1 @@
-"""The part of the sequences that reads raw files: `reading` is its door, `files` says where the files are."""
+"""Raw review and item files -> canonical tables; `ingest` reads them, the other modules are its steps."""

@@ -1,4 +1,4 @@
-"""Rules that turn the raw text of a release into values: markup, entities, prices, categories."""
+"""Rules that convert the raw text of a release to values: markup, entities, prices, categories."""
 
 from __future__ import annotations
 
@@ -10,11 +10,8 @@ import re
 from collections import Counter
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from .lines import places_of
 
 # Only names of HTML elements: "<3" and "<Black>" are text.
 ELEMENTS = (
@@ -26,11 +23,9 @@ HIDDEN = re.compile(r"(?is)<(script|style)\b[^>]*>.*?(?:</\1\s*>|$)|<!--.*?(?:--
 BREAK = re.compile(r"(?i)<br\s*/?>|</(?:p|div|li|tr|h[1-6])\s*>")
 TAG = re.compile(rf"(?i)</?(?:{ELEMENTS})(?:\s[^<>]*)?/?>")
 MARKUP = re.compile(rf"(?i)</?(?:{ELEMENTS})(?:[\s/>]|$)|<!--|<!doctype|getTime\(\)|\bfunction\s*\(")
-"""Also cut-off tags, and the script that stands in place of many titles of the 2018 release."""
-SUSPECT = re.compile(r"[<\x00\xa0]|&[#\w]+;")
-"""Text without this needs no cleaning."""
-SUSPECT_BYTES = b"<&\x00\xc2"
-"""Bytes of which any such text has one; the last begins a no-break space."""
+"""Also truncated tags, and the script that replaces many titles of the 2018 release."""
+SUSPECT = "[<\x00\xa0]|&[#\\w]+;"
+"""Text without a match needs no cleaning."""
 AMOUNT = r"\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
 PRICE = re.compile(rf"(?:from\s+)?{AMOUNT}(?:\s*(?:-|–|to)\s*{AMOUNT})?")
 
@@ -40,7 +35,7 @@ def plain(text: str, counts: Counter[str]) -> str:
 
     Args:
         text: the text.
-        counts: each rule that changed the text is counted here by its name.
+        counts: each rule that changed the text is counted here, by its name.
 
     >>> counts = Counter()
     >>> plain("Tom &amp; I<br />love it &#34;a lot&#34; <3 <b>really</b>", counts), dict(counts)
@@ -53,43 +48,22 @@ def plain(text: str, counts: Counter[str]) -> str:
 
 
 def plain_column(column: pa.ChunkedArray, counts: Counter[str]) -> pa.Array:
-    """`plain` over a column of text; blank text becomes null. Values that need no cleaning never become Python."""
+    """`plain` for a column of text; blank text becomes null. Only values that need cleaning become Python objects."""
     column = pc.utf8_trim_whitespace(column.combine_chunks())
-    suspect = _suspect(column)
-    if suspect.any():
-        texts = column.filter(suspect).to_pylist()
-        cleaned = [plain(text, counts) if SUSPECT.search(text) else text for text in texts]
+    suspect = pc.fill_null(pc.match_substring_regex(column, SUSPECT), False)
+    if suspect.true_count:
+        cleaned = [plain(text, counts) for text in column.filter(suspect).to_pylist()]
         column = pc.replace_with_mask(column, suspect, pa.array(cleaned, column.type))
     return without_empty(column)
 
 
 def without_empty(column: pa.StringArray) -> pa.StringArray:
-    """`column` with null for empty text; the text is not copied."""
-    offsets, _ = _bytes_of(column)
-    given = pa.array(offsets[1:] > offsets[:-1])
-    buffers = [given.buffers()[1], pa.py_buffer(offsets), column.buffers()[2]]
-    return pa.Array.from_buffers(column.type, len(column), buffers)
-
-
-def _suspect(column: pa.StringArray) -> np.ndarray:
-    """Where text may need to be cleaned."""
-    offsets, text = _bytes_of(column)
-    start, end = int(offsets[0]), int(offsets[-1])
-    rows = np.searchsorted(offsets, places_of(text[start:end], SUSPECT_BYTES) + start, side="right") - 1
-    suspect = np.zeros(len(column), bool)
-    suspect[rows] = True
-    return suspect
-
-
-def _bytes_of(column: pa.StringArray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each text begins in the bytes of all of them, then where the last one ends; and these bytes."""
-    _, places, text = column.buffers()
-    offsets = np.frombuffer(places, np.int32)[column.offset : column.offset + len(column) + 1]
-    return offsets, np.frombuffer(text or b"", np.uint8)
+    """`column` with null for empty text."""
+    return pc.if_else(pc.equal(column, ""), None, column)
 
 
 def title(text: str | None, counts: Counter[str]) -> str | None:
-    r"""A title on one line, None where it is missing, blank or a piece of a web page.
+    r"""A title on one line, None where it is missing, blank or part of a web page.
 
     >>> title("  Maggiano&#39;s\n Gift Card ", Counter()), title(" ", Counter())
     ("Maggiano's Gift Card", None)
@@ -106,7 +80,7 @@ def title(text: str | None, counts: Counter[str]) -> str | None:
 
 
 def price(text: str | None, counts: Counter[str]) -> float | None:
-    """USD. Of a range the lower end; None where the text is no price.
+    """A price in USD: the lower end of a range, None where the text is not a price.
 
     >>> counts = Counter()
     >>> [price(text, counts) for text in ("$9.99", "$1,250.00 - $2,000.00", "19.5", ".a-box-inner{color:#fff}")]
@@ -129,7 +103,7 @@ def price(text: str | None, counts: Counter[str]) -> float | None:
 def category(text: str | None, counts: Counter[str]) -> str | None:
     """The path of categories as the official release writes it: one string, joined by " - ".
 
-    Names that repeat their neighbour and pieces of markup are left out; of several paths (2014) the first counts.
+    Names equal to the previous one and markup are omitted; of several paths (2014) only the first is used.
 
     >>> category('["Gift Cards", "Gift Cards", "Restaurants &amp; Food", "</span></span>"]', Counter())
     'Gift Cards - Restaurants & Food'
@@ -155,35 +129,31 @@ def description(text: str | None, counts: Counter[str]) -> str | None:
     >>> description('["<p>Fine pens.</p>", "", "Set of 3."]', counts), dict(counts)
     ('Fine pens. Set of 3.', {'description_list': 1, 'markup': 1})
     """
-    parts = _texts(text, "description_list", counts)
+    parts = _strings(text, _list(text), "description_list", counts)
     return " ".join(part for part in (plain(part, counts) for part in parts) if part) or None
 
 
-def _texts(text: str | None, rule: str, counts: Counter[str]) -> list[str]:
-    """The strings in a list, or the text itself where it is none."""
-    return _strings(text, _list(text), rule, counts)
-
-
 def _path(text: str | None, counts: Counter[str]) -> list[str]:
-    found = _list(text)
-    if found and isinstance(found[0], list):
-        if len(found) > 1:
+    names = _list(text)
+    if names and isinstance(names[0], list):
+        if len(names) > 1:
             counts["further_categories"] += 1
-        found = found[0]
-    return _strings(text, found, "category_list", counts)
+        names = names[0]
+    return _strings(text, names, "category_list", counts)
 
 
-def _strings(text: str | None, found: list[Any] | None, rule: str, counts: Counter[str]) -> list[str]:
-    if found is None:
+def _strings(text: str | None, values: list[Any] | None, rule: str, counts: Counter[str]) -> list[str]:
+    """The strings among `values`, or the text itself where it is not a list."""
+    if values is None:
         return [text] if text else []
-    strings = [part for part in found if isinstance(part, str)]
+    strings = [value for value in values if isinstance(value, str)]
     if strings:
         counts[rule] += 1
     return strings
 
 
 def _list(text: str | None) -> list[Any] | None:
-    r"""The list that a text holds, as JSON or as pandas leaves it in a CSV; None where it holds none.
+    r"""The list in a text, as JSON or as pandas writes it to CSV; None where there is none.
 
     >>> _list('["a", "b"]'), _list("['a', 'b']"), _list("['a' \"b's\"]"), _list("[sic] a")
     (['a', 'b'], ['a', 'b'], ['a', "b's"], None)
@@ -191,12 +161,12 @@ def _list(text: str | None) -> list[Any] | None:
     if not text or not text.startswith("["):
         return None
     with contextlib.suppress(ValueError, RecursionError):
-        found = json.loads(text)
-        return found if isinstance(found, list) else None
+        value = json.loads(text)
+        return value if isinstance(value, list) else None
     with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        # An array of numpy is written without commas, and Python would make one text of its texts.
-        found = ast.literal_eval(re.sub(r"""(['"])\s+(['"])""", r"\1, \2", text))
-        return found if isinstance(found, list) else None
+        # numpy writes arrays without commas, and Python would concatenate their strings.
+        value = ast.literal_eval(re.sub(r"""(['"])\s+(['"])""", r"\1, \2", text))
+        return value if isinstance(value, list) else None
     return None
 
 

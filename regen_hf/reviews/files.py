@@ -1,4 +1,4 @@
-"""Where raw files are."""
+"""Paths of raw files from paths and globs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..errors import InputError
 
 
 def find(patterns: Sequence[str], option: str) -> list[Path]:
-    """The files that `patterns` (paths or globs, given as `option`) name, each once, globs in alphabetical order.
+    """The files that match `patterns` (paths or globs, given as `option`), each once, globs in alphabetical order.
 
     Raises:
         InputError: a file is missing, empty or a folder, or a glob matches nothing.
     """
     paths: dict[Path, None] = {}
     for pattern in patterns:
-        # A file whose own name holds a bracket is taken as it stands.
-        found = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
-        if not found:
-            what = "No file matches" if glob.has_magic(pattern) else "There is no file"
-            raise InputError(f"{what} {pattern!r}, given as {option}. Check the path.")
-        paths.update(dict.fromkeys(map(Path, found)))
+        # The name of an existing file may contain a bracket.
+        matches = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
+        if not matches:
+            problem = "No file matches" if glob.has_magic(pattern) else "There is no file"
+            raise InputError(f"{problem} {pattern!r}, given as {option}. Check the path.")
+        paths.update(dict.fromkeys(map(Path, matches)))
     for path in paths:
         if path.is_dir():
             raise InputError(f"{path}, given as {option}, is a folder. Give its files, for example '{path}/*.gz'.")

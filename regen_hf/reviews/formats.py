@@ -1,4 +1,4 @@
-"""The files that are understood: which column holds what, and how a file tells which release it is of."""
+"""Supported formats of files: their columns, and how a file is recognised by them."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ..config import read_yaml
 from ..errors import ConfigError, InputError
 
 SAMPLED = 1000
-"""Lines of a file's beginning whose keys are looked at."""
+"""Lines at the beginning of a file whose keys are examined."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """Where a kind of file keeps the canonical columns."""
+    """The columns of a kind of file."""
 
     name: str
     fields: Mapping[str, str]
     """Canonical column -> column of the file, or key of its JSON objects."""
     required: tuple[str, ...]
-    """Canonical columns without which a file is not of this format."""
+    """Canonical columns that a file of this format must have."""
     flat: tuple[str, ...]
-    """Canonical columns that hold one value each: a record that has a list or an object there is refused."""
+    """Canonical columns with a single value: a record with a list or an object there is rejected."""
 
     def missing(self, columns: Collection[str]) -> list[str]:
         """The canonical columns that a file with these columns lacks."""
@@ -35,7 +35,7 @@ class Format:
 
 
 USER_COLUMNS = {"user": "reviewer_id", "item": "asin", "time": "unix_time"}
-"""What an own mapping must name, and the canonical column of each."""
+"""Names that a mapping of own columns must have, and the canonical column of each."""
 REVIEW_COLUMNS = {**USER_COLUMNS, "rating": "rating", "summary": "summary", "text": "text"}
 ITEM_COLUMNS = {name: name for name in ("title", "category", "description", "price")}
 FLAT_ITEM = ("asin", "title", "price")
@@ -52,14 +52,14 @@ def _items(name: str, asin: str, category: str, required: tuple[str, ...]) -> Fo
 
 
 OLD_REVIEWS = ("reviewerID", "asin", "unixReviewTime", "overall", "summary", "reviewText")
-# Of 2023 `asin` is the variant that was bought; items are described by their `parent_asin`.
+# In 2023, `asin` is the variant that was bought; the item files describe the `parent_asin`.
 REVIEWS_2023 = _reviews("Amazon reviews of 2023", "user_id", "parent_asin", "timestamp", "rating", "title", "text")
 ITEMS_2018 = _items("Amazon items of 2018", "asin", "category", ("asin", "title", "category"))
 ITEMS_2014 = _items("Amazon items of 2014", "asin", "categories", ("asin", "category"))
 ITEMS_2023 = _items("Amazon items of 2023", "parent_asin", "categories", ("asin", "title"))
 REVIEWS = (_reviews("Amazon reviews of 2014 and 2018", *OLD_REVIEWS), REVIEWS_2023)
 ITEMS = (ITEMS_2018, ITEMS_2014, ITEMS_2023, _items("items with a title", "asin", "category", ("asin", "title")))
-"""Formats in the order in which a file is compared with them."""
+"""Formats in the order in which they are tried."""
 
 RELEASES = {
     "amazon-2014": {"reviews": _reviews("Amazon reviews of 2014", *OLD_REVIEWS), "items": ITEMS_2014},
@@ -70,40 +70,40 @@ FORMATS = ("auto", *RELEASES, "own")
 
 
 def read_mapping(path: Path) -> dict[str, dict[str, str]]:
-    """The settings `columns` and `item_columns` from a YAML file that holds one or both.
+    """The settings `columns` and `item_columns` from a YAML file with one or both.
 
     Raises:
-        ConfigError: the file is missing, is no YAML, or holds something else.
+        ConfigError: the file is missing, is not YAML, or has other content.
     """
     mapping = read_yaml(path)
     known = ("columns", "item_columns")
     for name, value in mapping.items():
         if name not in known or not isinstance(value, dict):
             raise ConfigError(
-                f"{path} holds {name!r}: {value!r}, expected 'columns: {{user: COLUMN, item: COLUMN, time: COLUMN}}' "
-                "for the reviews, and the same with item and title under 'item_columns' for the items."
+                f"{path} contains {name!r}: {value!r}, expected 'columns: {{user: COLUMN, item: COLUMN, time: COLUMN}}'"
+                " for the reviews, and 'item_columns: {item: COLUMN, title: COLUMN}' for the items. Correct the file."
             )
     return {name: mapping.get(name, {}) for name in known}
 
 
 def chosen(kind: str, name: str, columns: Mapping[str, str], item_columns: Mapping[str, str]) -> Format | None:
-    """The format that the settings say files are of; None where each file is to be recognised.
+    """The format of the files according to the settings; None where each file has to be recognised.
 
     Args:
-        kind: `reviews`; `items`; or `items of reviews`: the items that the review files tell of.
+        kind: `reviews`; `items`; or `items of reviews`, the items that the review files describe.
         name: one of `FORMATS`.
         columns: own names in review files: user, item, time, … -> column.
         item_columns: own names in item files: item, title, … -> column.
 
     Raises:
-        ConfigError: the settings contradict each other, or a mapping names what does not exist or lacks what it must.
+        ConfigError: the settings contradict each other, or a mapping has an unknown name or lacks a required one.
     """
     if name not in FORMATS:
         raise ConfigError(f"format is {name!r}, expected one of {', '.join(FORMATS)}.")
     if name == "own" and not columns:
-        raise ConfigError("format is own, but columns is empty. Say which column holds what: --columns FILE.yaml.")
+        raise ConfigError("format is own, but columns is empty. Map the columns with --columns FILE.yaml.")
     if name in RELEASES and (columns or item_columns):
-        raise ConfigError(f"format is {name}, and columns of one's own were given too. Give one of the two.")
+        raise ConfigError(f"format is {name}, but columns were given too, expected only one of them. Omit one.")
     if name in RELEASES:
         return RELEASES[name]["reviews" if kind == "reviews" else "items"]
     if kind == "reviews":
@@ -127,16 +127,16 @@ def _own(
         if name not in names:
             close = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ConfigError(f"{setting} maps {name!r}, which is nothing known.{hint} Known: {', '.join(names)}.")
+            raise ConfigError(f"{setting} maps {name!r}, which is unknown, expected some of {', '.join(names)}.{hint}")
     lacking = [name for name in required if not columns.get(name)]
     if lacking:
         raise ConfigError(
-            f"{setting} does not say which column holds {', '.join(lacking)}. "
-            f"Expected at least: {', '.join(f'{name}: COLUMN' for name in required)}."
+            f"{setting} maps no column to {', '.join(lacking)}, "
+            f"expected at least {', '.join(f'{name}: COLUMN' for name in required)}. Add the missing ones."
         )
     mapped = {canonical: columns[name] for name, canonical in known.items() if columns.get(name)}
     flat = tuple(name for name in mapped if name not in ("category", "description"))
-    # A column that was named by hand is wanted: without it the mapping is wrong.
+    # Every mapped column is required: a file without it means that the mapping is wrong.
     return Format(f"own columns ({setting})", mapped, tuple(mapped), flat)
 
 
@@ -147,12 +147,12 @@ def recognise(path: Path, columns: Collection[str], option: str, form: Format | 
         path: the file.
         columns: its columns, or the keys of its JSON objects.
         option: how it was given.
-        form: the format that it must have; None to find out.
+        form: the format that it must have; None to recognise it.
 
     Raises:
-        InputError: the columns fit no format or not `form`, or reviews were given as items or the reverse.
+        InputError: the columns match no format or not `form`, or reviews were given as items or the reverse.
     """
-    there = f"Its columns: {', '.join(sorted(columns))}."
+    listed = f"Its columns: {', '.join(sorted(columns))}."
     if form:
         lacking = [form.fields[name] for name in form.missing(columns)]
         if not lacking:
@@ -161,7 +161,7 @@ def recognise(path: Path, columns: Collection[str], option: str, form: Format | 
         hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
         raise InputError(
             f"{path}, given as {option}, has no column {', '.join(map(repr, lacking))}, expected by {form.name}. "
-            f"{there}{hint}"
+            f"{listed}{hint}"
         )
     as_reviews = next((form for form in REVIEWS if not form.missing(columns)), None)
     as_items = next((form for form in ITEMS if not form.missing(columns)), None) if not as_reviews else None
@@ -170,10 +170,10 @@ def recognise(path: Path, columns: Collection[str], option: str, form: Format | 
         return wanted
     if other:
         raise InputError(
-            f"{path}, given as {option}, looks like {other.name}; did you swap --reviews and --items? {there}"
+            f"{path}, given as {option}, looks like {other.name}; did you swap --reviews and --items? {listed}"
         )
     forms = "; ".join(map(str, REVIEWS if option == "--reviews" else ITEMS))
     raise InputError(
-        f"{path}, given as {option}, has columns that are not recognised. {there} Expected: {forms}. "
-        "Columns of other names: say which holds what with --columns FILE.yaml."
+        f"{path}, given as {option}, has columns that are not recognised. {listed} Expected: {forms}. "
+        "Map columns of other names with --columns FILE.yaml."
     )

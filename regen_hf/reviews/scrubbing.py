@@ -1,8 +1,8 @@
-"""Personal data in text become typed markers: e-mail addresses, phone numbers, URLs, card numbers.
+"""Personal data in text -> typed markers: e-mail addresses, phone numbers, URLs, card numbers.
 
-Own expressions, because a log has millions of texts of which few hold any of this: the libraries that were tried look
-long at every one (datafog, which knows no URLs; phonenumbers, which must be told the country). Here one look by Arrow
-finds the texts that may hold any, and only those become Python.
+A log has millions of texts, few of which contain any of these, and the libraries that were tried are slow on each text
+(datafog, which ignores URLs; phonenumbers, which needs the country). Here one Arrow expression finds the texts that may
+contain any, and only those become Python objects.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-# Each begins where a run of its characters begins: a text of ten million letters is still read once.
+# Each expression starts at the start of a run of its characters, so that long texts need linear time.
 TLD = "com|net|org|info|biz|edu|gov|io|co|ly|to|me|tv|us|uk|de|fr|ca|gl"
 URL = re.compile(
     rf"(?i)(?<![\w@.])(?:(?:https?|ftp)://|www\.|[\w-]+(?:\.[\w-]+)*\.(?:{TLD})/)[^\s<>\"']*[^\s<>\"'.,;:!?()\[\]]"
 )
-# Several where one ends at a character that may begin the next.
+# Repeated, because an address may end with a character that can start the next.
 EMAIL = re.compile(r"(?<![\w.%+-])(?:[\w.%+-]+@(?:[\w-]+\.)+[A-Za-z]{2,}(?![\w-]))+")
 CARD = re.compile(
     r"(?<![\w-])(?:[2-6][0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}\1[0-9]{4}(?:\1[0-9]{3})?"
@@ -34,15 +34,15 @@ CALL = re.compile(
     r"(?i)\b((?:call|phone|tel|telephone|cell|mobile|fax|text|whatsapp)\.?:?"
     r"(?: (?:me|us|at|on|number|no\.?|is)){0,3}:? )[0-9](?:[ .-]?[0-9]){6,11}(?![\w-])"
 )
-"""Digits that are a phone number because a word says so; the word stays."""
+"""Digits after a word that marks a phone number; the word is kept."""
 DIGITS = r"[0-9][0-9 ().+/-]{5,}[0-9]"
 SUSPECT = rf"(?i)@|://|www\.|\.(?:{TLD})/|{DIGITS}"
 
 
 def scrub(text: str, counts: Counter[str]) -> str:
-    """`text` with a marker in the place of each e-mail address, phone number, URL and card number.
+    """`text` with a marker instead of each e-mail address, phone number, URL and card number.
 
-    A number is a card number if its check digit is right (Luhn).
+    A number is a card number if its check digit is valid (Luhn).
 
     >>> counts = Counter()
     >>> scrub("Mail joe@example.com or call 5551234567; see www.example.com/a.", counts)
@@ -73,7 +73,7 @@ def _marker(name: str, counts: Counter[str], match: re.Match[str]) -> str:
 
 
 def scrub_column(column: pa.Array, counts: Counter[str]) -> pa.Array:
-    """`scrub` over a column of text; what holds nothing of the kind never becomes Python."""
+    """`scrub` for a column of text; only texts that may contain personal data become Python objects."""
     suspect = pc.fill_null(pc.match_substring_regex(column, SUSPECT), False)
     if not pc.any(suspect).as_py():
         return column

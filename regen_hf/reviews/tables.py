@@ -1,7 +1,7 @@
-"""Tables: CSV and TSV cut into records, parquet into batches of rows, every value as text, every bad record by name.
+"""CSV and TSV files split into records, parquet files into batches of rows: every value as text, bad records marked.
 
-A record of CSV may go over several lines; it has the number of its first one. The header is no record. A row of parquet
-has its place in the file, from 1.
+A record of CSV may have several lines; its number is that of the first. The header is not a record. A row of parquet is
+numbered by its position in the file, from 1.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from .lines import Chunk, check_unchanged
 PARQUET = b"PAR1"
 DELIMITERS = ",\t;"
 MOST_LINES = 1000
-"""Lines of one CSV record. Past this a quote was opened by mistake, and its first line alone is refused."""
+"""Lines of one CSV record. With more, a quote was opened by mistake: only its first line is rejected."""
 BATCH = 20_000
-"""Records that are Python objects at a time."""
+"""Records that are Python objects at the same time."""
 
 
 @dataclass(frozen=True)
@@ -34,33 +34,33 @@ class Records:
 
     path: Path
     fields: pa.Table
-    """Columns `number` (int64), `reject` (the reason why the record gives no fields, or null), `nested` (true where a
-    flat column holds a list or an object), and the wanted columns as text."""
+    """Columns `number` (int64), `reject` (the reason why the record has no fields, or null), `nested` (true where a
+    flat column contains a list or an object), and the wanted columns as text."""
     source: Sequence[str] | pa.Table
-    """What the records were made from: lines of text, or rows."""
+    """Lines of text, or rows."""
     bounds: list[tuple[int, int]]
-    """Of lines, the first of each record and the one after its last."""
+    """For lines, the first line of each record and the line after its last."""
     position: int
-    """Bytes of the file on disk read so far."""
+    """Bytes of the file on disk that were read so far."""
 
     @property
     def numbers(self) -> pa.ChunkedArray:
         """The number of each record."""
         return self.fields["number"]
 
-    def raw(self, places: pa.Array) -> list[str]:
-        """The records at `places` (from 0) as text: as they stand in the file, or a row as a JSON object."""
+    def raw(self, indices: pa.Array) -> list[str]:
+        """The records at `indices` (from 0) as text: the text of the file, or a row as a JSON object."""
         if isinstance(self.source, pa.Table):
-            rows = self.source.take(places)
+            rows = self.source.take(indices)
             columns = [_python(rows[name].combine_chunks(), "backslashreplace") for name in rows.column_names]
             return [_json(dict(zip(rows.column_names, row, strict=True))) for row in zip(*columns, strict=True)]
-        bounds = (self.bounds[place] for place in places.to_pylist())
+        bounds = (self.bounds[index] for index in indices.to_pylist())
         records = ("".join(self.source[start:end]).rstrip("\r\n") for start, end in bounds)
         return [record.encode(errors="surrogateescape").decode(errors="backslashreplace") for record in records]
 
 
 def header(line: str) -> tuple[list[str], str] | None:
-    r"""The names in the first line of a CSV or TSV file, and what stands between them; None where it is no such line.
+    r"""The column names in the first line of a CSV or TSV file, and the delimiter; None where it is not a header.
 
     >>> header('user,"item",time\n'), header('{"user": 1}'), header("<html>, a, b")
     ((['user', 'item', 'time'], ','), None, None)
@@ -76,10 +76,10 @@ def header(line: str) -> tuple[list[str], str] | None:
 
 
 def check_names(path: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
-    """Raises `InputError` if a wanted column occurs twice among `names`."""
+    """Raise `InputError` if a wanted column occurs twice among `names`."""
     twice = [name for name in wanted if list(names).count(name) > 1]
     if twice:
-        raise InputError(f"{path} has the column {twice[0]!r} twice, and nothing says which is meant. Rename one.")
+        raise InputError(f"{path} has the column {twice[0]!r} twice, expected once. Rename one.")
 
 
 def delimited(
@@ -90,7 +90,7 @@ def delimited(
     Args:
         chunks: the lines of the file, the header first.
         names: the columns of the file.
-        delimiter: what stands between them.
+        delimiter: the character between them.
         fields: name of the column in the result -> column of the file; null where the file has no such column.
     """
     lines: list[str] = []
@@ -100,26 +100,26 @@ def delimited(
         lines += _decoded(chunk)
         if number == 1:
             lines, number = lines[1:], 2
-        made, used = _records(lines, number, delimiter, last=False, names=names, fields=fields)
+        records, used = _records(lines, number, delimiter, last=False, names=names, fields=fields)
         if used:
-            yield Records(chunk.path, *made, chunk.position)
+            yield Records(chunk.path, *records, chunk.position)
         lines, number = lines[used:], number + used
     if chunk and lines:
-        made, _ = _records(lines, number, delimiter, last=True, names=names, fields=fields)
-        yield Records(chunk.path, *made, chunk.position)
+        records, _ = _records(lines, number, delimiter, last=True, names=names, fields=fields)
+        yield Records(chunk.path, *records, chunk.position)
 
 
 def _decoded(chunk: Chunk) -> list[str]:
-    """The lines of a chunk; bytes that are not UTF-8 come as lone surrogates."""
+    """The lines of a chunk; bytes that are not UTF-8 become lone surrogates."""
     return [line.decode(errors="surrogateescape") for line in chunk.content.to_pylist()]
 
 
 @dataclass
 class _Feed:
-    """Hands lines to a CSV reader, and stops it where one record takes too many of them."""
+    """An iterator of lines for a CSV reader, which raises an error where a record has more than `MOST_LINES`."""
 
     lines: list[str]
-    place: int = 0
+    position: int = 0
     start: int = 0
     ended: bool = False
 
@@ -127,18 +127,18 @@ class _Feed:
         return self
 
     def __next__(self) -> str:
-        if self.place == len(self.lines):
+        if self.position == len(self.lines):
             self.ended = True
             raise StopIteration
-        if self.place - self.start == MOST_LINES:
+        if self.position - self.start == MOST_LINES:
             raise csv.Error
-        self.place += 1
-        return self.lines[self.place - 1]
+        self.position += 1
+        return self.lines[self.position - 1]
 
 
 @dataclass
 class _Columns:
-    """Wanted values of records, as Arrow from time to time so that few of them are Python objects."""
+    """Wanted values of records, converted to Arrow in batches so that few of them are Python objects."""
 
     names: Sequence[str]
     fields: Mapping[str, str]
@@ -174,11 +174,11 @@ class _Columns:
 def _records(
     lines: list[str], number: int, delimiter: str, *, last: bool, names: Sequence[str], fields: Mapping[str, str]
 ) -> tuple[tuple[pa.Table, list[str], list[tuple[int, int]]], int]:
-    """Records from `lines`, the first of which is line `number` of the file; and how many lines they took.
+    """Records from `lines`, the first of which is line `number` of the file; and the number of lines they have.
 
-    A record that is not closed is left for the next lines, unless these are the `last`.
+    An unclosed record is left for the next lines, unless these are the `last`.
     """
-    limit = csv.field_size_limit(2**31 - 1)  # of the whole process, so it is put back
+    limit = csv.field_size_limit(2**31 - 1)  # a setting of the process, so it is restored
     columns, bounds = _Columns(names, fields), []
     feed = _Feed(lines)
     try:
@@ -193,18 +193,18 @@ def _records(
                 if feed.ended and not last and len(lines) - feed.start < MOST_LINES:
                     break
             reject = None
-            if row is None or (len(row) != len(names) and feed.place - feed.start > 1):
-                # The quotes do not match: one line is looked at alone, and the next one begins a record.
+            if row is None or (len(row) != len(names) and feed.position - feed.start > 1):
+                # The quotes do not match: one line is a record, and the next line begins another.
                 line = lines[feed.start]
-                feed.place, feed.ended = feed.start + 1, False
+                feed.position, feed.ended = feed.start + 1, False
                 reader = csv.reader(feed, delimiter=delimiter, strict=True)
-                # Many TSV files know no quotes: there they are text.
+                # In many TSV files a quote is text.
                 row = line.rstrip("\r\n").split(delimiter) if delimiter == "\t" else [line]
                 if len(row) != len(names):
                     reject = "unbalanced_quotes"
             columns.add(number + feed.start, row, _problem(row, len(names), reject))
-            bounds.append((feed.start, feed.place))
-            feed.start = feed.place
+            bounds.append((feed.start, feed.position))
+            feed.start = feed.position
     finally:
         csv.field_size_limit(limit)
     columns.flush()
@@ -212,7 +212,7 @@ def _records(
 
 
 def _problem(row: Sequence[str], width: int, known: str | None) -> str | None:
-    """The reason why the values of a record cannot be used, None where they can; `known` is one seen before."""
+    """The reason to reject the values of a record, None where they are valid; `known` is a reason found before."""
     text = "".join(row)
     if not text.isascii():
         try:
@@ -230,13 +230,13 @@ def parquet_columns(path: Path) -> list[str]:
     """The names of the columns of the parquet file at `path`.
 
     Raises:
-        InputError: the file is damaged or cut off.
+        InputError: the file is damaged or truncated.
     """
     try:
         with pq.ParquetFile(path) as file:
             return list(file.schema_arrow.names)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no whole parquet file: {_first_line(error)}. Download it again.") from None
+        raise InputError(f"{path} is not a complete parquet file: {_first_line(error)}. Download it again.") from None
 
 
 def parquet(path: Path, size: int, fields: Mapping[str, str], flat: Sequence[str]) -> Iterator[Records]:
@@ -244,7 +244,7 @@ def parquet(path: Path, size: int, fields: Mapping[str, str], flat: Sequence[str
 
     Args:
         path: the file.
-        size: bytes of the file's rows, as its footer tells them.
+        size: bytes of the file's rows, according to its footer.
         fields: name of the column in the result -> column of the file; null where the file has no such column.
         flat: names of the result's columns that may not be nested.
 
@@ -256,7 +256,7 @@ def parquet(path: Path, size: int, fields: Mapping[str, str], flat: Sequence[str
     try:
         with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
             count = file.metadata.num_rows
-            groups = (file.metadata.row_group(place).total_byte_size for place in range(file.metadata.num_row_groups))
+            groups = (file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups))
             rows = max(1, int(size * count / max(1, sum(groups))))
             names = file.schema_arrow.names
             columns = sorted({column for column in fields.values() if column in names})
@@ -293,16 +293,16 @@ def _text(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array | None]:
         seconds = pc.floor(pc.divide(moments.cast(pa.float64()), 1e6)).cast(pa.int64())
         return seconds.cast(pa.string()), None
     if pa.types.is_floating(kind):
-        # pandas makes floats of whole numbers where one is missing: an id is written as the integer that it was.
+        # pandas converts integers to floats where one is missing: an id must stay an integer.
         numbers = pc.if_else(pc.is_nan(values), None, values.cast(pa.float64()))
-        whole = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), 2.0**53))
-        integers = pc.if_else(whole, numbers, None).cast(pa.int64())
-        return pc.if_else(whole, integers.cast(pa.string()), numbers.cast(pa.string())), None
+        is_integer = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), 2.0**53))
+        integers = pc.if_else(is_integer, numbers, None).cast(pa.int64())
+        return pc.if_else(is_integer, integers.cast(pa.string()), numbers.cast(pa.string())), None
     texts: list[str | None] | None = None
     if pa.types.is_nested(kind):
         texts = [None if value is None else _json(value) for value in _python(values)]
     elif _is_text(kind):
-        texts = None if _is_whole(values) else _python(values)
+        texts = None if _is_utf8(values) else _python(values)
     if texts is None:
         return values.cast(pa.string()), None
     text = pa.array(texts, pa.string())
@@ -317,8 +317,8 @@ def _is_bytes(kind: pa.DataType) -> bool:
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
 
 
-def _is_whole(values: pa.Array) -> bool:
-    """Whether text, or bytes, are UTF-8 throughout."""
+def _is_utf8(values: pa.Array) -> bool:
+    """Whether all values (text or bytes) are valid UTF-8."""
     try:
         values.cast(pa.large_string()).validate(full=True)
     except pa.ArrowInvalid:
@@ -327,7 +327,7 @@ def _is_whole(values: pa.Array) -> bool:
 
 
 def _python(values: pa.Array, errors: str = "strict") -> list[Any]:
-    """Values as Python objects, text decoded with `errors`; None for one that is not UTF-8 where they are strict."""
+    """Values as Python objects, text decoded with `errors`; if strict, None for a value that is not UTF-8."""
     if _is_text(values.type):
         return [_decoded_or_none(value, errors) for value in values.cast(pa.large_binary()).to_pylist()]
     try:

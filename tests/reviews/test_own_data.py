@@ -105,15 +105,15 @@ def test_a_wrong_mapping_says_which_columns_there_are(read, name):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"columns": {"user": "u", "item": "i"}}, "columns does not say which column holds time.*user: COLUMN"),
-        ({"columns": COLUMNS | {"txet": "t"}}, "columns maps 'txet', which is nothing known. Did you mean 'text'"),
-        ({"item_columns": {"item": "i"}, "items": ("i",)}, "item_columns does not say which column holds title"),
+        ({"columns": {"user": "u", "item": "i"}}, "columns maps no column to time, expected at least user: COLUMN"),
+        ({"columns": COLUMNS | {"txet": "t"}}, "columns maps 'txet', which is unknown, .*Did you mean 'text'"),
+        ({"item_columns": {"item": "i"}, "items": ("i",)}, "item_columns maps no column to title"),
         ({"columns": {"user": 3, "item": "i", "time": "t"}}, "sequences.columns.user was given 3"),
         ({"columns": "u"}, "sequences.columns was given 'u'"),
         ({"format": "amazon-2019"}, "format is 'amazon-2019', expected one of auto, amazon-2014"),
         ({"format": "own"}, "format is own, but columns is empty"),
-        ({"format": "amazon-2014", "columns": COLUMNS}, "format is amazon-2014, and columns"),
-        ({"columns": COLUMNS | {"title": "t"}, "items": ("i",)}, "of the reviews holds title, and items were given"),
+        ({"format": "amazon-2014", "columns": COLUMNS}, "format is amazon-2014, but columns"),
+        ({"columns": COLUMNS | {"title": "t"}, "items": ("i",)}, "columns maps title to columns of the reviews, but items were given"),
         ({"item_columns": ITEM_COLUMNS, "reviews": ("r",)}, "item_columns was given, but no items"),
         ({"columns": COLUMNS, "sample": True}, "sample was given together with format or columns"),
         ({"since": "2020"}, "since is '2020', expected a day such as 2015-01-31"),
@@ -139,7 +139,7 @@ def test_the_mapping_file_is_checked(tmp_path):
     assert read_mapping(path) == {"columns": {"user": "u", "item": "i", "time": "t"}, "item_columns": {}}
     for text in ("user: u\n", "columns: [u, i]\n"):
         path.write_text(text)
-        with pytest.raises(ConfigError, match=r"columns\.yaml holds .*expected 'columns: \{user"):
+        with pytest.raises(ConfigError, match=r"columns\.yaml contains .*expected 'columns: \{user"):
             read_mapping(path)
     with pytest.raises(ConfigError, match=r"none\.yaml does not exist"):
         read_mapping(tmp_path / "none.yaml")

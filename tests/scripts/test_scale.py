@@ -1,4 +1,4 @@
-"""The benchmark of the sequences at a tiny size, and the page that tells its results."""
+"""The benchmark of the sequences at a tiny size, and the page with its results."""
 
 import json
 import runpy
@@ -20,7 +20,7 @@ def result(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_the_benchmark_comes_to_the_rows_of_a_hand_written_script_and_prints_ratios(result):
+def test_the_benchmark_produces_the_rows_of_a_hand_written_script_and_prints_ratios(result):
     assert result["3000"]["runs"] == 1
     assert result["3000"]["cpu_polars_to_regen"] > 0
     assert result["3000"]["memory_polars_to_regen"] > 0

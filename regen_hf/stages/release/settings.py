@@ -14,7 +14,7 @@ PACKAGES = ("duckdb",)
 
 @dataclass(frozen=True)
 class ReleaseConfig:
-    """Where the release is, and how its users are split."""
+    """The files of the release, and the shares of the splits."""
 
     from_release: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
     """Files of the official release: paths or globs of JSON lines, plain, gzip or zstd."""
@@ -25,7 +25,7 @@ class ReleaseConfig:
     test: float = 0.1
     """Share of the users in the test split."""
     memory: str = field(default="2GB", metadata={"affects_output": False})
-    """Memory to stay under, such as 2GB; the result is the same with any."""
+    """Memory limit, such as 2GB; it does not change the result."""
 
     def __post_init__(self) -> None:
         if self.max_history < 1:

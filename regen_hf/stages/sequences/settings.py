@@ -16,52 +16,51 @@ from ...schema import MAX_HISTORY
 PACKAGES = ("duckdb", "ibis-framework")
 """Libraries whose versions the output depends on."""
 
-
 DAY = 86400
 """Seconds."""
 
 
 @dataclass(frozen=True)
 class SequencesConfig:
-    """Where the raw files are, and which users and purchases are kept."""
+    """The raw files, and which users and purchases are kept."""
 
     reviews: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
     """Raw review files: paths or globs of JSON lines, CSV, TSV (plain, gzip or zstd) or parquet."""
     items: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
-    """Raw item files, in the same forms; not needed where a column of the reviews holds the title."""
+    """Raw item files, in the same forms; not needed where a column of the reviews contains the title."""
     format: str = "auto"
-    """What all files are: amazon-2014, amazon-2018, amazon-2023 or own (with columns); auto looks at each."""
+    """Format of all files: amazon-2014, amazon-2018, amazon-2023 or own (with columns); auto recognises each."""
     columns: dict[str, str] = field(default_factory=dict)
-    """Own columns of review files, as {user: COLUMN}: user, item, time, and if there are any rating, summary, text,
-    title, category, description, price."""
+    """Own columns of review files, as {user: COLUMN}: user, item, time, and optionally rating, summary, text, title,
+    category, description, price."""
     item_columns: dict[str, str] = field(default_factory=dict)
-    """Own columns of item files, as {item: COLUMN}: item, title, and if there are any category, description, price."""
+    """Own columns of item files, as {item: COLUMN}: item, title, and optionally category, description, price."""
     sample: bool = False
-    """Use the simulated sample world in place of raw files."""
+    """Use the simulated sample world instead of raw files."""
     since: str | datetime.date = ""
-    """First day (UTC) of which reviews are kept, such as 2015-01-31."""
+    """First day (UTC) whose reviews are kept, such as 2015-01-31."""
     until: str | datetime.date = ""
-    """Last day (UTC) of which reviews are kept."""
+    """Last day (UTC) whose reviews are kept."""
     k_core: int = 0
     """Keep the users and the items that have at least this many purchases of each other (0: all)."""
     max_history: int = MAX_HISTORY
     """Purchases kept per user, the latest ones."""
     min_history: int = 1
-    """Users with fewer purchases than this are dropped."""
+    """Users with fewer purchases are dropped."""
     validation: float = 0.1
     """Share of the users in the validation split."""
     test: float = 0.1
     """Share of the users in the test split."""
     scrub: bool = False
-    """Put markers in the place of e-mail addresses, phone numbers, URLs and card numbers in reviews."""
+    """Replace e-mail addresses, phone numbers, URLs and card numbers in reviews by markers."""
     strict: bool = False
-    """Stop at the first line that gives no review or item, in place of counting it."""
+    """Stop at the first line without a valid review or item, instead of counting it."""
     memory: str = field(default="2GB", metadata={"affects_output": False})
-    """Memory to stay under, such as 2GB; the result is the same with any."""
+    """Memory limit, such as 2GB; it does not change the result."""
     engine: str = field(default="duckdb", metadata={"affects_output": False})
-    """What joins and sorts the reviews: duckdb, or spark for a cluster; the result is the same."""
+    """Engine that joins and sorts the reviews: duckdb, or spark for a cluster; the result is the same."""
     master: str = field(default="local[*]", metadata={"affects_output": False})
-    """Where Spark runs: local[*], spark://HOST:7077, yarn. All of its machines must see the run folder."""
+    """Master URL of Spark: local[*], spark://HOST:7077, yarn. All of its machines must see the run folder."""
 
     def __post_init__(self) -> None:
         if self.sample and (self.reviews or self.items):
@@ -70,15 +69,13 @@ class SequencesConfig:
             raise ConfigError("sample was given together with format or columns: those are for raw files.")
         for kind in ("reviews", "items"):
             chosen(kind, self.format, self.columns, self.item_columns)
-        told = ", ".join(name for name in ITEM_COLUMNS if name in self.columns)
-        if told and self.items:
-            raise ConfigError(
-                f"columns says which column of the reviews holds {told}, and items were given: choose one."
-            )
+        mapped = ", ".join(name for name in ITEM_COLUMNS if name in self.columns)
+        if mapped and self.items:
+            raise ConfigError(f"columns maps {mapped} to columns of the reviews, but items were given too. Omit one.")
         if not self.items and self.item_columns and self.reviews:
-            raise ConfigError("item_columns was given, but no items. Give the item files, or leave it out.")
+            raise ConfigError("item_columns was given, but no items. Give the item files, or omit it.")
         for name in ("since", "until"):
-            # The text of a day, so that settings are plain data; YAML reads it as a date.
+            # As text, so that settings are plain data; YAML reads a day as a date.
             object.__setattr__(self, name, _day(name, getattr(self, name)))
         if self.since and self.until and self.since > self.until:  # type: ignore[operator]
             raise ConfigError(f"since is {self.since}, which is after until, {self.until}.")
@@ -96,7 +93,7 @@ class SequencesConfig:
         if self.validation + self.test >= 1:
             raise ConfigError(
                 f"validation and test add up to {self.validation + self.test:g}, expected below 1: "
-                "nothing would be left to train on."
+                "the train split must not be empty."
             )
         memory_bytes(self.memory)
         if self.engine not in ("duckdb", "spark"):
@@ -104,27 +101,27 @@ class SequencesConfig:
 
     @property
     def seconds(self) -> tuple[int, int]:
-        """The first second of which reviews are kept, and the first after them, in unix time."""
+        """The first second whose reviews are kept, and the first second after the last, in unix time."""
         first = _midnight(self.since) if self.since else 0
         return first, _midnight(self.until) + DAY if self.until else sys.maxsize
 
 
 def check_sources(config: SequencesConfig) -> None:
-    """Check that the settings name what to read.
+    """Check that the settings name the files to read.
 
     Raises:
-        InputError: they name no reviews, or nothing that tells the items' titles.
+        InputError: they name no reviews, or no source of the items' titles.
     """
     if not config.sample and not (config.reviews and (config.items or "title" in config.columns)):
         raise InputError(
             f"No {'items' if config.reviews else 'reviews'} were given. Give the raw files (--reviews FILE… "
-            "--items FILE…), or --sample for the simulated sample world. Reviews alone are enough where columns names "
-            "their title."
+            "--items FILE…), or --sample for the simulated sample world. Reviews are enough where columns maps their "
+            "title."
         )
 
 
 def _day(name: str, given: str | datetime.date) -> str:
-    """The day `given` as YYYY-MM-DD, empty where there is none.
+    """The day `given` as YYYY-MM-DD, empty for an empty text.
 
     >>> _day("since", datetime.date(2015, 1, 31)), _day("since", "2015-01-31"), _day("since", "")
     ('2015-01-31', '2015-01-31', '')

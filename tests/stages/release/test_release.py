@@ -16,7 +16,6 @@ from regen_hf.outputs import item_files, rows, split_files
 from regen_hf.run import Run
 from regen_hf.run.stages import STAGES
 from regen_hf.schema import SPLITS
-from regen_hf.stages.release import build as release
 from regen_hf.stages.release.build import build
 from regen_hf.stages.release.settings import ReleaseConfig
 from tests.conftest import TINY
@@ -192,7 +191,7 @@ def test_rows_are_the_same_with_any_memory_in_ranges_and_in_any_order_of_lines(l
         return splits, list(rows(item_files(out)))
 
     whole = content(built(tmp_path, lines))
-    monkeypatch.setattr(release, "COPIES", 3000)
+    monkeypatch.setattr("regen_hf.engines.COPIES", 3000)
     out = built(tmp_path, lines[::-1], memory="500MB")
     assert len(split_files(out, "train")) > 2
     assert content(out) == whole
@@ -214,7 +213,7 @@ def test_long_histories_keep_their_latest_purchases(lines, tmp_path):
     [
         ('{"reviewerID": "A", "asin": "B", "unixReviewTime": 1}\n', "Raw reviews go to `regen sequences`"),
         ('{"reviewer_id": "A", "purchase_history": [{"item": {"asin": "B"}, "review": {"date": 1}}]}\n', "no time"),
-        ("<html>404</html>\n", "holds no user of the REGEN release"),
+        ("<html>404</html>\n", "contains no user of the REGEN release"),
     ],
 )
 def test_another_file_is_refused_with_what_it_holds(tmp_path, text, told):
@@ -265,7 +264,7 @@ def test_the_release_feeds_every_later_stage(released, users, capsys):
 
 def test_its_card_says_that_it_is_the_release(released):
     card = DatasetCard.load(released / "dataset" / "README.md")
-    assert "It is the official release of REGEN" in card.text
+    assert "This is the official release of REGEN" in card.text
     assert "simulated" not in card.text
     assert "reference" not in card.text
     assert card.data.license == "unknown"
@@ -293,9 +292,9 @@ def test_a_run_has_one_source(tiny_run, tmp_path, capsys):
     file = tmp_path / "office.jsonl"
     file.write_text("{}\n")
     assert regen("dataset", tiny_run, "--from-release", file) == 1
-    assert "a run has one source" in capsys.readouterr().err
+    assert "expected one source per run" in capsys.readouterr().err
     assert regen("run", tmp_path / "new", "--from-release", file, "--sample") == 1
-    assert "a run has one source" in capsys.readouterr().err
+    assert "expected one source per run" in capsys.readouterr().err
     path = tiny_run / "config.yaml"
     path.write_text(path.read_text().replace("sample: true", "sample: false"))
     assert regen("dataset", tiny_run, "--from-release", file) == 1
@@ -308,7 +307,7 @@ def test_a_stage_that_the_release_takes_the_place_of_is_refused(users, tmp_path,
     for command in ("sequences", "narratives", "ratings"):
         assert regen(command, run) == 1
         error = capsys.readouterr().err
-        assert f"the official release, which has what `{command}` makes. Its stages are: release, dataset" in error
+        assert f"`{command}`. The stages of this run are: release, dataset" in error
 
 
 @pytest.mark.real_data

@@ -1,4 +1,4 @@
-"""Runs side by side, and anybody's predictions: the tables of the paper, and the door of the leaderboard."""
+"""The comparison of runs, and the scores of predictions of any model."""
 
 import json
 import re
@@ -29,13 +29,13 @@ def regen(*words):
 
 
 def worse(text, seed, keep):
-    """The text with about a share `keep` of its words kept and the others lost."""
+    """The text with a random share `keep` of its words."""
     generator = np.random.default_rng(seed)
     return " ".join(word for word in text.split() if generator.random() < keep) or "nothing"
 
 
-def made_up(finished_run, folder, seed=0, keep=0.9, users=40, text_users=None, **training):
-    """A run as its evaluation leaves it: narratives that keep a share of the reference's words."""
+def evaluated_run(finished_run, folder, seed=0, keep=0.9, users=40, text_users=None, **training):
+    """An evaluated run, whose narratives have a share of the words of the reference."""
     (folder / "evaluation").mkdir(parents=True)
     (folder / "model").mkdir()
     (folder / "dataset").symlink_to(finished_run / "dataset")
@@ -69,7 +69,7 @@ def runs(finished_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     shares = {"both": 0.9, "content": 0.89, "cf": 0.5}
     return [
-        made_up(finished_run, folder / f"{mode}-{seed}", seed, keep, embedding_mode=mode)
+        evaluated_run(finished_run, folder / f"{mode}-{seed}", seed, keep, embedding_mode=mode)
         for mode, keep in shares.items()
         for seed in (0, 1)
     ]
@@ -97,7 +97,7 @@ def test_runs_trained_on_a_half_take_the_place_of_that_control(compared, runs):
     assert result["columns"]["empty_history"]["about"] == CONTROLS["empty_history"]
 
 
-def test_what_differs_much_has_a_small_p_value_and_what_does_not_has_none(compared):
+def test_a_large_difference_has_a_small_p_value_and_a_small_one_has_not(compared):
     result, _ = compared
     for metrics in result["tasks"].values():
         found = metrics["rougeLsum"]["versus"]
@@ -115,7 +115,7 @@ def test_what_differs_much_has_a_small_p_value_and_what_does_not_has_none(compar
         }
 
 
-def test_p_values_are_even_where_there_is_nothing_to_find(finished_run):
+def test_p_values_are_uniform_without_a_difference(finished_run):
     texts = [row["user"]["brief_summary"] for row in rows(split_files(finished_run / "dataset", "train"), limit=30)]
     values = []
     for seed in range(40):
@@ -154,7 +154,7 @@ def test_the_tables_are_laid_out_as_the_papers(compared):
     assert not list(out.parent.glob(".*"))
 
 
-def test_without_runs_of_a_half_the_model_shown_that_half_stands_there(runs, tmp_path):
+def test_without_runs_of_one_half_the_column_shows_the_control(runs, tmp_path):
     result = comparison.compare(runs[:2], tmp_path / "out")
     assert result["columns"]["cf"]["about"] == CONTROLS["cf"]
     assert result["columns"]["cf"]["seeds"] == [0, 1]
@@ -181,10 +181,12 @@ def edited(run, **changes):
         ("text", "narratives of text_history for purchase_reason are of 20 and 5 users. Evaluate both with equal"),
     ],
 )
-def test_mixed_runs_are_refused_with_what_differs(finished_run, runs, tmp_path, case, message):
+def test_runs_that_cannot_be_compared_raise_an_error_with_the_difference(finished_run, runs, tmp_path, case, message):
     users = 30 if case == "users" else 40
     settings = {"seed": 0 if case == "seed" else 1} | ({"max_steps": 13} if case == "setting" else {})
-    other = made_up(finished_run, tmp_path / "other", users=users, text_users=5 if case == "text" else None, **settings)
+    other = evaluated_run(
+        finished_run, tmp_path / "other", users=users, text_users=5 if case == "text" else None, **settings
+    )
     if case == "split":
         edited(other, split="validation")
     elif case == "decoding":
@@ -201,8 +203,8 @@ def test_mixed_runs_are_refused_with_what_differs(finished_run, runs, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_one_user_has_no_p_value_and_a_control_of_nobody_no_score(finished_run, tmp_path):
-    runs = [made_up(finished_run, tmp_path / f"run-{seed}", seed, users=1) for seed in (0, 1)]
+def test_one_user_has_no_p_value_and_a_control_without_users_no_score(finished_run, tmp_path):
+    runs = [evaluated_run(finished_run, tmp_path / f"run-{seed}", seed, users=1) for seed in (0, 1)]
     comparison.compare(runs, tmp_path / "out")
 
     def refuse(name):
@@ -278,7 +280,7 @@ def written(folder, drop=(), **columns):
     return path
 
 
-def test_anybodys_predictions_are_scored(tmp_path, capsys):
+def test_predictions_of_any_model_are_scored(tmp_path, capsys):
     path = written(tmp_path, drop=["model"], prediction=["A writer.", "A cook.", None], extra=[1, 2, 3])
     assert regen("score", path) == 0
     assert "| task | metric | mine |" in capsys.readouterr().out
@@ -291,7 +293,7 @@ def test_anybodys_predictions_are_scored(tmp_path, capsys):
     assert (tmp_path / "mine_scores" / "table.tex").exists()
 
 
-def test_references_that_are_missing_are_counted_and_never_scored_as_zero(tmp_path):
+def test_missing_references_are_counted_and_not_scored_as_zero(tmp_path):
     path = written(tmp_path, reference=["A writer.", None, ""])
     results = score_file(path, tmp_path / "out")
     assert results["missing_references"] == {"purchase_reason": 1, "user_profile": 1}
@@ -354,14 +356,14 @@ def test_predictions_for_users_without_a_reference_make_up_for_no_others(tiny_ru
         ({"reference": [None, None, ""]}, "so there is nothing to score"),
     ],
 )
-def test_a_file_that_cannot_be_scored_is_told(tmp_path, change, message):
+def test_an_invalid_file_of_predictions_raises_an_error(tmp_path, change, message):
     path = written(tmp_path, **change)
     with pytest.raises(InputError, match=re.escape(message)):
         score_file(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_of_nothing_or_of_something_else_is_told(tmp_path):
+def test_a_missing_unreadable_or_empty_file_raises_an_error(tmp_path):
     with pytest.raises(InputError, match="There is no file"):
         read_predictions(tmp_path / "none.parquet", references=True)
     (tmp_path / "text.parquet").write_text("reviewer_id,task")
@@ -377,7 +379,7 @@ def test_a_file_of_nothing_or_of_something_else_is_told(tmp_path):
         read_predictions(tmp_path / "empty.parquet", references=True)
 
 
-def test_settings_for_writing_are_refused_where_a_file_is_scored(tmp_path, capsys):
+def test_score_rejects_options_of_decoding(tmp_path, capsys):
     with pytest.raises(SystemExit):
         regen("score", written(tmp_path), "--temperature", 1)
     assert "unrecognized arguments: --temperature" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_every_model_and_task_is_scored_within_its_interval(results):
                 assert -1 <= interval["mean"] <= 100
 
 
-def test_results_tell_how_they_were_made(results):
+def test_results_record_settings_and_versions(results):
     assert results["split"] == "test"
     assert results["n_users"] == 6
     assert results["decoding"] == {"method": "greedy", "max_new_tokens": 24}
@@ -64,7 +64,7 @@ def test_results_tell_how_they_were_made(results):
     assert {"regen-hf", "python", "torch", "transformers", "sacrebleu", "rouge-score"} <= results["versions"].keys()
 
 
-def test_an_encoder_that_does_not_exist_is_told(finished_run, tmp_path):
+def test_an_unknown_encoder_raises_an_error(finished_run, tmp_path):
     work, out = tmp_path / "work", tmp_path / "out"
     for folder in (work, out):
         folder.mkdir()
@@ -201,7 +201,7 @@ def test_a_worse_text_scores_lower_on_every_metric_of_the_reference(encoder):
     assert same["similarity"] > other["similarity"]
 
 
-def test_lengths_and_repetition_are_told():
+def test_length_ratio_and_distinctness():
     found = point(["a b c d", "a b. Yes yes.", "a b. Yes yes."], ["a b", "a b", "a b c d"])
     assert found["length_ratio"] == pytest.approx((4 + 6 + 6) / 8)  # with the full stops, as sacrebleu cuts
     assert found["distinct1"] == pytest.approx(5 / 12)  # a b c d yes
@@ -210,7 +210,7 @@ def test_lengths_and_repetition_are_told():
     assert point(["one text"] * 4, ["a"] * 4)["unique_share"] == 0.25
 
 
-def test_a_score_over_nothing_is_null_and_lists_of_two_lengths_are_refused():
+def test_a_score_over_nothing_is_null_and_lists_of_different_lengths_raise_an_error():
     nothing = {"mean": None, "low": None, "high": None}
     assert scoring.intervals(metrics.statistics([], [])) == dict.fromkeys(metrics.METRICS, nothing)
     assert np.isnan([*metrics.scores(np.zeros(len(metrics.STATISTICS)), 0).values()]).all()
@@ -222,7 +222,7 @@ def test_a_score_over_nothing_is_null_and_lists_of_two_lengths_are_refused():
         metrics.statistics(["a"], ["a", "b"])
 
 
-def test_vectors_that_are_no_numbers_are_told():
+def test_vectors_that_are_not_finite_raise_an_error():
     class Broken:
         def encode(self, texts, **_):
             return np.full((len(texts), 2), np.nan)
@@ -235,7 +235,7 @@ def test_vectors_that_are_no_numbers_are_told():
     ("package", "extra"),
     [("sacrebleu", "eval"), ("rouge_score.rouge_scorer", "eval"), ("sentence_transformers", "train")],
 )
-def test_a_library_that_is_missing_is_told_before_anything_is_written(
+def test_a_missing_library_raises_an_error_before_anything_is_written(
     finished_run, tmp_path, monkeypatch, package, extra
 ):
     monkeypatch.setitem(sys.modules, package, None)
@@ -245,7 +245,7 @@ def test_a_library_that_is_missing_is_told_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def made_up(spread, number, generator):
+def random_statistics(spread, number, generator):
     """Statistics of users whose ROUGE-1 is spread around 50; the rest is 1."""
     table = np.ones((number, len(metrics.STATISTICS)))
     table[:, metrics.STATISTICS.index("rouge1")] = generator.normal(50, spread, number)
@@ -256,15 +256,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     generator = np.random.default_rng(0)
     held = 0
     for seed in range(100):
-        found = scoring.intervals(made_up(10, 50, generator), seed)["rouge1"]
+        found = scoring.intervals(random_statistics(10, 50, generator), seed)["rouge1"]
         held += found["low"] <= 50 <= found["high"]
     assert 87 <= held <= 99
 
 
 def test_intervals_narrow_with_more_users_and_stay_the_same_for_a_seed():
-    few, many = (scoring.intervals(made_up(10, number, np.random.default_rng(0)))["rouge1"] for number in (20, 5000))
+    few, many = (
+        scoring.intervals(random_statistics(10, number, np.random.default_rng(0)))["rouge1"] for number in (20, 5000)
+    )
     assert many["high"] - many["low"] < (few["high"] - few["low"]) / 8
-    again = scoring.intervals(made_up(10, 5000, np.random.default_rng(0)))["rouge1"]
+    again = scoring.intervals(random_statistics(10, 5000, np.random.default_rng(0)))["rouge1"]
     assert again == many  # drawn in parts, as 5,000 users times 1,000 resamples are
 
 
@@ -313,7 +315,7 @@ def folders(tmp_path):
     return tmp_path / "out", tmp_path / "work"
 
 
-def test_each_control_is_shown_what_its_name_says(finished_run, folders, monkeypatch):
+def test_each_control_gets_the_input_of_its_name(finished_run, folders, monkeypatch):
     asked, generate = [], RegenForCausalLM.generate
 
     def recorded(self, **inputs):
@@ -358,7 +360,7 @@ def test_a_model_of_one_half_is_its_own_control():
     assert told["content"] == told["cf"] == told["shuffled_history"] == NOT_AVAILABLE
 
 
-def test_the_text_control_may_be_of_the_first_users_alone(finished_run, folders):
+def test_the_text_control_may_cover_only_the_first_users(finished_run, folders):
     settings = EvaluationConfig(max_users=3, text_users=1, max_new_tokens=2, tasks=("user_profile",))
     build(finished_run, *folders, settings)
     results = json.loads((folders[0] / "results.json").read_text())
@@ -367,7 +369,7 @@ def test_the_text_control_may_be_of_the_first_users_alone(finished_run, folders)
     assert results["about"]["text_history"].endswith("; only the first 1 users")
 
 
-def test_one_user_alone_is_scored_and_has_nobody_to_be_shuffled_with(finished_run, folders):
+def test_a_single_user_is_scored_without_a_shuffled_control(finished_run, folders):
     settings = EvaluationConfig(max_users=1, max_new_tokens=8, tasks=("user_profile",))
     build(finished_run, *folders, settings)
     models = json.loads((folders[0] / "results.json").read_text())["models"]
@@ -383,7 +385,7 @@ def test_one_user_alone_is_scored_and_has_nobody_to_be_shuffled_with(finished_ru
     assert "| – |" in (folders[0] / "table.md").read_text()
 
 
-def test_scoring_anew_needs_no_model(tiny_run, tmp_path, capsys):
+def test_scoring_again_loads_no_model(tiny_run, tmp_path, capsys):
     before = pq.read_table(tiny_run / "evaluation" / "predictions.parquet")
     (tiny_run / "model" / "model.safetensors").unlink()
     shutil.copytree(tiny_run / "embeddings" / "content_encoder", tmp_path / "other")
@@ -392,7 +394,7 @@ def test_scoring_anew_needs_no_model(tiny_run, tmp_path, capsys):
     assert pq.read_table(tiny_run / "evaluation" / "predictions.parquet").equals(before)
 
 
-def test_decoding_is_set_and_told(finished_run, tmp_path, monkeypatch):
+def test_decoding_is_applied_and_recorded(finished_run, tmp_path, monkeypatch):
     told, calls, generate = {}, [], RegenForCausalLM.generate
 
     def recorded(self, **inputs):
@@ -433,13 +435,13 @@ def test_decoding_is_set_and_told(finished_run, tmp_path, monkeypatch):
         ({"num_beams": 0}, "num_beams was given 0, expected at least 1"),
     ],
 )
-def test_decoding_that_makes_no_sense_is_refused(settings, message):
+def test_invalid_decoding_settings_raise_an_error(settings, message):
     with pytest.raises(ValueError, match=message):
         EvaluationConfig(**settings)
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_histories_whose_vectors_are_no_numbers_are_told(tiny_run, folders, split):
+def test_histories_with_vectors_that_are_not_finite_raise_an_error(tiny_run, folders, split):
     path = tiny_run / "embeddings" / split / "vectors.npy"
     vectors = np.load(path)
     vectors[0, 0] = np.nan
@@ -465,7 +467,7 @@ def test_the_metric_loads_from_its_path(finished_run, tmp_path):
     assert found["similarity"] == pytest.approx(1, abs=1e-5)
 
 
-def test_all_scores_stand_in_the_tables_of_the_run(finished_run, results):
+def test_the_tables_of_the_run_contain_all_scores(finished_run, results):
     written = (finished_run / "evaluation" / "table.md").read_text()
     latex = (finished_run / "evaluation" / "table.tex").read_text()
     for model, tasks in results["models"].items():

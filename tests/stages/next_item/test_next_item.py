@@ -69,19 +69,19 @@ def test_co_purchases_keep_to_the_circle_of_the_history(model):
     assert set(ranking(model, [0])[:2]) == {"B", "C"}
 
 
-def test_an_item_without_buyers_comes_last_for_those_that_know_purchases_alone_and_is_found_by_its_content():
+def test_an_item_without_buyers_is_last_for_models_of_purchases_and_ranked_by_its_content():
     for model in ("popularity", "item_knn", "als"):
         assert ranking(model, [0])[-1] == "COLD"
     assert ranking("content", [0])[0] == "COLD"
     assert ranking("blend", [0], (0.0, 0.0, 0.0, 1.0))[0] == "COLD"
 
 
-def test_an_item_that_a_blend_knows_from_content_alone_is_neither_first_nor_last():
+def test_a_blend_ranks_an_item_with_content_only_neither_first_nor_last():
     ranked = ranking("blend", [0], (0.4, 0.0, 0.4, 0.2))
     assert 0 < ranked.index("COLD") < len(ranked) - 1
 
 
-def test_ranks_are_places_in_the_ranking_and_equal_scores_are_settled_alike_for_all():
+def test_ranks_are_positions_in_the_ranking_also_for_ties():
     ranked = recommender()
     users = cases([0], [3, 4], [5], targets=[4, 0, 6])
     for scores in (np.zeros((3, 7)), np.random.default_rng(1).integers(0, 3, (3, 7)).astype(float)):
@@ -153,7 +153,7 @@ def test_the_last_purchase_is_the_target_and_no_part_of_the_history(finished_run
         assert confidence.tolist() == [1.0 + purchase["review"]["rating"] for purchase in histories[reviewer_id][:-1]]
 
 
-def test_the_command_writes_results_of_every_model_and_group_and_tells_them(tiny_run, capsys):
+def test_the_command_writes_and_prints_results_of_every_model_and_group(tiny_run, capsys):
     assert main(["next-item", str(tiny_run), "--neighbours", "20"]) == 0
     results = json.loads((tiny_run / "next_item" / "results.json").read_text())
     table = pq.read_table(tiny_run / "next_item" / "ranks.parquet").to_pydict()
@@ -172,7 +172,7 @@ def test_the_command_writes_results_of_every_model_and_group_and_tells_them(tiny
     assert "next-item fresh" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_run_without_vectors_is_told_what_to_do(tiny_run, capsys):
+def test_a_run_without_vectors_raises_an_error_with_the_command(tiny_run, capsys):
     import shutil
 
     shutil.rmtree(tiny_run / "embeddings")
@@ -181,7 +181,7 @@ def test_a_run_without_vectors_is_told_what_to_do(tiny_run, capsys):
 
 
 @pytest.mark.parametrize("which", ["CF", "content"])
-def test_vectors_that_are_no_numbers_are_told_and_rank_nothing_first(tiny_run, capsys, which):
+def test_vectors_that_are_not_finite_raise_an_error(tiny_run, capsys, which):
     from safetensors.numpy import load_file, save_file
 
     path = tiny_run / "embeddings" / ("cf.safetensors" if which == "CF" else "content_items.npy")
@@ -206,7 +206,7 @@ def test_the_metrics_are_those_of_implicits_evaluation_on_the_same_rankings():
     scores = np.random.default_rng(4).integers(0, 4, (4, 7)).astype(float)
     orders = ranked.ranking(scores, users.histories)
 
-    class Told:
+    class FixedRankings:
         def recommend(self, userids, user_items, N=10, **options):
             return np.stack([orders[user][:N] for user in userids]).astype(np.int32), None
 
@@ -218,7 +218,7 @@ def test_the_metrics_are_those_of_implicits_evaluation_on_the_same_rankings():
         matrices.append(csr_matrix(table))
     ours = metrics_of(ranked.target_ranks(scores, users.histories, users.targets))
     for k in (1, 5):
-        theirs = ranking_metrics_at_k(Told(), *matrices, K=k, show_progress=False)
+        theirs = ranking_metrics_at_k(FixedRankings(), *matrices, K=k, show_progress=False)
         assert ours[f"recall@{k}"]["mean"] == pytest.approx(theirs["precision"], abs=1e-9)
     assert ours["ndcg@5"]["mean"] == pytest.approx(theirs["ndcg"], abs=1e-9)
 

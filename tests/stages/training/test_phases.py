@@ -182,7 +182,7 @@ def test_an_adapter_form_with_weights_that_its_configuration_does_not_name_does_
 
 
 @pytest.mark.parametrize("damage", ["missing", "shape"])
-def test_a_model_that_lacks_a_weight_does_not_load(forms, tmp_path, damage, caplog):
+def test_a_model_that_lacks_a_weight_does_not_load(forms, tmp_path, damage):
     folder = Path(shutil.copytree(forms / "merged", tmp_path / "model"))
     tensors = load_file(folder / "model.safetensors")
     name = next(name for name in tensors if name.endswith("_proj.weight"))
@@ -192,9 +192,8 @@ def test_a_model_that_lacks_a_weight_does_not_load(forms, tmp_path, damage, capl
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises((ValueError, RuntimeError)) as caught:
+    with pytest.raises(ValueError, match=name.replace(".", r"\.")):
         RegenForCausalLM.from_pretrained(folder)
-    assert name in str(caught.value) + caplog.text  # transformers itself refuses a shape, and logs which
 
 
 def test_the_adapter_form_loads_where_regen_hf_is_not_installed(forms, tmp_path):

@@ -51,14 +51,14 @@ class BatchApi:
                 {},
                 {"object": "list", "data": [self.shown(number) for number in self.batches], "has_more": False},
             )
-        if found := re.fullmatch(r"/v1/batches/(.+)", path):
-            batch = self.batches[found.group(1)]
+        if match := re.fullmatch(r"/v1/batches/(.+)", path):
+            batch = self.batches[match.group(1)]
             batch["looks"] += 1
             if batch["looks"] > self.polls and batch["done"] is None:
                 self.finish(batch)
-            return 200, {}, self.shown(found.group(1))
-        if found := re.fullmatch(r"/v1/files/(.+)/content", path):
-            return 200, {"content-type": "application/octet-stream"}, self.files[found.group(1)]
+            return 200, {}, self.shown(match.group(1))
+        if match := re.fullmatch(r"/v1/files/(.+)/content", path):
+            return 200, {"content-type": "application/octet-stream"}, self.files[match.group(1)]
         return 404, {}, {"error": {"message": f"no such path: {method} {path}"}}
 
     def new_file(self, content):

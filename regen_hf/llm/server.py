@@ -277,8 +277,8 @@ class Workers:
             self.opened.set()
             if failure.overloaded:
                 if (failure.wait or 0.0) > self.pace.pause + LONGEST_WAIT:
-                    asks = f"the server asks for a pause of {failure.wait:.0f} s: {failure.message}"
-                    self.bar.write(asks, file=sys.stderr)
+                    notice = f"the server asks for a pause of {failure.wait:.0f} s: {failure.message}"
+                    self.bar.write(notice, file=sys.stderr)
                 self.pace.slow_down(started, failure.wait)
             if self._hopeless(request, failure):
                 return None

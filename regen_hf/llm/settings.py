@@ -63,9 +63,8 @@ class LLMConfig:
                 "server, or to the name or folder of a local model"
             )
         address = urlsplit(self.base_url)
-        if (
-            "@" in address.netloc or address.query or address.fragment
-        ):  # the message does not repeat it: it may be a key
+        if "@" in address.netloc or address.query or address.fragment:
+            # Without the value, which may contain a key.
             raise ValueError(
                 "base_url contains a user name, a query or a fragment, expected only an address; remove the part "
                 "before @ or after ?, and set the environment variable OPENAI_API_KEY to the key"

@@ -1,4 +1,4 @@
-"""Prompts: versions, and the fence around what others wrote."""
+"""Prompts: versions, and the marker lines around untrusted text."""
 
 import hashlib
 import re
@@ -32,8 +32,8 @@ def test_no_review_escapes_its_fence():
     assert fenced["begin"] != first["begin"]
 
 
-def test_a_review_that_holds_the_mark_of_its_own_run_gets_another_mark():
-    # Whatever is planted changes the hash that it would have to name.
+def test_a_review_that_contains_its_own_marker_gets_another_marker():
+    # Any planted marker changes the hash that it would have to contain.
     text = "fine"
     for _ in range(3):
         fenced = prompts.fence(prompts.history_lines([purchase(text)]))
@@ -41,13 +41,13 @@ def test_a_review_that_holds_the_mark_of_its_own_run_gets_another_mark():
         text = fenced["end"]
 
 
-def test_dates_that_no_calendar_holds_are_unknown():
+def test_dates_outside_of_the_calendar_are_unknown():
     assert "Date: unknown" in prompts.history_lines([purchase("fine", unix_time=10**17)])
     assert "Date: 2001-09-09" in prompts.history_lines([purchase("fine", unix_time=10**9)])
 
 
 @pytest.mark.parametrize("name", ["history", "narratives", "endorsement", "ratings"])
-def test_prompts_carry_a_version_and_their_hash_is_that_of_the_file(name):
+def test_prompts_have_a_version_and_the_hash_of_their_file(name):
     path = Path(prompts.__file__).parent / f"{name}.jinja"
     assert re.match(r"\{# version \d+: ", path.read_text().splitlines()[0])
     assert prompts.hashes(name)[name] == hashlib.sha256(path.read_bytes()).hexdigest()[:16]

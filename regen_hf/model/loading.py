@@ -33,6 +33,7 @@ class CompletePreTrainedModel(PreTrainedModel):
             ValueError: a weight is missing, unexpected, or has another shape than config.json says.
         """
         path = pretrained_model_name_or_path
+        kwargs["ignore_mismatched_sizes"] = True  # `complete` raises the error, which names the weights
         with no_loading_report():
             loaded: Any = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
@@ -53,17 +54,19 @@ def load_encoder(name: str) -> Any:
     except ImportError as error:
         raise ImportError("Content vectors need sentence-transformers: pip install sentence-transformers") from error
     with no_loading_report():
-        encoder = SentenceTransformer(name)
+        # A weight of another shape is reported below, with its name.
+        encoder = SentenceTransformer(name, model_kwargs={"ignore_mismatched_sizes": True})
         missing = missing_weights(next((m for m in encoder.modules() if isinstance(m, PreTrainedModel)), None))
     if missing:
         raise ValueError(
-            f"the files of {name} lack {_first(missing)}, which would be random numbers. Download the encoder again."
+            f"the files of {name} lack {_first(missing)}, or hold them in another shape than config.json says. They "
+            "would be random numbers. Download the encoder again."
         )
     return encoder
 
 
 def missing_weights(model: PreTrainedModel | None) -> list[str]:
-    """The weights of a model of transformers that its files lack; without poolers, which sentence encoders do not use.
+    """The weights that the files of a model of transformers lack or hold in another shape, without unused poolers.
 
     sentence-transformers does not pass on the loading info, so the model is loaded a second time for it. That takes
     less than half of the time of the first load (MiniLM: 0.02 and 0.06 CPU seconds).
@@ -71,10 +74,13 @@ def missing_weights(model: PreTrainedModel | None) -> list[str]:
     if model is None:
         return []
     try:
-        loaded: Any = type(model).from_pretrained(model.name_or_path, config=model.config, output_loading_info=True)
+        loaded: Any = type(model).from_pretrained(
+            model.name_or_path, config=model.config, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     except OSError:  # in a subfolder of a repository on the Hub, whose name the model does not keep
         return []
-    return sorted(weight for weight in loaded[1]["missing_keys"] if "pooler" not in weight)
+    missing = {*loaded[1]["missing_keys"], *(name for name, *_ in loaded[1]["mismatched_keys"])}
+    return sorted(name for name in missing if "pooler" not in name)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from transformers import (
 
 from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.stages.training.settings import TrainingConfig
 from tests.tiny_model import BOS, CF_DIM, CONTENT_DIM, EOS, FAMILIES, ITEM, PAD, VOCABULARY, backbone, fused
 
 family = pytest.mark.parametrize("family", FAMILIES)
@@ -482,10 +483,9 @@ def test_a_weight_that_the_files_lack_or_hold_in_another_shape_is_an_error(tmp_p
         tmp_path / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(RuntimeError, match="mismatch"):
-        RegenForCausalLM.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"another shape.* model\.adapter\.projection\.bias"):
-        RegenForCausalLM.from_pretrained(tmp_path, ignore_mismatched_sizes=True)
+    for arguments in ({}, {"ignore_mismatched_sizes": True}):
+        with pytest.raises(ValueError, match=r"another shape.* model\.adapter\.projection\.bias"):
+            RegenForCausalLM.from_pretrained(tmp_path, **arguments)
 
 
 def test_no_path_of_the_machine_is_saved(tmp_path):
@@ -501,3 +501,19 @@ def test_no_path_of_the_machine_is_saved(tmp_path):
         model = RegenForCausalLM.from_pretrained(tmp_path / folder)
     causal_lm.config._name_or_path = "org/name"  # a name on the Hub says what the backbone was
     assert RegenConfig(text_config=causal_lm.config).to_dict()["text_config"]["_name_or_path"] == "org/name"
+
+
+def test_settings_of_the_training_have_the_defaults_of_the_configuration():
+    config, settings = RegenConfig(), TrainingConfig()
+    for name in ("adapter", "embedding_mode", "recency", "cf_dropout"):
+        assert getattr(settings, name) == getattr(config, name)
+    assert list(settings.interaction_features) == config.interaction_features
+
+
+def test_from_backbone_takes_the_language_models_configuration_and_leaves_its_argument_unchanged():
+    config, language_model = RegenConfig(cf_dim=2, content_dim=2, item_token_id=ITEM), backbone("llama_tied")
+    before = config.to_dict()
+    model = RegenForCausalLM.from_backbone(language_model, config)
+    assert config.to_dict() == before
+    assert model.config.text_config is language_model.config
+    assert model.config.tie_word_embeddings

@@ -223,7 +223,7 @@ def test_nobody_left_out_and_all_points_are_fine(tiny_run):
     assert list(dict(figures.draw(tiny_run))) == ["soft_tokens", "soft_token_parts", "norm_shares"]
 
 
-def test_a_control_that_reads_text_is_told_and_has_nothing_to_leave_out(tiny_run, tmp_path):
+def test_a_control_that_reads_text_has_no_purchases_to_leave_out(tiny_run, tmp_path):
     path = tiny_run / "model" / "manifest.json"
     trained = json.loads(path.read_text())
     trained["config"]["history"] = "text"
@@ -232,4 +232,4 @@ def test_a_control_that_reads_text_is_told_and_has_nothing_to_leave_out(tiny_run
     assert counts["left_out"] == 0
     drawn = dict(figures.draw(tiny_run))
     assert list(drawn) == ["soft_tokens", "soft_token_parts", "norm_shares"]
-    assert all("trained with histories that are text" in figure.get_supxlabel() for figure in drawn.values())
+    assert all("trained with text histories" in figure.get_supxlabel() for figure in drawn.values())

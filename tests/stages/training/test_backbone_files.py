@@ -207,6 +207,15 @@ def test_an_encoder_that_lacks_weights_is_refused(finished_run, bert):
         processor.encoder  # noqa: B018 (loads it)
 
 
+def test_an_encoder_with_a_weight_of_another_shape_is_refused(bert):
+    tensors = load_file(bert / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("layer.1.output.dense.bias"))
+    tensors[name] = tensors[name][:5].clone()
+    save_file(tensors, bert / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match=r"layer\.1\.output\.dense\.bias, or hold them in another shape"):
+        load_encoder(str(bert))
+
+
 def test_a_missing_model_folder_is_an_error():
     with pytest.raises(FileNotFoundError, match="There is no folder '/no/such/model'"):
         load("/no/such/model")

@@ -1,9 +1,9 @@
-"""`RegenBuilder`: the dataset built on the spot by `datasets`, through the same stages as the command line.
+"""`RegenBuilder`: builds the dataset in `load_dataset`, with the same stages as the command line.
 
-`load_dataset("regen")` finds it once regen_hf is imported; `RegenBuilder(config_name="sample")` gives the same rows.
-`office` and `clothing`, the paper's categories, are built from the raw files in `data_dir`, or from the official
-release if it lies there; with no `data_dir` the raw files of 2018 are downloaded. Narratives and scores are those of
-the release, else of the fixed rules: a language model is asked by the command line alone.
+After `import regen_hf`, `load_dataset("regen")` uses it; `RegenBuilder(config_name="sample")` gives the same rows.
+`office` and `clothing`, the categories of the paper, are built from the official release in `data_dir`, or from the raw
+files there; without `data_dir` the raw files of 2018 are downloaded. Narratives and scores come from the release, or
+from the fixed rules; only the command line uses a language model.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from . import outputs
 from .config import fingerprint
 from .errors import InputError
-from .outputs import count, item_files, split_files
 from .schema import ITEMS, ROW, SPLITS, features
 from .version import __version__
 
@@ -34,7 +34,7 @@ HOSTS = (
     "https://datarepo.eng.ucsd.edu/mcauley_group/data/amazon_v2",
     "https://mcauleylab.ucsd.edu/public_datasets/data/amazon_v2",
 )
-"""Where the 2018 release lies, in the order in which they are tried."""
+"""Hosts of the 2018 release, in the order of the attempts."""
 DESCRIPTIONS = {
     "sample": "Simulated shoppers with a known truth.",
     "office": "Office Products, Amazon Reviews 2018, 5-core, or the official REGEN release.",
@@ -44,11 +44,11 @@ DESCRIPTIONS = {
 
 @dataclass
 class RegenBuilderConfig(datasets.BuilderConfig):
-    """Settings of a dataset that is built on the spot.
+    """Settings of `RegenBuilder`.
 
     Args:
-        shoppers (`int`, *optional*): simulated shoppers, where not the default of `SampleConfig`.
-        items (`int`, *optional*): simulated items, where not the default of `SampleConfig`.
+        shoppers (`int`, *optional*): number of simulated shoppers, by default that of `SampleConfig`.
+        items (`int`, *optional*): number of simulated items, by default that of `SampleConfig`.
         seed (`int`, *optional*, defaults to `0`): seed of the simulation.
     """
 
@@ -61,7 +61,7 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
     """Builds REGEN splits: `sample`, `office` and `clothing` (one row per user), and `…-items` (their catalogues).
 
     Raises:
-        InputError: the files of `office` or `clothing` are neither in `data_dir` nor to be downloaded.
+        InputError: the files of `office` or `clothing` are not in `data_dir`, or cannot be downloaded.
     """
 
     BUILDER_CONFIG_CLASS = RegenBuilderConfig
@@ -73,8 +73,8 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
     DEFAULT_CONFIG_NAME = "sample"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Without a hash of its own the cache would give the rows of an older version of this package, or of raw files
-        # that have changed since.
+        # Without this hash, the cache would return rows of an older version of this package, or of raw files that have
+        # changed since.
         folder = kwargs.get("data_dir")
         raw = (
             sorted(path for path in Path(folder).iterdir() if path.is_file())
@@ -96,26 +96,25 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
         from .run import Run
 
         name = self.config.name.removesuffix(ITEMS_SUFFIX)
-        # Lives as long as the builder: the rows are read from it while the cache, or a stream's user, takes them.
+        # The folder exists as long as the builder: the cache, or the user of a stream, reads the rows from it.
         folder = tempfile.mkdtemp(prefix="regen-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         run = Run(Path(folder) / "run", {**self._source(name, dl_manager), "dataset": {"name": name}})
         with run.locked():
             run.save()
             run.build_all(until="dataset")
-        repository = run.folder / "dataset"
         if self.config.name.endswith(ITEMS_SUFFIX):
-            files = {"train": item_files(repository)}
+            files = {"train": outputs.catalogue_files(run.folder)}
         else:
-            files = {split: split_files(repository, split) for split in SPLITS}
+            files = {split: outputs.dataset_files(run.folder, split) for split in SPLITS}
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"files": [str(path) for path in paths]})
             for split, paths in files.items()
-            if count(paths)  # `datasets` cannot load a split without rows
+            if outputs.count(paths)  # `datasets` cannot load a split without rows
         ]
 
     def _source(self, name: str, dl_manager: Any) -> dict[str, Any]:
-        """The settings of a run that say where its histories come from."""
+        """The settings of a run for the source of its histories."""
         if name == "sample":
             simulation = {key: getattr(self.config, key) for key in ("shoppers", "items", "seed")}
             given = {key: value for key, value in simulation.items() if value is not None}
@@ -127,13 +126,13 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
         folder = Path(self.config.data_dir)
         if released := sorted(folder.glob(f"{name}.jsonl*")):
             return {"release": {"from_release": [str(released[0])]}}
-        # Packed or not, and one of them where both are there.
+        # Compressed or not; one file if both exist.
         raw = {
             kind: sorted(folder.glob(f"{stem}.json*"))[:1]
             for kind, stem in (("reviews", f"{category}_5"), ("items", f"meta_{category}"))
         }
         if missing := [kind for kind, paths in raw.items() if not paths]:
-            raise InputError(f"There is no file of {' and '.join(missing)} in {folder}. {_wanted(name)}")
+            raise InputError(f"There is no file of {' and '.join(missing)} in {folder}. {_expected_files(name)}")
         return {"sequences": {kind: [str(path) for path in paths] for kind, paths in raw.items()}}
 
     def _generate_tables(self, files: list[str]) -> Iterator[tuple[Any, pa.Table]]:
@@ -148,7 +147,7 @@ def _downloaded(dl_manager: Any, name: str) -> list[str]:
     """Paths of the 2018 review file and item file of a config, from the cache of `datasets` or the network."""
     from aiohttp import ClientError
 
-    if dl_manager.is_streaming:  # its own downloads nothing, and histories need all of the reviews
+    if dl_manager.is_streaming:  # the manager of a stream downloads nothing, and histories need all reviews
         dl_manager = datasets.DownloadManager(download_config=dl_manager.download_config)
     category = CATEGORIES[name]
     failed = []
@@ -160,11 +159,11 @@ def _downloaded(dl_manager: Any, name: str) -> list[str]:
             failed.append(f"{host}: {str(error) or type(error).__name__}")
         else:
             return paths
-    raise InputError(f"The raw files of {name!r} cannot be downloaded ({'; '.join(failed)}). {_wanted(name)}")
+    raise InputError(f"The raw files of {name!r} cannot be downloaded ({'; '.join(failed)}). {_expected_files(name)}")
 
 
-def _wanted(name: str) -> str:
-    """Which files a config is built from, and where to put them."""
+def _expected_files(name: str) -> str:
+    """The files that a config is built from, and how to provide them, for messages."""
     category = CATEGORIES[name]
     return (
         f"{name!r} is built from {category}_5.json.gz and meta_{category}.json.gz of the Amazon Reviews of 2018 "
@@ -174,7 +173,7 @@ def _wanted(name: str) -> str:
 
 
 def source_hash() -> str:
-    """A hash of this package's sources: the cache of a built dataset is good for these alone."""
-    package = Path(__file__).parent.parent
+    """A hash of the sources of this package, which the cached rows of a dataset depend on."""
+    package = Path(__file__).parent
     sources = sorted(path for kind in ("*.py", "*.jinja") for path in package.rglob(kind))
     return fingerprint([[os.fspath(path.relative_to(package)), path.read_text(encoding="utf-8")] for path in sources])

@@ -1,7 +1,7 @@
-"""One shopper of a run for a reader at a terminal: purchases, narratives, scores.
+"""One shopper of a run on a terminal: purchases, narratives and scores.
 
-All of it is text that strangers wrote: what could move the cursor, change colours or turn the reading direction is
-shown as an escape, never sent to the terminal.
+The texts are untrusted. Characters that move the cursor, change colours or the reading direction are shown as escapes,
+never sent to the terminal.
 """
 
 from __future__ import annotations
@@ -17,20 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from . import outputs
 from .errors import RunError
-from .outputs import rows, split_files
-from .schema import RATED, SPLITS, TASKS
+from .schema import RATED, SPLITS, TASKS, written_tasks
 
 UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters but tab and line feed, and marks that turn the reading direction."""
+"""Control characters except tab and line feed, and marks that change the reading direction."""
 REVIEW_LINES = 3
-"""Lines of a review's text that are shown."""
-PARTS = {
-    "purchase_reason": "last_purchase",
-    "purchase_reason_explanation": "last_purchase",
-    "product_endorsement": "endorsement",
-}
-"""Task -> the part of `metadata` that rates its narrative; the others are rated together as `user`."""
+"""Lines shown of the text of a review."""
+SOURCES = ("dataset", "release", "sequences")
+"""The stages whose rows are shown: the first one that the run has."""
 
 
 def inspect(run: Path, user: str | None = None, width: int | None = None) -> Iterator[str]:
@@ -38,11 +34,11 @@ def inspect(run: Path, user: str | None = None, width: int | None = None) -> Ite
 
     Args:
         run: the run folder, with at least its sequences.
-        user: the shopper's `reviewer_id`; with none, the first of the test split.
-        width: columns to fill; those of the terminal if not given.
+        user: the `reviewer_id` of the shopper; by default the first one of the test split.
+        width: width in columns; by default that of the terminal.
 
     Raises:
-        RunError: there are no histories yet, or no such user; the message names some that there are.
+        RunError: the run has no histories yet, or no such user; the message names some users.
     """
     width = max(min(width or shutil.get_terminal_size().columns, 110), 40)
     split, row = _find(run, user)
@@ -52,9 +48,9 @@ def inspect(run: Path, user: str | None = None, width: int | None = None) -> Ite
         yield ""
     history = row["purchase_history"] or []
     times = [_date(purchase["review"]["unix_time"]) for purchase in history]
-    bought = f"{len(history)} purchase{'s' if len(history) != 1 else ''}"
+    purchases = f"{len(history)} purchase{'s' if len(history) != 1 else ''}"
     period = ", " + " to ".join(dict.fromkeys([times[0], times[-1]])) if times else ""
-    yield from _wrapped(f"{_line(row['reviewer_id'])} · {split} · {bought}{period}", width)
+    yield from _wrapped(f"{_line(row['reviewer_id'])} · {split} · {purchases}{period}", width)
     yield "═" * width
     for number, (date, purchase) in enumerate(zip(times, history, strict=True), 1):
         yield from _purchase(number, date, purchase, width, last=number == len(history))
@@ -62,7 +58,7 @@ def inspect(run: Path, user: str | None = None, width: int | None = None) -> Ite
 
 
 def clean(text: Any) -> str:
-    r"""Text that is safe to print: control characters and marks of direction as escapes.
+    r"""Text that is safe to print, with control characters and marks of direction as escapes.
 
     >>> print(clean("a\x1b[31mred\u202e"))
     a\x1b[31mred\u202e
@@ -80,9 +76,9 @@ def _purchase(number: int, date: str, purchase: dict[str, Any], width: int, last
     yield head + title + " " * (width - len(head) - len(price) - _columns(title)) * bool(price) + price
     if item["category"]:
         yield " " * 5 + _cut(_line(item["category"]), width - 5)
-    said = ": ".join(_line(review[name]) for name in ("summary", "text") if review[name])
-    if said:
-        lines = list(_wrapped(f"“{said}”", width, " " * 5))
+    opinion = ": ".join(_line(review[name]) for name in ("summary", "text") if review[name])
+    if opinion:
+        lines = list(_wrapped(f"“{opinion}”", width, " " * 5))
         if len(lines) > REVIEW_LINES:
             lines = [*lines[: REVIEW_LINES - 1], _cut(lines[REVIEW_LINES - 1], width - 1) + "…"]
         yield from lines
@@ -91,11 +87,11 @@ def _purchase(number: int, date: str, purchase: dict[str, Any], width: int, last
 
 
 Votes = dict[tuple[str, str], list[int | None]]
-"""The scores that were voted for, by part of `metadata` and attribute; None is a failed vote."""
+"""The scores of all votes, by part of `metadata` and attribute; None is a failed vote."""
 
 
 def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
-    written = [task for task in TASKS.values() if task.text(row)]
+    written = [task for task in written_tasks() if task.text(row)]
     yield ""
     if not written and row.get("narrator"):
         why = "nothing was asked about an empty history" if not row["purchase_history"] else "every answer failed"
@@ -119,7 +115,7 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
         part = task.rated_in
         yield from _scores(task.name.replace("_", " "), part, scores if text else {}, votes, width)
         yield from _wrapped(clean(text) if text else "(none)", width, "  ")
-        kinds = [check.partition(".")[2] for check in failed if check.partition(".")[0] == task.field[1]]
+        kinds = [check.partition(".")[2] for check in failed if check.partition(".")[0] == task.field[-1]]
         if kinds:
             yield from _wrapped(f"! failed checks: {', '.join(map(clean, kinds))}", width, "  ")
 
@@ -129,7 +125,7 @@ def _writer(name: str | None) -> str:
 
 
 def _scores(title: str, part: str | None, scores: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
-    """A title with the scores of a part of `metadata`, on as many lines as they take."""
+    """Lines with a title and the scores of a part of `metadata`."""
     rated = scores.get(part or "") or {}
     shown = [
         f"{name} {rated[name]}{_spread(votes.get((part or '', name), []))}"
@@ -140,71 +136,77 @@ def _scores(title: str, part: str | None, scores: dict[str, Any], votes: Votes, 
 
 
 def _spread(votes: list[int | None]) -> str:
-    """Lowest and highest vote, and how many failed.
+    """The lowest and highest vote, and the number of failed ones.
 
     >>> _spread([4, 6, None]), _spread([5, 5])
     (' (4-6, 1 failed)', '')
     """
-    cast = [vote for vote in votes if vote is not None]
-    told = [f"{min(cast)}-{max(cast)}"] if len(set(cast)) > 1 else []
-    told += [f"{len(votes) - len(cast)} failed"] if len(cast) < len(votes) else []
-    return f" ({', '.join(told)})" if told else ""
+    scores = [vote for vote in votes if vote is not None]
+    parts = [f"{min(scores)}-{max(scores)}"] if len(set(scores)) > 1 else []
+    parts += [f"{len(votes) - len(scores)} failed"] if len(scores) < len(votes) else []
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _votes(run: Path, user: str) -> Votes:
-    import duckdb
-
-    path = run / "ratings" / "votes.parquet"
     votes: Votes = {}
+    path = outputs.path(run, "ratings", outputs.VOTES)
     if path.exists():
-        found: Any = duckdb.sql(
-            "SELECT stage, attribute, score FROM read_parquet($path) WHERE reviewer_id = $user ORDER BY vote",
-            params={"path": glob.escape(str(path)), "user": user},
-        )
-        for row in found.to_arrow_table().to_pylist():
+        for row in sorted(_user_rows(path, user), key=lambda row: row["vote"]):
             votes.setdefault((row["stage"], row["attribute"]), []).append(row["score"])
     return votes
 
 
-def _find(run: Path, user: str | None) -> tuple[str, dict[str, Any]]:
-    """The split and the row of a user, with what the run has of narratives and scores."""
+def _user_rows(path: Path, user: str | None) -> list[dict[str, Any]]:
+    """The rows of a user in a parquet file."""
     import duckdb
 
-    source = next((run / name for name in ("dataset", "release", "sequences") if (run / name).exists()), None)
-    if source is None:
-        raise RunError(f"There are no histories in {run} yet. Run first: regen run {run} …")
-    if user is None:
-        user = next(iter(_ids(run)), None)
-    parts = [source]
-    if source.name == "sequences":
-        parts += [run / name for name in ("narratives", "ratings") if (run / name).exists()]
+    relation: Any = duckdb.sql(
+        "SELECT * FROM read_parquet($path) WHERE reviewer_id = $user",
+        params={"path": glob.escape(str(path)), "user": user},
+    )
+    rows: list[dict[str, Any]] = relation.to_arrow_table().to_pylist()
+    return rows
+
+
+def _find(run: Path, user: str | None) -> tuple[str, dict[str, Any]]:
+    """The split and the row of a user, with the narratives and scores that the run has."""
+    source = _source(run)
+    user = next(iter(_ids(run)), None) if user is None else user
     for split in SPLITS:
-        row: dict[str, Any] = {}
-        for part in parts:
-            files = split_files(part, split) if part == source else [part / f"{part.name}.parquet"]
-            for path in files:
-                found: Any = duckdb.sql(
-                    "SELECT * FROM read_parquet($path) WHERE reviewer_id = $user",
-                    params={"path": glob.escape(str(path)), "user": user},
-                )
-                match = found.to_arrow_table().to_pylist()
-                if match and (row or part == source):
-                    row |= match[0]
+        row = _user_row(outputs.split_files(source, split), user)
+        if row and source == outputs.folder(run, "sequences"):
+            further = (("narratives", outputs.NARRATIVES), ("ratings", outputs.RATINGS))
+            row |= _user_row([outputs.path(run, stage, name) for stage, name in further], user)
         if row:
             return split, row
     known = _ids(run, limit=None)
     close = difflib.get_close_matches(user or "", known, n=3) or known[:3]
     raise RunError(
-        f"There is no user {clean(user)!r} among the {len(known):,} of {run}. There are, for example: "
+        f"There is no user {clean(user)!r} among the {len(known):,} of {run}. Users of this run are, for example: "
         f"{', '.join(map(clean, close))}."
     )
 
 
+def _source(run: Path) -> Path:
+    for stage in SOURCES:
+        if outputs.folder(run, stage).exists():
+            return outputs.folder(run, stage)
+    raise RunError(f"There are no histories in {run} yet. Run first: regen run {run} …")
+
+
+def _user_row(files: list[Path], user: str | None) -> dict[str, Any]:
+    """The columns of all `files` for a user; a file that does not exist is skipped."""
+    columns: dict[str, Any] = {}
+    for path in files:
+        for row in _user_rows(path, user) if path.exists() else []:
+            columns |= row
+    return columns
+
+
 def _ids(run: Path, limit: int | None = 5) -> list[str]:
-    """Ids of users of the run, those of the test split first."""
-    source = next(run / name for name in ("dataset", "release", "sequences") if (run / name).exists())
-    files = [path for split in reversed(SPLITS) for path in split_files(source, split)]
-    return [row["reviewer_id"] for row in rows(files, ["reviewer_id"], limit=limit)]
+    """Ids of users of the run, the test split first."""
+    files = [path for split in reversed(SPLITS) for path in outputs.split_files(_source(run), split)]
+    return [row["reviewer_id"] for row in outputs.rows(files, ["reviewer_id"], limit=limit)]
 
 
 def _date(time: int | None) -> str:
@@ -219,7 +221,7 @@ def _line(text: str) -> str:
 
 
 def _wrapped(text: str, width: int, indent: str = "") -> Iterator[str]:
-    """Text in lines of at most `width` columns; its own paragraphs stay."""
+    """Lines of `text` of at most `width` columns; line breaks of the text stay."""
     for paragraph in text.splitlines():
         for line in textwrap.wrap(paragraph, width - len(indent)) or [""]:
             # Characters of two columns (Chinese, Japanese, Korean, emoji) count as two.
@@ -231,7 +233,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> Iterator[str]:
 
 
 def _cut(text: str, columns: int, mark: str = "…") -> str:
-    """`text` cut to `columns` columns, with a mark where something is cut."""
+    """`text` cut to at most `columns` columns, with a mark if it is cut."""
     if _columns(text) <= columns:
         return text
     kept = ""
@@ -243,7 +245,7 @@ def _cut(text: str, columns: int, mark: str = "…") -> str:
 
 
 def _columns(text: str) -> int:
-    """Columns that a text takes up on a terminal."""
+    """The width of a text on a terminal, in columns."""
     return sum(
         0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
         for letter in text

@@ -246,8 +246,10 @@ TASKS = {
 DEFAULT_TASKS = tuple(name for name, task in TASKS.items() if task.default)
 """Tasks that are trained and evaluated unless the settings say otherwise."""
 
-TEXT_COLUMNS = tuple(dict.fromkeys(str(task.field[0]) for task in TASKS.values()))
-"""Columns of the row that contain the texts of tasks."""
+
+def text_columns(*others: str) -> list[str]:
+    """The columns of a row that contain the texts of tasks, and `others`, each once."""
+    return list(dict.fromkeys((*others, *(str(task.field[0]) for task in TASKS.values()))))
 
 
 def written_tasks() -> list[Task]:

@@ -1,4 +1,4 @@
-"""The code of the pages in docs/ runs as it stands, on a run called runs/office."""
+"""The code blocks of docs/ run unchanged on a run called runs/office."""
 
 import ast
 import base64
@@ -39,7 +39,7 @@ def commands(page):
 
 
 def messages():
-    """The texts of the package, with … for what is put into them."""
+    """The texts of the package, with … for the values in them."""
 
     def text(node):
         if isinstance(node, ast.Constant):

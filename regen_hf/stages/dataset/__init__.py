@@ -1,7 +1,7 @@
-"""The dataset repository: histories, narratives and scores joined to what `load_dataset` reads.
+"""The dataset repository: histories, narratives and scores joined into files for `load_dataset`.
 
 dataset/
-  README.md                                the card, with the YAML that tells `load_dataset` which file is which split
+  README.md                                the card; its YAML assigns files to splits
   <name>/<split>-00000-of-00001.parquet    one row per user (schema.ROW), in shards below 500 MB
   <name>-items/items-00000-of-00001.parquet    the catalogue (schema.ITEMS)
 """

@@ -11,51 +11,48 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ... import outputs
 from ...errors import RunError
-from ...outputs import item_files, split_files
-from ...schema import ITEMS, ROW, SPLITS, TASKS, Task, features
+from ...schema import ITEMS, ROW, SPLITS, features, written_tasks
 from . import shards
 from .settings import DatasetConfig
 
-MAY_BE_NULL = ("purchase_reason", "purchase_reason_explanation")
-"""A history may not tell why the last purchase was made (table 2): these are no sign of a missing narrative."""
-
 
 def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, Any]:
-    """Join the stages before to a dataset repository in `out`.
+    """Join the outputs of earlier stages to a dataset repository in `out`.
 
     Returns:
-        Counts: users of each split, items, users without all of their narratives, bytes of the rows in memory.
+        Counts: users of each split, items, users with missing narratives, bytes of the rows in memory.
 
     Raises:
-        RunError: narratives are missing, and `partial` was not asked for.
+        RunError: narratives are missing, and `partial` is off.
     """
     from ...cards.dataset_card import dataset_card
 
-    # A folder may be called anything; a config's name may not.
+    # The name of a folder may contain characters that the name of a config may not.
     name = config.name or re.sub(r"[^A-Za-z0-9_.-]", "_", run.resolve().name).lstrip(".-") or "regen"
-    released = (run / "release").exists()  # a run has one source
-    incomplete = {"users": 0} if released else _missing(run, work)
-    if incomplete["users"] and not config.partial:
-        lost = ", ".join(f"{count:,} without {task}" for task, count in incomplete.items() if task != "users" and count)
+    source = outputs.source(run)
+    released = source == "release"
+    missing = {"users": 0} if released else _missing(run, work)
+    if missing["users"] and not config.partial:
+        by_task = ", ".join(f"{count:,} without {task}" for task, count in missing.items() if task != "users" and count)
         raise RunError(
-            f"{incomplete['users']:,} users of {run} lack narratives: {lost}. Run `regen narratives {run}` again to "
-            f"ask for them once more, or leave them null: regen dataset {run} --partial"
+            f"{missing['users']:,} users of {run} lack narratives: {by_task}. Run `regen narratives {run}` again to "
+            f"request them again, or leave them null: regen dataset {run} --partial"
         )
     counts: dict[str, Any] = {}
     sizes = {}
     for split in SPLITS:
-        rows = _batches(split_files(run / "release", split)) if released else _joined(run, split, work)
+        rows = (
+            _batches(outputs.split_files(outputs.folder(run, source), split)) if released else _joined(run, split, work)
+        )
         counts[split], sizes[split] = shards.write(rows, _schema(ROW), out / name, split)
     counts["items"], sizes["items"] = shards.write(
-        _batches(item_files(run / ("release" if released else "sequences"))),
-        _schema(ITEMS),
-        out / f"{name}-items",
-        "items",
+        _batches(outputs.item_files(outputs.folder(run, source))), _schema(ITEMS), out / f"{name}-items", "items"
     )
-    counts["users_without_narratives"] = incomplete["users"]
+    counts["users_without_narratives"] = missing["users"]
     counts["bytes"] = sizes
-    (out / "README.md").write_text(dataset_card(run, out, name, counts), encoding="utf-8")
+    outputs.write_text(out / outputs.CARD, dataset_card(run, out, name, counts))
     return counts
 
 
@@ -77,43 +74,39 @@ def _connect(work: Path) -> Any:
     return connection
 
 
-# DuckDB takes every path for a pattern: unescaped, a run named "a[1]" would read its neighbours.
+# DuckDB treats every path as a pattern: unescaped, a run named "a[1]" would read the files of others.
 def _files(*paths: Path) -> list[str]:
     return [glob.escape(str(path)) for path in paths]
 
 
 def _missing(run: Path, work: Path) -> dict[str, int]:
-    """How many users lack a narrative that every user should have, in all (`users`) and by task."""
-    tasks = [task for task in TASKS.values() if task.name not in MAY_BE_NULL]
-
-    def null(task: Task) -> str:
-        return f"n.{task.field[0]}.{task.field[1]} IS NULL"
-
+    """The number of users without a narrative that every user should have, in total (`users`) and by task."""
+    null = {task.name: f"n.{task.sql} IS NULL" for task in written_tasks() if not task.may_be_null}
     columns = [
-        f"count(*) FILTER ({' OR '.join(map(null, tasks))}) AS users",
-        *(f"count(*) FILTER ({null(task)}) AS {task.name}" for task in tasks),
+        f"count(*) FILTER ({' OR '.join(null.values())}) AS users",
+        *(f"count(*) FILTER ({condition}) AS {task}" for task, condition in null.items()),
     ]
     with _connect(work) as connection:
-        found = connection.sql(
+        relation = connection.sql(
             f"""
             SELECT {", ".join(columns)} FROM read_parquet($sequences) s
             LEFT JOIN read_parquet($narratives) n USING (reviewer_id)
             """,  # noqa: S608 (names of schema.TASKS)
             params={
-                "sequences": _files(*(path for split in SPLITS for path in split_files(run / "sequences", split))),
-                "narratives": _files(run / "narratives" / "narratives.parquet"),
+                "sequences": _files(*outputs.sequence_files(run)),
+                "narratives": _files(outputs.path(run, "narratives", outputs.NARRATIVES)),
             },
         )
-        return dict(zip(found.columns, found.fetchall()[0], strict=True))
+        return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
 
 def _joined(run: Path, split: str, work: Path) -> Iterator[pa.RecordBatch]:
     """The rows of one split; a user whose narratives or scores are missing has nulls there.
 
-    The files of the sequences are ranges of the users' hashes, one after the other, and each fits into memory: joined
-    and sorted one by one, they come in the order of the hash.
+    The files of the sequences are consecutive ranges of the users' hashes, and each fits into memory: joined and sorted
+    one by one, they are in the order of the hash.
     """
-    for path in split_files(run / "sequences", split):
+    for path in outputs.split_files(outputs.folder(run, "sequences"), split):
         with _connect(work) as connection:
             yield from connection.sql(
                 """
@@ -127,7 +120,7 @@ def _joined(run: Path, split: str, work: Path) -> Iterator[pa.RecordBatch]:
                 """,
                 params={
                     "sequences": _files(path),
-                    "narratives": _files(run / "narratives" / "narratives.parquet"),
-                    "ratings": _files(run / "ratings" / "ratings.parquet"),
+                    "narratives": _files(outputs.path(run, "narratives", outputs.NARRATIVES)),
+                    "ratings": _files(outputs.path(run, "ratings", outputs.RATINGS)),
                 },
             ).to_arrow_reader(shards.ROW_GROUP)

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 PACKAGES = ("datasets", "pyarrow")
 """Libraries whose versions the output depends on."""
@@ -18,11 +14,11 @@ class DatasetConfig:
     """Settings of `regen dataset`."""
 
     name: str = ""
-    """Name of the dataset's config, as in load_dataset(…, "office"); the run folder's name if not given."""
-    # The same rows with or without it: it is no reason to make them again.
+    """Name of the config of the dataset, as in load_dataset(…, "office"). Default: the name of the run folder."""
+    # It does not change the rows, so a change does not make them stale.
     partial: bool = field(default=False, metadata={"affects_output": False})
-    """Go on where narratives are missing, and leave them null."""
+    """Leave missing narratives null."""
 
     def __post_init__(self) -> None:
         if self.name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
-            raise ValueError(f"name was given {self.name!r}, expected letters, digits, '_', '-' and '.' alone")
+            raise ValueError(f"name is {self.name!r}, expected only letters, digits, '_', '-' and '.'")

@@ -1,4 +1,4 @@
-"""Parquet as the Hub wants it: shards below its limit, in row groups that its viewer can page through."""
+"""Parquet files for the Hub: shards below its limit, with row groups of a size that its viewer can read."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ...outputs import shard_name
+
 SHARD = 450 * 10**6
-"""Bytes after which a shard is closed: with the row group that passes it, it stays below 500 MB."""
+"""Bytes after which a shard is closed: with the row group that exceeds it, a shard stays below 500 MB."""
 ROW_GROUP = 1000
-"""Rows in a row group, at most."""
+"""Most rows in a row group."""
 ROW_GROUP_BYTES = 32 * 2**20
-"""Bytes of a row group in memory after which it is closed: the viewer reads whole row groups."""
+"""Bytes of a row group in memory after which it is closed: the viewer always reads complete row groups."""
 
 
 def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, stem: str) -> tuple[int, int]:
-    """Write `batches` to `folder/stem-00000-of-00001.parquet` and as many more shards as it takes.
+    """Write `batches` to `folder/stem-00000-of-00001.parquet` and further shards as needed.
 
     Returns:
         The number of rows, and their bytes in memory.
@@ -31,7 +33,7 @@ def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, st
         shards.append(folder / f"{stem}-{len(shards):05d}.part")
         with (
             shards[-1].open("wb") as file,
-            # Chunks are cut where the content says so: a push of a changed dataset sends what changed.
+            # Chunks depend on the content, so a push of a changed dataset uploads only the changes.
             pq.ParquetWriter(
                 file, schema, compression="zstd", write_page_index=True, use_content_defined_chunking=True
             ) as writer,
@@ -41,18 +43,18 @@ def write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, folder: Path, st
                 rows, size = rows + len(group), size + group.nbytes
                 group = next(groups, None)
     for number, shard in enumerate(shards):
-        shard.rename(folder / f"{stem}-{number:05d}-of-{len(shards):05d}.parquet")
+        shard.rename(folder / shard_name(stem, number, len(shards)))
     return rows, size
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
-    held: list[pa.RecordBatch] = []
+    parts: list[pa.RecordBatch] = []
     for batch in batches:
         step = min(max(ROW_GROUP_BYTES * len(batch) // max(batch.nbytes, 1), 1), ROW_GROUP)
         for start in range(0, len(batch), step):
-            held.append(batch.slice(start, step).cast(schema))
-            if sum(map(len, held)) >= ROW_GROUP or sum(part.nbytes for part in held) >= ROW_GROUP_BYTES:
-                yield pa.Table.from_batches(held)
-                held = []
-    if held:
-        yield pa.Table.from_batches(held)
+            parts.append(batch.slice(start, step).cast(schema))
+            if sum(map(len, parts)) >= ROW_GROUP or sum(part.nbytes for part in parts) >= ROW_GROUP_BYTES:
+                yield pa.Table.from_batches(parts)
+                parts = []
+    if parts:
+        yield pa.Table.from_batches(parts)

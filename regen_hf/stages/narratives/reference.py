@@ -254,7 +254,7 @@ def long_summary(purchases: Sequence[Purchase], choose: Phrasing) -> str:
 
 
 def related(last: Purchase, earlier: Sequence[Purchase]) -> list[Purchase]:
-    """The earlier purchases with the item, words of the title or category of `last`, most similar first, then latest."""
+    """The earlier purchases with the item, title words or category of `last`, most similar first, then latest."""
 
     def similarity(purchase: Purchase) -> int:
         same_item = last.asin is not None and purchase.asin == last.asin

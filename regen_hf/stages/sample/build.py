@@ -1,19 +1,17 @@
-"""Write the sample world: raw review and item files, and the truth behind them."""
+"""Write the sample world: raw review and item files, and their truth."""
 
 from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from ... import schema
+from ... import outputs, schema
 from .item_text import item_record
 from .narrative_text import narratives
 from .review_text import review_records
@@ -36,26 +34,21 @@ TRUTH = pa.schema(
         ("simulated", pa.bool_()),  # always true
     ]
 )
-
-
 ITEM_TRUTH = pa.schema(
     [(name, pa.string()) for name in ("asin", "circle", "brand", "kind", "colour", "use")] + [("simulated", pa.bool_())]
 )
-
-
 DUPLICATED, UNKNOWN_ITEM, UNTITLED = 0.004, 0.002, 0.005
-"""Shares of damaged records: reviews written twice, of an item without record, items without a usable title."""
+"""Shares of damaged records: duplicate reviews, reviews of an unknown item, items without a usable title."""
 
 
 def write(folder: Path, config: SampleConfig) -> dict[str, int]:
     """Write the sample world into `folder`, the same bytes for the same `config`.
 
     Files: `reviews.jsonl.gz`, `items.jsonl.gz` (raw format of 2018), `truth.parquet` (`TRUTH`, a row per shopper) and
-    `item_truth.parquet` (`ITEM_TRUTH`). Damaged records concern no last purchase and nothing that narratives count.
+    `item_truth.parquet` (`ITEM_TRUTH`). Damaged records affect no last purchase and no fact of the narratives.
 
     Returns:
-        How many shoppers, items and purchases there are, how many lines the raw files have, and how many of them are
-        damaged, by kind.
+        The numbers of shoppers, items, purchases and lines of the raw files, and of damaged records by kind.
     """
     world, text, dirt = (np.random.default_rng([config.seed, stream]) for stream in range(3))
     items = make_items(config.items, world)
@@ -68,15 +61,15 @@ def write(folder: Path, config: SampleConfig) -> dict[str, int]:
         earlier += lines[:-1]
     counts = {"shoppers": len(shoppers), "items": len(items), "purchases": len(review_lines)}
     counts |= _damage(review_lines, item_lines, shoppers, earlier, dirt)
-    _write_lines(folder / "reviews.jsonl.gz", review_lines, dirt)
-    _write_lines(folder / "items.jsonl.gz", item_lines, dirt)
-    _write_table(folder / "truth.parquet", map(_truth, shoppers), TRUTH)
-    _write_table(folder / "item_truth.parquet", map(_item_truth, items), ITEM_TRUTH)
+    _write_lines(folder / outputs.SAMPLE_REVIEWS, review_lines, dirt)
+    _write_lines(folder / outputs.SAMPLE_ITEMS, item_lines, dirt)
+    outputs.write_parquet(folder / outputs.TRUTH, pa.Table.from_pylist(list(map(_truth, shoppers)), TRUTH))
+    outputs.write_parquet(folder / outputs.ITEM_TRUTH, pa.Table.from_pylist(list(map(_item_truth, items)), ITEM_TRUTH))
     return counts | {"review_lines": len(review_lines), "item_lines": len(item_lines)}
 
 
 def build(run: Path, out: Path, work: Path, config: SampleConfig) -> dict[str, int]:
-    """The stage: write the sample world into `out`; see `write`."""
+    """Write the sample world into `out`; see `write`."""
     return write(out, config)
 
 
@@ -87,7 +80,7 @@ def _damage(
     earlier: list[str],
     rng: np.random.Generator,
 ) -> dict[str, int]:
-    """Add damaged records to both lists; returns how many of each kind."""
+    """Add damaged records to both lists; returns their number by kind."""
     size = len(review_lines)
     duplicated = rng.choice(len(earlier), max(1, round(DUPLICATED * size)), replace=False)
     review_lines += [earlier[index] for index in duplicated]
@@ -115,7 +108,7 @@ def _damage(
 
 
 def _stray_review(shopper: Shopper, asin: str) -> dict[str, Any]:
-    """A review of an item that cannot be known, on the day of the first purchase and so never the last."""
+    """A review of an unknown item, on the day of the first purchase and so never the last."""
     first = shopper.purchases[0].unix_time
     return {
         "overall": 4.0,
@@ -155,10 +148,6 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _write_lines(path: Path, lines: list[str], rng: np.random.Generator) -> None:
-    """Gzip the lines in random order, without the time in the header."""
+    """Gzip the lines in random order, without a time in the header."""
     text = "".join(f"{lines[index]}\n" for index in rng.permutation(len(lines)))
     path.write_bytes(gzip.compress(text.encode(), compresslevel=6, mtime=0))
-
-
-def _write_table(path: Path, rows: Iterable[dict[str, Any]], table_schema: pa.Schema) -> None:
-    pq.write_table(pa.Table.from_pylist(list(rows), table_schema), path)

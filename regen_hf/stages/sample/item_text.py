@@ -1,4 +1,4 @@
-"""What an item's record tells: brand, kind, colour and use, never the circle."""
+"""Records of items: they state brand, kind, colour and use, never the circle."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ PRICES = {  # USD, before the brand's own level
 
 
 def item_record(item: Item, rng: np.random.Generator) -> dict[str, Any]:
-    """The item as a line of the 2018 release; some lack a price or a description, as there."""
+    """The item as a record of the 2018 release; as there, some lack a price or a description."""
     department = next(name for name, kinds in DEPARTMENTS.items() if item.kind in kinds)
     title = TITLES[rng.integers(len(TITLES))].format(
         brand=item.brand,

@@ -1,23 +1,24 @@
-"""The six narratives of a simulated shopper, written from the truth.
+"""The narratives of a simulated shopper, written from the truth.
 
-The wording follows from the truth alone (no dice), so a model that has understood a shopper can write every word:
-the frame of a sentence depends on the shopper's concern, on gifts and on the circle, its slots on what was bought. No
-sentence is taken from a review. The endorsement is written without the review of the last purchase (section 3.2).
+The wording depends only on the truth, without chance, so a model that has inferred a shopper's traits can write every
+word: the frame of a sentence depends on the shopper's concern, on gifts and on the circle, its slots on the purchases.
+No sentence is taken from a review. The endorsement is written without the review of the last purchase (section 3.2).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...schema import in_row
 from .world import Item, Shopper, article
 
 
 @dataclass(frozen=True)
 class CircleWords:
-    """How narratives speak of one circle."""
+    """Phrases of narratives for one circle."""
 
     scene: str
-    """Plural, stands in the reason."""
+    """A plural noun phrase in the reason."""
     inference: str
     pitch: str
     portrait: str
@@ -25,7 +26,7 @@ class CircleWords:
 
 @dataclass(frozen=True)
 class ConcernWords:
-    """How narratives speak of one concern; {item} is an item with its article, {who} a person."""
+    """Phrases of narratives for one concern; {item} is an item with its article, {who} a person."""
 
     adjective: str
     reason: str
@@ -186,7 +187,7 @@ USE_HABIT = {
     "kitchen": "treats the kitchen well",
     "workshop": "provides for the workshop",
 }
-USE_PORTRAIT = {  # true as well where a favourite shares the first place
+USE_PORTRAIT = {  # also true if a favourite is tied for the most frequent
     "travel": "No brand outnumbers {brand}, {colour} keeps returning, and a suitcase is never far away.",
     "camping": "Much of it heads for the campsite, with {brand} second to none and {colour} a regular guest.",
     "office": "Their desk attracts many things, {colour} is a habit, and no name is chosen over {brand}.",
@@ -213,20 +214,18 @@ NUMBERS = (
 )
 
 
-def narratives(shopper: Shopper) -> dict[str, dict[str, str]]:
+def narratives(shopper: Shopper) -> dict[str, dict[str, str | None]]:
     """The columns `last_purchase` and `user` of `schema.NARRATIVES`."""
-    return {
-        "last_purchase": {
-            "reason": _reason(shopper),
-            "explanation": _explanation(shopper),
-            "endorsement": _endorsement(shopper),
-        },
-        "user": {
-            "profile": _profile(shopper),
-            "brief_summary": _brief_summary(shopper),
-            "long_summary": _long_summary(shopper),
-        },
-    }
+    return in_row(
+        {
+            "purchase_reason": _reason(shopper),
+            "purchase_reason_explanation": _explanation(shopper),
+            "product_endorsement": _endorsement(shopper),
+            "user_profile": _profile(shopper),
+            "brief_user_summary": _brief_summary(shopper),
+            "long_user_summary": _long_summary(shopper),
+        }
+    )
 
 
 def _reason(shopper: Shopper) -> str:

@@ -1,4 +1,4 @@
-"""What a review says: the told attributes, the shopper's concern, recipient and grumble, never the circle."""
+"""Records of reviews: they state the visible attributes, concern, recipient and complaint, never the circle."""
 
 from __future__ import annotations
 
@@ -249,17 +249,17 @@ GIFT_HEADLINES = ("A gift for my {who}", "For my {who}", "Bought for my {who}")
 
 
 def review_records(shopper: Shopper, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """The reviews of a shopper as lines of the 2018 release, in the order of the purchases."""
-    # Each shopper goes round the phrases from an own starting point, and so does not say the same thing every time.
+    """The reviews of a shopper as records of the 2018 release, in the order of the purchases."""
+    # Each shopper cycles through the phrases from a start of their own, so that consecutive reviews differ.
     starts = rng.integers(2**16, size=6).tolist()
-    speaks = rng.random((len(shopper.purchases), 2)) < (0.6, 0.75)  # of the use, a closing word
+    optional = rng.random((len(shopper.purchases), 2)) < (0.6, 0.75)  # a sentence about the use, a closing sentence
     return [
-        _record(shopper, purchase, [start + place for start in starts], *speaks[place].tolist())
-        for place, purchase in enumerate(shopper.purchases)
+        _record(shopper, purchase, [start + index for start in starts], *optional[index].tolist())
+        for index, purchase in enumerate(shopper.purchases)
     ]
 
 
-def _record(shopper: Shopper, purchase: Purchase, picks: list[int], of_use: bool, closing: bool) -> dict[str, Any]:
+def _record(shopper: Shopper, purchase: Purchase, picks: list[int], use: bool, closing: bool) -> dict[str, Any]:
     item = purchase.item
     words = {
         "brand": item.brand,
@@ -277,7 +277,7 @@ def _record(shopper: Shopper, purchase: Purchase, picks: list[int], of_use: bool
     banks: list[tuple[str, ...]] = [GIFT_OPENINGS if purchase.is_gift else OPENINGS]
     if purchase.says_concern:
         banks.append((PRAISE if purchase.rating >= 4 else BLAME)[shopper.concern])
-    if of_use:
+    if use:
         banks.append(USE_SENTENCES[item.use])
     if purchase.grumbles:
         banks.append(GRUMBLE_SENTENCES[shopper.grumble])

@@ -12,12 +12,12 @@ PACKAGES = ("numpy",)
 
 @dataclass(frozen=True)
 class SampleConfig:
-    """How large the sample world is."""
+    """The size and seed of the sample world."""
 
     shoppers: int = 6000
     """Simulated shoppers, each with 5 to 20 purchases (about 8.5 on average)."""
     items: int = 800
-    """Items on sale; with far fewer shoppers than 7 an item, co-purchases say little."""
+    """Items on sale; with far fewer than 7 shoppers per item, co-purchases carry little information."""
     seed: int = 0
     """Another seed draws another world."""
 

@@ -1,8 +1,8 @@
-"""Who buys what in the sample world: items, simulated shoppers and their purchases, drawn by seed.
+"""The items, simulated shoppers and purchases of the sample world, drawn by seed.
 
-An item has four attributes that its text tells (brand, kind, colour, use) and one that no text tells: the circle of
-people who buy it. All five are drawn independently. A shopper belongs to one circle and has favourites among the told
-attributes; what the shopper cares about when judging a purchase stands in the reviews alone.
+An item has four visible attributes, stated in its text (brand, kind, colour, use), and a hidden one: the circle of
+people who buy it. All five are drawn independently. A shopper belongs to one circle and has favourites among the
+visible attributes. Only the reviews show what the shopper judges a purchase by.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CIRCLES = (
     "potter",
     "chess player",
 )
-"""The hidden trait: told by co-purchases and by the narratives, by no item text and no review."""
+"""The hidden trait: shown by co-purchases and narratives, stated in no item text and no review."""
 
 BRANDS = (
     "Brindlecroft",
@@ -55,12 +55,12 @@ CONCERNS = ("durability", "comfort", "value", "looks", "simplicity", "lightness"
 """What a shopper judges a purchase by."""
 RECIPIENTS = ("daughter", "son", "partner", "mother", "brother", "neighbour")
 GRUMBLES = ("packaging", "delivery", "smell", "photo", "labels", "service")
-"""What a shopper complains about, whatever was bought."""
+"""What a shopper complains about, independent of the item."""
 
 MIN_PURCHASES, MAX_PURCHASES = 5, 20
 
-# Odds of a favoured attribute against any other of its sort. A kind is favoured weakly and a brand strongly, so that
-# most shoppers have a clear favourite brand, while co-purchases say little about the kind of a single item.
+# Odds of a favoured attribute against another one of the same sort. A kind is favoured weakly and a brand strongly, so
+# most shoppers have a clear favourite brand, and co-purchases carry little information about the kind of an item.
 BRAND_ODDS, COLOUR_ODDS, USE_ODDS, KIND_ODDS = 12.0, 7.0, 6.0, 2.0
 IN_CIRCLE = 0.8
 CONCERN_SAID, GRUMBLE_SAID, BOUGHT_AS_GIFT, BUYS_GIFTS = 0.85, 0.4, 0.5, 0.65
@@ -73,7 +73,7 @@ RATING_ODDS = {  # of 1, 2, 3, 4 and 5
 
 @dataclass(frozen=True)
 class Item:
-    """A thing on sale: what its text tells, and the `circle` that its text does not."""
+    """An item on sale: its visible attributes and its hidden `circle`."""
 
     asin: str
     brand: str
@@ -85,11 +85,11 @@ class Item:
 
 @dataclass(frozen=True)
 class Purchase:
-    """An item bought and what its review says about it."""
+    """A purchase and the content of its review."""
 
     item: Item
     unix_time: int
-    """Seconds, a midnight in UTC as in the real files."""
+    """Seconds; a midnight in UTC, as in the real files."""
     rating: int
     says_concern: bool
     grumbles: bool
@@ -105,7 +105,7 @@ class Shopper:
     concern: str
     grumble: str
     recipient: str | None
-    """Whom the gifts are for; None for a shopper who buys nothing as a gift."""
+    """The recipient of gifts; None for a shopper who buys no gifts."""
     favoured_kinds: tuple[str, ...]
     purchases: tuple[Purchase, ...]
     """Oldest first."""
@@ -116,18 +116,18 @@ class Shopper:
         return self.purchases[-1].item
 
     def favourite(self, attribute: str) -> str:
-        """The value of `attribute` ("brand", "colour", "use") that no other outnumbers; of equals the latest bought."""
+        """The most frequent value of `attribute` ("brand", "colour", "use"); ties go to the latest purchase."""
         values = [getattr(purchase.item, attribute) for purchase in self.purchases]
         counts = Counter(values)
         return max(reversed(values), key=counts.__getitem__)
 
     def count(self, attribute: str, value: str) -> int:
-        """In how many purchases the item's `attribute` is `value`."""
+        """The number of purchases whose item has `value` as `attribute`."""
         return sum(getattr(purchase.item, attribute) == value for purchase in self.purchases)
 
     @property
     def mood(self) -> str:
-        """How the ratings run: "generous", "fair" or "strict"."""
+        """The level of the ratings: "generous", "fair" or "strict"."""
         mean = sum(purchase.rating for purchase in self.purchases) / len(self.purchases)
         return "generous" if mean >= 4.4 else "fair" if mean >= 3.5 else "strict"
 
@@ -143,7 +143,7 @@ def article(noun: str, capital: bool = False) -> str:
 
 
 def make_items(count: int, rng: np.random.Generator) -> list[Item]:
-    """Draw `count` items whose five attributes are independent of each other and evenly spread."""
+    """Draw `count` items with five attributes, independent of each other and uniformly distributed."""
     columns = [rng.permutation(np.arange(count) % len(of)) for of in (BRANDS, KINDS, COLOURS, USES, CIRCLES)]
     return [
         Item(f"SIM{index:07d}", BRANDS[brand], KINDS[kind], COLOURS[colour], USES[use], CIRCLES[circle])
@@ -152,7 +152,7 @@ def make_items(count: int, rng: np.random.Generator) -> list[Item]:
 
 
 def make_shoppers(count: int, items: list[Item], rng: np.random.Generator) -> list[Shopper]:
-    """Draw `count` shoppers and what they buy; no shopper buys an item twice."""
+    """Draw `count` shoppers with their purchases; no shopper buys an item twice."""
     baskets = _Baskets(items, rng)
     return [_make_shopper(f"simulated-{index:06d}", baskets, rng) for index in range(count)]
 
@@ -178,10 +178,10 @@ class _Baskets:
         return np.log(odds) * np.stack([column == value for value in values])  # (values, items)
 
     def draw(self, circle: int, kinds: NDArray[np.int64]) -> list[Item]:
-        """A basket in random order, in which favourites drawn here are clearly the most frequent.
+        """A basket in random order, in which the favourites drawn here are the most frequent without ties.
 
-        A basket where they are not is drawn again, after ten of them with other favourites. In the default world the
-        first basket will do for a third of the shoppers; with very few items the last one stands as it is.
+        Other baskets are drawn again, after ten of them with other favourites. In the default world the first basket is
+        accepted for a third of the shoppers; with very few items the last one is accepted in any case.
         """
         rng = self.rng
         size = min(MIN_PURCHASES - 1 + int(rng.geometric(0.25)), self.largest)
@@ -225,13 +225,13 @@ def _make_shopper(reviewer_id: str, baskets: _Baskets, rng: np.random.Generator)
     purchases = tuple(
         Purchase(
             item,
-            int(days[place]) * 86_400,
-            int(ratings[place]),
-            bool(concern_said[place]),
-            bool(grumble_said[place]),
-            recipient is not None and bool(as_gift[place]),
+            int(days[index]) * 86_400,
+            int(ratings[index]),
+            bool(concern_said[index]),
+            bool(grumble_said[index]),
+            recipient is not None and bool(as_gift[index]),
         )
-        for place, item in enumerate(basket)
+        for index, item in enumerate(basket)
     )
     return Shopper(
         reviewer_id,
@@ -245,7 +245,7 @@ def _make_shopper(reviewer_id: str, baskets: _Baskets, rng: np.random.Generator)
 
 
 def _said(share: float, least: int, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which reviews say a thing: a `share` of them, and `least` at least before the last, whose review is withheld."""
+    """Which reviews mention a topic: a `share` of them, at least `least` before the last, whose review is withheld."""
     said = rng.random(size) < share
     said[rng.choice(size - 1, least, replace=False)] = True
     return said

@@ -186,12 +186,12 @@ def test_missing_narratives_are_counted_and_need_partial(tiny_run, tmp_path, cap
     assert not (tiny_run / "dataset").exists()
     assert main(["dataset", str(tiny_run), "--partial"]) == 0
     card = DatasetCard.load(tiny_run / "dataset" / "README.md").text
-    assert "3 users lack narratives that should be there" in card
+    assert "3 users lack narratives: this is a partial dataset" in card
     assert "| long_user_summary | `user.long_summary` | 157 | 3 |" in card
     rows = load_dataset(str(tiny_run / "dataset"))
     assert sum(row["user"]["long_summary"] is None for split in rows.values() for row in split) == 3
     main(["run", str(tiny_run)])  # the settings remember it, and nothing is made again for it
-    assert "dataset: join all of it to a Hub dataset repository\n      fresh" in capsys.readouterr().err
+    assert "dataset: join histories, narratives and scores to a dataset repository\n      fresh" in capsys.readouterr().err
 
 
 def test_large_splits_are_cut_into_shards_of_bounded_size_in_row_groups_for_the_viewer(
@@ -294,7 +294,7 @@ def test_every_number_of_the_card_is_that_of_the_rows(finished_run):
     assert sorted(field for field in fields if field in ROW.names) == sorted(ROW.names)
     bought = Counter(purchase["item"]["asin"] for row in everybody for purchase in row["purchase_history"])
     assert f"of which {len(bought)} were bought" in card
-    assert f"the most popular one {max(bought.values()):,} times" in card
+    assert f"the most popular item {max(bought.values()):,} times" in card
     ratings = Counter(purchase["review"]["rating"] for row in everybody for purchase in row["purchase_history"])
     for rating, number in ratings.items():
         assert table[str(rating)] == [f"{number:,}"]
@@ -316,7 +316,7 @@ def test_the_card_tells_where_the_narratives_come_from_and_when(finished_run):
     card = DatasetCard.load(finished_run / "dataset" / "README.md").text
     assert "simulated" in card
     assert "not by a language model" in card
-    assert "Those of 160 simulated shoppers put the planted truth of the simulation into words" in card
+    assert "Narratives of 160 simulated shoppers state the planted truth of the simulation" in card
     manifest = json.loads((finished_run / "narratives" / "manifest.json").read_text())
     (row,) = [line for line in card.splitlines() if line.startswith("| narratives |")]
     assert row.startswith(f"| narratives | {manifest['made'][:10]} | ")

@@ -1,0 +1,68 @@
+"""A seventh task over a field that a row has already, added from outside, goes through every stage."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+
+from regen_hf import outputs
+from tests.conftest import TINY
+
+OUTSIDER = """
+import json, sys
+from regen_hf.schema import TASKS, Task
+
+TASKS["last_title"] = Task(
+    "last_title",
+    ("purchase_history", -1, "item", "title"),
+    title="Last title",
+    prompt="Name the last product.",
+    question="What was the last product?",
+    description="the title of the last product",
+)
+
+from regen_hf.run import Run
+
+run = Run(sys.argv[1], json.loads(sys.argv[2]))
+with run.locked():
+    run.save()
+    run.build_all(until="evaluate")
+"""
+
+
+def test_a_seventh_task_over_an_existing_field_is_trained_and_evaluated(tmp_path):
+    run = tmp_path / "run"
+    tasks = ["user_profile", "last_title"]
+    settings = {
+        **TINY,
+        "training": {**TINY["training"], "tasks": tasks, "max_steps": 6},
+        "evaluation": {"tasks": tasks, "max_users": 4, "max_new_tokens": 8},
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", OUTSIDER, str(run), json.dumps(settings)],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    titles = {
+        row["reviewer_id"]: row["purchase_history"][-1]["item"]["title"]
+        for row in outputs.rows(outputs.dataset_files(run, "test"))
+    }
+    rows = [row for row in outputs.predictions(run).to_pylist() if row["task"] == "last_title"]
+    fused = [row for row in rows if row["model"] == "fused"]
+    assert len({row["reviewer_id"] for row in fused}) == len(fused) == 4
+    assert {row["reviewer_id"]: row["reference"] for row in rows} == {
+        row["reviewer_id"]: titles[row["reviewer_id"]] for row in fused
+    }
+    models = outputs.results(run)["models"]
+    assert {tuple(scores) for scores in models.values()} == {tuple(tasks)}
+    assert models["fused"]["last_title"]["bleu"]["mean"] is not None
+
+    written = pq.read_table(outputs.path(run, "narratives", outputs.NARRATIVES))
+    assert written["last_purchase"].type.names == ["reason", "explanation", "endorsement"]
+    assert "| last_title |" in (outputs.folder(run, "dataset") / outputs.CARD).read_text()

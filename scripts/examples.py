@@ -1,10 +1,10 @@
-"""Makes regen_hf/prompts/examples: the few-shot examples of the narratives' prompt, shoppers of the sample world.
+"""Write regen_hf/prompts/examples: the few-shot examples of the prompt `narratives`, shoppers of the sample world.
 
     python scripts/examples.py
 
-The histories are those of a small sample world. The narratives are written by hand, from what each history tells: the
-world's own narratives also speak of a trait that no review mentions, and would teach a language model to invent.
-Where the sample world has changed since, read the narratives again before the new files are kept.
+The histories come from a small sample world. The narratives are written by hand from each history: the narratives of the
+sample world also mention a trait that no review states, and would teach a language model to invent facts. If the sample
+world has changed, check the narratives before you commit the new files.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from regen_hf import outputs, prompts, schema
+from regen_hf import outputs, prompts
 from regen_hf.run import Run
 
 WORLD = {"sequences": {"sample": True}, "sample": {"shoppers": 200, "items": 100, "seed": 7}}
 
 NARRATIVES: dict[str, dict[str, Any]] = {
-    # One earlier purchase failed at what matters to them.
+    # One earlier purchase failed in what matters to the customer.
     "simulated-000032": {
         "last_purchase": {
             "reason": "They wanted a grey pen case tough enough to last in the garden.",
@@ -41,7 +41,7 @@ NARRATIVES: dict[str, dict[str, Any]] = {
             "repeatedly, though it seldom costs a product its good rating.",
         },
     },
-    # The last review tells whom it was for, and much that belongs to the time after.
+    # The last review names the recipient, and much from after the purchase.
     "simulated-000084": {
         "last_purchase": {
             "reason": "They were looking for a birthday present for their mother and picked a mustard tool roll for "
@@ -62,7 +62,7 @@ NARRATIVES: dict[str, dict[str, Any]] = {
             "complaint is about labels that are hard to take off.",
         },
     },
-    # The last product was sent back: nothing of it is in the reason.
+    # The last product was returned, which the reason does not mention.
     "simulated-000131": {
         "last_purchase": {
             "reason": "They wanted a teal kettle for the office that would be easy to keep clean.",
@@ -83,7 +83,7 @@ NARRATIVES: dict[str, dict[str, Any]] = {
             "purchases were returned.",
         },
     },
-    # Nothing tells why: no reason is made up from the description.
+    # The history gives no reason, and none is invented from the description.
     "simulated-000047": {
         "last_purchase": {"reason": None, "explanation": None},
         "user": {
@@ -97,7 +97,7 @@ NARRATIVES: dict[str, dict[str, Any]] = {
             "several times, without lowering a rating.",
         },
     },
-    # The last review tells what happened before the purchase.
+    # The last review states what happened before the purchase.
     "simulated-000010": {
         "last_purchase": {
             "reason": "Their old blanket was worn out, and they wanted a good-looking replacement for the office.",
@@ -121,14 +121,14 @@ NARRATIVES: dict[str, dict[str, Any]] = {
 
 
 def write(folder: Path) -> None:
-    """Write a JSON file per example into `folder`, each a row of the dataset as far as an example needs it."""
+    """Write a JSON file per example into `folder`, with the fields of a row that an example needs."""
     with tempfile.TemporaryDirectory() as world:
         run = Run(Path(world) / "run", WORLD)
         with run.locked():
             run.save()
             run.build_all(until="sequences")
-        files = [path for split in schema.SPLITS for path in outputs.split_files(run.folder / "sequences", split)]
-        histories = {row["reviewer_id"]: row["purchase_history"] for row in outputs.rows(files)}
+        rows = outputs.rows(outputs.sequence_files(run.folder))
+        histories = {row["reviewer_id"]: row["purchase_history"] for row in rows}
     folder.mkdir(exist_ok=True)
     for number, (reviewer_id, narratives) in enumerate(NARRATIVES.items(), 1):
         row = {"reviewer_id": reviewer_id, "purchase_history": histories[reviewer_id], **narratives}

@@ -191,7 +191,9 @@ def test_missing_narratives_are_counted_and_need_partial(tiny_run, tmp_path, cap
     rows = load_dataset(str(tiny_run / "dataset"))
     assert sum(row["user"]["long_summary"] is None for split in rows.values() for row in split) == 3
     main(["run", str(tiny_run)])  # the settings remember it, and nothing is made again for it
-    assert "dataset: join histories, narratives and scores to a dataset repository\n      fresh" in capsys.readouterr().err
+    assert (
+        "dataset: join histories, narratives and scores to a dataset repository\n      fresh" in capsys.readouterr().err
+    )
 
 
 def test_large_splits_are_cut_into_shards_of_bounded_size_in_row_groups_for_the_viewer(

@@ -1,1 +1,1 @@
-"""The Hub: pushing what a run contains, verifying it, and serving the Space on this machine."""
+"""Push a run to the Hub, verify the push, and serve the Space on this machine."""

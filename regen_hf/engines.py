@@ -127,12 +127,14 @@ class DuckDB:
         paths = {name: (key,) if isinstance(key, str) else key for name, key in fields.items()}
         extracted = ", ".join(map(_path, paths.values()))
         # A second parse of every line, not only of those with a bracket, costs 5 % of the CPU of a run.
-        has_bracket = " OR ".join(
-            f"f[{index}][1] IN ('[', '{{')" for index, name in enumerate(fields, 1) if name in flat
-        )
+        flat_indices = [index for index, name in enumerate(fields, start=1) if name in flat]
+        has_bracket = " OR ".join(f"starts_with(f[{index}], '{sign}')" for index in flat_indices for sign in "[{")
         flat_paths = ", ".join(_path(keys) for name, keys in paths.items() if name in flat)
         top = {keys[0]: _quoted(keys[0]) for keys in paths.values()}.values()
-        repeated = " OR ".join(f"list_contains(keys[list_position(keys, {key}) + 1:], {key})" for key in top)
+        # The positions of a key from both ends add up to the length + 1 if it occurs once.
+        repeated = " OR ".join(
+            f"list_position(keys, {key}) + list_position(reversed, {key}) <= len(keys)" for key in top
+        )
         columns = ", ".join(f'f[{index}] AS "{name}"' for index, name in enumerate(fields, start=1))
         query = f"""
             CREATE OR REPLACE TEMP VIEW json_fields AS
@@ -142,7 +144,7 @@ class DuckDB:
                                  THEN list_has_any(json_type(line, [{flat_paths}]), ['ARRAY', 'OBJECT']) END,
                             false) AS nested,
                    {columns}
-            FROM (SELECT *, CASE WHEN reject IS NULL THEN json_keys(line) END AS keys
+            FROM (SELECT *, CASE WHEN reject IS NULL THEN json_keys(line) END AS keys, list_reverse(keys) AS reversed
                   FROM (SELECT number, line, f,
                                CASE WHEN line IS NULL THEN 'not_utf8'
                                     WHEN f IS NULL AND regexp_full_match(line, '\\s*') THEN 'blank_line'

@@ -104,8 +104,8 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
     table = _complete(fields, REVIEWS.names[1:])
     nothing = ibis.null("float64")
     table = table.mutate(
-        reviewer_id=table.reviewer_id.strip(),
-        asin=table.asin.strip(),
+        reviewer_id=_stripped(table.reviewer_id),
+        asin=_stripped(table.asin),
         value=table.unix_time.try_cast("float64"),
         stars=table.rating.nullif("").try_cast("float64"),
     )
@@ -160,7 +160,7 @@ def typed_items(fields: ir.Table) -> ir.Table:
     import ibis
 
     fields = _complete(fields, ITEMS.names)
-    asin = fields.asin.strip()
+    asin = _stripped(fields.asin)
     reject = ibis.cases(
         (fields.reject.notnull(), fields.reject),
         (fields.nested, "wrong_type"),
@@ -187,6 +187,11 @@ def _seconds(text: ir.StringValue) -> ir.FloatingValue:
     hours, minutes = (text.re_extract(DATE, group).nullif("").try_cast("int64").fill_null(0) for group in (3, 4))
     sign = ibis.ifelse(text.re_extract(DATE, 2) == "-", -1, 1)
     return moment.epoch_seconds().cast("float64") - sign * (hours * 3600 + minutes * 60)
+
+
+def _stripped(text: ir.StringValue) -> ir.StringValue:
+    """`text` without leading and trailing whitespace; `strip` of DuckDB takes twice as long."""
+    return text.re_replace(r"^\s+|\s+$", "")
 
 
 def _complete(fields: ir.Table, names: list[str]) -> ir.Table:

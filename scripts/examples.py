@@ -2,9 +2,9 @@
 
     python scripts/examples.py
 
-The histories come from a small sample world. The narratives are written by hand from each history: the narratives of the
-sample world also mention a trait that no review states, and would teach a language model to invent facts. If the sample
-world has changed, check the narratives before you commit the new files.
+The histories come from a small sample world. The narratives are written by hand from each history: the narratives of
+the sample world also mention a trait that no review states, and would teach a language model to invent facts. If the
+sample world has changed, check the narratives before you commit the new files.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ def test_without_sequences_the_command_to_run_first_is_told(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"backend": "gpt"}, "choose one of: reference, openai"),
+        ({"backend": "gpt"}, "expected one of: reference, openai"),
         ({"backend": "openai"}, "needs the name of a model"),
         ({"temperature": 3.0}, "from 0 to 2"),
         ({"concurrency": 0}, "1 or more"),

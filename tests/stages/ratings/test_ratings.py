@@ -208,10 +208,10 @@ def test_fewer_narratives_than_users_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"backend": "gpt"}, "choose one of"),
+        ({"backend": "gpt"}, "expected one of: reference"),
         ({"votes": 0}, "1 or more"),
-        ({"votes": 2, "more_models": ("a", "b")}, "cannot be shared by 3 models"),
-        ({"window": 100}, "expected more tokens than the longest answer"),
+        ({"votes": 2, "more_models": ("a", "b")}, "expected at least 3, one for each model"),
+        ({"window": 100}, "expected more tokens than the maximum length of an answer"),
         ({"backend": "openai"}, "name of a model"),
         ({"temperature": -1.0}, "from 0 to 2"),
         ({"concurrency": 0}, "1 or more"),

@@ -24,8 +24,6 @@ class Stage:
     """Name on the command line."""
     section: str
     """Name of its settings and of its package."""
-    config: str
-    """Name of its config dataclass."""
     reads: tuple[str, ...]
     """Commands of the stages whose output it reads."""
     about: str
@@ -56,80 +54,50 @@ class Stage:
 STAGES = {
     stage.command: stage
     for stage in (
-        Stage("sample", "sample", "SampleConfig", (), "simulate shoppers with a known truth"),
-        Stage("release", "release", "ReleaseConfig", (), "read the official REGEN release"),
-        Stage(
-            "sequences",
-            "sequences",
-            "SequencesConfig",
-            ("sample",),
-            "raw review files to one history per user, split by user",
-        ),
+        Stage("sample", "sample", (), "simulate shoppers with a known truth"),
+        Stage("release", "release", (), "read the official REGEN release"),
+        Stage("sequences", "sequences", ("sample",), "raw review files to one history per user, split by user"),
         Stage(
             "narratives",
             "narratives",
-            "NarrativesConfig",
             ("sequences",),
             "write the narratives",
             prompts=("history", *narrative_prompts(), "examples"),
         ),
-        Stage(
-            "ratings",
-            "ratings",
-            "RatingsConfig",
-            ("sequences", "narratives"),
-            "rate the narratives",
-            prompts=("history", "ratings"),
-        ),
+        Stage("ratings", "ratings", ("sequences", "narratives"), "rate the narratives", prompts=("history", "ratings")),
         Stage(
             "dataset",
             "dataset",
-            "DatasetConfig",
             ("release", "sequences", "narratives", "ratings"),
             "join histories, narratives and scores to a dataset repository",
         ),
-        Stage(
-            "embeddings",
-            "embeddings",
-            "EmbeddingsConfig",
-            ("dataset",),
-            "CF vectors of the items, content vectors of the purchases",
-        ),
-        Stage("train", "training", "TrainingConfig", ("dataset", "embeddings"), "train the fused model"),
+        Stage("embeddings", "embeddings", ("dataset",), "CF vectors of the items, content vectors of the purchases"),
+        Stage("train", "training", ("dataset", "embeddings"), "train the fused model"),
         Stage(
             "evaluate",
             "evaluation",
-            "EvaluationConfig",
             ("dataset", "embeddings", "train"),
             "write narratives for held-out users and score them",
         ),
         Stage(
             "attribution",
             "attribution",
-            "AttributionConfig",
             ("dataset", "embeddings", "train", "evaluate"),
             "measure what soft tokens contain and which purchases influence a text",
         ),
         Stage(
             "figures",
             "figures",
-            "FiguresConfig",
             ("release", "sequences", "narratives", "ratings", "dataset", "train", "evaluate", "attribution"),
             "draw the data and the results",
             reads_available=True,
         ),
         Stage(
-            "next-item",
-            "next_item",
-            "NextItemConfig",
-            ("dataset", "embeddings"),
-            "rank the catalogue for held-out users",
-            optional=True,
+            "next-item", "next_item", ("dataset", "embeddings"), "rank the catalogue for held-out users", optional=True
         ),
         Stage(
             "grounding",
             "grounding",
-            "GroundingConfig",
             ("dataset", "evaluate"),
             "check the claims of narratives against the record",
             prompts=("history", "grounding"),
@@ -138,7 +106,6 @@ STAGES = {
         Stage(
             "judge",
             "judge",
-            "JudgeConfig",
             ("dataset", "evaluate"),
             "judge two models' narratives side by side",
             prompts=("history", "judge"),
@@ -152,8 +119,8 @@ Config = dict[str, Any]
 
 
 def config_class(stage: Stage) -> type:
-    """The config dataclass of `stage`; imports the settings of the stage, not its code."""
-    cls: type = getattr(stage.settings, stage.config)
+    """The config dataclass of `stage`, such as `NextItemConfig`; imports the settings of the stage, not its code."""
+    cls: type = getattr(stage.settings, f"{stage.section.title().replace('_', '')}Config")
     return cls
 
 

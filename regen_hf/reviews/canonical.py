@@ -191,7 +191,7 @@ def _seconds(text: ir.StringValue) -> ir.FloatingValue:
 
 def _stripped(text: ir.StringValue) -> ir.StringValue:
     """`text` without leading and trailing whitespace; `strip` of DuckDB takes twice as long."""
-    return text.re_replace(r"^\s+|\s+$", "")
+    return text.re_replace(r"^[\s\x0b]+|[\s\x0b]+$", "")
 
 
 def _complete(fields: ir.Table, names: list[str]) -> ir.Table:

@@ -113,7 +113,10 @@ def test_a_wrong_mapping_says_which_columns_there_are(read, name):
         ({"format": "amazon-2019"}, "format is 'amazon-2019', expected one of auto, amazon-2014"),
         ({"format": "own"}, "format is own, but columns is empty"),
         ({"format": "amazon-2014", "columns": COLUMNS}, "format is amazon-2014, but columns"),
-        ({"columns": COLUMNS | {"title": "t"}, "items": ("i",)}, "columns maps title to columns of the reviews, but items were given"),
+        (
+            {"columns": COLUMNS | {"title": "t"}, "items": ("i",)},
+            "columns maps title to columns of the reviews, but items were given",
+        ),
         ({"item_columns": ITEM_COLUMNS, "reviews": ("r",)}, "item_columns was given, but no items"),
         ({"columns": COLUMNS, "sample": True}, "sample was given together with format or columns"),
         ({"since": "2020"}, "since is '2020', expected a day such as 2015-01-31"),

@@ -110,7 +110,7 @@ def test_ranges_memory_and_the_order_of_the_log_change_no_row(make, expected, en
     ("master", "path", "message"),
     [
         ("nowhere", None, "Spark does not start with master 'nowhere'"),
-        ("local[2]", "", "Spark needs Java 17 or newer.*apt-get install.*leave out --engine spark"),
+        ("local[2]", "", "Java is missing.*Spark needs Java 17 or newer.*apt-get install.*omit --engine spark"),
     ],
     ids=["no such master", "no java"],
 )

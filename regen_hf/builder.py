@@ -73,14 +73,9 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
     DEFAULT_CONFIG_NAME = "sample"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # Without this hash, the cache would return rows of an older version of this package, or of raw files that have
-        # changed since.
+        # Without this hash, the cache would return rows of an older version of this package or of changed raw files.
         folder = kwargs.get("data_dir")
-        raw = (
-            sorted(path for path in Path(folder).iterdir() if path.is_file())
-            if folder and Path(folder).is_dir()
-            else []
-        )
+        raw = sorted(path for path in Path(folder).glob("*") if path.is_file()) if folder else []
         state = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in raw]
         kwargs["hash"] = fingerprint([source_hash(), state])
         super().__init__(*args, **kwargs)

@@ -94,8 +94,8 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     written = [task for task in written_tasks() if task.text(row)]
     yield ""
     if not written and row.get("narrator"):
-        why = "nothing was asked about an empty history" if not row["purchase_history"] else "every answer failed"
-        yield from _wrapped(f"No narratives by {_writer(row['narrator'])}: {why}.", width)
+        cause = "no request is sent for an empty history" if not row["purchase_history"] else "every answer failed"
+        yield from _wrapped(f"No narratives by {_writer(row['narrator'])}: {cause}.", width)
         return
     if not written:
         yield "No narratives yet: regen narratives RUN"
@@ -121,7 +121,7 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
 
 
 def _writer(name: str | None) -> str:
-    return f"{clean(name or 'nobody named')}" + (" (fixed rules, no language model)" if name == "reference" else "")
+    return "reference (fixed rules, no language model)" if name == "reference" else clean(name or "an unknown writer")
 
 
 def _scores(title: str, part: str | None, scores: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:

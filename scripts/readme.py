@@ -23,7 +23,7 @@ COLUMNS = {"fused": "model", "nearest": "most similar train user", "shuffled_his
 
 
 def setting(results: dict) -> str:
-    """What was trained, and for how long."""
+    """The size, steps, duration and users of the run, for both texts."""
     counts, minutes = results["training"]["counts"], sum(results["seconds"].values()) / 60
     return (
         f"`make quickstart`: {counts['parameters']:,} parameters, {counts['steps']:,} steps, one seed, "

@@ -41,8 +41,7 @@ def section(results: dict) -> str:
     ]
     small = sizes[-2]
     first, last = (results[size]["median"]["regen"]["memory"] for size in (small, large))
-    each = (last - first) / (int(large) - int(small))
-    memory = last + each * (TARGET - int(large))
+    memory = last + (last - first) / (int(large) - int(small)) * (TARGET - int(large))
     loads = ", ".join(f"{results[size]['load']:.0f}" for size in sizes)
     lines += [
         "",

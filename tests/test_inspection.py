@@ -55,7 +55,7 @@ def test_a_shopper_without_narratives_is_told_the_reason(tmp_path, shopper):
     (tmp_path / "dataset").mkdir()
     pq.write_table(pa.Table.from_pylist([failed, empty], ROW), tmp_path / "dataset" / "test.parquet")
     assert list(inspect(tmp_path, "failed", width=100))[-1] == "No narratives by some-model: every answer failed."
-    assert list(inspect(tmp_path, "empty", width=100))[-1].endswith("nothing was asked about an empty history.")
+    assert list(inspect(tmp_path, "empty", width=100))[-1].endswith("no request is sent for an empty history.")
 
 
 def columns(line):

@@ -43,21 +43,15 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
     counts: dict[str, Any] = {}
     sizes = {}
     for split in SPLITS:
-        rows = (
-            _batches(outputs.split_files(outputs.folder(run, source), split)) if released else _joined(run, split, work)
-        )
-        counts[split], sizes[split] = shards.write(rows, _schema(ROW), out / name, split)
-    counts["items"], sizes["items"] = shards.write(
-        _batches(outputs.item_files(outputs.folder(run, source))), _schema(ITEMS), out / f"{name}-items", "items"
-    )
+        files = outputs.split_files(outputs.folder(run, source), split)
+        rows = _batches(files) if released else _joined(run, files, work)
+        counts[split], sizes[split] = shards.write(rows, features(ROW).arrow_schema, out / name, split)
+    rows = _batches(outputs.item_files(outputs.folder(run, source)))
+    counts["items"], sizes["items"] = shards.write(rows, features(ITEMS).arrow_schema, out / f"{name}-items", "items")
     counts["users_without_narratives"] = missing["users"]
     counts["bytes"] = sizes
     outputs.write_text(out / outputs.CARD, dataset_card(run, out, name, counts))
     return counts
-
-
-def _schema(schema: pa.Schema) -> pa.Schema:
-    return features(schema).arrow_schema
 
 
 def _batches(files: list[Path]) -> Iterator[pa.RecordBatch]:
@@ -100,13 +94,13 @@ def _missing(run: Path, work: Path) -> dict[str, int]:
         return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
 
-def _joined(run: Path, split: str, work: Path) -> Iterator[pa.RecordBatch]:
+def _joined(run: Path, files: list[Path], work: Path) -> Iterator[pa.RecordBatch]:
     """The rows of one split; a user whose narratives or scores are missing has nulls there.
 
-    The files of the sequences are consecutive ranges of the users' hashes, and each fits into memory: joined and sorted
-    one by one, they are in the order of the hash.
+    The `files` of the sequences are consecutive ranges of the users' hashes, and each fits into memory: joined and
+    sorted one by one, they are in the order of the hash.
     """
-    for path in outputs.split_files(outputs.folder(run, "sequences"), split):
+    for path in files:
         with _connect(work) as connection:
             yield from connection.sql(
                 """

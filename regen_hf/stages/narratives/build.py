@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ... import llm, outputs, schema
@@ -21,11 +18,8 @@ from .settings import NarrativesConfig
 def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[str, Any]:
     """Write `out/narratives.parquet` for every user of `run/sequences`.
 
-    Args:
-        run: the run folder, with `sequences/`. Simulated shoppers have their narratives in `sample/truth.parquet`.
-        out: an empty folder.
-        work: not used; answers are cached in `run/requests`.
-        config: the narrator and its settings.
+    Simulated shoppers get their narratives from `run/sample/truth.parquet`. `work` is not used: answers are cached in
+    `run/requests`.
 
     Returns:
         Counts: users, failed requests, failed checks by name, reviews left out; for the rules, the users with the
@@ -74,7 +68,7 @@ def _write_reference(run: Path, files: list[Path], out: Path, config: Narratives
     with outputs.row_writer(out / outputs.NARRATIVES, schema.NARRATIVES) as append:
         for user in tqdm(outputs.rows(files), total=outputs.count(files), desc="narratives", unit=" users"):
             reviewer_id, history = user["reviewer_id"], user["purchase_history"] or []
-            true_texts = truth(reviewer_id)
+            true_texts = truth.get(reviewer_id)
             counts["users"] += 1
             counts["from_truth" if true_texts else "from_rules"] += 1
             texts = true_texts or reference.write(reviewer_id, history, config.seed)
@@ -92,18 +86,7 @@ def _write_reference(run: Path, files: list[Path], out: Path, config: Narratives
     return {**counts, "failed_checks": dict(sorted(failed.items()))}
 
 
-def _truth(path: Path) -> Callable[[str], dict[str, Any] | None]:
-    """A function from the id of a simulated shopper to their true narratives, None for other users."""
-    if not path.exists():
-        return lambda reviewer_id: None
-    columns = pa.schema([schema.NARRATIVES.field(name) for name in ("reviewer_id", "last_purchase", "user")])
-    table = pq.read_table(path, columns=columns.names).cast(columns).combine_chunks()
-    position = {reviewer_id: index for index, reviewer_id in enumerate(table["reviewer_id"].to_pylist())}
-
-    def lookup(reviewer_id: str) -> dict[str, Any] | None:
-        index = position.get(reviewer_id)
-        if index is None:
-            return None
-        return {name: table[name][index].as_py() for name in ("last_purchase", "user")}
-
-    return lookup
+def _truth(path: Path) -> dict[str, dict[str, Any]]:
+    """The true narratives of simulated shoppers by their ids; empty without a sample world."""
+    rows = outputs.rows([path] if path.exists() else [], ["reviewer_id", "last_purchase", "user"])
+    return {row.pop("reviewer_id"): row for row in rows}

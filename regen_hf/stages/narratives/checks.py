@@ -14,7 +14,6 @@ no effect.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -43,13 +42,9 @@ def check(
     language: str = "en",
     tasks: Sequence[Task] | None = None,
 ) -> dict[str, Any]:
-    """The column `checks` of one user.
+    """The column `checks` of one user with the columns `narratives` and the purchase history `history`.
 
-    Args:
-        narratives: `{"last_purchase": {…}, "user": {…}}`, as in the row.
-        history: the purchase history of the user.
-        language: the expected language, as ISO 639-1.
-        tasks: the tasks to check; all that the narratives stage writes by default.
+    The expected `language` is in ISO 639-1. By default all `tasks` that the narratives stage writes are checked.
     """
     reviews = joined(words(text) for purchase in history for text in _review_texts(purchase))
     names = bigrams(words((purchase["item"] or {}).get("title") or "") for purchase in history)
@@ -77,7 +72,7 @@ def check(
 
 
 def reason(failed: str, language: str) -> str:
-    """A failed check as a sentence for the language model, which is asked again.
+    """A failed check as a sentence for the repeated request to the language model.
 
     It does not repeat the words that a narrative shares with a review: text of reviews stays inside its markers.
 
@@ -162,14 +157,9 @@ def language_of(text: str) -> str:
     >>> language_of("Diese Kundin kauft gerne Papier und Tinte.")
     'de'
     """
-    return _classifier()(text)
-
-
-@functools.cache
-def _classifier() -> Any:
     from py3langid import classify  # the first import loads a model, which takes a second
 
-    return lambda text: str(classify(text)[0])
+    return str(classify(text)[0])
 
 
 def _review_texts(purchase: dict[str, Any]) -> tuple[str, str]:

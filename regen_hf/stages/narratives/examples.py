@@ -1,6 +1,6 @@
 """The few-shot examples of the prompt `narratives`: examples of this package or of the user, as rows of a dataset.
 
-An example is a JSON object with `purchase_history` and the texts that the prompt asks for, such as `last_purchase`
+An example is a JSON object with `purchase_history` and the texts that the prompt requests, such as `last_purchase`
 (reason and explanation, both may be null) and `user` (profile, brief_summary, long_summary). Other fields of a row are
 ignored.
 """
@@ -136,5 +136,5 @@ def _checked(example: Any, source: str, language: str) -> dict[str, Any]:
     failed = checks.check(row, row["purchase_history"], language, tasks)["failed"]
     if failed:
         reasons = "; ".join(checks.reason(name, language) for name in failed)
-        raise InputError(f"{source} breaks the rules of the prompt: {reasons}.")
+        raise InputError(f"{source} fails the checks of the narratives: {reasons}.")
     return row

@@ -47,7 +47,7 @@ class UserRequest:
 
 
 class Prompter:
-    """Creates the requests of a run; holds the messages that are the same for all users.
+    """Creates the requests of a run; stores the messages that are the same for all users.
 
     Raises:
         InputError: the few-shot examples are invalid.
@@ -89,7 +89,7 @@ class Prompter:
     def _room(self, prompt: str) -> int:
         question = 200  # the words of the block `user`, its two marks and the schema of the answer
         fixed = prompts.tokens(self.fixed[prompt]) + question
-        return prompts.room(self.config, fixed, "examples", "or give fewer examples (zero_shot asks without)")
+        return prompts.room(self.config, fixed, "examples", "or give fewer examples, or none with zero_shot")
 
 
 @dataclass(frozen=True)

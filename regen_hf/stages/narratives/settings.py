@@ -22,8 +22,8 @@ class NarrativesConfig(LLMConfig):
     zero_shot: bool = False
     """Send no examples, for a model with a small window."""
     fix: int = 0
-    """How often a model is asked again after an answer that fails a check, such as the length of the profile, with the
-    check named. A dry run cannot count these requests; a budget limits them too."""
+    """How often a request is repeated after an answer that fails a check, such as the length of the profile; the next
+    request names the check. A dry run cannot count these requests; a budget limits them too."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,11 +15,7 @@ from .settings import RatingsConfig
 def build(run: Path, out: Path, work: Path, config: RatingsConfig) -> dict[str, Any]:
     """Write `votes.parquet`, `ratings.parquet` and `agreement.json` for every user of `run/narratives`.
 
-    Args:
-        run: the run folder, with `sequences/` and `narratives/`.
-        out: an empty folder.
-        work: not used; answers are cached in `run/requests`.
-        config: the rater and its settings.
+    `work` is not used: answers are cached in `run/requests`.
 
     Returns:
         Counts: users, votes, failed votes; for a model, failed requests, replies, tokens and hashes of the prompts.

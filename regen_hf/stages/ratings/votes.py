@@ -104,12 +104,7 @@ def write(
 def user_ratings(
     votes: list[Vote], raters: Sequence[str]
 ) -> tuple[dict[str, dict[str, int | None]], list[dict[str, Any]]]:
-    """The scores of one user (`metadata` of schema.RATINGS) and the rows of VOTES behind them.
-
-    Args:
-        votes: the votes on the user.
-        raters: the models, which vote in turn.
-    """
+    """The scores of one user (`metadata` of schema.RATINGS) and the rows of VOTES; the `raters` vote in turn."""
     metadata: dict[str, dict[str, int | None]] = {}
     rows = []
     for stage, attributes in RATED.items():

@@ -50,7 +50,7 @@ def write(folder: Path, config: SampleConfig) -> dict[str, int]:
     Returns:
         The numbers of shoppers, items, purchases and lines of the raw files, and of damaged records by kind.
     """
-    world, text, dirt = (np.random.default_rng([config.seed, stream]) for stream in range(3))
+    world, text, damage = (np.random.default_rng([config.seed, stream]) for stream in range(3))
     items = make_items(config.items, world)
     shoppers = make_shoppers(config.shoppers, items, world)
     item_lines = [_line(item_record(item, text)) for item in items]
@@ -60,9 +60,9 @@ def write(folder: Path, config: SampleConfig) -> dict[str, int]:
         review_lines += lines
         earlier += lines[:-1]
     counts = {"shoppers": len(shoppers), "items": len(items), "purchases": len(review_lines)}
-    counts |= _damage(review_lines, item_lines, shoppers, earlier, dirt)
-    _write_lines(folder / outputs.SAMPLE_REVIEWS, review_lines, dirt)
-    _write_lines(folder / outputs.SAMPLE_ITEMS, item_lines, dirt)
+    counts |= _damage(review_lines, item_lines, shoppers, earlier, damage)
+    _write_lines(folder / outputs.SAMPLE_REVIEWS, review_lines, damage)
+    _write_lines(folder / outputs.SAMPLE_ITEMS, item_lines, damage)
     outputs.write_parquet(folder / outputs.TRUTH, pa.Table.from_pylist(list(map(_truth, shoppers)), TRUTH))
     outputs.write_parquet(folder / outputs.ITEM_TRUTH, pa.Table.from_pylist(list(map(_item_truth, items)), ITEM_TRUTH))
     return counts | {"review_lines": len(review_lines), "item_lines": len(item_lines)}
@@ -91,15 +91,15 @@ def _damage(
         record = {"category": ["Everyday Goods"], "description": [], "brand": "", "price": "", "asin": asin}
         item_lines.append(_line(record | {"title": markup} if index % 2 else record))
 
-    strangers = [f"SIMY{index:06d}" for index in range(max(1, round(UNKNOWN_ITEM * size)))]
-    for asin in strangers + untitled:
+    unknown = [f"SIMY{index:06d}" for index in range(max(1, round(UNKNOWN_ITEM * size)))]
+    for asin in unknown + untitled:
         review_lines.append(_line(_stray_review(shoppers[rng.integers(len(shoppers))], asin)))
 
     review_lines += ['{"overall": 5.0, "reviewerID": "simulated-', "<html><body>Service unavailable</body></html>"]
     item_lines.append("not a record")
     return {
         "duplicated_reviews": len(duplicated),
-        "reviews_of_unknown_items": len(strangers),
+        "reviews_of_unknown_items": len(unknown),
         "reviews_of_untitled_items": len(untitled),
         "untitled_items": len(untitled),
         "unreadable_reviews": 2,

@@ -250,7 +250,7 @@ GIFT_HEADLINES = ("A gift for my {who}", "For my {who}", "Bought for my {who}")
 
 def review_records(shopper: Shopper, rng: np.random.Generator) -> list[dict[str, Any]]:
     """The reviews of a shopper as records of the 2018 release, in the order of the purchases."""
-    # Each shopper cycles through the phrases from a start of their own, so that consecutive reviews differ.
+    # Each shopper cycles through the phrases from a random start, so that consecutive reviews differ.
     starts = rng.integers(2**16, size=6).tolist()
     optional = rng.random((len(shopper.purchases), 2)) < (0.6, 0.75)  # a sentence about the use, a closing sentence
     return [

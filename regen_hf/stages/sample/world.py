@@ -180,8 +180,8 @@ class _Baskets:
     def draw(self, circle: int, kinds: NDArray[np.int64]) -> list[Item]:
         """A basket in random order, in which the favourites drawn here are the most frequent without ties.
 
-        Other baskets are drawn again, after ten of them with other favourites. In the default world the first basket is
-        accepted for a third of the shoppers; with very few items the last one is accepted in any case.
+        Baskets with other favourites are drawn again; after ten attempts the favourites are drawn again too. In the
+        default world the first basket is accepted for a third of the shoppers. The hundredth is accepted in any case.
         """
         rng = self.rng
         size = min(MIN_PURCHASES - 1 + int(rng.geometric(0.25)), self.largest)
@@ -192,7 +192,7 @@ class _Baskets:
                 odds += self.kind[kinds].sum(axis=0)
                 favourites = {"brand": BRANDS[brand], "colour": COLOURS[colour], "use": USES[use]}
             keys = odds + rng.gumbel(size=len(odds))
-            from_circle = max(int(rng.binomial(size, IN_CIRCLE)), size // 2 + 1)  # narratives say "most"
+            from_circle = max(int(rng.binomial(size, IN_CIRCLE)), size // 2 + 1)  # narratives contain the word "most"
             chosen = np.concatenate(
                 [
                     self.inside[circle][np.argsort(-keys[self.inside[circle]])[:from_circle]],

@@ -534,7 +534,7 @@ def test_a_window_without_room_is_refused_with_the_numbers(tmp_path):
     write_sequences(tmp_path, train=[("u", PENS)])
     with (
         Server() as server,
-        pytest.raises(ConfigError, match=r"window of 3000 tokens has no room.*zero_shot asks without"),
+        pytest.raises(ConfigError, match=r"window of 3000 tokens is too small.*or none with zero_shot"),
     ):
         run_build(tmp_path, openai(server, window=3000))
     assert not server.bodies
@@ -581,7 +581,7 @@ def test_own_examples_take_the_place_of_those_of_the_package(tmp_path):
         ("7", r"the example is '7'.*An example needs purchase_history"),
         (json.dumps({**ROW, "user": {"profile": "Keen writer of long letters"}}), "user.brief_summary"),
         (json.dumps({**ROW, "purchase_history": []}), r"purchase_history is '\[\]'"),
-        (json.dumps([ROW, {**ROW, "user": {**ROW["user"], "profile": "Writer"}}]), "example 2 breaks .* 4 to 6 words"),
+        (json.dumps([ROW, {**ROW, "user": {**ROW["user"], "profile": "Writer"}}]), "example 2 fails .* 4 to 6 words"),
         (json.dumps({**ROW, "last_purchase": {"reason": " ", "explanation": None}}), "last_purchase.reason .*empty"),
     ],
 )

@@ -56,11 +56,7 @@ def chunk_size(memory: str) -> int:
 
 
 def hash_ranges(size: int, memory: str) -> list[tuple[str, str]]:
-    """Ranges of user hashes, low <= hash < high, that a memory limit allows to process one after the other.
-
-    Args:
-        size: bytes of all rows in memory.
-        memory: the limit, such as "2GB".
+    """Ranges of user hashes, low <= hash < high, whose rows fit into `memory`; all rows have `size` bytes in memory.
 
     >>> hash_ranges(10**9, "4GB")
     [('00000000', '80000000'), ('80000000', 'g')]
@@ -73,9 +69,7 @@ def hash_ranges(size: int, memory: str) -> list[tuple[str, str]]:
 class DuckDB:
     """DuckDB in this process, as a context manager; its tables are ibis tables.
 
-    Args:
-        memory: memory limit, such as "2GB".
-        spill: folder for data beyond the limit.
+    `memory` is the limit, such as "2GB"; data beyond it is written to the folder `spill`.
     """
 
     def __init__(self, memory: str, spill: Path) -> None:
@@ -85,8 +79,8 @@ class DuckDB:
         limit = f"{max(memory_bytes(memory) // 2, 10**8) // 10**6}MB"
         self.connection = duckdb.connect(config={"memory_limit": limit, "temp_directory": str(spill)})
         self.connection.execute("SET enable_progress_bar = false")
-        self.views: dict[object, str] = {}
-        """Names of the views of `apply`, by rule and table."""
+        self.queries: dict[object, str] = {}
+        """The SQL of `apply`, by rule and table."""
 
     def __enter__(self) -> DuckDB:
         return self
@@ -159,9 +153,9 @@ class DuckDB:
     def apply(self, rule: Callable[[ir.Table], ir.Table], table: ir.Table) -> pa.Table:
         """All rows of `rule(table)`; the SQL of a rule is generated once for all tables of one name and schema."""
         key = (rule, table.op())
-        if key not in self.views:
-            self.views[key] = _sql(rule(table))
-        return self.connection.sql(self.views[key]).to_arrow_table()
+        if key not in self.queries:
+            self.queries[key] = _sql(rule(table))
+        return self.connection.sql(self.queries[key]).to_arrow_table()
 
     def to_arrow(self, table: ir.Table) -> pa.Table:
         """All rows of an ibis expression."""

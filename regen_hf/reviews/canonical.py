@@ -32,7 +32,7 @@ SCHEMAS = {"reviews": REVIEWS, "items": ITEMS}
 FLAGS = ("milliseconds", "iso_date", "compact_date", "rounded_rating", "empty_review")
 """Rules with a column of the same name, which is true where the rule applied."""
 MILLISECONDS = 10**11
-"""Times from here on are milliseconds: as seconds this is the year 5138, as milliseconds the year 1973."""
+"""Times at or above this are milliseconds: as seconds this is the year 5138, as milliseconds the year 1973."""
 LATEST = 1000.0 * MILLISECONDS
 DATE = (
     r"^\s*([0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?)?)"
@@ -40,7 +40,7 @@ DATE = (
 )
 """ISO 8601: a day, or a moment with or without an offset; without one it is UTC."""
 COMPACT_DATE = r"^\s*(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?:\.0)?\s*$"
-"""YYYYMMDD. As seconds these numbers are days of August and September 1970, before there were reviews to log."""
+"""YYYYMMDD. As seconds these numbers are in August and September 1970, before the first reviews."""
 
 
 def reject_emails(rows: pa.Table) -> pa.Table:
@@ -53,12 +53,9 @@ def reject_emails(rows: pa.Table) -> pa.Table:
 
 
 def clean_reviews(rows: pa.Table, counts: Counter[str], *, scrub: bool) -> pa.Table:
-    """Clean the texts of `typed_reviews`, and add `empty_review`.
+    """Clean the texts of `typed_reviews`, none of them rejected, and add the column `empty_review`.
 
-    Args:
-        rows: typed reviews, none of them rejected.
-        counts: the number of values that each cleaning rule changed is added here.
-        scrub: replace e-mail addresses, phone numbers, URLs and card numbers by markers.
+    The number of values that each rule changed is added to `counts`. `scrub` replaces personal data by markers.
     """
     for name in ("summary", "text"):
         column = cleaning.plain_column(rows[name], counts)
@@ -67,7 +64,7 @@ def clean_reviews(rows: pa.Table, counts: Counter[str], *, scrub: bool) -> pa.Ta
 
 
 def clean_items(rows: pa.Table, counts: Counter[str]) -> pa.Table:
-    """Clean `typed_items`; arguments as in `clean_reviews`. Nothing is scrubbed: no customer wrote these texts."""
+    """Clean `typed_items`; arguments as in `clean_reviews`. They are not scrubbed: no customer wrote these texts."""
     rules: dict[str, Callable[[str | None, Counter[str]], object]] = {
         "title": cleaning.title,
         "category": cleaning.category,
@@ -102,7 +99,7 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
 
     # In steps with a column each: ibis repeats an expression wherever it is used, and every chunk plans the query.
     table = _complete(fields, REVIEWS.names[1:])
-    nothing = ibis.null("float64")
+    null = ibis.null("float64")
     table = table.mutate(
         reviewer_id=_stripped(table.reviewer_id),
         asin=_stripped(table.asin),
@@ -111,16 +108,14 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
     )
     table = table.mutate(is_day=table.unix_time.re_search(COMPACT_DATE).fill_null(False))
     table = table.mutate(
-        seconds=ibis.ifelse(table.is_day, nothing, table.value),
-        day=ibis.ifelse(table.is_day, _midnight(table.unix_time), nothing),
+        seconds=ibis.ifelse(table.is_day, null, table.value),
+        day=ibis.ifelse(table.is_day, _midnight(table.unix_time), null),
     )
-    table = table.mutate(
-        date=ibis.ifelse(table.seconds.isnull() & table.day.isnull(), _seconds(table.unix_time), nothing)
-    )
+    table = table.mutate(date=ibis.ifelse(table.seconds.isnull() & table.day.isnull(), _seconds(table.unix_time), null))
     table = table.mutate(
         time=ibis.coalesce(table.seconds, table.day, table.date),
         invalid_rating=table.stars.isnull() & table.rating.nullif("").notnull(),
-        stars=ibis.ifelse(table.stars.isnan(), nothing, table.stars),  # pandas writes NaN for a missing number
+        stars=ibis.ifelse(table.stars.isnan(), null, table.stars),  # pandas writes NaN for a missing number
         milliseconds=(table.seconds >= MILLISECONDS).fill_null(False),
     )
     good_time, good_stars = table.time.between(0, LATEST), table.stars.between(1, 5)
@@ -136,8 +131,8 @@ def typed_reviews(fields: ir.Table) -> ir.Table:
         else_=ibis.null("string"),
     )
     # Only valid values are rounded: an infinite one is no integer.
-    time = ibis.ifelse(good_time, table.time, nothing)
-    stars = ibis.ifelse(good_stars, table.stars, nothing)
+    time = ibis.ifelse(good_time, table.time, null)
+    stars = ibis.ifelse(good_stars, table.stars, null)
     return table.select(
         "number",
         reject=reject,

@@ -31,11 +31,7 @@ PRICE = re.compile(rf"(?:from\s+)?{AMOUNT}(?:\s*(?:-|–|to)\s*{AMOUNT})?")
 
 
 def plain(text: str, counts: Counter[str]) -> str:
-    r"""Text as a reader sees it: no markup, line breaks and entities as characters.
-
-    Args:
-        text: the text.
-        counts: each rule that changed the text is counted here, by its name.
+    r"""Text without markup, with line breaks and entities as characters; `counts` gets the rules that changed it.
 
     >>> counts = Counter()
     >>> plain("Tom &amp; I<br />love it &#34;a lot&#34; <3 <b>really</b>", counts), dict(counts)

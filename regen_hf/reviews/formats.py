@@ -89,11 +89,7 @@ def read_mapping(path: Path) -> dict[str, dict[str, str]]:
 def chosen(kind: str, name: str, columns: Mapping[str, str], item_columns: Mapping[str, str]) -> Format | None:
     """The format of the files according to the settings; None where each file has to be recognised.
 
-    Args:
-        kind: `reviews`; `items`; or `items of reviews`, the items that the review files describe.
-        name: one of `FORMATS`.
-        columns: own names in review files: user, item, time, … -> column.
-        item_columns: own names in item files: item, title, … -> column.
+    The `kind` is `reviews`, `items`, or `items of reviews`: the items that the review files describe.
 
     Raises:
         ConfigError: the settings contradict each other, or a mapping has an unknown name or lacks a required one.
@@ -128,10 +124,10 @@ def _own(
             close = difflib.get_close_matches(name, names, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise ConfigError(f"{setting} maps {name!r}, which is unknown, expected some of {', '.join(names)}.{hint}")
-    lacking = [name for name in required if not columns.get(name)]
-    if lacking:
+    missing = [name for name in required if not columns.get(name)]
+    if missing:
         raise ConfigError(
-            f"{setting} maps no column to {', '.join(lacking)}, "
+            f"{setting} maps no column to {', '.join(missing)}, "
             f"expected at least {', '.join(f'{name}: COLUMN' for name in required)}. Add the missing ones."
         )
     mapped = {canonical: columns[name] for name, canonical in known.items() if columns.get(name)}
@@ -141,26 +137,22 @@ def _own(
 
 
 def recognise(path: Path, columns: Collection[str], option: str, form: Format | None) -> Format:
-    """The format of the file at `path`, given as `option` (`--reviews` or `--items`), from its columns.
+    """The format of the file at `path`, given as `option` (`--reviews` or `--items`), from its columns or JSON keys.
 
-    Args:
-        path: the file.
-        columns: its columns, or the keys of its JSON objects.
-        option: how it was given.
-        form: the format that it must have; None to recognise it.
+    `form` is the format that it must have; None to recognise it.
 
     Raises:
         InputError: the columns match no format or not `form`, or reviews were given as items or the reverse.
     """
     listed = f"Its columns: {', '.join(sorted(columns))}."
     if form:
-        lacking = [form.fields[name] for name in form.missing(columns)]
-        if not lacking:
+        missing = [form.fields[name] for name in form.missing(columns)]
+        if not missing:
             return form
-        close = [match for name in lacking for match in difflib.get_close_matches(name, columns, n=1)]
+        close = [match for name in missing for match in difflib.get_close_matches(name, columns, n=1)]
         hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
         raise InputError(
-            f"{path}, given as {option}, has no column {', '.join(map(repr, lacking))}, expected by {form.name}. "
+            f"{path}, given as {option}, has no column {', '.join(map(repr, missing))}, expected by {form.name}. "
             f"{listed}{hint}"
         )
     as_reviews = next((form for form in REVIEWS if not form.missing(columns)), None)

@@ -79,13 +79,9 @@ class IngestOptions:
 
 
 def read_reviews(engine: DuckDB, patterns: Sequence[str], work: Path, options: IngestOptions) -> IngestResult:
-    """Read reviews into tables of the schema `REVIEWS`.
+    """Read the files of `patterns` (paths or globs) into tables of the schema `REVIEWS` in `work`.
 
-    Args:
-        engine: parses JSON and applies the typing rules.
-        patterns: paths or globs.
-        work: the folder of the tables; finished chunks of an interrupted run in it are reused.
-        options: how to read.
+    Finished chunks of an interrupted run in `work` are reused.
 
     Raises:
         InputError: a file is missing, damaged, or no file of reviews; or `options.strict` and a record is rejected.

@@ -81,7 +81,7 @@ def chunks(path: Path, size: int) -> Iterator[Chunk]:
                 filled = len(rest)
                 while filled < len(data) and not ended:
                     piece = stream.read(min(PIECE, len(data) - filled))
-                    if file.tell() > before.st_size:  # a fast writer would keep this loop running for ever
+                    if file.tell() > before.st_size:  # with a fast writer this loop would not end
                         check_unchanged(path, before, path.stat())
                     data[filled : filled + len(piece)] = np.frombuffer(piece, np.uint8)
                     filled += len(piece)

@@ -1,7 +1,7 @@
 """Personal data in text -> typed markers: e-mail addresses, phone numbers, URLs, card numbers.
 
 A log has millions of texts, few of which contain any of these, and the libraries that were tried are slow on each text
-(datafog, which ignores URLs; phonenumbers, which needs the country). Here one Arrow expression finds the texts that may
+(datafog, which ignores URLs; phonenumbers, which needs the country). One Arrow expression selects the texts that may
 contain any, and only those become Python objects.
 """
 

@@ -16,13 +16,7 @@ from ..schema import hash_bound
 
 
 def split_rows(hashes: pa.ChunkedArray, validation: float, test: float) -> dict[str, slice]:
-    """The rows of each split.
-
-    Args:
-        hashes: the sorted hashes of the users, one per row.
-        validation: share of the users in the validation split.
-        test: share of the users in the test split.
-    """
+    """The rows of each split, from the sorted `hashes` of the users and the shares of the splits."""
     ends = [pc.sum(pc.less(hashes, hash_bound(share))).as_py() or 0 for share in (test, test + validation)]
     return {
         "test": slice(0, ends[0]),

@@ -77,21 +77,17 @@ def header(line: str) -> tuple[list[str], str] | None:
 
 def check_names(path: Path, names: Sequence[str], wanted: Iterable[str]) -> None:
     """Raise `InputError` if a wanted column occurs twice among `names`."""
-    twice = [name for name in wanted if list(names).count(name) > 1]
-    if twice:
-        raise InputError(f"{path} has the column {twice[0]!r} twice, expected once. Rename one.")
+    repeated = [name for name in wanted if list(names).count(name) > 1]
+    if repeated:
+        raise InputError(f"{path} has the column {repeated[0]!r} twice, expected once. Rename one.")
 
 
 def delimited(
     chunks: Iterable[Chunk], names: Sequence[str], delimiter: str, fields: Mapping[str, str]
 ) -> Iterator[Records]:
-    """The records of a CSV or TSV file, quoted as in RFC 4180.
+    """The records of the lines of a CSV or TSV file with the columns `names`, quoted as in RFC 4180.
 
-    Args:
-        chunks: the lines of the file, the header first.
-        names: the columns of the file.
-        delimiter: the character between them.
-        fields: name of the column in the result -> column of the file; null where the file has no such column.
+    `fields` maps the columns of the result to columns of the file; a missing column is null.
     """
     lines: list[str] = []
     number = 1
@@ -212,7 +208,7 @@ def _records(
 
 
 def _problem(row: Sequence[str], width: int, known: str | None) -> str | None:
-    """The reason to reject the values of a record, None where they are valid; `known` is a reason found before."""
+    """The reason to reject the values of a record, None where they are valid; `known` is an earlier reason."""
     text = "".join(row)
     if not text.isascii():
         try:
@@ -240,13 +236,9 @@ def parquet_columns(path: Path) -> list[str]:
 
 
 def parquet(path: Path, size: int, fields: Mapping[str, str], flat: Sequence[str]) -> Iterator[Records]:
-    """The rows of the parquet file at `path`, about `size` bytes at a time.
+    """The rows of the parquet file at `path`, about `size` bytes (according to its footer) at a time.
 
-    Args:
-        path: the file.
-        size: bytes of the file's rows, according to its footer.
-        fields: name of the column in the result -> column of the file; null where the file has no such column.
-        flat: names of the result's columns that may not be nested.
+    `fields` is as in `delimited`; the columns `flat` of the result may not be nested.
 
     Raises:
         InputError: the file is damaged, or changed while it was read.
@@ -310,11 +302,9 @@ def _text(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array | None]:
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or _is_bytes(kind)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    """Whether values of a type are text or bytes."""
+    is_bytes = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    return is_bytes or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
 def _is_utf8(values: pa.Array) -> bool:

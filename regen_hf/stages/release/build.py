@@ -68,7 +68,7 @@ def build(run: Path, out: Path, work: Path, config: ReleaseConfig) -> dict[str, 
     Raises:
         InputError: a file is missing, damaged or not of the release, or no user is left.
     """
-    shutil.rmtree(work, ignore_errors=True)  # a killed run starts again, which takes minutes and costs nothing
+    shutil.rmtree(work, ignore_errors=True)  # an interrupted run starts again, which takes minutes
     (work / "chunks").mkdir(parents=True)
     counts: Counter[str] = Counter()
     dropped: Counter[str] = Counter()
@@ -109,8 +109,8 @@ def build(run: Path, out: Path, work: Path, config: ReleaseConfig) -> dict[str, 
 def _no_user_left(users: dict[str, Any], rejects: Path) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in users["dropped"].items())
     first = next(outputs.rows([rejects]), None)
-    where = f" The first is line {first['line']} of {first['file']}: {first['reason']}." if first else ""
-    return f"No user is left: the {users['read']} lines were dropped as: {reasons}.{where} Give a file of the release."
+    line = f" The first is line {first['line']} of {first['file']}: {first['reason']}." if first else ""
+    return f"No user is left: the {users['read']} lines were dropped as: {reasons}.{line} Give a file of the release."
 
 
 def _read(
@@ -283,11 +283,12 @@ def _write_splits(
         ranked = in_range.mutate(rank=rank)
         first, others = ranked.filter(ranked["rank"] == 0), ranked.filter(ranked["rank"] > 0)
         rows = engine.to_arrow(first.drop("rank", "raw").order_by("user_hash", "reviewer_id"))
-        again = engine.to_arrow(others.select("file", "line", "raw").order_by("file", "line"))
-        if len(again):
-            files = [paths[file] for file in again["file"].to_pylist()]
-            rejects.write_table(rejects_table(files, again["line"], ["duplicate"] * len(again), again["raw"]))
-        dropped["duplicate"] += len(again)
+        duplicates = engine.to_arrow(others.select("file", "line", "raw").order_by("file", "line"))
+        if len(duplicates):
+            files = [paths[file] for file in duplicates["file"].to_pylist()]
+            reasons = ["duplicate"] * len(duplicates)
+            rejects.write_table(rejects_table(files, duplicates["line"], reasons, duplicates["raw"]))
+        dropped["duplicate"] += len(duplicates)
         counts["reviews_read"] += pc.sum(rows["read"]).as_py() or 0
         counts["bad_scores"] += pc.sum(rows["bad_scores"]).as_py() or 0
         counts["reviews"] += pc.sum(pc.list_value_length(rows["purchase_history"])).as_py() or 0

@@ -19,14 +19,7 @@ from ...errors import InputError
 from ...reviews import accounting
 from ...reviews.catalogue import read_catalogue, save_catalogue, write_items
 from ...reviews.formats import chosen
-from ...reviews.ingest import (
-    REJECTS,
-    IngestOptions,
-    IngestResult,
-    read_items,
-    read_items_of_reviews,
-    read_reviews,
-)
+from ...reviews.ingest import REJECTS, IngestOptions, IngestResult, read_items, read_items_of_reviews, read_reviews
 from ...reviews.splits import write_shards
 from ...schema import SEQUENCES, SPLITS
 from .purchases import DROPS
@@ -35,13 +28,7 @@ from .settings import SequencesConfig, check_sources
 
 
 def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str, Any]:
-    """Build the sequences, the catalogue and their accounting in `out`.
-
-    Args:
-        run: the run folder; with `config.sample` the output of the stage sample is read.
-        out: an empty folder.
-        work: a folder that is kept after an interruption.
-        config: the settings.
+    """Build the sequences, the catalogue and their accounting in `out`; `work` is kept after an interruption.
 
     Returns:
         Counts of reviews, items and users, read and kept, and of the users of each split.

@@ -30,13 +30,9 @@ DICTIONARY = 2**24
 
 
 def write_histories(catalogue: Path, config: SequencesConfig, purchases: Iterator[pa.RecordBatch], part: Path) -> None:
-    """Write the histories of some users of one range as `SPLIT.parquet`, and `counts.json`.
+    """Write the histories of some users of one range into `part`, as `SPLIT.parquet`, and `counts.json`.
 
-    Args:
-        catalogue: the file of the catalogue; `item` of a purchase is a row of it.
-        config: gives `k_core`, `max_history`, `min_history` and the shares of the splits.
-        purchases: rows of `purchases.purchases`, all of these users, sorted by `purchases.ORDER`.
-        part: an empty folder.
+    `purchases` are all rows of `purchases.purchases` of these users, sorted by `ORDER`. `item` is a row of `catalogue`.
     """
     counts: Counter[str] = Counter()
     writers: dict[str, pq.ParquetWriter] = {}

@@ -27,13 +27,7 @@ def save_baskets(baskets: pa.Table, path: Path) -> None:
 
 
 def core_items(files: Sequence[Path], k: int, count: int) -> np.ndarray:
-    """Which of the items are in the k-core: a boolean for each row of the catalogue.
-
-    Args:
-        files: files of `save_baskets`, each of other users.
-        k: purchases that a user and an item must have.
-        count: rows of the catalogue.
-    """
+    """Which of the `count` items of the catalogue are in the k-core; `files` are the baskets of disjoint users."""
     core = np.ones(count, bool)
     while True:
         purchases = np.zeros(count, np.int64)

@@ -53,7 +53,7 @@ def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
         "untitled_item": joined.item.isnull(),
         "k_core": ~joined.core.fill_null(False),
     }
-    drop = ibis.cases(*((where, DROPS.index(name)) for name, where in reasons.items()), else_=KEPT)
+    drop = ibis.cases(*((condition, DROPS.index(name)) for name, condition in reasons.items()), else_=KEPT)
     return joined.select(
         "user_hash",
         "reviewer_id",
@@ -71,5 +71,5 @@ def baskets(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.T
     """The purchases from which the k-core is computed: `items`, a list of rows of the catalogue for each user."""
     joined = reviews.distinct().inner_join(items.filter(items.item.notnull()), "asin")
     first, after = config.seconds
-    bought = joined.filter(joined.unix_time >= first, joined.unix_time < after)
-    return bought.group_by("user_hash", "reviewer_id").agg(items=bought.item.collect()).select("items")
+    in_period = joined.filter(joined.unix_time >= first, joined.unix_time < after)
+    return in_period.group_by("user_hash", "reviewer_id").agg(items=in_period.item.collect()).select("items")

@@ -40,15 +40,7 @@ def build_ranges(
     work: Path,
     config: SequencesConfig,
 ) -> tuple[list[Path], pa.Array]:
-    """Write the histories of each range to folders in `work`.
-
-    Args:
-        engine: runs the queries.
-        reviews: the canonical reviews.
-        items: the canonical items.
-        catalogue: the file of the catalogue.
-        work: a folder that is kept after an interruption.
-        config: the settings.
+    """Write the histories of each range to folders in `work`, which is kept after an interruption.
 
     Returns:
         The folders of `write_histories` in the order of the hashes, one per range or per partition of the engine; and

@@ -31,12 +31,7 @@ ITEM_TOKEN = "<|item|>"  # noqa: S105 (a token of the vocabulary)
 
 
 def load_backbone(train: list[Path], config: TrainingConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """The tokenizer, with the placeholder `ITEM_TOKEN`, and the bare language model.
-
-    Args:
-        train: files of the train split, on whose texts the tokenizer of a small model is trained.
-        config: names the pretrained model, or the sizes of the small one.
-    """
+    """The tokenizer, with the placeholder `ITEM_TOKEN`, and the language model; trains a small tokenizer on `train`."""
     tokenizer: PreTrainedTokenizerBase
     if config.backbone is None:
         tokenizer = train_tokenizer(train, config)
@@ -64,12 +59,12 @@ def pretrained_backbone(config: TrainingConfig) -> tuple[PreTrainedTokenizerBase
     name = str(config.backbone)
     sft = checked_sft(config.sft)
     arguments = dict(sft.get("model_init_kwargs") or {})
-    # A tokenizer may bring its own code. A model may not: it could not be wrapped.
+    # A tokenizer may need code of its own. A model may not: it could not be wrapped.
     trusted = bool(arguments.pop("trust_remote_code", False) or sft.get("trust_remote_code"))
     source = {key: arguments[key] for key in (*HUB, "subfolder") if key in arguments}
     fully_trained = any(phase.freeze is None and phase.lora is None for phase in phases(config))
     if fully_trained and not {"dtype", "torch_dtype", "quantization_config"} & arguments.keys():
-        arguments["dtype"] = torch.float32  # bf16 rounds steps of 2e-5 away
+        arguments["dtype"] = torch.float32  # bf16 would round steps of 2e-5 to zero
     try:
         architecture = AutoConfig.from_pretrained(name, trust_remote_code=False, **source)
         if architecture.is_encoder_decoder:
@@ -104,17 +99,14 @@ def pretrained_backbone(config: TrainingConfig) -> tuple[PreTrainedTokenizerBase
 
 
 def train_tokenizer(train: list[Path], config: TrainingConfig) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer, trained on the prompts and narratives of the train split.
-
-    If the model reads histories as text, it is also trained on the purchases.
-    """
+    """A byte-level BPE tokenizer of the prompts, of the train users' narratives and of histories as text, if read."""
     as_text = config.history == "text"
 
     def texts() -> Iterator[str]:
         yield from (task.prompt for task in TASKS.values())
         for row in rows(train, text_columns(*(["purchase_history"] if as_text else []))):
             if as_text:
-                yield from (interaction_text(bought["item"], bought["review"]) for bought in row["purchase_history"])
+                yield from (interaction_text(one["item"], one["review"]) for one in row["purchase_history"])
             for task in TASKS.values():
                 if text := task.text(row):
                     yield text
@@ -142,7 +134,7 @@ def train_tokenizer(train: list[Path], config: TrainingConfig) -> PreTrainedToke
 
 
 def small_backbone(vocab_size: int, config: TrainingConfig) -> PreTrainedModel:
-    """A small Llama with random weights, for the sample world and to try own data."""
+    """A small Llama with random weights, for the sample world and for a first run on own data."""
     return AutoModelForCausalLM.from_config(
         LlamaConfig(
             vocab_size=vocab_size,

@@ -36,24 +36,18 @@ def tokenized(
     """One tokenized example per user and task, with the loss on the completion and its end token only.
 
     A history that does not fit into the window beside prompt and completion keeps its latest purchases. An example
-    that does not fit without a history is left out; a warning gives their number.
-
-    Args:
-        files: files of a split.
-        processor: creates the prompts.
-        config: tasks, history and seed.
-        window: tokens that the model can read; None for no limit.
-        limit: read only the first users.
+    that does not fit without a history is left out; a warning gives their number. `window` is in tokens, None for no
+    limit; with a `limit`, only the first users are read.
     """
-    chance = random.Random(config.seed)  # noqa: S311 (no secret)
+    rng = random.Random(config.seed)  # noqa: S311 (no secret)
     too_long = shortened = 0
-    for row, shown, history in users(files, config.history == "shuffled", limit):
+    for row, number, history in users(files, config.history == "shuffled", limit):
         purchases = len(history)
-        for name in sampled_tasks(config, chance):
+        for name in sampled_tasks(config, rng):
             text = TASKS[name].text(row)
             if not text:
                 continue
-            dropped = chance.random() < config.history_dropout or config.history == "empty"
+            dropped = rng.random() < config.history_dropout or config.history == "empty"
             completion = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
             completion = [*completion, processor.tokenizer.eos_token_id]
             room = None if window is None else window - len(completion)
@@ -70,7 +64,7 @@ def tokenized(
             yield {
                 "input_ids": prompt + completion,
                 "labels": [-100] * len(prompt) + completion,
-                "row": shown if soft else -1,
+                "row": number if soft else -1,
                 "length": len(prompt) + len(completion),
                 "withheld": withheld,
                 "kept": soft,
@@ -91,26 +85,26 @@ def tokenized(
 def users(
     files: list[Path], shuffled: bool, limit: int | None = None
 ) -> Iterator[tuple[dict[str, Any], int, list[dict[str, Any]]]]:
-    """Each user's row with the number and the history of the user to show: the same user or, if `shuffled`, the next.
+    """Each user's row, with the row number and the history to show: the user's own or, if `shuffled`, the next user's.
 
     Rows are in the order of a hash, so the next user is a random one.
     """
-    first = before = None
+    first = previous = None
     for number, row in enumerate(rows(files, limit=limit)):
         if not shuffled:
             yield row, number, row["purchase_history"]
-        elif before is not None:
-            yield before, number, row["purchase_history"]
-        first, before = first or row, row
-    if shuffled and first is not None and before is not None:
-        yield before, 0, first["purchase_history"]
+        elif previous is not None:
+            yield previous, number, row["purchase_history"]
+        first, previous = first or row, row
+    if shuffled and first is not None and previous is not None:
+        yield previous, 0, first["purchase_history"]
 
 
-def sampled_tasks(config: TrainingConfig, chance: random.Random) -> Iterator[str]:
+def sampled_tasks(config: TrainingConfig, rng: random.Random) -> Iterator[str]:
     """The tasks of one user's examples, each repeated by its weight; the fraction of a weight is a probability."""
     for name in config.tasks:
         weight = config.task_weights.get(name, 1.0)
         times = int(weight)
         if weight > times:  # without a fraction nothing is drawn, which keeps the order of all other draws
-            times += chance.random() < weight - times
+            times += rng.random() < weight - times
         yield from [name] * times

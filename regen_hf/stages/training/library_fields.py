@@ -1,7 +1,4 @@
-"""Fields of TRL's SFTConfig and of PEFT's LoraConfig in the settings of a training.
-
-Both are checked by the fields and types of the installed versions.
-"""
+"""Fields of TRL's SFTConfig and PEFT's LoraConfig in the settings, checked by the types of the installed versions."""
 
 from __future__ import annotations
 
@@ -58,12 +55,9 @@ LORA = {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 def checked_sft(values: Mapping[str, Any], settings: Sequence[str] = ()) -> dict[str, Any]:
     """`values`, converted to the types of SFTConfig's fields.
 
-    Args:
-        values: fields of SFTConfig.
-        settings: names of the settings of the training, which cannot stand in `sft`.
-
     Raises:
-        ValueError: one is not a field, is set by this package, or has a value of the wrong type.
+        ValueError: one is not a field, is set by this package or by one of the `settings` of the training, or has a
+            value of the wrong type.
     """
     for name in values:
         if name in RESERVED:
@@ -74,9 +68,7 @@ def checked_sft(values: Mapping[str, Any], settings: Sequence[str] = ()) -> dict
 
 
 def checked_lora(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values`, converted to the types of LoraConfig's fields, with the defaults of this package.
-
-    The adapter is always fully trained.
+    """`values`, converted to the types of LoraConfig's fields, with `LORA` and a fully trained adapter.
 
     Raises:
         ValueError: one is not a field, has a value of the wrong type, or LoraConfig rejects it.

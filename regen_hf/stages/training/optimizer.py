@@ -16,12 +16,8 @@ class MuonAndAdamW(torch.optim.Optimizer):
     a small gradient. Embeddings, norms and the adapter keep AdamW, as its authors advise.
 
     Args:
-        matrices: weights of the linear layers, each with two dimensions.
-        others: all other parameters.
-        learning_rate: of both.
-        weight_decay: of both.
-        betas: of AdamW.
-        eps: of AdamW.
+        matrices: weights of the linear layers, each with two dimensions, for Muon.
+        others: all other parameters, for AdamW with `betas` and `eps`.
     """
 
     def __init__(

@@ -3,8 +3,8 @@
     <work>/stage-0/                the model after the first phase
     <work>/stage-1.checkpoints/    checkpoints of an unfinished phase
 
-A phase starts from the files that the previous one wrote, so a resumed training computes the same as an uninterrupted
-one. All files are safetensors; checkpoints also contain torch's states of optimiser and random numbers.
+A phase starts from the files of the previous one, so a resumed training gives the same weights as an uninterrupted one.
+All files are safetensors; checkpoints also contain torch's states of optimiser and random numbers.
 """
 
 from __future__ import annotations

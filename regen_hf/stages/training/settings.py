@@ -37,8 +37,8 @@ class TrainingConfig:
     embedding_mode: Literal["both", "cf", "content"] = "both"
     """The embeddings in a soft token: `both`, `cf` or `content` (the columns of the paper's table 1)."""
     adapter: Literal["linear", "mlp", "transformer"] = "linear"
-    """Maps the two embeddings to a soft token: `linear` (section 6), or `mlp` as in the paper's tables; the paper reports
-    scores within 5 % of each other. `transformer` also reads the other purchases and the position of each."""
+    """Maps the two embeddings to a soft token: `linear` (section 6), or `mlp` as in the paper's tables; in the paper
+    their scores differ by at most 5 %. `transformer` also reads the other purchases and the position of each."""
     recency: int = 8
     """Number of the latest purchases that a learned vector per position marks; 0 for none (section 4.2)."""
     whitening: float = 0.5
@@ -104,7 +104,7 @@ class TrainingConfig:
         check_tasks(self.tasks)
         at_least(self, 1, "max_steps", "batch_size", "length_groups", "save_steps", "num_layers", "validation_users")
         at_least(self, 0, "recency", "learning_rate", "patience")
-        at_least(self, 300, "vocab_size")  # 256 bytes, the special tokens, and something to learn
+        at_least(self, 300, "vocab_size")  # 256 bytes, the special tokens and some merges
         check_seed(self)
         if self.hidden_size < 1 or self.hidden_size % 32:
             raise ValueError(f"hidden_size was given {self.hidden_size}, expected a multiple of 32 (one head)")

@@ -60,10 +60,10 @@ class GroupedTrainer(SFTTrainer):
 
 
 class Patience(EarlyStoppingCallback):
-    """Early stopping that also holds for a training that was interrupted after it had stopped."""
+    """Early stopping that also stops a resumed training whose patience had run out before."""
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Stop a resumed training that had already run out of patience."""
+        """Stop when the patience has run out."""
         control.should_training_stop |= self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
@@ -76,16 +76,10 @@ def make_trainer(
     board: Path,
     config: TrainingConfig,
 ) -> GroupedTrainer:
-    """The trainer of one phase.
+    """The trainer of one phase, which trains `model` in place.
 
-    Args:
-        model: trained in place.
-        processor: its tokenizer pads the batches.
-        train: the examples to learn.
-        validation: the examples that are evaluated at every checkpoint; None if `config.patience` is 0.
-        checkpoints: folder of the checkpoints.
-        board: folder of TensorBoard's files, unless `report_to` names other trackers.
-        config: the settings of the phase.
+    It evaluates the `validation` examples, if given, at every checkpoint, and writes TensorBoard's files into `board`,
+    unless `report_to` names other trackers.
 
     Raises:
         ConfigError: the trainer rejects a setting.
@@ -174,7 +168,7 @@ def forward_passes(examples: int, wanted: int) -> int:
 
 def sft_fields(config: TrainingConfig) -> dict[str, Any]:
     """SFTConfig's fields in `config`, and those that have another default here."""
-    # Under transformers' new name, since the old one has no effect beside it; TRL's default is True.
+    # transformers ignores the old name if the new one is set, as below: TRL's default is True.
     fields = {
         name.replace("gradient_checkpointing", "activation_checkpointing"): value
         for name, value in checked_sft(config.sft).items()

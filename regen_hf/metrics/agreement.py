@@ -8,9 +8,8 @@ import numpy as np
 
 POINTS = 7
 """Points of the rating scale."""
-
-MOST_UNITS = 200_000
-"""Texts that alpha is computed on; beyond it a random sample: each text takes 400 bytes."""
+MAX_UNITS = 200_000
+"""Maximum number of texts; alpha of more texts uses a random sample, because each text takes 400 bytes."""
 
 
 def alpha(patterns: dict[tuple[int, ...], int]) -> float | None:
@@ -29,8 +28,8 @@ def alpha(patterns: dict[tuple[int, ...], int]) -> float | None:
     import krippendorff
 
     counts = np.array(list(patterns.values()))
-    if counts.sum() > MOST_UNITS:
-        counts = np.random.default_rng(0).multivariate_hypergeometric(counts, MOST_UNITS)
+    if counts.sum() > MAX_UNITS:
+        counts = np.random.default_rng(0).multivariate_hypergeometric(counts, MAX_UNITS)
     units = np.repeat(np.array(list(patterns)), counts, axis=0)
     points = list(range(1, POINTS + 1))
     value = krippendorff.alpha(value_counts=units, value_domain=points, level_of_measurement="ordinal")

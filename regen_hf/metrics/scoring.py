@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KEYS = ("reviewer_id", "task", "model")
 PREDICTION_SCHEMA = pa.schema([(name, pa.string()) for name in (*KEYS, "prediction", "reference")])
 SCORE_SCHEMA = pa.schema([(name, pa.string()) for name in KEYS] + [(name, pa.float64()) for name in STATISTICS])
-"""`scores.parquet`: additive statistics, from whose sums the metrics of any set of users follow."""
+"""`scores.parquet`: additive statistics; `text_metrics.scores` computes metrics from their sums over users."""
 
 
 def similarity_encoder(run: Path | None, name: str | None) -> tuple[str | None, SentenceTransformer | None]:

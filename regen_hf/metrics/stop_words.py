@@ -14,4 +14,4 @@ STOP_WORDS = frozenset(
     turned twice two use usually very want wanted wants was way well were what when where which while who why
     will with without words would you your""".split()  # noqa: SIM905
 )
-"""Words that claim nothing about a customer, so they need no evidence."""
+"""Words without information about a customer, which need no evidence."""

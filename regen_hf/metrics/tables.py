@@ -22,10 +22,8 @@ LABELS = {
     "unique_share": ("Unique sentences", 3),
 }
 """Name and decimals of each metric, in the order of the tables."""
-
 PAPER_METRICS = ("bleu", "rougeLsum", "similarity")
 """The metrics of the paper's tables."""
-
 LATEX_ESCAPES = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "_%&#${}"},
@@ -152,7 +150,7 @@ def _users(results: Mapping[str, Any]) -> str:
 
 
 def _missing(results: Mapping[str, Any]) -> list[str]:
-    """A sentence for each model that lacks predictions: its scores cover only the users that it predicted for."""
+    """A sentence for each model that lacks predictions."""
     missing = {model: sum(by_task.values()) for model, by_task in (results.get("missing_predictions") or {}).items()}
     return [
         f"`{model}` lacks predictions for {number:,} narratives of the split; its scores cover only the others."

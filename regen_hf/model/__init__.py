@@ -31,6 +31,6 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("RegenForCausalLM", "RegenProcessor", "load"):
-        # Otherwise `from_pretrained` of these classes asks whether to trust the same code in the model's folder.
+        # Without registration, `from_pretrained` requires trust_remote_code for the code in the model's folder.
         import_module(".registration", __name__).register()
     return getattr(import_module(f".{_MODULES[name]}", __name__), name)

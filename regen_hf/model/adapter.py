@@ -63,7 +63,7 @@ class RegenAdapter(nn.Module):
         )
 
     def whiten(self, content_mean: Any = None, content_matrix: Any = None) -> None:
-        """Set mean and matrix of the whitening, which are stored with the weights. None keeps the present value.
+        """Set mean and matrix of the whitening, which are stored with the weights. None keeps the current value.
 
         Args:
             content_mean: (content_dim,), subtracted from the normalised content vectors.

@@ -29,14 +29,14 @@ def leave_one_out(
 ) -> torch.Tensor:
     """The decrease of a narrative's log-likelihood when each interaction is left out: (B, N), in nats.
 
-    An interaction is left out with its placeholder, so the model sees the history as if that purchase had not been
-    made; the age of the others (`interaction_features`) still counts from the latest purchase of the full history.
-    Above 0 the purchase supports the narrative, below 0 it speaks against it. A withheld review has no influence.
+    An interaction is left out with its placeholder, so the model reads the history without that purchase; the age of
+    the others (`interaction_features`) still counts from the latest purchase of the full history. A purchase with a
+    positive value makes the narrative more likely. A withheld review has no influence.
 
     Args:
         model: the fused model.
-        completion_ids: (B, L), the tokens of the narrative, written by the model or not; -100 where a row is shorter.
-            Tokens after the first end of sequence are ignored, so the output of `generate` can be passed unchanged.
+        completion_ids: (B, L), the tokens of any narrative, padded with -100.
+            Tokens after the first end-of-sequence token are ignored, so the output of `generate` can be passed.
         input_ids: (B, T), the prompt, padded on the left.
         attention_mask: (B, T), 1 where there is a token.
         history_mask: (B, N), true for the real interactions; None for prompts without a history.
@@ -64,20 +64,20 @@ def leave_one_out(
         return torch.zeros(len(input_ids), length, device=input_ids.device)
     mask = history_mask.to(input_ids.device, torch.bool)  # (B, N)
     rows, columns = mask.nonzero(as_tuple=True)
-    # Every prompt once complete, with -1 as its column, and once for each of its interactions.
-    complete = torch.arange(len(input_ids), device=rows.device)[mask.any(1)]
-    rows, columns = torch.cat([complete, rows]), torch.cat([torch.full_like(complete, -1), columns])
+    # Each prompt is run with its full history (column -1), and without each of its interactions.
+    prompts = torch.arange(len(input_ids), device=rows.device)[mask.any(1)]
+    rows, columns = torch.cat([prompts, rows]), torch.cat([torch.full_like(prompts, -1), columns])
     lengths = (attention_mask.sum(1) + (labels != IGNORED).sum(1))[rows]
     likelihood = torch.zeros(len(rows), device=input_ids.device)
     for chunk in lengths.argsort(descending=True).split(batch_size):  # similar lengths need little padding
         row = rows[chunk]  # (K,)
-        ids, seen, kept = _without(model, columns[chunk], input_ids[row], attention_mask[row], mask[row])
+        ids, attention, remaining = _without(model, columns[chunk], input_ids[row], attention_mask[row], mask[row])
         inputs = {name: None if x is None else x[row.to(x.device)] for name, x in history.items()}
-        likelihood[chunk] = _log_likelihood(model, ids, seen, labels[row], history_mask=kept, **inputs)
-    of_complete = torch.zeros(len(input_ids), device=input_ids.device)
-    of_complete[complete] = likelihood[: len(complete)]
+        likelihood[chunk] = _log_likelihood(model, ids, attention, labels[row], history_mask=remaining, **inputs)
+    full = torch.zeros(len(input_ids), device=input_ids.device)
+    full[prompts] = likelihood[: len(prompts)]
     effect = torch.zeros(mask.shape, device=input_ids.device)
-    effect[mask] = (of_complete[rows] - likelihood)[len(complete) :]  # both in the order of the mask
+    effect[mask] = (full[rows] - likelihood)[len(prompts) :]  # both in the order of the mask
     return effect
 
 
@@ -85,9 +85,8 @@ def leave_one_out(
 def shares(model: Any, **inputs: torch.Tensor | None) -> torch.Tensor:
     """The share of CF and of content in each soft token, by their norms (section 6, figure 6): (B, N, 2).
 
-    The part of a half is the difference of the soft tokens with it and with zeros in its place. For a linear adapter
-    that is exactly W1 e_i or W2 e_s. Other adapters mix the halves: there the parts are an ablation and need not add up
-    to the soft token. A transformer adapter also reads the neighbours, where the same half is zero too.
+    The part of a half is the change of the soft token when that half of the history is zero. For a linear adapter it
+    is exactly W1 e_i or W2 e_s. The parts of other adapters are an ablation and need not add up to the soft token.
 
     Args:
         model: the fused model.
@@ -98,7 +97,7 @@ def shares(model: Any, **inputs: torch.Tensor | None) -> torch.Tensor:
         `history_mask` and where an interaction has neither vector.
 
     Raises:
-        ValueError: there is no history, or it has not the shapes that the model reads.
+        ValueError: there is no history, or a tensor has a wrong shape.
     """
     soft, *_ = model.soft_tokens(**inputs)  # (B, N, D)
     adapter, norms = model.model.adapter, []
@@ -113,7 +112,7 @@ def shares(model: Any, **inputs: torch.Tensor | None) -> torch.Tensor:
 
 
 def _labels(model: Any, completion_ids: torch.Tensor) -> torch.Tensor:
-    """The narrative up to and with its first end of sequence, then -100: (B, L)."""
+    """The narrative up to and including its first end-of-sequence token, then -100: (B, L)."""
     ends = model.generation_config.eos_token_id
     ends = [] if ends is None else [ends] if isinstance(ends, int) else ends
     is_end = torch.isin(completion_ids, torch.tensor(ends, dtype=torch.long, device=completion_ids.device))
@@ -124,35 +123,35 @@ def _labels(model: Any, completion_ids: torch.Tensor) -> torch.Tensor:
 def _without(
     model: Any, column: torch.Tensor, input_ids: torch.Tensor, attention_mask: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Prompts and history masks without the interaction in `column` (K,); with all of them where that is -1."""
+    """Token ids, attention and history masks without the interaction in `column` (K,); unchanged where it is -1."""
     columns = torch.arange(mask.shape[1], device=mask.device)  # (N,)
-    kept = mask & (columns != column[:, None])  # (K, N)
+    remaining = mask & (columns != column[:, None])  # (K, N)
     is_item = input_ids == model.config.item_token_id  # (K, T)
     rank = (mask & (columns <= column[:, None])).sum(1, keepdim=True)  # (K, 1), 1 for the first interaction
     left_out = is_item & (is_item.cumsum(1) == rank)  # (K, T), nowhere for the column -1
-    # The tokens before the gap move up, so that the padding stays on the left.
+    # The tokens before the removed one are shifted right, so that the padding stays on the left.
     shifted = left_out.flip(1).cumsum(1).flip(1).bool()  # (K, T)
     source = (torch.arange(input_ids.shape[1], device=mask.device) - shifted.long()).clamp(min=0)
-    ids, seen = input_ids.gather(1, source), attention_mask.gather(1, source)
-    ids[shifted[:, 0], 0], seen[shifted[:, 0], 0] = _filler(model), 0
-    return ids, seen, kept
+    ids, attention = input_ids.gather(1, source), attention_mask.gather(1, source)
+    ids[shifted[:, 0], 0], attention[shifted[:, 0], 0] = _filler(model), 0
+    return ids, attention, remaining
 
 
 def _log_likelihood(
     model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor, **history: Any
 ) -> torch.Tensor:
     """The sum of log p over the labels after each prompt: (K,)."""
-    first = int(attention_mask.long().argmax(1).min())  # the columns before are padding in every row
+    first = int(attention_mask.long().argmax(1).min())  # earlier columns are padding in every row
     longest = max(1, int((labels != IGNORED).sum(1).max()))
     input_ids, attention_mask, labels = input_ids[:, first:], attention_mask[:, first:], labels[:, :longest]
     written = labels != IGNORED  # (K, L)
-    seen = torch.cat([attention_mask, written.to(attention_mask.dtype)], dim=1)  # (K, T + L)
+    attention = torch.cat([attention_mask, written.to(attention_mask.dtype)], dim=1)  # (K, T + L)
     was_training = model.training
-    model.eval()  # dropout would change the history too
+    model.eval()  # without dropout, also of CF vectors
     logits = model(
         input_ids=torch.cat([input_ids, labels.masked_fill(~written, _filler(model))], dim=1),
-        attention_mask=seen,
-        position_ids=(seen.long().cumsum(1) - 1).clamp(min=0),
+        attention_mask=attention,
+        position_ids=(attention.long().cumsum(1) - 1).clamp(min=0),
         logits_to_keep=labels.shape[1] + 1,
         use_cache=False,
         **history,

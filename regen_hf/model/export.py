@@ -36,7 +36,7 @@ def export_vllm(model_folder: str | Path, out: str | Path) -> None:
     out = Path(out)
     if out.exists() and not (out / SERVING).exists():
         raise FileExistsError(f"{out} exists and is no earlier export (it has no {SERVING}): choose another folder.")
-    register()  # otherwise loading asks whether to trust the code in the model's folder
+    register()  # without registration, loading requires trust_remote_code
     model = RegenForCausalLM.from_pretrained(model_folder).eval()
     processor = RegenProcessor.from_pretrained(model_folder)
     new = out.with_name(out.name + ".new")

@@ -12,7 +12,6 @@ from typing import Any
 
 MAX_DESCRIPTION = 500
 """Maximum characters of a description: an encoder reads 256 to 512 tokens, and the review follows the description."""
-
 MAX_REVIEW = 1000
 """Maximum characters of a review's text."""
 

@@ -30,7 +30,7 @@ class CompletePreTrainedModel(PreTrainedModel):
         """See [`PreTrainedModel.from_pretrained`]; a missing weight raises an error and is never a random number.
 
         Raises:
-            ValueError: a weight is missing, unexpected, or has another shape than config.json says.
+            ValueError: a weight is missing, unexpected, or has another shape than in config.json.
         """
         path = pretrained_model_name_or_path
         kwargs["ignore_mismatched_sizes"] = True  # `complete` raises the error, which names the weights
@@ -53,23 +53,22 @@ def load_encoder(name: str) -> Any:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise ImportError("Content vectors need sentence-transformers: pip install sentence-transformers") from error
-    with no_loading_report():
-        # A weight of another shape is reported below, with its name.
+    with no_loading_report():  # `missing_weights` names the weights
         encoder = SentenceTransformer(name, model_kwargs={"ignore_mismatched_sizes": True})
         missing = missing_weights(next((m for m in encoder.modules() if isinstance(m, PreTrainedModel)), None))
     if missing:
         raise ValueError(
-            f"the files of {name} lack {_first(missing)}, or hold them in another shape than config.json says. They "
+            f"the files of {name} lack {_first(missing)}, or contain them in another shape than config.json. They "
             "would be random numbers. Download the encoder again."
         )
     return encoder
 
 
 def missing_weights(model: PreTrainedModel | None) -> list[str]:
-    """The weights that the files of a model of transformers lack or hold in another shape, without unused poolers.
+    """The weights that the files of `model` lack or contain in another shape, without unused poolers.
 
-    sentence-transformers does not pass on the loading info, so the model is loaded a second time for it. That takes
-    less than half of the time of the first load (MiniLM: 0.02 and 0.06 CPU seconds).
+    sentence-transformers does not return the loading info, so the model is loaded a second time for it, in less than
+    half of the time of the first load (MiniLM: 0.02 and 0.06 CPU seconds).
     """
     if model is None:
         return []
@@ -105,7 +104,7 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
         **kwargs: the keyword arguments of `from_pretrained`.
 
     Raises:
-        ValueError: a weight is missing, unexpected, or has another shape than config.json says.
+        ValueError: a weight is missing, unexpected, or has another shape than in config.json.
     """
     adapter = {name for name in model.state_dict() if name.startswith("model.adapter.")}
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
@@ -117,8 +116,8 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
             info["missing_keys"] = set(info["missing_keys"]) - adapter
     if missing:
         raise ValueError(
-            f"{path} lacks {len(missing)} of the model's weights, or holds them in another shape than config.json "
-            f"says: {_first(sorted(missing))}. They would be random numbers. Download the model again, or correct its "
+            f"{path} lacks {len(missing)} of the model's weights, or contains them in another shape than config.json: "
+            f"{_first(sorted(missing))}. They would be random numbers. Download the model again, or correct its "
             "config.json."
         )
     unexpected = sorted(info["unexpected_keys"])
@@ -131,11 +130,11 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
 
 
 def _lora_files(path: Any, kwargs: dict[str, Any]) -> tuple[str, str] | None:
-    """The files of configuration and weights of PEFT, None where the model has none."""
-    where = {name: kwargs[name] for name in HUB if name in kwargs}
+    """The configuration and weights of PEFT, None for a model without them."""
+    hub = {name: kwargs[name] for name in HUB if name in kwargs}
     folder = "/".join(part for part in (kwargs.get("subfolder"), LORA) if part)
     config, weights = (
-        cached_file(path, name, subfolder=folder, _raise_exceptions_for_missing_entries=False, **where)
+        cached_file(path, name, subfolder=folder, _raise_exceptions_for_missing_entries=False, **hub)
         for name in ("adapter_config.json", "adapter_model.safetensors")
     )
     return None if config is None or weights is None else (config, weights)

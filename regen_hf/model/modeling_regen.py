@@ -73,7 +73,7 @@ class FusedPrompt(RegenPreTrainedModel):
             where the model has them. A part is None for other adapters, and for a half that the model does not read.
 
         Raises:
-            ValueError: there is no history, or it has not the shapes that the model reads.
+            ValueError: there is no history, or a tensor has a wrong shape.
         """
         if history_mask is None:
             raise ValueError("history_mask is None, expected (batch, history) bool: pass the processor's output.")
@@ -92,7 +92,7 @@ class FusedPrompt(RegenPreTrainedModel):
         history_features: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Embeddings of the prompt, with soft tokens in place of those of the placeholders: (B, T, D).
+        """The embeddings of the prompt; soft tokens replace those of the placeholders: (B, T, D).
 
         Accepts the processor's output; the attention mask is ignored.
 
@@ -313,8 +313,8 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             history_features=history_features,
             **kwargs,
         )
-        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        logits = self.lm_head(outputs.last_hidden_state[:, kept])  # (B, T, V)
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(outputs.last_hidden_state[:, positions])  # (B, T, V)
         if self.logit_scale != 1:
             logits = logits * self.logit_scale
         if self.logit_cap is not None:
@@ -378,10 +378,7 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         return {name: value for name, value in inputs.items() if name not in HISTORY}
 
     def _get_candidate_generator(self, *args: Any, logits_processor: Any = None, **kwargs: Any) -> Any:
-        """The generator of candidate tokens (an assistant, a lookup in the prompt) without the placeholder.
-
-        transformers has no public way to suppress a token in the candidates of assisted generation.
-        """
+        """The candidates of assisted generation without the placeholder; transformers has no public option for this."""
         never = SuppressTokensLogitsProcessor([self.config.item_token_id], device=str(self.device))
         processors = LogitsProcessorList([*(logits_processor or ()), never])
         return super()._get_candidate_generator(*args, logits_processor=processors, **kwargs)  # type: ignore[misc]

@@ -134,12 +134,8 @@ class RegenPipeline:
                 f"max_new_tokens is {max_new_tokens}, expected fewer than the {room} tokens of the model's window, "
                 "which also holds the prompt."
             )
-        return self.processor(
-            histories,
-            tasks,
-            prompts,
-            max_length=None if room is None else room - max_new_tokens,
-        ).to(self.model.device)
+        max_length = None if room is None else room - max_new_tokens
+        return self.processor(histories, tasks, prompts, max_length=max_length).to(self.model.device)
 
 
 class _Pieces(TextIteratorStreamer):

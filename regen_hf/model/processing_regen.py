@@ -47,7 +47,7 @@ class RegenProcessor(ProcessorMixin):
         task_prompts (`dict[str, str]`): the instruction of each task.
         metadata_only_tasks (`list[str]`): tasks whose last review is withheld (section 3.2).
         item_token (`str`, *optional*, defaults to `"<|item|>"`): the placeholder, one per purchase.
-        max_history (`int`, *optional*, defaults to 50): purchases kept, the latest ones.
+        max_history (`int`, *optional*, defaults to 50): maximum length of a history; the latest purchases are used.
         interaction_features (`list` of `"rating"` and `"age"`, *optional*):
             Further features of a purchase that the model reads, as in its configuration.
         cf_user_gram (`numpy.ndarray` of shape (cf_dim, cf_dim), *optional*):
@@ -150,30 +150,26 @@ class RegenProcessor(ProcessorMixin):
     ) -> tuple[int, list[int]]:
         """The number of latest purchases that fit into `max_length` with the prompt, and the token ids of both.
 
-        Args:
-            n_items: purchases of the history.
-            task: a key of `task_prompts`.
-            prompt: an instruction in place of a task.
-            max_length: maximum tokens; defaults to `tokenizer.model_max_length` where that is set.
+        `task` and `prompt` are as in `prompt_text`; `max_length` defaults to `tokenizer.model_max_length` where that is
+        set.
 
         Raises:
             ValueError: the prompt without purchases is longer than `max_length`.
         """
         if max_length is None and self.tokenizer.model_max_length < 1_000_000:  # a larger one means "not set"
             max_length = self.tokenizer.model_max_length
-        kept = min(n_items, self.max_history)
+        number = min(n_items, self.max_history)
         while True:
-            ids = self.tokenize_prompt(kept, task, prompt)
+            ids = self.tokenize_prompt(number, task, prompt)
             excess = 0 if max_length is None else len(ids) - max_length
             if excess <= 0:
-                break
-            if excess > kept:
+                return number, ids
+            if excess > number:
                 raise ValueError(
-                    f"The prompt without purchases has {len(ids) - kept} tokens, expected at most {max_length}: "
+                    f"The prompt without purchases has {len(ids) - number} tokens, expected at most {max_length}: "
                     "shorten it."
                 )
-            kept -= excess
-        return kept, ids
+            number -= excess
 
     def __call__(
         self,
@@ -185,7 +181,7 @@ class RegenProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """Model inputs for one history or a batch of them, padded on the left for generation.
 
-        An item without a CF vector is cold: its vector is zero. Only the latest `max_history` purchases are kept, and
+        An item without a CF vector is cold: its vector is zero. Only the latest `max_history` purchases are used, and
         fewer, with a warning, where prompt and history would be longer than `max_length`.
 
         Args:
@@ -208,14 +204,14 @@ class RegenProcessor(ProcessorMixin):
         prompts = one_each("prompt", prompt, len(histories))
         purchases, token_ids = [], []
         for row, row_task, row_prompt in zip(histories, tasks, prompts, strict=True):
-            kept, ids = self.fit(len(row), row_task, row_prompt, max_length)
-            purchases.append(row[len(row) - kept :])
+            number, ids = self.fit(len(row), row_task, row_prompt, max_length)
+            purchases.append(row[len(row) - number :])
             token_ids.append(ids)
-            if kept < min(len(row), self.max_history):
+            if number < min(len(row), self.max_history):
                 logger.warning(
                     "Only the latest %d purchases fit with this prompt: the oldest %d of %d were left out.",
-                    kept,
-                    len(row) - kept,
+                    number,
+                    len(row) - number,
                     len(row),
                 )
 
@@ -307,7 +303,7 @@ class RegenProcessor(ProcessorMixin):
         }
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:
-        """Save all parts and the code into one folder, which may be the model's; see [`ProcessorMixin`]."""
+        """Save all parts and the code into a folder, which may be that of the model; see [`ProcessorMixin`]."""
         folder = Path(save_directory)
         files = super().save_pretrained(str(folder))
         if self.cf_factors is not None:
@@ -363,14 +359,14 @@ class RegenProcessor(ProcessorMixin):
 
     @property
     def _saves_encoder(self) -> bool:
-        """Whether the encoder is saved with the processor, and not only its name."""
+        """Whether the encoder is saved with the processor; otherwise only its name is saved."""
         if self.content_encoder is None:
             return False
         return not isinstance(self.content_encoder, str) or Path(self.content_encoder).is_dir()
 
     @property
     def _pad_token_id(self) -> int:
-        """The id of the padding token; without one that of another token, as the attention mask hides it."""
+        """The id of the padding token, or of any other token: the attention mask hides it."""
         ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return next(token for token in ids if token is not None)
 

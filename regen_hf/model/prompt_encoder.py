@@ -69,7 +69,7 @@ class RegenPromptEncoder(FusedPrompt):
         embeddings = self.fused_embeddings(input_ids, **history)  # (B, T, D)
         if attention_mask is None:
             return list(embeddings)
-        return [row[kept.bool()] for row, kept in zip(embeddings, attention_mask, strict=True)]
+        return [row[mask.bool()] for row, mask in zip(embeddings, attention_mask, strict=True)]
 
 
 __all__ = ["RegenPromptEncoder", "RegenPromptEncoderConfig"]

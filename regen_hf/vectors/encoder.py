@@ -20,6 +20,6 @@ def load_encoder(name: str) -> SentenceTransformer:
         raise missing_extra("sentence-transformers", "train") from None
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"The encoder {name!r} could not be loaded: {error} Give the name or the folder of a sentence-transformers "
+            f"The encoder {name!r} could not be loaded: {error} Set the name or folder of a sentence-transformers "
             "model, or none for a small one trained offline."
         ) from error

@@ -59,9 +59,11 @@ class Histories:
         return cf, content
 
     def batch(
-        self, rows: list[int | None], withheld: list[bool], kept: list[int] | None = None
+        self, rows: list[int | None], withheld: list[bool], limits: list[int] | None = None
     ) -> dict[str, torch.Tensor]:
-        """Padded tensors of several histories, None for an empty one; of each the latest `kept` purchases, or all.
+        """The histories of the users `rows` (None: an empty history) as padded tensors.
+
+        `limits` is the maximum length of each history, of which the latest purchases are used.
 
         Returns:
             `history_cf` (B, N, d_cf), `history_content` (B, N, d_s), `history_mask` (B, N) bool; N is at least 1,
@@ -73,8 +75,8 @@ class Histories:
         empty = np.zeros((0, d_cf), np.float32), np.zeros((0, d_s), np.float32)
         vectors = [empty if row is None else self.get(row, hidden) for row, hidden in zip(rows, withheld, strict=True)]
         lengths = [len(row_cf) for row_cf, _ in vectors]
-        if kept is not None:
-            lengths = [min(pair) for pair in zip(lengths, kept, strict=True)]
+        if limits is not None:
+            lengths = [min(pair) for pair in zip(lengths, limits, strict=True)]
         longest = max(1, *lengths)
         cf = np.zeros((len(rows), longest, d_cf), np.float32)  # (B, N, d_cf)
         content = np.zeros((len(rows), longest, d_s), np.float32)  # (B, N, d_s)
@@ -82,7 +84,7 @@ class Histories:
         for number, (length, (row_cf, row_content)) in enumerate(zip(lengths, vectors, strict=True)):
             cf[number, :length] = row_cf[len(row_cf) - length :]
             content[number, :length] = row_content[len(row_cf) - length :]
-        self.store.release()  # all is copied: a process that reads the complete store holds little of it
+        self.store.release()  # the vectors are copied
         return {
             "history_cf": torch.from_numpy(cf),
             "history_content": torch.from_numpy(content),

@@ -13,7 +13,7 @@ from ..model.processing_regen import RegenProcessor
 def fit_text(
     processor: RegenProcessor, history: Sequence[Mapping[str, Any]], task: str, max_length: int | None
 ) -> tuple[int, list[int]]:
-    """The prompt of `task` after as many of the latest purchases of `history` as fit, written as text.
+    """The prompt of `task` after the latest purchases of `history` that fit, as text.
 
     The text of a purchase is that of its content vector (section 4.2); metadata-only tasks omit the last review.
 
@@ -37,18 +37,18 @@ def fit_text(
         interaction_text(purchase["item"], purchase.get("review")).replace(processor.item_token, " ")
         for purchase in history
     ]
-    ending = processor.task_prompts[task]
-    kept = len(texts)
+    instruction = processor.task_prompts[task]
+    number = len(texts)
     if max_length is not None and texts:
         # An estimate, because the texts are tokenized separately; the loop below measures the joined prompts.
-        room = max_length - len(processor.tokenize_prompt(0, prompt=ending))
+        room = max_length - len(processor.tokenize_prompt(0, prompt=instruction))
         lengths = map(len, reversed(processor.tokenizer(texts, add_special_tokens=False)["input_ids"]))
-        kept = sum(total <= room for total in itertools.accumulate(lengths))
+        number = sum(total <= room for total in itertools.accumulate(lengths))
     while True:
-        prompt = "\n\n".join([*texts[len(texts) - kept :], ending])
-        if kept == 0:
+        prompt = "\n\n".join([*texts[len(texts) - number :], instruction])
+        if number == 0:
             return processor.fit(0, prompt=prompt, max_length=max_length)
         ids = processor.tokenize_prompt(0, prompt=prompt)
         if max_length is None or len(ids) <= max_length:
-            return kept, ids
-        kept -= 1
+            return number, ids
+        number -= 1

@@ -11,11 +11,11 @@ from .settings import AttributionConfig
 
 
 def build(run: Path, out: Path, work: Path, config: AttributionConfig) -> dict[str, Any]:
-    """Analyse the trained model of `run`; the files of the stage are written into `out`."""
+    """Analyse the trained model of `run`; the files of the stage go into `out`."""
     try:
         import torch
 
-        from ...model import RegenForCausalLM, RegenProcessor  # registers them: loading does not ask for trust
+        from ...model import RegenForCausalLM, RegenProcessor  # registers them for `from_pretrained`
     except ImportError as error:
         raise missing_extra(error.name or "transformers", "train") from None
     from . import left_out, soft_tokens

@@ -28,11 +28,7 @@ EFFECTS = pa.schema(
 
 
 def build(run: Path, out: Path, model: RegenForCausalLM, processor: RegenProcessor, users: int) -> int:
-    """Write the effects on the narratives of the first `users` of the evaluation into `out`.
-
-    Returns:
-        The number of effects.
-    """
+    """Write the effects on the narratives of the first `users` of the evaluation into `out`; returns their number."""
     narratives: dict[str, dict[str, str]] = {}
     for row in outputs.predictions(run).to_pylist():
         if row["model"] == "fused" and row["prediction"]:
@@ -62,13 +58,11 @@ def effects(
     # As in training: the tokens of the text, then the end token.
     tokens = [*processor.tokenizer(narrative, add_special_tokens=False)["input_ids"], processor.tokenizer.eos_token_id]
     window = model.config.window
-    inputs = processor(
-        history=user["purchase_history"], task=task, max_length=None if window is None else window - len(tokens)
-    )
-    inputs = inputs.to(model.device)
-    kept = int(inputs["history_mask"].sum())
-    decreases = model.leave_one_out(torch.tensor([tokens], device=model.device), **inputs)[0, :kept].tolist()
-    first = len(user["purchase_history"]) - kept
+    max_length = None if window is None else window - len(tokens)
+    inputs = processor(user["purchase_history"], task, max_length=max_length).to(model.device)
+    number = int(inputs["history_mask"].sum())
+    decreases = model.leave_one_out(torch.tensor([tokens], device=model.device), **inputs)[0, :number].tolist()
+    first = len(user["purchase_history"]) - number
     return [
         {
             "reviewer_id": user["reviewer_id"],

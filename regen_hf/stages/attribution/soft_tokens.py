@@ -39,7 +39,7 @@ COMPARED = 1000
 WORDS = 5
 """Nearest words of an item."""
 COMPONENTS = 50
-"""Principal components that t-SNE reads; the others are mostly noise and cost time."""
+"""Principal components that t-SNE reads; the others are mostly noise."""
 HALVES = ("cf", "content")
 
 
@@ -80,7 +80,7 @@ def build(
         "cold_items": int((counts == 0).sum()),
         "words": len(words),
         "width": soft.shape[1],
-        # Relative to the mean norm; the rest of the first item stands for that of all.
+        # Relative to the mean norm; `rest` of the first item is used for all items.
         "largest_error_of_the_sum": float(
             np.abs(soft - sum(parts[name] for name in halves) - parts["rest"][0]).max() / norms["soft"].mean()
         )
@@ -117,12 +117,11 @@ def build(
 
 
 def soft_tokens(run: Path, model: RegenForCausalLM) -> dict[str, Vectors]:
-    """The soft token of every item in a history of its own and its parts, (I, D) each: soft, cf, content, rest.
+    """The soft token of every item in a history of one purchase, and its parts, (I, D) each: soft, cf, content, rest.
 
-    The content vector is that of the item's metadata. With a linear adapter the parts are W1 e_i and W2 e_s; with
-    another one a part is the change of the soft token when that half is zero. `rest` is the remainder, for a linear
-    adapter the bias and the vector of the position, the same for all items. A half that the model does not read has no
-    part.
+    The content vector is that of the item's metadata. The parts of a linear adapter are W1 e_i and W2 e_s; those of
+    other adapters are the change of the soft token when that half is zero. `rest` is the remainder, for a linear
+    adapter the bias and the vector of the position. A half that the model does not read has no part.
 
     Raises:
         InputError: a vector is not finite.
@@ -203,7 +202,7 @@ def nearest(vectors: Vectors, others: Vectors, number: int) -> tuple[NDArray[np.
 
 
 def separation(soft: Vectors, words: Vectors) -> dict[str, Any]:
-    """The cosines of soft tokens to the nearest word and to the nearest soft token, without the errors of the map."""
+    """The cosines of soft tokens to the nearest word and to the nearest other soft token, in all dimensions."""
     to_words = (_unit(soft) @ _unit(words).T).max(axis=1)
     between = _unit(soft) @ _unit(soft).T
     np.fill_diagonal(between, -1.0)
@@ -242,10 +241,10 @@ def spread(values: NDArray[np.floating]) -> dict[str, float]:
 
 
 def log10_kissing(dimensions: int) -> float:
-    """The logarithm of a lower bound of the kissing number: so many vectors can be at least 60 degrees apart.
+    """The logarithm of a lower bound of the kissing number, the number of vectors that are at least 60 degrees apart.
 
-    Caps of 60 degrees around the vectors of a maximal set cover the sphere, and a cap is at most
-    sin(60°)^(d-1) / (sqrt(2 pi (d - 1)) cos(60°)) of it.
+    Caps of 60 degrees around the vectors of a maximal set cover the sphere, and the share of a cap is at most
+    sin(60°)^(d-1) / (sqrt(2 pi (d - 1)) cos(60°)).
 
     >>> log10_kissing(24) < math.log10(196_560)
     True

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+from matplotlib.ticker import PercentFormatter
 
 from ... import outputs
 from ...schema import TASKS
-from .style import COLOURS, MARKERS, caption, plain
+from .style import COLOURS, MARKERS, caption, plain, subplots
 
 KINDS = {
     "word": ("Word tokens of the language model", "#999999"),
@@ -69,15 +70,8 @@ def kissing_number(results: dict[str, Any]) -> str:
 
 
 def soft_tokens(points: dict[str, Any]) -> Any:
-    """Soft tokens, their parts and the word tokens on one map (figure 5 of the paper).
-
-    Args:
-        points: points (n, 2) by kind.
-    """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7.5, 6.4), layout="constrained")
-    panel = figure.subplots()
+    """Soft tokens, their parts and the word tokens, (n, 2) each, on one map (figure 5 of the paper)."""
+    figure, panel = subplots(7.5, 6.4)
     for kind in points:
         _scatter(panel, kind, points[kind])
     _hide_axes(panel)
@@ -89,13 +83,9 @@ def soft_tokens(points: dict[str, Any]) -> Any:
 
 def soft_token_parts(points: dict[str, Any]) -> Any:
     """The same map with a panel for the soft tokens and for each part (figure 8 of the paper)."""
-    from matplotlib.figure import Figure
-
     kinds = [kind for kind in points if kind != "word"]
-    figure = Figure(figsize=(4.3 * len(kinds), 4.9), layout="constrained")
-    for panel, kind in zip(
-        figure.subplots(1, len(kinds), sharex=True, sharey=True, squeeze=False)[0], kinds, strict=True
-    ):
+    figure, panels = subplots(4.3 * len(kinds), 4.9, columns=len(kinds), sharex=True, sharey=True, squeeze=False)
+    for panel, kind in zip(panels[0], kinds, strict=True):
         for shown in ("word", kind):
             _scatter(panel, shown, points[shown])
         _hide_axes(panel)
@@ -104,17 +94,8 @@ def soft_token_parts(points: dict[str, Any]) -> Any:
 
 
 def norm_shares(norms: dict[str, Any], results: dict[str, Any]) -> Any:
-    """Norms of the CF and content parts over those of the soft tokens (figure 6), also by popularity of the item.
-
-    Args:
-        norms: norms of the soft tokens and of the parts, (I,) each.
-        results: `results.json` of the attribution.
-    """
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
+    """Norms of the CF and content parts over those of the soft tokens, (I,) each (figure 6), also by popularity."""
+    figure, (left, right) = subplots(11, 4.2, columns=2, width_ratios=(1.1, 1))
     parts = {name: PARTS[name] for name in results["shares"]}
     shares = {name: norms[name] / np.maximum(norms["soft"], 1e-12) for name in parts}
     top = max(float(np.quantile(values, 0.999)) for values in shares.values()) * 1.02
@@ -155,13 +136,7 @@ def norm_shares(norms: dict[str, Any], results: dict[str, Any]) -> Any:
 
 
 def left_out(effects: list[dict[str, Any]]) -> Any:
-    """Effect of each purchase of one shopper (rows) on the log-likelihood of each narrative (columns).
-
-    Args:
-        effects: rows of `left_out.parquet` of one user.
-    """
-    from matplotlib.figure import Figure
-
+    """Effect of each purchase of one shopper (rows) on the log-likelihood of each narrative (columns)."""
     tasks = [task for task in TASKS if any(effect["task"] == task for effect in effects)]
     titles = {effect["place"]: effect["title"] or effect["asin"] for effect in effects}
     shown = sorted(titles)[-MAX_PURCHASES:]
@@ -169,8 +144,7 @@ def left_out(effects: list[dict[str, Any]]) -> Any:
     for effect in effects:
         if effect["place"] in shown:
             table[shown.index(effect["place"]), tasks.index(effect["task"])] = effect["effect"]
-    figure = Figure(figsize=(10.5, 0.3 * len(shown) + 2.4), layout="constrained")
-    panel = figure.subplots()
+    figure, panel = subplots(10.5, 0.3 * len(shown) + 2.4)
     most = max(float(np.nanmax(np.abs(table))), 1e-6)
     image = panel.imshow(table, cmap="PuOr_r", vmin=-most, vmax=most, aspect="auto")
     for row, column in np.ndindex(table.shape):

@@ -12,7 +12,7 @@ import numpy as np
 from ... import outputs
 from ...metrics.counts import Purchases, purchases, quantile
 from ...schema import SPLITS
-from .style import COLOURS, caption
+from .style import COLOURS, caption, subplots
 
 STARS = ("#00204D", "#404F7A", "#7C7B78", "#BCAF6F", "#FFEA46")
 """Colours of 1 to 5 stars: steps of the colour map cividis, from dark to light for every reader."""
@@ -47,7 +47,7 @@ def item_counts(counts: Purchases) -> Any:
     edges = [least]
     while edges[-1] <= most:  # integer edges and no bin narrower than the one before, which would add false peaks
         edges.append(edges[-1] + max(1, int(edges[-1] * (growth - 1))))
-    figure, panel = _figure(7, 4)
+    figure, panel = subplots(7, 4)
     panel.hist(list(numbers), bins=edges, weights=list(numbers.values()), color=COLOURS[0], edgecolor="white")
     panel.set_xscale("log")
     ticks = [number for number in _round_numbers(most) if number >= least] or [least]
@@ -61,7 +61,7 @@ def item_counts(counts: Purchases) -> Any:
 
 def history_lengths(counts: Purchases) -> Any:
     """Number of users by length of history."""
-    figure, panel = _figure(7, 4)
+    figure, panel = subplots(7, 4)
     panel.bar(list(counts.lengths), list(counts.lengths.values()), width=0.9, color=COLOURS[0])
     _median(panel, quantile(counts.lengths, 0.5), "purchases")
     panel.xaxis.get_major_locator().set_params(integer=True)
@@ -72,7 +72,7 @@ def history_lengths(counts: Purchases) -> Any:
 def ratings_over_time(counts: Purchases) -> Any:
     """Purchases by month and rating, with their mean rating by year below."""
     months = sorted({month for month, _ in counts.months})
-    figure, (panel, below) = _figure(8, 5, rows=2, sharex=True, height_ratios=(3, 1.4))
+    figure, (panel, below) = subplots(8, 5, rows=2, sharex=True, height_ratios=(3, 1.4))
     bottom = np.zeros(len(months))
     for rating in (1, 2, 3, 4, 5, None):
         bars = np.array([counts.months[month, rating] for month in months])
@@ -97,7 +97,7 @@ def ratings_over_time(counts: Purchases) -> Any:
 
 def split_sizes(splits: Mapping[str, Purchases]) -> Any:
     """Users and purchases of each split."""
-    figure, panels = _figure(8, 2.4, columns=2, sharey=True)
+    figure, panels = subplots(8, 2.4, columns=2, sharey=True)
     totals = {
         "Users": [counts.lengths.total() for counts in splits.values()],
         "Purchases": [counts.total for counts in splits.values()],
@@ -111,13 +111,6 @@ def split_sizes(splits: Mapping[str, Purchases]) -> Any:
     panels[0].invert_yaxis()
     figure.suptitle("Sizes of the splits, which hold distinct users")
     return figure
-
-
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **more: Any) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, **more)
 
 
 def _median(panel: Any, value: float, unit: str) -> None:

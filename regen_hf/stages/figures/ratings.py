@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
 from ... import outputs
-from .style import COLOURS, MARKERS, caption
+from .style import COLOURS, MARKERS, caption, subplots
 
 TITLES = {
     "example": "History",
@@ -56,12 +58,9 @@ def draw(run: Path) -> Iterator[tuple[str, Any]]:
 
 def scores(stage: dict[str, Any], title: str) -> Any:
     """Shares of the scores 1 to 7 with a panel for each attribute (figures 1 and 2 of the paper)."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
     rated = {name: attribute["scores"] for name, attribute in stage.items() if sum(attribute["scores"])}
-    figure = Figure(figsize=(2.1 * len(rated) + 0.8, 3.2), layout="constrained")
-    panels = figure.subplots(1, len(rated), sharey=True, squeeze=False)[0]
+    figure, grid = subplots(2.1 * len(rated) + 0.8, 3.2, columns=len(rated), sharey=True, squeeze=False)
+    panels = grid[0]
     for panel, (name, counts) in zip(panels, rated.items(), strict=True):
         total = sum(counts)
         mean = sum(score * count for score, count in enumerate(counts, 1)) / total
@@ -80,17 +79,10 @@ def scores(stage: dict[str, Any], title: str) -> Any:
 
 
 def richness(table: list[list[int]]) -> Any:
-    """Richness of the histories and confidence of its ratings (figure 3 of the paper).
-
-    Args:
-        table: number of users by richness (rows, 1 to 7) and confidence (columns, 1 to 7).
-    """
-    from matplotlib.figure import Figure
-
+    """Number of users by richness of the history (rows of `table`) and confidence (columns), figure 3 of the paper."""
     total = sum(map(sum, table))
     below = sum(count for row in table[:3] for count in row[3:]) / total
-    figure = Figure(figsize=(6.2, 5.2), layout="constrained")
-    panel = figure.subplots()
+    figure, panel = subplots(6.2, 5.2)
     shares = [[count / total for count in row] for row in zip(*table, strict=True)]  # confidence upwards
     image = panel.imshow(shares, origin="lower", cmap="Blues", vmin=0, extent=(0.5, 7.5, 0.5, 7.5), aspect="equal")
     highest = max(map(max, shares))
@@ -114,16 +106,13 @@ def richness(table: list[list[int]]) -> Any:
 
 def agreement(stages: dict[str, Any]) -> Any:
     """Agreement of the votes: alpha, share of majority decisions and flip rate of every attribute."""
-    from matplotlib.figure import Figure
-
     rows = [
         (stage, name, attribute)
         for stage, attributes in stages.items()
         for name, attribute in attributes.items()
         if attribute.get("users")
     ]
-    figure = Figure(figsize=(10.5, 0.27 * len(rows) + 1.8), layout="constrained")
-    panels = figure.subplots(1, 3, sharey=True)
+    figure, panels = subplots(10.5, 0.27 * len(rows) + 1.8, columns=3, sharey=True)
     for panel, (key, label) in zip(
         panels,
         {
@@ -158,11 +147,7 @@ def agreement(stages: dict[str, Any]) -> Any:
 
 def settling(stages: dict[str, Any], votes: int) -> Any:
     """Share of the scores that are the same after 1, 2, … votes as after all votes."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator, PercentFormatter
-
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(TITLES), sharey=True)
+    figure, panels = subplots(13, 3.6, columns=len(TITLES), sharey=True)
     drawn = {}
     for panel, (stage, title) in zip(panels, TITLES.items(), strict=True):
         for name, attribute in stages[stage].items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import outputs
-from .style import COLOURS, caption
+from .style import COLOURS, caption, subplots
 
 METRICS = {"bleu": "BLEU (%)", "rougeLsum": "ROUGE-Lsum (%)", "similarity": "Similarity (cosine)"}
 
@@ -28,12 +28,9 @@ def draw(run: Path) -> Iterator[tuple[str, Any]]:
 
 def scores(results: dict[str, Any]) -> Any:
     """Scores of each task and model with 95 % intervals, with a panel for each metric."""
-    from matplotlib.figure import Figure
-
     models = list(results["models"])
     tasks = list(results["models"][models[0]])
-    figure = Figure(figsize=(13, 0.13 * len(models) * len(tasks) + 1.6), layout="constrained")
-    panels = figure.subplots(1, len(METRICS), sharey=True)
+    figure, panels = subplots(13, 0.13 * len(models) * len(tasks) + 1.6, columns=len(METRICS), sharey=True)
     step = 0.8 / len(models)
     for panel, (metric, label) in zip(panels, METRICS.items(), strict=True):
         for number, model in enumerate(models):
@@ -65,10 +62,7 @@ def scores(results: dict[str, Any]) -> Any:
 
 def loss(log: list[dict[str, Any]]) -> Any:
     """Loss of training by step, and of the validation users where it was measured."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
-    panel = figure.subplots()
+    figure, panel = subplots(7, 3.6)
     for key, label, colour in (("loss", "training", COLOURS[0]), ("eval_loss", "validation", COLOURS[1])):
         steps, losses = [entry["step"] for entry in log if key in entry], [entry[key] for entry in log if key in entry]
         if losses:

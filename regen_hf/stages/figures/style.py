@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cycler import cycler
+from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 """The palette of Okabe and Ito (2008), the darker colours first."""
@@ -20,6 +21,12 @@ STYLE: dict[Any, Any] = {
     "font.size": 10,
 }
 """Settings for matplotlib."""
+
+
+def subplots(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure of `width` by `height` inches, and its panels; `options` are those of `Figure.subplots`."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def plain(text: str) -> str:

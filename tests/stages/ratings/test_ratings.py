@@ -387,7 +387,7 @@ def test_a_history_too_long_for_the_raters_window_is_cut_and_told(tmp_path):
     shown = next(text for body in server.bodies if "review3" in (text := body["messages"][1]["content"]))
     assert [f"review{i}" in shown for i in range(4)] == [False, False, True, True]
     user = {"reviewer_id": "u", "purchase_history": HISTORY, **narratives()}
-    with pytest.raises(ConfigError, match="window of 2000 tokens has no room"):
+    with pytest.raises(ConfigError, match="window of 2000 tokens is too small"):
         list(prompted.user_requests(user, openai(server, window=2000, max_tokens=1000)))
 
 
@@ -485,5 +485,5 @@ def test_failed_votes_are_left_out_of_agreement():
 def test_alpha_of_very_many_texts_is_that_of_a_part_of_them(monkeypatch):
     patterns = {(4, 1, 0, 0, 0, 0, 0): 500, (0, 0, 0, 0, 0, 1, 4): 500, (0, 1, 1, 1, 1, 1, 0): 200}
     whole = agreement.alpha(patterns)
-    monkeypatch.setattr(agreement, "MOST_UNITS", 400)
+    monkeypatch.setattr(agreement, "MAX_UNITS", 400)
     assert agreement.alpha(patterns) == pytest.approx(whole, abs=0.05)

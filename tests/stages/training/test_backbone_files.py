@@ -212,7 +212,7 @@ def test_an_encoder_with_a_weight_of_another_shape_is_refused(bert):
     name = next(name for name in tensors if name.endswith("layer.1.output.dense.bias"))
     tensors[name] = tensors[name][:5].clone()
     save_file(tensors, bert / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"layer\.1\.output\.dense\.bias, or hold them in another shape"):
+    with pytest.raises(ConfigError, match=r"layer\.1\.output\.dense\.bias, or contain them in another shape"):
         load_encoder(str(bert))
 
 

@@ -53,7 +53,7 @@ CF_DIM, CONTENT_DIM, ITEM = 128, 768, 3
 
 
 def clusters(number: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """Vectors (number, width) around some 300 centres."""
+    """Vectors (number, width) around 300 centres."""
     centres = random.normal(size=(300, width))
     vectors = centres[random.integers(0, 300, number)] + 0.7 * random.normal(size=(number, width))
     return (vectors / width**0.5).astype(np.float32)
@@ -128,7 +128,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=27_000, help="items (%(default)s, as the paper's Office Products)")
     parser.add_argument("--words", type=int, default=32_000, help="word tokens (%(default)s)")
     parser.add_argument("--width", type=int, default=576, help="width of the language model (%(default)s)")
-    parser.add_argument("--points", type=int, default=AttributionConfig().points, help="of each kind (%(default)s)")
+    parser.add_argument(
+        "--points", type=int, default=AttributionConfig().points, help="points of each kind (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, help="also write the line into this file")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

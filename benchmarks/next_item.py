@@ -180,7 +180,7 @@ def matrix(users: list[np.ndarray], width: int) -> csr_matrix:
 def main() -> None:
     """Measure, and print the results as one line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "office_2014", help="folder")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/office_2014", help="data folder")
     parser.add_argument("--encoder", help=f"sentence-transformers model; by default {PACKAGED}")
     parser.add_argument("--users", type=int, default=0, help="number of users, the first ones; 0 for all (%(default)s)")
     parser.add_argument("--run", type=Path, help="folder of the run, which is kept; by default a temporary one")

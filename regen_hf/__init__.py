@@ -4,7 +4,7 @@ Importing this package registers `datasets.load_dataset("regen")`. All other nam
 
     RegenBuilder                                         builds the dataset
     RegenConfig, RegenForCausalLM, RegenProcessor        the fused model
-    load                                                 a trained model, ready to narrate
+    load                                                 loads a trained model that writes narratives
     RegenError                                           base class of the errors that a user can fix
 """
 

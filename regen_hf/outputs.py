@@ -1,7 +1,7 @@
 """The files of a run: which stage owns each, typed readers, and atomic writers.
 
 A stage writes its files into a temporary folder `out`, which becomes `RUN/<folder>` by one rename. Other stages read
-them from there. No other module spells the name of a file or folder of a run.
+them from there. No other module contains the name of a file or folder of a run.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def source(run: Path) -> str:
 
 
 def accounting(run: Path) -> dict[str, Any]:
-    """What happened to every line that the run read: `accounting.json` of its release or its sequences, or empty."""
+    """Numbers of lines read, kept and dropped: `accounting.json` of the release or the sequences, empty without one."""
     return read_json(path(run, source(run), ACCOUNTING)) or {}
 
 
@@ -331,20 +331,13 @@ def write_results(out: Path, values: Mapping[str, Any]) -> None:
 
 
 def append_failed(out: Path, reviewer_id: str, request: str, failure: Mapping[str, Any]) -> None:
-    """Add a request without a usable answer to the `failed.jsonl` of a stage.
-
-    Args:
-        out: the stage's output folder.
-        reviewer_id: the user of the request.
-        request: what was asked for.
-        failure: reason, raw text of the answer, and whether the server did not answer.
-    """
+    """Add a request without a usable answer, by its name, and its `llm.Failure` as a dict to `out/failed.jsonl`."""
     line = json.dumps({"reviewer_id": reviewer_id, "request": request, **failure}, ensure_ascii=False)
     with (out / FAILED).open("a", encoding="utf-8") as file:
         file.write(line + "\n")
 
 
-# Facts that manifests and results state
+# Values in manifests and results
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""A progress bar for trainers, with the loss, which replaces their line per log entry."""
+"""A progress bar with the loss, which replaces the log lines of a trainer."""
 
 from __future__ import annotations
 

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from datasets import Features
 
 MAX_HISTORY = 50
-"""The latest purchases that are kept per user (section 3.2)."""
+"""Number of the latest purchases that are kept per user (section 3.2)."""
 
 SPLITS = ("train", "validation", "test")
 """Splits hold distinct users (section 5.1)."""
 
 
 def hash_bound(share: float) -> str:
-    """The bound below which the hashes of a `share` of the users lie: 8 hex digits of an md5, compared as text.
+    """The upper bound of the hashes of a `share` of the users: 8 hex digits of an md5, compared as text.
 
     Users below the bound of the test share are test users, the next ones up to the bound of both shares are validation
     users. So the split depends only on the user id.
@@ -125,7 +125,7 @@ def features(schema: pa.Schema) -> Features:
 
 @dataclass(frozen=True)
 class Task:
-    """One narrative: its field in the row, and every fact about it. `TASKS` is the only place that states them."""
+    """One narrative: its field in the row, and every fact about it. Only `TASKS` states them."""
 
     name: str
     field: tuple[str | int, ...]
@@ -142,13 +142,13 @@ class Task:
     """The prompt file by which a language model writes it; None if `field` contains a text of another task or of the
     history."""
     words: tuple[int, int] | None = None
-    """Its least and most words (table 5); None: any number."""
+    """Minimum and maximum number of words (table 5); None for no limit."""
     rated_in: str | None = None
-    """The stage of the autorater that rates it, a key of `RATED`; None: it is not rated."""
+    """The stage of the autorater that rates it, a key of `RATED`; None if it is not rated."""
     may_be_null: bool = False
-    """A user without this text is no sign of a failure (table 2)."""
+    """Whether a user may lack this text without a failure (table 2)."""
     metadata_only: bool = False
-    """Its view of the last purchase: without the review, which was withheld from the narrator (section 3.2)."""
+    """Whether it sees the last purchase without its review, which was withheld from the narrator (section 3.2)."""
     default: bool = True
     """Whether it is trained and evaluated unless the settings say otherwise."""
 
@@ -248,7 +248,7 @@ DEFAULT_TASKS = tuple(name for name, task in TASKS.items() if task.default)
 
 
 def text_columns(*others: str) -> list[str]:
-    """The columns of a row that contain the texts of tasks, and `others`, each once."""
+    """`others` and the columns of a row that contain the texts of tasks, without duplicates."""
     return list(dict.fromkeys((*others, *(str(task.field[0]) for task in TASKS.values()))))
 
 

@@ -1,4 +1,4 @@
-"""Where the templates of cards and the files of Spaces are."""
+"""The folders of the card templates and of the Spaces."""
 
 from __future__ import annotations
 

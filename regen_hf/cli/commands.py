@@ -237,11 +237,7 @@ def demo(options: argparse.Namespace) -> None:
 
 
 def _existing(folder: str) -> Path:
-    """The run folder `folder`.
-
-    Raises:
-        RegenError: it is not a run folder.
-    """
+    """The path of a run folder; raises RegenError for any other folder."""
     from .. import outputs
 
     if not outputs.is_run(Path(folder)):

@@ -232,7 +232,7 @@ Without --user it shows the first test user and lists others.
 PUSH = """\
 Pushes the outputs of a run: the dataset to ORG/regen, beside earlier runs in that repository, the model to
 ORG/regen-<run>, the metric to ORG/regen_narrative, the demo to ORG/regen-demo; all four, or the selected ones.
-Before the push it lists every file and every change on the Hub, and refuses secrets, absolute paths and reviewer names.
+It first lists every file and every change on the Hub, and stops at secrets, absolute paths and reviewer names.
 The same command resumes an interrupted push. The token comes from `hf auth login` or HF_TOKEN. See docs/publish.md.
 
   regen push runs/mine --namespace my-org --dry-run

@@ -57,9 +57,8 @@ def _add_run_commands(add: Add) -> None:
         commands.quickstart,
         folder=False,
     )
-    quickstart.add_argument(
-        "folder", metavar="RUN", nargs="?", default="runs/sample", help="the run folder (%(default)s)"
-    )
+    folder = "run folder (default: %(default)s)"
+    quickstart.add_argument("folder", metavar="RUN", nargs="?", default="runs/sample", help=folder)
     _add_common(quickstart)
     everything = add("run", "every stage that is not fresh", help.RUN, commands.run)
     _add_common(everything)
@@ -68,7 +67,7 @@ def _add_run_commands(add: Add) -> None:
     everything.add_argument("--columns", metavar="FILE", help=help.COLUMNS)
     _add_release(everything)
     everything.add_argument("--sample", action="store_true", default=None, help="simulated shoppers instead of files")
-    everything.add_argument("--until", metavar="STAGE", default="figures", help="the last stage to run (%(default)s)")
+    everything.add_argument("--until", metavar="STAGE", default="figures", help="last stage (default: %(default)s)")
 
 
 def _add_stage_command(add: Add, name: str, with_settings: bool) -> None:
@@ -107,8 +106,8 @@ def _add_table_commands(add: Add) -> None:
     score.add_argument("predictions", metavar="PREDICTIONS", help="parquet file of predictions")
     score.add_argument("--references", metavar="RUN", help="the run with the references and the encoder")
     score.add_argument("--encoder", metavar="NAME", help="sentence-transformers model behind `similarity`")
-    score.add_argument("--split", default="test", help="with --references: the split of the users (%(default)s)")
-    score.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (%(default)s)")
+    score.add_argument("--split", default="test", help="split of --references (default: %(default)s)")
+    score.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (default: %(default)s)")
     score.add_argument("--out", metavar="FOLDER", help="output folder; beside the file by default")
 
 
@@ -136,7 +135,7 @@ def _add_serving_commands(add: Add) -> None:
     export = add("export", "model -> folders for a server", help.EXPORT, commands.export)
     export.add_argument("--to", required=True, choices=["vllm"], help="the server: vllm")
     demo = add("demo", "the Gradio app, on this machine", help.DEMO, commands.demo)
-    demo.add_argument("--port", type=int, default=7860, help="the port (%(default)s)")
+    demo.add_argument("--port", type=int, default=7860, help="the port (default: %(default)s)")
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
@@ -161,7 +160,9 @@ def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> Non
         if "option" in field.metadata:
             continue  # an option with that name exists already
         default = field.default_factory() if callable(field.default_factory) else field.default
-        shown = "" if default in (None, (), "") else f" (default: {default})"
+        if isinstance(default, tuple):
+            default = " ".join(default)
+        shown = "" if default in (None, "") else f" (default: {default})"
         flag = "--" + field.name.replace("_", "-")
         about = (texts.get(field.name, "") + shown).replace("%", "%%")
         destination = f"{name}.{field.name}"

@@ -92,7 +92,8 @@ def _private_texts(run: Path) -> dict[str, str]:
     for path in sorted(_recorded_paths(run)):
         texts.setdefault(path, "a path of this machine")
     for name, value in os.environ.items():
-        if SECRET_VARIABLES.search(name) and len(value) >= 12 and value not in texts:  # shorter: no secret, as "EMPTY"
+        # A shorter value, such as "EMPTY", is no secret.
+        if SECRET_VARIABLES.search(name) and len(value) >= 12 and value not in texts:
             texts[value] = f"the value of the environment variable {name}"
     return {text: description for text, description in texts.items() if text and description}
 
@@ -114,7 +115,10 @@ def _findings(path: str, content: Path | bytes, private: Mapping[str, str], note
     if isinstance(content, Path) and content.suffix == ".parquet":
         yield from _parquet_findings(content, private, notes)
         return
-    data = _header(content) if isinstance(content, Path) and content.suffix == ".safetensors" else _bytes(content)
+    if isinstance(content, bytes):
+        data = content
+    else:
+        data = _header(content) if content.suffix == ".safetensors" else content.read_bytes()
     yield from _secrets(data, private)
     if path.endswith(".png") or Path(path).name in VOCABULARIES:
         return
@@ -127,7 +131,7 @@ def _findings(path: str, content: Path | bytes, private: Mapping[str, str], note
 
 def _secrets(data: bytes, private: Mapping[str, str]) -> Iterator[str]:
     for text, description in private.items():
-        # JSON escapes quotes, backslashes and, often, all but ASCII.
+        # JSON escapes quotes, backslashes and often all characters outside of ASCII.
         if any(form.encode() in data for form in {text, json.dumps(text)[1:-1]}):
             yield description
     if re.search(SECRETS.encode(), data):
@@ -208,7 +212,3 @@ def _header(file: Path) -> bytes:
     with file.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         return opened.read(length)
-
-
-def _bytes(content: Path | bytes) -> bytes:
-    return content if isinstance(content, bytes) else content.read_bytes()

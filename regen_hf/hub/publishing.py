@@ -106,11 +106,7 @@ def push(
 
 
 def _repository_names(run: Path, namespace: str, names: Mapping[str, str]) -> dict[str, str]:
-    """The full name of each part's repository.
-
-    Raises:
-        ConfigError: a name is not valid on the Hub, or two Spaces have the same.
-    """
+    """The full name of each part's repository; raises ConfigError for a name that the Hub does not accept."""
     from huggingface_hub.utils import HFValidationError, validate_repo_id
 
     repositories = {part: f"{namespace}/{name}" for part, name in {**default_names(run), **names}.items()}
@@ -139,11 +135,7 @@ def _read_hub(
     private: bool,
     dry_run: bool,
 ) -> dict[str, Remote] | None:
-    """The repositories that exist on the Hub, by part; None in a dry run if the Hub cannot be reached.
-
-    Raises:
-        RegenError: a push could not succeed.
-    """
+    """The repositories that exist on the Hub, by part; None in a dry run if the Hub cannot be reached."""
     from huggingface_hub import get_token
 
     part = chosen[0]
@@ -186,11 +178,7 @@ def _plan(
 def _linked(
     repositories: Mapping[str, str], chosen: Sequence[str], remotes: Mapping[str, Remote] | None
 ) -> dict[str, str]:
-    """The repositories that exist on the Hub after the push, by part; all of them if the Hub cannot be reached.
-
-    Raises:
-        RegenError: the Space is pushed without the model or the dataset that it loads.
-    """
+    """The repositories that exist on the Hub after the push, by part; all of them if the Hub cannot be reached."""
     if remotes is None:
         return dict(repositories)
 
@@ -229,11 +217,7 @@ def _merged(card: Path | bytes, remote: Remote | None) -> bytes:
 
 
 def _commit(api: HfApi, upload: Upload, private: bool) -> str:
-    """Create the repository if it does not exist, commit the changes, and return the hash of the commit.
-
-    Raises:
-        RegenError: the Hub rejects it or cannot be reached.
-    """
+    """Create the repository if it does not exist, commit the changes, and return the hash of the commit."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     repo_type, remote, changes = PARTS[upload.part], upload.remote, upload.changes or Changes()

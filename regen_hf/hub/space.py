@@ -51,7 +51,7 @@ def demo(folder: Path, port: int) -> None:
         os.environ["REGEN_DEMO_CONFIG"] = str(config)
         os.environ["GRADIO_SERVER_PORT"] = str(port)
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        sys.path.insert(0, str(resource(APP)))  # the app imports its neighbours, as a script does
+        sys.path.insert(0, str(resource(APP)))  # the app imports the modules in its folder, as a script does
         runpy.run_path(str(resource(APP) / "app.py"), run_name="__main__")
 
 

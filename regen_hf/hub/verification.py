@@ -21,7 +21,7 @@ from .space import APP
 PROGRAM = Path(__file__).with_name("reload_check.py")
 
 CACHES = re.compile(r"HF_HOME|HUGGINGFACE_HUB_CACHE|TRANSFORMERS_CACHE|SENTENCE_TRANSFORMERS_HOME|HF_\w+_CACHE")
-"""Variables by which the libraries would use the caches of this machine."""
+"""Environment variables with the paths of caches on this machine."""
 
 
 def verify(run: Path, pushed: Mapping[str, tuple[str, str]]) -> Iterator[str]:

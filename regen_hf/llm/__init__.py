@@ -20,9 +20,9 @@ The settings of a stage inherit from `LLMConfig`. The stage makes requests and r
             answer = llm.read(request, store)           # a Narratives, or an llm.Failure with reason and raw text
 
 The store maps the hash of model, messages, sampling and vote to the raw reply. `ask` sends the requests that the store
-lacks and `read` validates the stored replies, so a crash, a stricter check or another order of users never pays for a
-reply twice. To repeat a question for another reason than an invalid answer, send `request.again(text, reason)`, which
-is a request of its own. The key comes from the environment variable OPENAI_API_KEY; it is never stored nor printed.
+lacks and `read` validates the stored replies: after a crash, a stricter check or another order of users, no reply is
+paid for twice. To repeat a question for another reason than an invalid answer, send `request.again(text, reason)`. The
+API key comes from the environment variable OPENAI_API_KEY; it is never stored nor printed.
 """
 
 from __future__ import annotations
@@ -81,19 +81,8 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
         RunError: the server does not answer, the budget is spent, the disk is full, or another process uses the
             store. Replies so far are stored; the next call sends the rest.
     """
+    from . import batch, local, server
+
     with store.locked(), tqdm(total=total, desc=desc, unit=" requests") as bar:
-        _backend(config.backend).ask(requests, config, store, bar)
-
-
-def _backend(name: str) -> Backend:
-    if name == "transformers":
-        from . import local
-
-        return local
-    if name == "openai-batch":
-        from . import batch
-
-        return batch
-    from . import server
-
-    return server
+        backends: dict[str, Backend] = {"transformers": local, "openai-batch": batch, "openai": server}
+        backends[config.backend].ask(requests, config, store, bar)

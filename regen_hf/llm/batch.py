@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm import tqdm
 
@@ -27,9 +27,6 @@ from .server import NO_SUCH_MODEL, api_key, is_rejection, message_of, parse_repl
 from .settings import LLMConfig
 from .spending import Spending
 from .store import Store, unsent
-
-if TYPE_CHECKING:
-    import openai
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
@@ -58,7 +55,12 @@ class Batches:
 
     def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
         self.config, self.store, self.bar = config, store, bar
-        self.client = _make_client(config)
+        key = api_key(config)
+        import openai
+
+        self.client = openai.OpenAI(
+            api_key=key, base_url=config.base_url, max_retries=config.retries, timeout=config.timeout
+        )
         self.folder = store.path.with_suffix(".batches")
         self.spending = Spending(config, store)
         self.most = MOST_REQUESTS
@@ -118,11 +120,7 @@ class Batches:
         return prepared
 
     def _leave_other_servers(self) -> None:
-        """Delete the batches that were prepared for another server.
-
-        Raises:
-            RunError: a batch was submitted there.
-        """
+        """Delete the batches that were prepared for another server; raises RunError if one was submitted there."""
         other = self.store.execute(
             "SELECT number, server, file_id FROM batches WHERE server != ?", (self.config.base_url,)
         )
@@ -199,7 +197,7 @@ class Batches:
         """Store the replies of an ended batch, and free the requests without a reply, all in one transaction.
 
         Raises:
-            RunError: the complete batch failed or was cancelled; with the server's message.
+            RunError: the batch failed or was cancelled (with the server's message), or its output is damaged.
         """
         problems = (state.errors.data or []) if state.errors else []
         if state.status == "failed" and any(problem.code == "token_limit_exceeded" for problem in problems):
@@ -248,7 +246,7 @@ class Batches:
             )
 
     def _over_limit(self, batch: Batch, message: str) -> None:
-        """More tokens are enqueued than the server allows: wait for the other batches, or make smaller ones."""
+        """More tokens are enqueued than the server allows: wait for the other batches, or create smaller ones."""
         self._update(batch, "batch_id", None)
         if any(other.batch_id for other in self.open()):
             return
@@ -287,7 +285,7 @@ class Batches:
                         message = body["error"] if isinstance(body, dict) and "error" in body else body or error
                     except (ValueError, KeyError, TypeError, AttributeError):
                         raise RunError(
-                            f"The output of batch {batch.batch_id} has a line that is no result: {line[:200]!r}. Run "
+                            f"The output of batch {batch.batch_id} has an invalid line: {line[:200]!r}. Run "
                             "the same command again to download it again."
                         ) from None
                     reply = parse_reply(body, batch.dialect.form, batched=True) if status == 200 else None
@@ -346,14 +344,7 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
                     f"{IDLE_ROUNDS} batches on {config.base_url} left {without_reply} requests without an answer. All "
                     "answers are kept. Run the same command again to resume."
                 )
-            return  # the lines of all missing requests failed each time: the requests are at fault
-
-
-def _make_client(config: LLMConfig) -> openai.OpenAI:
-    key = api_key(config)
-    import openai
-
-    return openai.OpenAI(api_key=key, base_url=config.base_url, max_retries=config.retries, timeout=config.timeout)
+            return  # every missing request has a failed reply: the requests cause the failures, not the server
 
 
 @contextlib.contextmanager

@@ -160,21 +160,15 @@ class LocalModel:
 
 
 class _Sampler:
-    """Samples with the temperature and key of each request; closes a string before it uses the tokens of the others.
-
-    Args:
-        requests: One per row.
-        quotes: Whether each token of the vocabulary begins with a quotation mark, (V,).
-        share: Maximum tokens of one string.
-    """
+    """Samples with the temperature and key of each request; closes a string before it uses the tokens of the others."""
 
     def __init__(self, requests: tuple[Request, ...], quotes: torch.Tensor, share: int) -> None:
         import torch
 
         self.temperatures = [request.temperature for request in requests]
         self.noise = [torch.Generator(quotes.device).manual_seed(int(request.key[:15], 16)) for request in requests]
-        self.quotes = quotes
-        self.share = share
+        self.quotes = quotes  # (V,): whether a token begins with a quotation mark
+        self.share = share  # maximum tokens of one string
         self.since_quote = [0] * len(requests)
         self.started = False
 

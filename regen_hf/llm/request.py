@@ -59,12 +59,7 @@ class Request:
     @property
     def sampling(self) -> dict[str, Any]:
         """The sampling settings, which are stored with the reply."""
-        return {
-            "temperature": self.temperature,
-            "seed": self.seed,
-            "max_tokens": self.max_tokens,
-            "vote": self.vote,
-        }
+        return {"temperature": self.temperature, "seed": self.seed, "max_tokens": self.max_tokens, "vote": self.vote}
 
     @functools.cached_property
     def key(self) -> str:
@@ -81,7 +76,7 @@ class Request:
         messages = list(self.messages)
         if form != "json_schema":  # JSON mode requires the word JSON in the messages
             instruction = "Answer with one JSON object that fits this JSON schema, and nothing else:\n"
-            messages = [*messages, {"role": "user", "content": instruction + _schema_text(self.answer)}]
+            messages = [*messages, {"role": "user", "content": instruction + json.dumps(schema_of(self.answer))}]
         body = {
             "model": self.model,
             "messages": _merged(messages),
@@ -248,8 +243,3 @@ def schema_of(answer: type[BaseModel]) -> dict[str, Any]:
     schema = answer.model_json_schema()
     schema.pop("description", None)
     return schema
-
-
-@functools.cache
-def _schema_text(answer: type[BaseModel]) -> str:
-    return json.dumps(schema_of(answer))

@@ -54,12 +54,7 @@ class AttemptFailed(Exception):
 
 
 def make_client(config: LLMConfig) -> openai.AsyncOpenAI:
-    """The official client for the server of `config`, with retries disabled.
-
-    Raises:
-        ConfigError: there is no key for the official server.
-        RegenError: the client is not installed.
-    """
+    """The official client for the server of `config`, with retries disabled; raises the errors of `api_key`."""
     key = api_key(config)
     import openai
 
@@ -161,8 +156,8 @@ def _token_count(reported: Any) -> int:
 class Workers:
     """One call of `ask`: concurrent workers that share the requests, and their statistics of the server.
 
-    A failed request may be the fault of the request or of the server. A later success means that it was the request; a
-    streak of failures without a success means the server: then all workers stop after the requests in flight return.
+    Either the request or the server can cause a failure. A later success shows that it was the request; a streak of
+    failures without a success shows that it was the server: all workers stop after the requests in flight return.
     """
 
     def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
@@ -232,10 +227,10 @@ class Workers:
                 await self._complete(missing)
                 if self.stop:
                     return
-                if self.bar.update():  # drawn, a few times a second
+                if self.bar.update():  # True a few times a second, when the bar is drawn
                     self.bar.set_postfix_str(f"{self.failed} failed, {self.spending}", refresh=False)
                 await asyncio.sleep(0)  # many stored answers in a row must not block the requests in flight
-        except Exception as error:  # of the stage that makes the requests: wait for those in flight
+        except Exception as error:  # of the function that creates the requests: wait for those in flight
             self._halt(error)
         finally:
             self.opened.set()
@@ -243,7 +238,7 @@ class Workers:
     async def _complete(self, missing: Request | None) -> None:
         """Send a request, and its repetition after an invalid answer, unless an identical one is in flight."""
         while self.stop is None and missing is not None:
-            if other := self.in_flight.get(missing.key):  # as where two users bought the same
+            if other := self.in_flight.get(missing.key):  # such as two users with the same history
                 await other.wait()
                 missing = unsent(missing, self.store)
                 continue
@@ -409,10 +404,7 @@ class Workers:
         return True
 
     def _verdict(self) -> RegenError | None:
-        """The error if the last failures are the server's fault, None if the requests are at fault.
-
-        They are, if the server answered in this run, or if the same requests failed in an earlier run.
-        """
+        """The error of the run; None if the server has answered, or the same requests failed in an earlier run."""
         again = all(self.store.get(request.key) for request, _ in self.doubtful)
         for doubtful in self.doubtful:
             self.store.put(*doubtful)

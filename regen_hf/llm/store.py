@@ -168,8 +168,8 @@ class Store:
             yield
         except (sqlite3.Error, OSError) as error:
             raise RunError(
-                f"The store of paid answers {self.path} cannot be used: {error}. If the disk is full, make room and "
-                "run the same command again; no stored answer is lost. If the file is damaged, delete it, and its "
+                f"The store of paid answers {self.path} cannot be used: {error}. If the disk is full, free space "
+                "and run the same command again; no stored answer is lost. If the file is damaged, delete it, and its "
                 "answers are requested and paid for again."
             ) from None
 

@@ -89,7 +89,7 @@ def room(config: LLMConfig, fixed: int, what: str, further: str = "") -> int:
     if left < 1:
         todo = f"Raise window, lower max_tokens, {further}" if further else "Raise window, or lower max_tokens"
         raise ConfigError(
-            f"The window of {config.window} tokens has no room for a history: an answer takes up to "
+            f"The window of {config.window} tokens is too small for a history: an answer takes up to "
             f"{config.max_tokens}, instructions and {what} take about {fixed}. {todo}."
         )
     return left

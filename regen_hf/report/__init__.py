@@ -1,11 +1,5 @@
 """The report of a run: one HTML file with data, narratives, scores, figures, shoppers, settings, time and cost.
 
-    sections.py       sections on the outputs of the stages
-    shoppers.py       shoppers with their references and the models' narratives
-    reproduction.py   stages, versions, settings, and which results are reproducible
-    blocks.py         the blocks of a section
-    template.html     the layout
-
 The file loads nothing from the network and runs no script. Text from the data is escaped.
 """
 
@@ -59,6 +53,6 @@ def _environment() -> Any:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        # Shows control characters and marks of direction as escapes, as at the terminal.
+        # Shows control and direction characters as escapes, as `regen inspect` does.
         finalize=lambda value: clean(value) if type(value) is str else value,
     )

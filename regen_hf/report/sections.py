@@ -94,7 +94,7 @@ def data(run: Path) -> Blocks:
                 [part, f"dropped: {words(reason)}", format_number(n)] for reason, n in lines["dropped"].items() if n
             ]
     if rows:
-        yield Table("Lines of the raw files", ["of", "lines", "number"], grouped(rows))
+        yield Table("Lines of the raw files", ["files", "lines", "number"], grouped(rows))
     folders = [outputs.folder(run, stage) for stage in ("dataset", outputs.source(run))]
     source = next(folder for folder in folders if folder.exists())
     splits = {split: counts.purchases(outputs.split_files(source, split)) for split in SPLITS}

@@ -98,7 +98,7 @@ class Fused:
         def write() -> None:
             try:
                 written.append(model.generate(**inputs, **self._decoding(end), streamer=streamer))
-            except Exception as error:  # raised below, as it would be lost with the thread
+            except Exception as error:  # raised below: an exception of a thread is not passed on
                 failures.append(error)
                 streamer.end()
 

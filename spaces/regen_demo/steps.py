@@ -1,6 +1,6 @@
 """The steps of visitors and programs. A step gets the state of the visitor and returns the new state.
 
-The state of a visitor is in `gr.State` only, so nothing of it outlives the session.
+The state of a visitor is in `gr.State` only, which is deleted with the session.
 """
 
 import contextlib

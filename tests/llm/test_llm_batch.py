@@ -222,7 +222,7 @@ def test_too_much_enqueued_makes_smaller_batches(store):
     assert len(api.paid) == 8
 
 
-@pytest.mark.parametrize(("count", "words"), [(4, "cut off"), (5, "no result")], ids=["between lines", "in a line"])
+@pytest.mark.parametrize(("count", "words"), [(4, "cut off"), (5, "invalid line")], ids=["between lines", "in a line"])
 def test_a_truncated_output_is_reported_downloaded_again_and_not_paid_again(store, count, words):
     asked = requests(count)
     api = BatchApi()

@@ -37,7 +37,7 @@ for line in sys.stdin:
         except KeyboardInterrupt:
             os._exit(130)
         except RunError as error:
-            os._exit(28 if "make room" in str(error) else 1)
+            os._exit(28 if "free space" in str(error) else 1)
         os._exit(0)
     print(child, flush=True)
     print(os.waitpid(child, 0)[1], flush=True)

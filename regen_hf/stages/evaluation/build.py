@@ -80,12 +80,7 @@ def source_of(model: str, trained: dict[str, Any]) -> str | None:
 
 
 def describe_models(trained: dict[str, Any], text_users: int | None = None) -> dict[str, str]:
-    """A description of each model in the results.
-
-    Args:
-        trained: settings of the training.
-        text_users: number of users with the control `text_history`; None: all of them.
-    """
+    """A description of each model in the results; `text_users` users have the control `text_history` (None: all)."""
     about = dict(CONTROLS)
     for model in CONTROLS:
         source = source_of(model, trained)
@@ -103,15 +98,8 @@ def predict(
 ) -> pa.Table:
     """The narratives of every model and task, for the users with a reference.
 
-    Finished parts in `work` are reused. So is the last evaluation of the run if model, users and decoding are the same:
-    to compute new scores, no model is loaded.
-
-    Args:
-        run: the run folder.
-        users: rows of the dataset, each with its `row` in the split.
-        work: folder of finished parts.
-        config: what to write, and how.
-        trained: settings of the training.
+    Finished parts in `work` are reused. The last evaluation of the run is reused if model, users and decoding are the
+    same; then no model is loaded. `users` are rows of the dataset with their `row` in the split.
     """
     tasks = config.tasks
     most_frequent, longest = train_narratives(run, tasks)
@@ -180,7 +168,7 @@ def _write_in_parts(
     work: Path,
     bar: tqdm,
 ) -> Iterator[str]:
-    """The narratives that the language model writes for the histories `shown`; each finished part is kept in `work`."""
+    """Yield the narratives for the histories `shown`; each finished part is stored in `work`."""
     half: Literal["cf", "content"] | None = model if model in ("cf", "content") else None  # type: ignore[assignment]
     for start in range(0, len(shown), PART):
         part, histories = work / f"{model}-{task}-{start}.parquet", shown[start : start + PART]

@@ -40,7 +40,7 @@ CONTROL_COLUMNS = {
     "nearest": "Nearest user",
 }
 MAY_DIFFER = ("embedding_mode", "history", "seed")
-"""Settings of the training in which compared runs may differ: those that select the column, and the seed."""
+"""Settings of the training in which compared runs may differ."""
 
 
 @dataclass
@@ -163,7 +163,7 @@ def check(runs: Sequence[EvaluatedRun]) -> None:
     """
     first = runs[0]
     for run in runs[1:]:
-        both = f"{first.run} and {run.run} cannot be compared:"
+        prefix = f"{first.run} and {run.run} cannot be compared:"
         for name, left, right in (
             ("splits", first.results["split"], run.results["split"]),
             ("tasks", list(first.results["models"]["fused"]), list(run.results["models"]["fused"])),
@@ -171,29 +171,31 @@ def check(runs: Sequence[EvaluatedRun]) -> None:
             ("decoding settings", first.results["decoding"], run.results["decoding"]),
         ):
             if left != right:
-                raise InputError(f"{both} their {name} differ, {left} and {right}. Evaluate both with equal settings.")
+                raise InputError(
+                    f"{prefix} their {name} differ, {left} and {right}. Evaluate both with equal settings."
+                )
         if first.references != run.references:
             raise InputError(
-                f"{both} their users or reference narratives differ, so they were evaluated on different datasets. "
+                f"{prefix} their users or reference narratives differ, so they were evaluated on different datasets. "
                 "Train and evaluate all runs on one dataset."
             )
         if first.encoder != run.encoder:
             raise InputError(
-                f"{both} their similarity was measured by different encoders. Evaluate all runs with one --encoder."
+                f"{prefix} their similarity was measured by different encoders. Evaluate all runs with one --encoder."
             )
     for run, other in itertools.combinations(runs, 2):
         if run.column != other.column:
             continue
-        both = f"{run.run} and {other.run} are both {COLUMNS.get(run.column, run.column)}"
+        prefix = f"{run.run} and {other.run} are both {COLUMNS.get(run.column, run.column)}"
         if run.training["seed"] == other.training["seed"]:
             raise InputError(
-                f"{both} of seed {run.training['seed']}. Give runs of different seeds, or of different embedding_mode "
-                "or history."
+                f"{prefix} of seed {run.training['seed']}. Give runs of different seeds, or of different "
+                "embedding_mode or history."
             )
         for key, value in run.training.items():
             if key not in MAY_DIFFER and value != other.training.get(key):
                 raise InputError(
-                    f"{both} but differ in training.{key}: {value} and {other.training.get(key)}. Runs of one column "
+                    f"{prefix} but differ in training.{key}: {value} and {other.training.get(key)}. Runs of one column "
                     "may differ only in their seed."
                 )
 
@@ -219,7 +221,7 @@ def _read(run: Path) -> EvaluatedRun:
 
 
 def _sources(evaluated: Sequence[EvaluatedRun]) -> dict[str, tuple[list[EvaluatedRun], str]]:
-    """By column of the tables, the runs and the model in their results that it shows."""
+    """By column of the tables, its runs and the name of its model in their results."""
     columns: dict[str, list[EvaluatedRun]] = {}
     for run in evaluated:
         columns.setdefault(run.column, []).append(run)
@@ -277,7 +279,7 @@ def _versus(
     resamples: tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.float64]]],
     subset: bool,
 ) -> dict[str, dict[str, Any]]:
-    """By metric, the difference of the first of a pair from the second; `subset`: of a part of the users."""
+    """By metric, the difference between the two of a pair; `subset` means that the pair covers only some users."""
     ours, theirs = (cells.values() for cells in pair)
     users = len(pair[1].users)
     result: dict[str, dict[str, Any]] = {}

@@ -80,7 +80,7 @@ def nearest(
     Args:
         run: the run folder.
         split: the split of the users.
-        number: U.
+        number: number of users, U.
         tasks: the narratives to return; train users without one are skipped.
         withheld: tasks for which the review of the last purchase is left out on both sides (section 3.2).
 
@@ -120,12 +120,7 @@ def user_vectors(
 ) -> NDArray[np.float32]:
     """The mean CF vector and the mean content vector of each history, both of norm 1, side by side: (users, D).
 
-    Args:
-        histories: the vectors of a split.
-        start: the first user.
-        stop: the user after the last one.
-        withheld: leave out the review of the last purchase.
-        label: the users in an error message.
+    The users are `start` to `stop` of a split, named `label` in errors; `withheld` leaves out their last reviews.
 
     Raises:
         InputError: a vector is not finite.

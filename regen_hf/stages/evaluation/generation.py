@@ -36,15 +36,11 @@ class Writer:
 
     @functools.cached_property
     def model(self) -> RegenForCausalLM:
-        """The fused model, on the GPU if one is available.
-
-        Raises:
-            RegenError: a library is missing.
-        """
+        """The fused model, on the GPU if one is available."""
         try:
             import torch
 
-            from ...model import RegenForCausalLM  # registers the local classes: loading does not ask for trust
+            from ...model import RegenForCausalLM  # registers the local classes for `from_pretrained`
         except ImportError as error:
             raise missing_extra(error.name or "transformers", "train") from None
         model = RegenForCausalLM.from_pretrained(outputs.folder(self.run, "train")).eval()
@@ -79,15 +75,10 @@ class Writer:
         as_text: bool = False,
         seed: int = 0,
     ) -> list[str]:
-        """One narrative of `task` per user.
+        """One narrative of `task` per user, a row of the dataset with its `row` in the split; None: an empty history.
 
-        Args:
-            users: rows of the dataset, each with its `row` in the split; None stands for an empty history.
-            task: what to write.
-            bar: progress bar, updated after each batch.
-            half: show only this half of the soft tokens.
-            as_text: show the history as text in the prompt.
-            seed: seed of the sampling.
+        `half` passes only this half of the vectors to the model, `as_text` the history as text. `bar` is updated after
+        each batch.
         """
         import torch
 
@@ -134,23 +125,24 @@ class Writer:
             ) from None
 
     def _vectors(
-        self, users: list[dict[str, Any] | None], kept: list[int], task: str, half: str | None
+        self, users: list[dict[str, Any] | None], lengths: list[int], task: str, half: str | None
     ) -> dict[str, torch.Tensor]:
-        """The history tensors of a batch."""
+        """The history tensors of a batch, with the latest `lengths` purchases of each user."""
         from ...model.interactions import interaction_features
         from ...vectors.histories import padded_features
 
         names = self.processor.interaction_features
         withheld = task in self.processor.metadata_only_tasks
-        vectors = self.histories.batch([user["row"] if user else None for user in users], [withheld] * len(users), kept)
-        if half:  # the model knows zero CF vectors from cold items
+        rows = [user["row"] if user else None for user in users]
+        vectors = self.histories.batch(rows, [withheld] * len(users), lengths)
+        if half:  # zero CF vectors also occur in training, for cold items
             vectors["history_content" if half == "cf" else "history_cf"].zero_()
         if names:
             shown = [
                 interaction_features(user["purchase_history"][len(user["purchase_history"]) - n :], names, withheld)
                 if user and n
                 else []
-                for user, n in zip(users, kept, strict=True)
+                for user, n in zip(users, lengths, strict=True)
             ]
             vectors["history_features"] = padded_features(shown, vectors["history_mask"], len(names))
         return vectors

@@ -82,9 +82,7 @@ def score_file(
 def read_predictions(path: Path, references: bool) -> pa.Table:
     """The checked predictions in a parquet file, as `PREDICTION_SCHEMA`; a null prediction becomes an empty text.
 
-    Args:
-        path: the file.
-        references: whether the file must contain the references; otherwise they are null in the result.
+    Without `references` the file need not contain them, and they are null in the result.
 
     Raises:
         InputError: the file is missing or unreadable, or its content is invalid.

@@ -19,6 +19,7 @@ from ...errors import InputError
 from ...intervals import Interval, format_interval
 from ...llm.spending import Estimate
 from ...metrics.bootstrap import share_interval
+from ...metrics.tables import markdown
 from .entailment import CrossEncoderNLI, Question, StoredVerdicts, request
 from .facts import KINDS, Fact, Record, claims, facts
 from .patterns import BEYOND
@@ -28,7 +29,7 @@ from .vocabulary import Vocabulary
 ENTITIES = ("item", "brand", "category", "colour")
 REFERENCE = "reference"
 MAX_TEXTS = 50_000
-"""Reviews of train users that show how the names of the catalogue are written."""
+"""Maximum number of reviews of train users in which capitals of names are counted."""
 CLAIMS = pa.schema(
     [
         *((name, pa.string()) for name in ("reviewer_id", "task", "model", "claim")),
@@ -169,13 +170,7 @@ def narratives(run: Path, vocabulary: Vocabulary) -> Iterator[Narrative]:
 
 
 def claims_of(text: str, history: Sequence[Record], vocabulary: Vocabulary) -> list[Claim]:
-    """The claims of a narrative, with their facts.
-
-    Args:
-        text: the narrative.
-        history: the user's purchases, oldest first.
-        vocabulary: of the catalogue.
-    """
+    """The claims of a narrative, with their facts; `history` is oldest first."""
     texts = claims(text)
     return [
         Claim(claim, facts(claim, before, history, vocabulary))
@@ -184,11 +179,10 @@ def claims_of(text: str, history: Sequence[Record], vocabulary: Vocabulary) -> l
 
 
 def questions(narrative: Narrative) -> tuple[Question | None, Question | None]:
-    """The two questions that the rules leave open, None where there is nothing to ask.
+    """The questions about one narrative that the rules cannot answer, None for a question without claims.
 
-    Returns:
-        Does the record entail the unchecked claims of the narrative? Does the narrative entail those claims of its
-        reference that have no facts?
+    The first is whether the record entails the unchecked claims of the narrative, the second whether the narrative
+    entails those claims of its reference that have no facts.
     """
     about = (narrative.reviewer_id, f"{narrative.task}, {narrative.model}")
     unchecked = tuple(claim.text for claim in narrative.claims if claim.supported is None)
@@ -228,7 +222,7 @@ def check(narrative: Narrative, judge: Judge | None, judge_name: str) -> tuple[l
     n_covered, n_compared = covered(narrative.claims, narrative.reference)
     n_covered += by_narrative.count(True)
     n_compared += len(by_narrative) - by_narrative.count(None)
-    if judge and not narrative.text.strip():  # an empty text entails nothing, so no question was asked
+    if judge and not narrative.text.strip():  # an empty text entails no claim and needs no question
         n_compared += sum(not claim.facts for claim in narrative.reference)
     counts.update(covered=n_covered, compared=n_compared)
     return rows, counts
@@ -251,7 +245,7 @@ def _states(fact: Fact, other: Fact) -> bool:
 
 
 def scores(counts: Mapping[tuple[str, str], Mapping[str, Counter[str]]], seed: int) -> dict[str, dict[str, Any]]:
-    """The scores by model and task from the counts by model and task, then user; a share of nothing is null."""
+    """The scores by model and task, from the counts by model and task, then user; a share with the total 0 is null."""
     by_model: dict[str, dict[str, Any]] = {}
     for (model, task), by_user in counts.items():
         users = list(by_user.values())
@@ -279,17 +273,15 @@ def scores(counts: Mapping[tuple[str, str], Mapping[str, Counter[str]]], seed: i
 def summary(folder: Path) -> str:
     """The results in the output `folder`, as a Markdown table."""
     results = outputs.read_json(folder / outputs.RESULTS)
-    lines = [
+    head = (
         f"Claims of narratives about {results['n_users']} {results['split']} users. Precision: claims that the record "
-        "supports, of those checked; recall: claims of the reference that the text covers.",
-        "",
-        "| task | model | claims | checked | precision | recall | entities not in the record |",
-        "|---|---|---|---|---|---|---|",
-    ]
+        "supports, of those checked; recall: claims of the reference that the text covers."
+    )
+    grid = [["task", "model", "claims", "checked", "precision", "recall", "entities not in the record"]]
     for task in dict.fromkeys(task for by_task in results["models"].values() for task in by_task):
         for model, by_task in results["models"].items():
             if score := by_task.get(task):
-                intervals = f"{format_interval(score['precision'])} | {format_interval(score['recall'])}"
-                cells = f"{score['claims']} | {score['checked']} | {intervals} | {score['hallucinated_entities']}"
-                lines.append(f"| {task} | {model} | {cells} |")
-    return "\n".join(lines)
+                intervals = [format_interval(score[name]) for name in ("precision", "recall")]
+                counts = [str(score[name]) for name in ("claims", "checked", "hallucinated_entities")]
+                grid.append([task, model, *counts[:2], *intervals, counts[2]])
+    return f"{head}\n\n{markdown(grid)}"

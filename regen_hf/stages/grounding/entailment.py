@@ -29,7 +29,7 @@ VERDICTS = ("supported", "contradicted", "not told")
 
 @dataclass(frozen=True)
 class Question:
-    """Claims of one text, and the record against which they are checked."""
+    """Claims of one text, and the record that they are checked against."""
 
     reviewer_id: str
     about: str

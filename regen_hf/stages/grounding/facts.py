@@ -83,7 +83,7 @@ class Fact:
     kind: str
     """One of KINDS."""
     text: str
-    """The words of the claim."""
+    """Its words in the claim."""
     value: tuple[Any, ...]
     """The statement in a form that can be compared with facts of other texts."""
     supported: bool
@@ -108,11 +108,7 @@ def claims(text: str) -> list[str]:
 def facts(text: str, before: str, history: Sequence[Record], vocabulary: Vocabulary) -> list[Fact]:
     """The facts of the claim `text`, each checked against the history.
 
-    Args:
-        text: one claim.
-        before: the claim before it in the narrative, which resolves "the brand".
-        history: the purchases, oldest first.
-        vocabulary: of the catalogue.
+    `before` is the claim before it in the narrative, to which "the brand" refers; `history` is oldest first.
     """
     named = mentions(text, vocabulary)
     absent = bool(ABSENT.search(text)) and not COMPARED.search(text)
@@ -121,7 +117,7 @@ def facts(text: str, before: str, history: Sequence[Record], vocabulary: Vocabul
         bought = any(record.matches(mention) for record in history)
         checked.append(Fact(mention.kind, mention.text, (absent, *sorted(mention.words)), bought != absent))
     things = [mention for mention in named if mention.kind in ("item", "category")]
-    # A price or a rating belongs to the items that the claim names, without a name to any item of the history.
+    # A price or a rating is compared with the items that the claim names, or else with the complete history.
     records = [record for record in history if not things or any(map(record.matches, things))]
     titles = [(mention.start, mention.end) for mention in named if mention.titles]  # a number in a title is no fact
     checked += _prices(text, records, bool(things))

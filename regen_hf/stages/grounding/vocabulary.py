@@ -83,12 +83,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, items: Sequence[Mapping[str, Any]], texts: Iterable[str]) -> Vocabulary:
-        """The vocabulary of a catalogue.
-
-        Args:
-            items: rows of schema.ITEMS.
-            texts: prose with the usual capitals: reviews.
-        """
+        """The vocabulary of a catalogue (rows of `schema.ITEMS`); `texts` are prose with usual capitals: reviews."""
         categories = {
             term
             for item in items
@@ -221,7 +216,7 @@ def mentions(text: str, vocabulary: Vocabulary) -> list[Mention]:
 def _longest(
     words: Sequence[str], tokens: Sequence[re.Match[str]], index: int, vocabulary: Vocabulary
 ) -> tuple[str | None, Term]:
-    """The longest term of the vocabulary that begins at `index`, and its part in PARTS; (None, ()) without a match."""
+    """The part (one of PARTS) and the stems of the longest term at `index`; (None, ()) without a match."""
     if title := vocabulary.title_at(words, index):
         return "title", title
     for length in range(min(vocabulary.longest, len(words) - index), 0, -1):

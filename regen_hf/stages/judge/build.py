@@ -11,6 +11,7 @@ from typing import Any
 from ... import llm, outputs, prompts
 from ...intervals import format_interval, format_number
 from ...llm.spending import Estimate
+from ...metrics.tables import markdown
 from .pairs import read_pairs, requests
 from .settings import PACKAGES, JudgeConfig
 from .verdicts import by_task, read_votes, votes_table
@@ -73,14 +74,14 @@ def build(run: Path, out: Path, work: Path, config: JudgeConfig) -> dict[str, An
 
 
 def estimate(run: Path, config: JudgeConfig) -> Estimate:
-    """The number and the cost of the requests that `build` would still send; sends nothing."""
+    """The number and the cost of the requests that `build` would send; sends none."""
     pairs = read_pairs(run, config)
     warn_of_relatives(run, config)
     return llm.estimate(functools.partial(requests, pairs, config), config, outputs.requests_path(run, "judge"))
 
 
 def families(name: str) -> set[str]:
-    """The vendors that the name of a model points to; the name itself if there is none.
+    """The vendors that match the name of a model; the name itself without a match.
 
     >>> families("gpt-4.1-mini"), families("google/gemma-3-270m"), families("/models/my-model")
     ({'OpenAI'}, {'Google'}, {'my-model'})
@@ -130,13 +131,12 @@ def summary(folder: Path) -> str:
     """The results in the output `folder`, as a Markdown table."""
     results = outputs.read_json(folder / outputs.RESULTS)
     ours, theirs = (f"{results[side]['model']} of {results[side]['name']}" for side in ("run", "other"))
-    lines = [
+    head = (
         f"{ours} against {theirs}, {results['n_users']} users, each pair judged {results['votes']} times in both "
-        f"orders by {', '.join(results['judges'])}. Win rate: votes won and half of the ties.",
-        "",
-        "| task | pairs | win rate | won | tied | lost | alpha | first shown wins | longer wins | turned by order |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+        f"orders by {', '.join(results['judges'])}. Win rate: votes won and half of the ties."
+    )
+    columns = "task, pairs, win rate, won, tied, lost, alpha, first shown wins, longer wins, turned by order"
+    grid = [columns.split(", ")]
     for task, scores in results["tasks"].items():
         cells = [
             task,
@@ -147,5 +147,5 @@ def summary(folder: Path) -> str:
             format_interval(scores["length_bias"]["longer_wins"], 2),
             format_number(scores["position_bias"]["turned"], 2),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        grid.append(cells)
+    return f"{head}\n\n{markdown(grid)}"

@@ -25,7 +25,7 @@ class JudgeConfig(VotesConfig):
     tasks: tuple[str, ...] = DEFAULT_TASKS
     """Narratives to compare."""
     max_users: int = 100
-    """Number of users, the first of those that both predictions have; 0 for all."""
+    """Number of users, the first that both predictions contain; 0 for all."""
     votes: int = 3
     """Votes on each pair of texts, each in both orders."""
 

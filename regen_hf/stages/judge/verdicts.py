@@ -12,7 +12,7 @@ For each task, and for all tasks together:
   all votes are equal
 - `judges`: the win rate by judge
 
-A share of nothing is null.
+A share with the total 0 is null.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def by_task(pairs: Sequence[Pair], votes: Sequence[Vote], seed: int) -> dict[str
 
 
 def scores(pairs: Sequence[Pair], votes: Sequence[Vote], seed: int) -> dict[str, Any]:
-    """The scores of some pairs and the votes on them, see the head of this module."""
+    """The scores of some pairs and the votes on them, as listed in the docstring of this module."""
     valid = [vote for vote in votes if vote.won is not None]
     judged = [vote for vote in valid if vote.judge is not None]
     words = [(len(pair.ours.split()), len(pair.theirs.split())) for pair in pairs]

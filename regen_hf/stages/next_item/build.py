@@ -13,23 +13,19 @@ from ... import outputs
 from ...errors import InputError
 from ...intervals import format_interval
 from ...metrics.bootstrap import mean_interval
+from ...metrics.tables import markdown
 from .recommender import MODELS, PARTS, Recommender, choose_weights, ranks, read_cases
 from .settings import PACKAGES, NextItemConfig
 
 RECALL, NDCG = (1, 5, 10, 50), (5, 10)
 """The k of each metric."""
 METRICS = (*(f"recall@{k}" for k in RECALL), *(f"ndcg@{k}" for k in NDCG), "mrr")
-
 MAX_VALIDATION = 1000
 """Number of validation users, the first of the split, on which the weights of the blend are chosen."""
 
 
 def build(run: Path, out: Path, work: Path, config: NextItemConfig) -> dict[str, Any]:
-    """Rank the catalogue for the test users of `run`; results and ranks go into `out`.
-
-    Raises:
-        InputError: no test user has a last purchase to predict.
-    """
+    """Rank the catalogue for the test users of `run`; results and ranks go into `out`."""
     results, table = evaluate(run, Recommender.of(run, config), config)
     outputs.write_results(out, results | {"versions": outputs.versions(PACKAGES)})
     outputs.write_parquet(out / outputs.RANKS, table)
@@ -99,16 +95,13 @@ def metrics_of(ranks: NDArray[np.int64], seed: int = 0) -> dict[str, Any]:
 def summary(folder: Path) -> str:
     """The results in the output `folder`, as a Markdown table."""
     results = outputs.read_json(folder / outputs.RESULTS)
-    lines = [
+    head = (
         f"Last purchase of {results['n_users']} test users among {results['catalogue']['items']} items, without those "
-        f"bought before; {results['targets']['cold']} targets are cold (no train user bought them).",
-        "",
-        "| model | targets | " + " | ".join(METRICS) + " |",
-        "|---|---|" + "---|" * len(METRICS),
-    ]
+        f"bought before; {results['targets']['cold']} targets are cold (no train user bought them)."
+    )
+    grid = [["model", "targets", *METRICS]]
     for group in ("all", "warm", "cold") if results["targets"]["cold"] else ("all",):
         for model, groups in results["models"].items():
             if groups[group]["n"]:
-                cells = [model, group, *(format_interval(groups[group][name]) for name in METRICS)]
-                lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+                grid.append([model, group, *(format_interval(groups[group][name]) for name in METRICS)])
+    return f"{head}\n\n{markdown(grid)}"

@@ -31,13 +31,10 @@ MODELS = {
     "content": "similarity of the run's content vectors of item metadata to their mean over the history",
     "blend": "a weighted sum of the four others, with weights chosen on validation users",
 }
-
 PARTS = tuple(MODELS)[:-1]
 """Models that the blend combines."""
-
 STEPS = 5
 """The weights of the blend are multiples of 1 / STEPS with a total of 1: 56 combinations for four parts."""
-
 MAX_SCORES = 4_000_000
 """Scores in memory at once for one model."""
 
@@ -63,12 +60,8 @@ class Cases:
 def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, limit: int = 0) -> Cases:
     """The users of `split` with their last purchase hidden.
 
-    Args:
-        run: a run with a dataset.
-        split: one of `schema.SPLITS`.
-        index: the index of each asin in the catalogue.
-        alpha: see `model.fold_in.confidences`.
-        limit: maximum number of cases; 0 for all.
+    `index` is the index of each asin in the catalogue, `alpha` that of `model.fold_in.confidences`, and `limit` the
+    maximum number of cases (0 for all).
     """
     cases = Cases([], [], [], np.zeros(0, dtype=np.int64), {"one_purchase": 0, "bought_before": 0})
     targets: list[int] = []

@@ -138,6 +138,8 @@ class Task:
     """The same request as a question of a visitor of the demo."""
     description: str
     """What the text is, for a judge."""
+    label: str | None = None
+    """Its name in the prompt of the autorater; None for the title."""
     written_by: str | None = None
     """The prompt file by which a language model writes it; None if `field` contains a text of another task or of the
     history."""
@@ -156,7 +158,7 @@ class Task:
         """The reference text of `row`, None where the row has none."""
         value: Any = row
         for key in self.field:
-            if value is None or (isinstance(key, int) and not value):
+            if value is None or (isinstance(key, int) and not -len(value) <= key < len(value)):
                 return None
             value = value.get(key) if isinstance(key, str) else value[key]
         return value
@@ -194,6 +196,7 @@ TASKS = {
             prompt="Explain the last purchase from the whole history.",
             question="How does it fit the others?",
             description="an explanation of the last purchase from the whole history",
+            label="Explanation",
             written_by="narratives",
             rated_in="last_purchase",
             may_be_null=True,
@@ -205,6 +208,7 @@ TASKS = {
             prompt="Recommend the last product to this customer.",
             question="How to recommend it? (their review is hidden)",
             description="a recommendation of the last product to this customer, as if it had not been bought yet",
+            label="Endorsement",
             written_by="endorsement",
             rated_in="endorsement",
             metadata_only=True,
@@ -216,6 +220,7 @@ TASKS = {
             prompt="Summarize this customer briefly.",
             question="Who, briefly?",
             description="a brief summary of the customer",
+            label="Brief summary",
             written_by="narratives",
             rated_in="user",
         ),
@@ -226,6 +231,7 @@ TASKS = {
             prompt="Summarize this customer in detail.",
             question="Who, in detail?",
             description="a detailed summary of the customer",
+            label="Long summary",
             written_by="narratives",
             rated_in="user",
         ),

@@ -43,9 +43,12 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 """A module imports only from floors below its own."""
 SHIPPED = {"transformers", "torch", "numpy", "safetensors", "huggingface_hub", "sentence_transformers", "peft"}
 """Libraries of the shipped model; peft only merges models in adapter form."""
-FILE_NAMES = {Path(path).name for path in outputs.FILES} - {outputs.CARD}
+CONSTANTS = {value for name, value in vars(outputs).items() if name.isupper() and isinstance(value, str)}
+FILE_NAMES = {Path(name).name for name in {*outputs.FILES, *CONSTANTS} if "." in name.lstrip(".")} - {outputs.CARD}
 """Names that only `outputs` spells; README.md is also the name of every card on the Hub."""
-FOLDER_NAMES = {*outputs.FOLDERS.values(), outputs.WORK, outputs.REQUESTS, outputs.COMPARISON, outputs.TENSORBOARD}
+FOLDER_NAMES = {*outputs.FOLDERS.values(), *(name for name in CONSTANTS if "." not in name.lstrip("."))}
+JOINS = {"join", "joinpath", "Path", "glob", "rglob"}
+"""Calls whose arguments are parts of a path."""
 
 
 def module_name(path, package=PACKAGE):
@@ -62,20 +65,35 @@ def imports(path, package=PACKAGE):
     """Dotted names of everything that a file imports: lazily, for types, and by a string given to import_module."""
     name, is_package = module_name(path, package), path.name == "__init__.py"
     base = name.split(".") if is_package else name.split(".")[:-1]
+
+    def absolute(module, level):
+        stem = ".".join(base[: len(base) - level + 1]) if level else ""
+        return ".".join(part for part in (stem, module) if part)
+
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            stem = ".".join(base[: len(base) - node.level + 1]) if node.level else ""
-            module = ".".join(part for part in (stem, node.module) if part)
-            names |= {f"{module}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "import_module":
-            names |= {text for text in strings(node.args[0]) if text.startswith("regen_hf")}
+            names |= {f"{absolute(node.module, node.level)}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Call) and called(node) in IMPORTERS:
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+            texts = strings(given[0]) if given else []
+            if given and not isinstance(given[0], ast.Constant):  # parts of a name: only its beginning counts
+                texts = [text for text in texts if text.startswith("regen_hf")]
+            names |= {absolute(text.lstrip("."), len(text) - len(text.lstrip("."))) for text in texts}
         elif isinstance(node, ast.Dict):  # names that are imported when they are first used
             values = [value for value in node.values if isinstance(value, ast.Constant)]
             names |= {str(value.value) for value in values if str(value.value).startswith("regen_hf.")}
     return names
+
+
+IMPORTERS = {"import_module", "__import__", "resolve_name"}
+
+
+def called(node):
+    """The name of the function that a call names."""
+    return getattr(node.func, "attr", getattr(node.func, "id", ""))
 
 
 def strings(node):
@@ -109,21 +127,34 @@ def upward_imports(package=PACKAGE):
 
 
 def file_name_literals(package=PACKAGE):
-    """Names of files and folders of a run that a module other than `outputs` spells."""
+    """Names of files and folders of a run that a module other than `outputs` spells; help texts may name them."""
     wrong = []
     for name, path in modules(package).items():
-        if floor(name) in ("outputs", "model"):
+        if floor(name) in ("outputs", "model") or name == "regen_hf.cli.help":
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
-                if re.search(r"\s", node.value) is None and node.value.split("/")[-1] in FILE_NAMES:
-                    wrong.append(f"{name}:{node.lineno} spells {node.value!r}")
-            elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
-                if str(node.right.value).split("/")[0] in FOLDER_NAMES:
-                    wrong.append(f"{name}:{node.lineno} spells the folder {node.right.value!r}")
+            literal = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
+            if literal and not re.search(r"\s", node.value) and node.value.split("/")[-1] in FILE_NAMES:
+                wrong.append(f"{name}:{node.lineno} spells {node.value!r}")
+            for folder in folders_in(node):
+                wrong.append(f"{name}:{node.lineno} spells the folder {folder!r}")
     return wrong
+
+
+def folders_in(node):
+    """Folders of a run that a path expression spells: `x / "folder"`, `join(x, "folder")`, f"{x}/folder"."""
+    parts = []
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        parts = strings(node.right) if isinstance(node.right, ast.Constant | ast.JoinedStr) else []
+    elif isinstance(node, ast.Call) and called(node) in JOINS:
+        literals = [argument for argument in node.args if isinstance(argument, ast.Constant | ast.JoinedStr)]
+        parts = [text for argument in literals for text in strings(argument)]
+    elif isinstance(node, ast.JoinedStr):
+        texts = [part.value for part in node.values if isinstance(part, ast.Constant)]
+        parts = [text for text in texts if re.fullmatch(r"/[\w.]+(/\S*)?", text)]
+    return [text for text in parts if text.strip("/").split("/")[0] in FOLDER_NAMES]
 
 
 def foreign_imports_of_the_model(package=PACKAGE):
@@ -164,10 +195,19 @@ def test_there_is_no_import_circle_lazy_and_type_only_imports_included():
 
 
 def test_only_run_and_the_lazy_names_of_packages_import_by_name():
-    callers = {
-        name for name, path in modules().items() if re.search(r"\bimport_module\(", path.read_text(encoding="utf-8"))
-    }
+    callers = set()
+    for name, path in modules().items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            by_name = isinstance(node, ast.Call) and called(node) in IMPORTERS
+            renamed = isinstance(node, ast.ImportFrom) and {alias.name for alias in node.names} & IMPORTERS
+            callers |= {name} if by_name or (renamed and name != "regen_hf.model") else set()
     assert callers == {"regen_hf", "regen_hf.model", "regen_hf.run.stages"}
+
+
+def test_every_module_has_a_floor_and_the_package_of_stages_imports_nothing():
+    names = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.suffix in ("", ".py")}
+    assert names - {"__pycache__"} == set(FLOOR)
+    assert imports(PACKAGE / "stages" / "__init__.py") == set()
 
 
 @pytest.mark.parametrize(
@@ -178,11 +218,19 @@ def test_only_run_and_the_lazy_names_of_packages_import_by_name():
         ("stages/ratings/build.py", "from ..narratives.settings import NarrativesConfig\n", upward_imports),
         ("metrics/a.py", "if TYPE_CHECKING:\n    from ..stages.judge import pairs\n", upward_imports),
         ("cards/a.py", 'importlib.import_module("regen_hf.run.stages")\n', upward_imports),
+        ("cards/a.py", 'importlib.import_module(name="..run.stages", package=__package__)\n', upward_imports),
+        ("cards/a.py", '__import__("regen_hf.run")\n', upward_imports),
         ("stages/ratings/build.py", 'path = run / "evaluation" / "results.json"\n', file_name_literals),
         ("cards/a.py", 'path = folder / "predictions.parquet"\n', file_name_literals),
         ("cards/a.py", 'path = run / "embeddings"\n', file_name_literals),
+        ("cards/a.py", 'path = run / f"embeddings/{split}"\n', file_name_literals),
+        ("cards/a.py", 'path = os.path.join(run, "evaluation")\n', file_name_literals),
+        ("cards/a.py", 'path = run.joinpath("evaluation", "x")\n', file_name_literals),
+        ("cards/a.py", 'path = f"{run}/dataset"\n', file_name_literals),
+        ("cards/a.py", 'path = folder / "vectors.npy"\n', file_name_literals),
         ("model/modeling_regen.py", "from ..schema import TASKS\n", foreign_imports_of_the_model),
         ("model/modeling_regen.py", "def f():\n    import pandas\n", foreign_imports_of_the_model),
+        ("model/modeling_regen.py", 'import_module("pandas")\n', foreign_imports_of_the_model),
     ],
 )
 def test_a_planted_violation_is_found(tmp_path, file, code, rule):
@@ -231,5 +279,6 @@ def test_opening_a_run_imports_settings_and_no_code_of_stages(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
     assert "regen_hf.stages.training.settings" in loaded
-    assert not [name for name in loaded if name.startswith("regen_hf.stages") and name.endswith(".build")]
+    stages = [name for name in loaded if name.startswith("regen_hf.stages.") and name.count(".") > 2]
+    assert [name for name in stages if not name.endswith(".settings")] == []
     assert "torch" not in loaded

@@ -46,6 +46,8 @@ def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         from ..reviews.formats import read_mapping
 
         values.setdefault("sequences", {}).update(read_mapping(Path(given["columns"])))
+    if given.get("against") is not None:
+        values.setdefault("judge", {})["other"] = _predictions(Path(given["against"]))
     sources = {"reviews": "sequences", "items": "sequences", "sample": "sequences", "from_release": "release"}
     for key, name in sources.items():
         if given.get(key) is not None:
@@ -116,8 +118,9 @@ def compare(options: argparse.Namespace) -> None:
     folders = [Path(folder) for folder in options.folders]
     if len(folders) < 2:
         raise ConfigError(f"{len(folders)} run was given, expected two or more. Name the runs to compare.")
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ConfigError("A run was given twice, expected each once.")
+    for index, folder in enumerate(folders):
+        if folder.resolve() in [other.resolve() for other in folders[:index]]:
+            raise ConfigError(f"The run {folder} was given twice, expected each once.")
     for folder in folders:
         run = Run(folder)
         if not run.is_fresh(STAGES["evaluate"]):
@@ -140,7 +143,7 @@ def score(options: argparse.Namespace) -> None:
     config = section(EvaluationConfig, given, "score")
     references = Path(options.references) if options.references else None
     if references:
-        Run(references).need(dataclasses.replace(STAGES["evaluate"], reads=("dataset", "embeddings")))
+        Run(references).need(dataclasses.replace(STAGES["evaluate"], command="score", reads=("dataset", "embeddings")))
     path = Path(options.predictions)
     out = Path(options.out) if options.out else path.with_name(f"{path.stem}_scores")
     print(score_table(score_file(path, out, references, config.encoder, config.split, config.seed)))
@@ -243,3 +246,19 @@ def _existing(folder: str) -> Path:
     if not outputs.is_run(Path(folder)):
         raise RegenError(f"{folder} is not a run folder. Create one with `regen quickstart` or `regen run RUN …`.")
     return Path(folder)
+
+
+def _predictions(other: Path) -> str:
+    """The predictions file of the run `other`, or `other` itself if it is no folder.
+
+    Raises:
+        RegenError: the run has no evaluation.
+    """
+    from .. import outputs
+
+    if not other.is_dir():
+        return str(other)
+    path = outputs.path(other, "evaluate", outputs.PREDICTIONS)
+    if not path.exists():
+        raise RegenError(f"The evaluation of {other} is missing. Run `regen evaluate {other}` first.")
+    return str(path)

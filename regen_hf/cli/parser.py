@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import typing
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -91,9 +90,7 @@ def _add_stage_command(add: Add, name: str, with_settings: bool) -> None:
     if name == "judge":
         command.add_argument(
             "--against",
-            dest="judge.other",
             metavar="OTHER",
-            type=_predictions,
             help="another run, or a predictions.parquet, to compare with",
         )
 
@@ -174,15 +171,6 @@ def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> Non
             group.add_argument(flag, nargs="+", metavar=_metavar(field.name), dest=destination, help=about)
         else:
             group.add_argument(flag, metavar=_metavar(field.name), dest=destination, help=about)
-
-
-def _predictions(given: str) -> str:
-    """The predictions file of a run, or the given file."""
-    from pathlib import Path
-
-    from .. import outputs
-
-    return str(outputs.path(Path(given), "evaluate", outputs.PREDICTIONS)) if os.path.isdir(given) else given
 
 
 def _metavar(name: str) -> str:

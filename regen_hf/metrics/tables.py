@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..intervals import format_interval, format_number
-from ..outputs import TABLE_LATEX, TABLE_MARKDOWN
+from ..outputs import TABLE_LATEX, TABLE_MARKDOWN, write_text
 
 LABELS = {
     "bleu": ("BLEU", 1),
@@ -54,8 +54,8 @@ def write_tables(out: Path, results: Mapping[str, Any]) -> None:
     head = f"{_users(results)}. {UNITS}, each with its 95 % interval over the users."
     about = [f"- `{model}`: {text}" for model, text in results["about"].items() if model in results["models"]]
     text = "\n".join([head, "", markdown(grid), "", *about, *(f"- {line}" for line in _missing(results)), ""])
-    (out / TABLE_MARKDOWN).write_text(text, encoding="utf-8")
-    (out / TABLE_LATEX).write_text(latex(grid, head) + "\n", encoding="utf-8")
+    write_text(out / TABLE_MARKDOWN, text)
+    write_text(out / TABLE_LATEX, latex(grid, head) + "\n")
 
 
 def score_grid(

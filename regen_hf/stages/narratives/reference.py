@@ -11,10 +11,11 @@ import html
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean, median
 from typing import Any
 
+from ...model.interactions import without_last_review
 from ...schema import in_row
 from .wording import COMMON, COUNTS, WORD, Phrasing, counted, first_sentence, leaf, listed, shorten, times, usd
 
@@ -69,10 +70,6 @@ class Purchase:
         """The title with its article and, where known, its rating."""
         return self.named if self.rating is None else f"{self.named} (rated {self.rating} of 5)"
 
-    def unreviewed(self) -> Purchase:
-        """The same purchase without its review."""
-        return replace(self, rating=None, words=frozenset(), length=0)
-
 
 def write(reviewer_id: str, history: Sequence[dict[str, Any]], seed: int = 0) -> dict[str, Any]:
     """The narratives of one user: `{"last_purchase": {…}, "user": {…}}`, nulls for an empty history.
@@ -84,11 +81,12 @@ def write(reviewer_id: str, history: Sequence[dict[str, Any]], seed: int = 0) ->
         return in_row({})
     choose = Phrasing(f"{seed}:{reviewer_id}")
     earlier, last = purchases[:-1], purchases[-1]
+    unreviewed = Purchase.read(without_last_review(history)[-1])
     return in_row(
         {
-            "purchase_reason": reason(last.unreviewed(), earlier, choose),
+            "purchase_reason": reason(unreviewed, earlier, choose),
             "purchase_reason_explanation": explanation(last, earlier, choose),
-            "product_endorsement": endorsement(last.unreviewed(), earlier, choose),
+            "product_endorsement": endorsement(unreviewed, earlier, choose),
             "user_profile": profile(purchases),
             "brief_user_summary": brief_summary(purchases, choose),
             "long_user_summary": long_summary(purchases, choose),

@@ -62,7 +62,9 @@ def user_requests(user: dict[str, Any], config: RatingsConfig) -> Iterator[tuple
         return
     texts = {
         stage: "\n".join(
-            f"{task.title}: {' '.join(text.split())}" for task in rated_tasks(stage) if (text := task.text(user))
+            f"{task.label or task.title}: {' '.join(text.split())}"
+            for task in rated_tasks(stage)
+            if (text := task.text(user))
         )
         for stage in RATED
     }

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .world import CIRCLES, MIN_PURCHASES
-
 PACKAGES = ("numpy",)
 """Libraries whose versions the output depends on."""
+MIN_PURCHASES = 5
+CIRCLES = (
+    "beekeeper",
+    "schoolteacher",
+    "choir singer",
+    "night nurse",
+    "stargazer",
+    "bike courier",
+    "potter",
+    "chess player",
+)
+"""The hidden trait: shown by co-purchases and narratives, stated in no item text and no review."""
 
 
 @dataclass(frozen=True)

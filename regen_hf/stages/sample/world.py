@@ -13,17 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-CIRCLES = (
-    "beekeeper",
-    "schoolteacher",
-    "choir singer",
-    "night nurse",
-    "stargazer",
-    "bike courier",
-    "potter",
-    "chess player",
-)
-"""The hidden trait: shown by co-purchases and narratives, stated in no item text and no review."""
+from .settings import CIRCLES, MIN_PURCHASES
 
 BRANDS = (
     "Brindlecroft",
@@ -57,7 +47,7 @@ RECIPIENTS = ("daughter", "son", "partner", "mother", "brother", "neighbour")
 GRUMBLES = ("packaging", "delivery", "smell", "photo", "labels", "service")
 """What a shopper complains about, independent of the item."""
 
-MIN_PURCHASES, MAX_PURCHASES = 5, 20
+MAX_PURCHASES = 20
 
 # Odds of a favoured attribute against another one of the same sort. A kind is favoured weakly and a brand strongly, so
 # most shoppers have a clear favourite brand, and co-purchases carry little information about the kind of an item.

@@ -11,7 +11,6 @@ import pytest
 
 from regen_hf.cli import main
 from regen_hf.errors import InputError
-from regen_hf.metrics import paper
 from regen_hf.metrics.scoring import PREDICTION_SCHEMA, score
 from regen_hf.metrics.text_metrics import statistics
 from regen_hf.outputs import rows, split_files
@@ -19,9 +18,6 @@ from regen_hf.schema import TASKS
 from regen_hf.stages.evaluation import comparison
 from regen_hf.stages.evaluation.controls import CONTROLS
 from regen_hf.stages.evaluation.score_file import read_predictions, score_file
-from tests.paths import ROOT
-
-PAPER = ROOT.parent / "shared" / "paper" / "regen_paper.md"
 
 
 def regen(*words):
@@ -227,30 +223,6 @@ def test_shares_of_distinct_words_are_not_compared_between_few_and_many_users(co
         assert metrics["length_ratio"]["versus"]["text_history"]["p"] is not None
 
 
-@pytest.mark.real_data
-def test_the_papers_figures_are_those_of_the_paper():
-    if not PAPER.exists():
-        pytest.skip("the paper is not beside this checkout (../shared/paper)")
-    names = {task.title: name for name, task in TASKS.items()}
-    metrics = {"BLEU": "bleu", "ROUGE-LSum": "rougeLsum", "ROUGE": "rougeLsum", "Similarity": "similarity"}
-    tables, task = [], None
-    for line in PAPER.read_text().splitlines():
-        cells = [cell.strip() for cell in line.split("\t")]
-        if cells[:2] == ["Output Feature", "Metrics"] and "CF + Content" in cells:
-            tables.append({})
-        elif tables and len(cells) >= 5 and cells[1] in metrics:
-            task = names.get(cells[0], task)
-            tables[-1].setdefault(task, {})[metrics[cells[1]]] = tuple(map(float, cells[2:5]))
-    assert tables == [paper.OFFICE.scores, paper.CLOTHING.scores]
-
-
-def test_the_official_release_is_named_as_the_same_data():
-    assert paper.reference("office", released=True)[1].count("of the same dataset") == 1
-    assert paper.reference("clothing", released=False)[0] is paper.CLOTHING
-    assert "from other data and models" in paper.reference("clothing", released=False)[1]
-    assert paper.reference("sample", released=True)[0] is paper.OFFICE
-
-
 def test_several_runs_on_the_command_line_are_compared(tiny_run, capsys):
     other = shutil.copytree(tiny_run, tiny_run.with_name("other"))
     path = other / "model" / "manifest.json"
@@ -265,6 +237,13 @@ def test_several_runs_on_the_command_line_are_compared(tiny_run, capsys):
     assert "given twice" in capsys.readouterr().err
     assert regen("compare", tiny_run) == 1
     assert "1 run was given, expected two or more" in capsys.readouterr().err
+    shutil.rmtree(other / "evaluation")
+    assert regen("compare", tiny_run, other) == 1
+    assert f"The evaluation of {other} is missing. Run `regen evaluate {other}` first." in capsys.readouterr().err
+    shutil.rmtree(other / "embeddings")
+    predictions = tiny_run / "evaluation" / "predictions.parquet"
+    assert regen("score", predictions, "--references", other) == 1
+    assert "`score` reads the output of `embeddings`, which is missing" in capsys.readouterr().err
 
 
 def written(folder, drop=(), **columns):

@@ -219,6 +219,7 @@ def test_predictions_that_cannot_be_compared_raise_an_error(duel, tmp_path, caps
         ([str(other)], "a judge is a language model"),
         ([str(other), *llm, "--model-of-other", "nobody"], "contains no narratives of 'nobody', only those of fused"),
         ([str(tmp_path / "none.parquet"), *llm], "given as --against"),
+        ([str(tmp_path), *llm], f"The evaluation of {tmp_path} is missing. Run `regen evaluate {tmp_path}` first."),
         (
             [str(other), *llm, "--model-of-other", "fused", "--tasks", "purchase_reason"],
             "have no user and task in common",

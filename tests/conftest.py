@@ -90,3 +90,19 @@ def shared_data():
     if not SHARED_DATA.is_dir():
         pytest.skip("the development data are not beside this checkout (../shared/data)")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def processor(finished_run):
+    """The processor of the tiny run; do not change it."""
+    from regen_hf.model.processing_regen import RegenProcessor
+
+    return RegenProcessor.from_pretrained(finished_run / "model")
+
+
+@pytest.fixture(scope="module")
+def histories(finished_run):
+    """The vectors of the train users of the tiny run."""
+    from regen_hf.vectors.histories import Histories
+
+    return Histories.of(finished_run, "train")

@@ -282,3 +282,8 @@ def test_opening_a_run_imports_settings_and_no_code_of_stages(tmp_path):
     stages = [name for name in loaded if name.startswith("regen_hf.stages.") and name.count(".") > 2]
     assert [name for name in stages if not name.endswith(".settings")] == []
     assert "torch" not in loaded
+
+
+def test_the_tests_mirror_the_package():
+    folders = {path.parent.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py")}
+    assert [str(folder) for folder in sorted(folders) if not list((ROOT / "tests" / folder).glob("test_*.py"))] == []

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -107,3 +108,9 @@ def processor(**arguments):
 def purchase(asin, title="blue pens", text="good pens"):
     item = {"asin": asin, "title": title, "category": "desk", "description": None, "price": 2.5}
     return {"item": item, "review": {"summary": "fine", "rating": 5, "text": text, "unix_time": 1}}
+
+
+def without(file, part):
+    """Remove the weights whose names contain `part` from a file."""
+    kept = {name: value for name, value in load_file(file).items() if part not in name}
+    save_file(kept, file, metadata={"format": "pt"})

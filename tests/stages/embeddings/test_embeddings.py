@@ -8,14 +8,14 @@ from safetensors.numpy import load_file
 
 from regen_hf.model.interactions import interaction_text
 from regen_hf.outputs import item_files, rows, split_files
-from regen_hf.schema import ITEMS, ROW, SPLITS
+from regen_hf.schema import ROW, SPLITS
 from regen_hf.stages.embeddings import cf
 from regen_hf.stages.embeddings.build import build
 from regen_hf.stages.embeddings.encoder import FastEncoder
 from regen_hf.stages.embeddings.settings import EmbeddingsConfig
 from regen_hf.vectors.cf import user_item_matrix
 from regen_hf.vectors.encoder import load_encoder
-from regen_hf.vectors.store import VectorStore, VectorWriter
+from regen_hf.vectors.store import VectorStore
 
 SETTINGS = {"cf_dim": 12, "content_dim": 24, "content_steps": 20}
 
@@ -103,14 +103,6 @@ def purchase(number, rating=5):
     }
 
 
-def test_confidence_grows_with_the_rating_and_a_repeated_purchase_counts_once(tmp_path):
-    histories = [{"purchase_history": [purchase(0, 5), purchase(0, 1), purchase(1, 1), purchase(2, None)]}]
-    table = pa.Table.from_pylist(histories, schema=pa.schema([ROW.field("purchase_history")]))
-    pq.write_table(table, tmp_path / "train.parquet")
-    matrix = user_item_matrix([tmp_path / "train.parquet"], ["item0", "item1", "item2"], alpha=2.0)
-    assert matrix.toarray().tolist() == [[11.0, 3.0, 7.0]]
-
-
 def test_vectors_stand_in_the_order_of_the_rows(finished_run):
     """Each stored vector is the encoder's for that very purchase."""
     from sentence_transformers import SentenceTransformer
@@ -194,49 +186,3 @@ def test_an_encoder_that_does_not_exist_is_an_error(finished_run, tmp_path):
     (tmp_path / "dataset").symlink_to(finished_run / "dataset")
     with pytest.raises(ConfigError, match="no/such-encoder"):
         rebuild(tmp_path / "dataset", tmp_path, content_encoder="no/such-encoder")
-
-
-def test_a_store_refuses_more_or_fewer_purchases_than_announced(tmp_path):
-    vectors, items = np.zeros((3, 4)), np.zeros(3, dtype=int)
-    more = pytest.raises(ValueError, match=r"3 purchases were written, expected 2")
-    with more, VectorWriter(tmp_path / "a", [2], 4) as writer:
-        writer.append(vectors, items)
-    fewer = pytest.raises(ValueError, match=r"3 purchases were written, expected 5")
-    with fewer, VectorWriter(tmp_path / "b", [2, 3], 4) as writer:
-        writer.append(vectors, items)
-
-
-def test_a_user_without_purchases_and_an_empty_split_have_no_vectors(tmp_path):
-    with VectorWriter(tmp_path / "a", [0, 2], 4) as writer:
-        writer.append(np.ones((2, 4)), np.array([5, 6]))
-    store = VectorStore(tmp_path / "a")
-    assert store.user(0)[0].shape == (0, 4)
-    assert store.user(1)[1].tolist() == [5, 6]
-    with VectorWriter(tmp_path / "b", [], 4):
-        pass
-    assert len(VectorStore(tmp_path / "b")) == 0
-    with pytest.raises(IndexError, match="row is 2, expected a user from 0 to 1"):
-        store.user(2)
-
-
-def test_the_catalogue_schema_is_that_of_the_row():
-    assert ITEMS.names == [field.name for field in ROW.field("purchase_history").type.value_type.field("item").type]
-
-
-def test_a_vector_folded_in_is_the_one_that_implicit_solves_for():
-    import implicit
-    from scipy.sparse import random as random_matrix
-
-    from regen_hf.model.fold_in import solve
-
-    user_items = random_matrix(30, 12, density=0.3, random_state=0, format="csr", dtype=np.float32)
-    user_items.data = 1 + 5 * user_items.data
-    als = implicit.als.AlternatingLeastSquares(factors=4, regularization=0.2, iterations=3, random_state=0)
-    als.fit(user_items, show_progress=False)
-    bought = user_items[7].indices
-    item_gram, user_gram = (factors.T @ factors for factors in (als.item_factors, als.user_factors))
-    user = solve(item_gram, als.item_factors[bought], user_items[7].data, 0.2)
-    np.testing.assert_allclose(user, als.recalculate_user(7, user_items[7]), rtol=1e-3, atol=1e-4)
-    item_users = user_items.T.tocsr()
-    item = solve(user_gram, als.user_factors[item_users[3].indices], item_users[3].data, 0.2)
-    np.testing.assert_allclose(item, als.recalculate_item(3, item_users[3]), rtol=1e-3, atol=1e-4)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError, InputError, RegenError
 from regen_hf.intervals import format_interval
-from regen_hf.metrics import bootstrap, scoring, tables
+from regen_hf.metrics import bootstrap, tables
 from regen_hf.metrics import text_metrics as metrics
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.processing_regen import RegenProcessor
@@ -26,7 +26,6 @@ from regen_hf.vectors.store import VectorStore
 from tests.paths import ROOT
 
 NOT_AVAILABLE = "not available: the model does not read this input"
-TEXTS = ["a red pen writes well", "the blue notebook lies flat on every desk", "cheap glue. It holds."]
 
 
 @pytest.fixture(scope="module")
@@ -152,85 +151,6 @@ def test_a_model_loads_in_a_new_process_without_a_question_whether_to_trust_its_
     assert "trust_remote_code" not in done.stdout + done.stderr
 
 
-@pytest.fixture(scope="module")
-def encoder(finished_run):
-    from sentence_transformers import SentenceTransformer
-
-    return SentenceTransformer(str(finished_run / "embeddings" / "content_encoder"))
-
-
-def point(predictions, references, encoder=None):
-    return metrics.scores(metrics.statistics(predictions, references, encoder).sum(axis=0), len(predictions))
-
-
-def test_bleu_is_sacrebleus_own_also_of_many_resamples_at_once():
-    import sacrebleu
-
-    predictions = ["a red pen writes", "blue notebook lies on the desk", "glue. It holds.", "", "of", "no such words"]
-    references = [*TEXTS, "a pen", "of", "a text"]
-    assert point(predictions, references)["bleu"] == pytest.approx(
-        sacrebleu.corpus_bleu(predictions, [references]).score, abs=1e-6
-    )
-    generator = np.random.default_rng(0)
-    table = metrics.bleu_statistics(predictions, references)
-    for _ in range(200):
-        drawn = generator.integers(0, 6, generator.integers(1, 7))
-        expected = sacrebleu.corpus_bleu([predictions[n] for n in drawn], [[references[n] for n in drawn]]).score
-        sums = np.zeros((1, len(metrics.STATISTICS)))
-        sums[0, :10] = table[drawn].sum(axis=0)
-        assert metrics.scores(sums, len(drawn))["bleu"][0] == pytest.approx(expected, abs=1e-6), drawn
-
-
-def test_rouge_is_rouge_scores_own():
-    from rouge_score.rouge_scorer import RougeScorer
-
-    predictions = ["A red pen; writing wells.", "the notebooks lie on every desk", "It holds. Cheap glue."]
-    scorer = RougeScorer(list(metrics.ROUGE), use_stemmer=True)
-    for prediction, reference, found in zip(predictions, TEXTS, metrics.rouge(predictions, TEXTS), strict=True):
-        cut = ("\n".join(metrics.sentences(text)) for text in (reference, prediction))
-        expected = scorer.score(*cut)
-        assert found.tolist() == [100 * expected[name].fmeasure for name in metrics.ROUGE]
-
-
-def test_a_worse_text_scores_lower_on_every_metric_of_the_reference(encoder):
-    same, other = point(TEXTS, TEXTS, encoder), point(TEXTS[1:] + TEXTS[:1], TEXTS, encoder)
-    for metric in ("bleu", *metrics.ROUGE):
-        assert same[metric] == pytest.approx(100)
-        assert other[metric] < 50
-    assert same["similarity"] == pytest.approx(1, abs=1e-5)
-    assert same["similarity"] > other["similarity"]
-
-
-def test_length_ratio_and_distinctness():
-    found = point(["a b c d", "a b. Yes yes.", "a b. Yes yes."], ["a b", "a b", "a b c d"])
-    assert found["length_ratio"] == pytest.approx((4 + 6 + 6) / 8)  # with the full stops, as sacrebleu cuts
-    assert found["distinct1"] == pytest.approx(5 / 12)  # a b c d yes
-    assert found["distinct2"] == pytest.approx(5 / 9)  # ab bc cd, b-yes, yes-yes
-    assert found["unique_share"] == pytest.approx(3 / 5)
-    assert point(["one text"] * 4, ["a"] * 4)["unique_share"] == 0.25
-
-
-def test_a_score_over_nothing_is_null_and_lists_of_different_lengths_raise_an_error():
-    nothing = {"mean": None, "low": None, "high": None}
-    assert scoring.intervals(metrics.statistics([], [])) == dict.fromkeys(metrics.METRICS, nothing)
-    assert np.isnan([*metrics.scores(np.zeros(len(metrics.STATISTICS)), 0).values()]).all()
-    silent = scoring.intervals(metrics.statistics(["", ""], ["a red pen", "glue"]))
-    assert silent["bleu"]["mean"] == silent["rougeLsum"]["mean"] == silent["length_ratio"]["mean"] == 0
-    # No encoder was given, and there is no word to be distinct.
-    assert silent["similarity"] == silent["distinct1"] == silent["unique_share"] == nothing
-    with pytest.raises(ValueError, match="1 predictions have 2 references"):
-        metrics.statistics(["a"], ["a", "b"])
-
-
-def test_vectors_that_are_not_finite_raise_an_error():
-    class Broken:
-        def encode(self, texts, **_):
-            return np.full((len(texts), 2), np.nan)
-
-    with pytest.raises(InputError, match=r"not finite for 2 of 2 texts, such as 'a pen'\. Choose another encoder"):
-        metrics.similarity(["a pen"], ["glue"], Broken())
-
-
 @pytest.mark.parametrize(
     ("package", "extra"),
     [("sacrebleu", "eval"), ("rouge_score.rouge_scorer", "eval"), ("sentence_transformers", "train")],
@@ -243,31 +163,6 @@ def test_a_missing_library_raises_an_error_before_anything_is_written(
     with pytest.raises(RegenError, match=rf'pip install "regen-hf\[{extra}\]"'):
         build(finished_run, tmp_path, tmp_path, EvaluationConfig(max_users=1))
     assert list(tmp_path.iterdir()) == []
-
-
-def random_statistics(spread, number, generator):
-    """Statistics of users whose ROUGE-1 is spread around 50; the rest is 1."""
-    table = np.ones((number, len(metrics.STATISTICS)))
-    table[:, metrics.STATISTICS.index("rouge1")] = generator.normal(50, spread, number)
-    return table
-
-
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    generator = np.random.default_rng(0)
-    held = 0
-    for seed in range(100):
-        found = scoring.intervals(random_statistics(10, 50, generator), seed)["rouge1"]
-        held += found["low"] <= 50 <= found["high"]
-    assert 87 <= held <= 99
-
-
-def test_intervals_narrow_with_more_users_and_stay_the_same_for_a_seed():
-    few, many = (
-        scoring.intervals(random_statistics(10, number, np.random.default_rng(0)))["rouge1"] for number in (20, 5000)
-    )
-    assert many["high"] - many["low"] < (few["high"] - few["low"]) / 8
-    again = scoring.intervals(random_statistics(10, 5000, np.random.default_rng(0)))["rouge1"]
-    assert again == many  # drawn in parts, as 5,000 users times 1,000 resamples are
 
 
 @pytest.mark.parametrize("number", [2, 3, 17])
@@ -450,21 +345,6 @@ def test_histories_with_vectors_that_are_not_finite_raise_an_error(tiny_run, fol
         InputError, match=f"history of {split} user 0 contain values that are not finite.*regen embeddings"
     ):
         build(tiny_run, *folders, EvaluationConfig(max_users=2, tasks=("user_profile",)))
-
-
-def test_the_metric_loads_from_its_path(finished_run, tmp_path):
-    import evaluate
-
-    from regen_hf.metrics import regen_narrative
-
-    metric = evaluate.load(regen_narrative.__file__, cache_dir=str(tmp_path))
-    found = metric.compute(predictions=TEXTS, references=TEXTS)
-    assert list(found) == list(metrics.METRICS)
-    assert found["bleu"] == found["rougeLsum"] == pytest.approx(100)
-    assert found["similarity"] is None
-    encoder = str(finished_run / "embeddings" / "content_encoder")
-    found = metric.compute(predictions=TEXTS, references=TEXTS, encoder=encoder)
-    assert found["similarity"] == pytest.approx(1, abs=1e-5)
 
 
 def test_the_tables_of_the_run_contain_all_scores(finished_run, results):

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.errors import ConfigError, RunError
-from regen_hf.metrics import agreement
 from regen_hf.schema import NARRATIVES, RATED, RATINGS, SEQUENCES
 from regen_hf.stages.ratings import aggregation, prompted, reference
 from regen_hf.stages.ratings.agreement import Tally
@@ -480,10 +479,3 @@ def test_failed_votes_are_left_out_of_agreement():
     assert tally([None, None, None])["users"] == 0
     first_fails = tally([None, 5, 5])
     assert [point["votes"] for point in first_fails["settling"]] == [2, 3]
-
-
-def test_alpha_of_very_many_texts_is_that_of_a_part_of_them(monkeypatch):
-    patterns = {(4, 1, 0, 0, 0, 0, 0): 500, (0, 0, 0, 0, 0, 1, 4): 500, (0, 1, 1, 1, 1, 1, 0): 200}
-    whole = agreement.alpha(patterns)
-    monkeypatch.setattr(agreement, "MAX_UNITS", 400)
-    assert agreement.alpha(patterns) == pytest.approx(whole, abs=0.05)

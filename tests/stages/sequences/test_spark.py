@@ -3,12 +3,8 @@
 import gzip
 import hashlib
 import json
-import os
 import random
-import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -104,21 +100,3 @@ def test_ranges_memory_and_the_order_of_the_log_change_no_row(make, expected, en
     out = make((reviews, items), engine=engine, memory="1GB")
     assert rows_and_accounting(out) == expected
     assert len(list((out.parent / "work").glob("histories-*/0*"))) > 2
-
-
-@pytest.mark.parametrize(
-    ("master", "path", "message"),
-    [
-        ("nowhere", None, "Spark does not start with master 'nowhere'"),
-        ("local[2]", "", "Java is missing.*Spark needs Java 17 or newer.*apt-get install.*omit --engine spark"),
-    ],
-    ids=["no such master", "no java"],
-)
-def test_spark_that_does_not_start_says_why_in_a_line(tmp_path, master, path, message):
-    code = "import sys, pathlib; from regen_hf.engines import Spark; Spark(sys.argv[1], '1GB', pathlib.Path('spill'))"
-    given = {name: value for name, value in os.environ.items() if name != "JAVA_HOME"}
-    given |= {} if path is None else {"PATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", code, master], cwd=tmp_path, capture_output=True, text=True, env=given, check=False
-    )
-    assert re.search(f"RegenError: {message}", done.stderr)

@@ -8,21 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError, InputError
 from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.pipeline import load
-from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.outputs import split_files
 from regen_hf.stages.training.backbone import load_backbone, train_tokenizer
 from regen_hf.stages.training.build import build
 from regen_hf.stages.training.settings import TrainingConfig
-from regen_hf.vectors.encoder import load_encoder
 from tests.conftest import TINY
-from tests.tiny_model import ITEM, backbone
+from tests.tiny_model import ITEM, backbone, without
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT, by its old name
 
@@ -39,12 +37,6 @@ def llama(finished_run, tmp_path):
     backbone("llama", vocab_size=len(tokenizer), max_position_embeddings=512).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
-
-
-def without(file, part):
-    """Take the weights whose names hold `part` out of a file."""
-    kept = {name: value for name, value in load_file(file).items() if part not in name}
-    save_file(kept, file, metadata={"format": "pt"})
 
 
 def trained(run, tmp_path, name="out", **changes):
@@ -173,47 +165,6 @@ def test_the_model_folder_states_the_defaults(finished_run, tmp_path, llama):
         (2e-4, "adamw"),
     ]
     assert values["sft"]["weight_decay"] == 0.0
-
-
-@pytest.fixture
-def bert(tmp_path):
-    """A folder with a tiny sentence encoder of two layers."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "pen": 2, "paper": 3}, unk_token="[UNK]"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    folder = tmp_path / "bert"
-    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2}
-    transformers.BertModel(transformers.BertConfig(vocab_size=8, **sizes)).save_pretrained(folder)
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]", model_max_length=32
-    ).save_pretrained(folder)
-    transformer = Transformer(str(folder))
-    SentenceTransformer(modules=[transformer, Pooling(16)], device="cpu").save(str(tmp_path / "encoder"))
-    return tmp_path / "encoder"
-
-
-def test_an_encoder_that_lacks_weights_is_refused(finished_run, bert):
-    without(bert / "model.safetensors", "pooler")  # which many are published without
-    assert load_encoder(str(bert)).encode("pen").shape == (16,)
-    without(bert / "model.safetensors", "layer.1.")
-    with pytest.raises(ConfigError, match=r"could not be loaded: the files of .* lack .*layer\.1\."):
-        load_encoder(str(bert))
-    processor = RegenProcessor.from_pretrained(finished_run / "model")
-    processor.content_encoder, processor._encoder = str(bert), None
-    with pytest.raises(ValueError, match=r"layer\.1\."):
-        processor.encoder  # noqa: B018 (loads it)
-
-
-def test_an_encoder_with_a_weight_of_another_shape_is_refused(bert):
-    tensors = load_file(bert / "model.safetensors")
-    name = next(name for name in tensors if name.endswith("layer.1.output.dense.bias"))
-    tensors[name] = tensors[name][:5].clone()
-    save_file(tensors, bert / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ConfigError, match=r"layer\.1\.output\.dense\.bias, or contain them in another shape"):
-        load_encoder(str(bert))
 
 
 def test_a_missing_model_folder_is_an_error():

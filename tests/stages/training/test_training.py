@@ -32,26 +32,8 @@ from regen_hf.stages.training.examples import tokenized
 from regen_hf.stages.training.optimizer import muon_and_adamw
 from regen_hf.stages.training.settings import TrainingConfig
 from regen_hf.stages.training.trainer import Examples, GroupedTrainer, make_trainer
-from regen_hf.vectors.histories import Histories
-from regen_hf.vectors.store import VectorStore
-from regen_hf.vectors.text_history import fit_text
 from tests.conftest import TINY
 from tests.paths import ROOT
-
-
-@pytest.fixture(scope="module")
-def histories(finished_run):
-    embeddings = finished_run / "embeddings"
-    return Histories(
-        VectorStore(embeddings / "train"),
-        load_file(embeddings / "cf.safetensors")["item_factors"],
-        np.load(embeddings / "content_items.npy"),
-    )
-
-
-@pytest.fixture(scope="module")
-def processor(finished_run):
-    return RegenProcessor.from_pretrained(finished_run / "model")
 
 
 def config(**changes):
@@ -124,22 +106,6 @@ def test_a_history_as_text_holds_what_the_content_vectors_are_made_of(finished_r
         assert interaction_text(last["item"], None) in prompt
         assert (last["review"]["text"] in prompt) == (not task.metadata_only)
         assert (example["row"], example["kept"]) == (-1, 0)
-
-
-def test_a_history_as_text_is_fitted_to_the_window_and_cannot_hold_a_placeholder(processor):
-    history = [
-        {"item": {"title": f"Pen {number}"}, "review": {"text": f"I bought {processor.item_token} {number}."}}
-        for number in range(20)
-    ]
-    kept, everything = fit_text(processor, history, "user_profile", None)
-    assert (kept, processor.item_token_id in everything) == (20, False)
-    kept, ids = fit_text(processor, history, "user_profile", len(everything) - 1)
-    text = processor.tokenizer.decode(ids)
-    assert (kept, "Pen 0" in text, "Pen 1\n" in text) == (19, False, True)
-    bare = processor.tokenize_prompt(0, task="user_profile")
-    assert fit_text(processor, history, "user_profile", len(bare)) == (0, bare)
-    with pytest.raises(ValueError, match="shorten it"):
-        fit_text(processor, history, "user_profile", len(bare) - 1)
 
 
 def test_examples_longer_than_the_window_are_left_out_with_a_warning(finished_run, processor, caplog):
@@ -265,11 +231,6 @@ def test_muon_takes_the_matrices_of_the_language_model_and_is_saved_with_adamw(f
         torch.testing.assert_close(parameter, after[name])
 
 
-def test_a_batch_of_empty_histories_still_passes_the_adapter(histories):
-    batch = histories.batch([None, None], [False, False])
-    assert batch["history_mask"].tolist() == [[False], [False]]
-
-
 def test_the_withheld_view_holds_nothing_of_the_last_review(finished_run, processor):
     """The last review says something else: in the withheld view no input changes, in the paper's view one does."""
     history = next(rows(split_files(finished_run / "dataset", "test")))["purchase_history"]
@@ -280,15 +241,6 @@ def test_the_withheld_view_holds_nothing_of_the_last_review(finished_run, proces
         same = all(torch.equal(first[name], second[name]) for name in first)
         assert same == TASKS[task].metadata_only, task
     assert [task.name for task in TASKS.values() if task.metadata_only] == ["product_endorsement"]
-
-
-def test_the_stored_vectors_of_the_withheld_view_are_the_processors(finished_run, processor, histories):
-    user = next(rows(split_files(finished_run / "dataset", "train")))
-    for task, withheld in (("product_endorsement", True), ("purchase_reason", False)):
-        inputs = processor(history=user["purchase_history"], task=task)
-        cf, content = histories.get(0, withheld)
-        torch.testing.assert_close(inputs["history_cf"][0], torch.from_numpy(cf))
-        torch.testing.assert_close(inputs["history_content"][0], torch.from_numpy(content), atol=2e-3, rtol=0)
 
 
 def test_leak_safe_withholds_the_last_review_from_every_task(finished_run):

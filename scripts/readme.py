@@ -1,4 +1,4 @@
-"""Write the scores of a quickstart run into README.md and docs/sample_scores.md.
+"""Write the scores and a text of a quickstart run into README.md, and all scores into docs/sample_scores.md.
 
     python scripts/readme.py runs/sample
 
@@ -6,7 +6,10 @@ The numbers go through benchmarks/results/quickstart.json, from which a test com
 """
 
 import os
+import re
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 from regen_hf import outputs
@@ -55,6 +58,13 @@ def page(results: dict) -> str:
     )
 
 
+def example(readme: str, run: Path) -> str:
+    """The text that the Python lines of the README print with the model of `run`."""
+    code = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0].replace("runs/sample", str(run.resolve()))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return textwrap.fill(done.stdout.strip(), 112)
+
+
 def main() -> None:
     """Copy the results of the run and write both texts."""
     run = Path(sys.argv[1])
@@ -68,7 +78,9 @@ def main() -> None:
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     outputs.write_json(RESULTS, results, indent=1)
     before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
-    README.write_text(before + headlines(results) + rest.partition(END)[2], encoding="utf-8")
+    text = before + headlines(results) + rest.partition(END)[2]
+    output = f"```text\n{example(text, run)}\n```"
+    README.write_text(re.sub(r"```text\n.*?```", lambda _: output, text, flags=re.DOTALL), encoding="utf-8")
     PAGE.write_text(page(results), encoding="utf-8")
 
 

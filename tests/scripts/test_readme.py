@@ -35,6 +35,8 @@ def test_the_ten_lines_of_the_readme_generate_a_narrative(tiny_run, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    (shown,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)  # written by scripts/readme.py
+    assert len(shown.split()) > 20
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"regen ([a-z-]+) ", README))))

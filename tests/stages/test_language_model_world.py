@@ -99,7 +99,7 @@ def test_every_row_names_its_narrator_rater_prompts_and_results_of_the_checks(wo
     assert {(row["narrator"], row["rater"]) for row in rows} == {("writer", "judge-a, judge-b")}
     (prompts,) = {(row["narrator_prompt"], row["rater_prompt"]) for row in rows}
     assert re.fullmatch(r"narratives 2 \(\w{8}\), endorsement 2 \(\w{8}\)", prompts[0])
-    assert re.fullmatch(r"ratings 3 \(\w{8}\)", prompts[1])
+    assert re.fullmatch(r"ratings 2 \(\w{8}\)", prompts[1])
     assert {(row["narrator_left_out"], row["rater_left_out"]) for row in rows} == {(0, 0)}
     assert "`writer`" in card
     assert "rated by the language models `judge-a`, `judge-b`" in card

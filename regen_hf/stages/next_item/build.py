@@ -48,22 +48,27 @@ def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tup
     weights = choose_weights(recommender, validation)
     by_model = ranks(recommender, cases, weights)
     cold = recommender.popularity[cases.targets] == 0
+    groups = {
+        "all": np.ones(len(cases), dtype=bool),
+        "warm": ~cold,
+        "cold": cold,
+        "same_time": cases.same_time,
+        "other_time": ~cases.same_time,
+    }
     results = {
         "split": "test",
         "n_users": len(cases),
         "left_out": cases.left_out,
         "catalogue": {"items": len(recommender.popularity), "cold": int((recommender.popularity == 0).sum())},
         "targets": {"warm": int((~cold).sum()), "cold": int(cold.sum())},
+        "times": {name: int(groups[name].sum()) for name in ("same_time", "other_time")},
         "blend": {
             "weights": None if weights is None else dict(zip(PARTS, weights, strict=True)),
             "validation_users": len(validation),
             "chosen_by": "mrr",
         },
         "models": {
-            model: {
-                group: metrics_of(target_ranks[members], config.seed)
-                for group, members in (("all", slice(None)), ("warm", ~cold), ("cold", cold))
-            }
+            model: {group: metrics_of(target_ranks[members], config.seed) for group, members in groups.items()}
             for model, target_ranks in by_model.items()
         },
         "about": {model: MODELS[model] for model in by_model},
@@ -97,10 +102,13 @@ def summary(folder: Path) -> str:
     results = outputs.read_json(folder / outputs.RESULTS)
     head = (
         f"Last purchase of {results['n_users']} test users among {results['catalogue']['items']} items, without those "
-        f"bought before; {results['targets']['cold']} targets are cold (no train user bought them)."
+        f"bought before; {results['targets']['cold']} targets are cold (no train user bought them), and "
+        f"{results['times']['same_time']} have the time of the purchase before (same_time)."
     )
     grid = [["model", "targets", *METRICS]]
-    for group in ("all", "warm", "cold") if results["targets"]["cold"] else ("all",):
+    shown = ["all", *(("warm", "cold") if results["targets"]["cold"] else ())]
+    shown += ("same_time", "other_time") if results["times"]["same_time"] else ()
+    for group in shown:
         for model, groups in results["models"].items():
             if groups[group]["n"]:
                 grid.append([model, group, *(format_interval(groups[group][name]) for name in METRICS)])

@@ -50,6 +50,8 @@ class Cases:
     """ALS confidences of the items of each history."""
     targets: NDArray[np.int64]
     """The item of each last purchase, shape (U,)."""
+    same_time: NDArray[np.bool_]
+    """Whether each last purchase has the time of the purchase before, shape (U,)."""
     left_out: dict[str, int]
     """Number of users without a case, by reason."""
 
@@ -63,22 +65,31 @@ def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, li
     `index` is the index of each asin in the catalogue, `alpha` that of `model.fold_in.confidences`, and `limit` the
     maximum number of cases (0 for all).
     """
-    cases = Cases([], [], [], np.zeros(0, dtype=np.int64), {"one_purchase": 0, "bought_before": 0})
+    left_out = {"one_purchase": 0, "bought_before": 0}
+    cases = Cases([], [], [], np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool), left_out)
     targets: list[int] = []
+    same_time: list[bool] = []
     for row in outputs.rows(outputs.dataset_files(run, split), ["reviewer_id", "purchase_history"]):
         items = [index[purchase["item"]["asin"]] for purchase in row["purchase_history"]]
         if len(items) < 2 or items[-1] in items[:-1]:
-            cases.left_out["one_purchase" if len(items) < 2 else "bought_before"] += 1
+            left_out["one_purchase" if len(items) < 2 else "bought_before"] += 1
             continue
         confidence = confidences(row["purchase_history"][:-1], alpha)
         cases.reviewer_ids.append(row["reviewer_id"])
         cases.histories.append(np.array([index[asin] for asin in confidence], dtype=np.int64))
         cases.confidences.append(np.fromiter(confidence.values(), dtype=np.float64))
         targets.append(items[-1])
+        before, last = (purchase["review"]["unix_time"] for purchase in row["purchase_history"][-2:])
+        same_time.append(last is not None and before == last)
         if len(targets) == limit:
             break
     return Cases(
-        cases.reviewer_ids, cases.histories, cases.confidences, np.array(targets, dtype=np.int64), cases.left_out
+        cases.reviewer_ids,
+        cases.histories,
+        cases.confidences,
+        np.array(targets, dtype=np.int64),
+        np.array(same_time, dtype=bool),
+        left_out,
     )
 
 

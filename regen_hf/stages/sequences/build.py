@@ -111,6 +111,8 @@ def _account(
         "items": accounting.account(items.read, core.true_count, item_drops),
         "users": {"kept": sum(splits.values()), "dropped": lost_users},
         "splits": splits,
+        # Purchases in histories with the time of the purchase before: a hash orders them.
+        "times": {"purchases": counts["read"] - sum(counts[name] for name in DROPS), "tied": counts["tied"]},
         # Values that a rule changed in valid records, some of which were dropped later.
         "cleaned": {"reviews": dict(sorted(reviews.cleaned.items())), "items": dict(sorted(items.cleaned.items()))},
     }

@@ -106,6 +106,8 @@ def _latest(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> t
     chosen = rows[(from_end <= config.max_history) & stays[owner[rows]]]
     users = table.select(["user_hash", "reviewer_id"]).take(first_rows[stays])
     history = table.select(["unix_time", "item", "rating", "summary", "text"]).take(order[chosen])
+    times = history["unix_time"].to_numpy()
+    counts["tied"] += int(((times[1:] == times[:-1]) & (owner[chosen[1:]] == owner[chosen[:-1]])).sum())
     return users, history.combine_chunks(), np.concatenate([[0], np.cumsum(kept[stays])])
 
 

@@ -22,10 +22,11 @@ DROPS = (
 """Reasons to drop a valid review, in the order in which they are checked."""
 KEPT = -1
 """The value of `drop` for a purchase that is kept."""
-ORDER = ("user_hash", "reviewer_id", "unix_time", "item", "other", "rating")
-"""The order of purchases. Some releases state only the day, so ties are common: every field takes part. Items are in
-the order of asin. `histories` compares summary and text where all else is equal, because an engine would copy every
-text to sort by it. Engines sort nulls differently: no kept purchase has one."""
+ORDER = ("user_hash", "reviewer_id", "unix_time", "tie", "item", "other", "rating")
+"""The order of purchases. Some releases state only the day, so ties are common. Purchases with the same time are in the
+order of `tie`, a hash of user and item: a model could learn an order by item id. `histories` compares summary and text
+where all else is equal, because an engine would copy every text to sort by it. Engines sort nulls differently: no kept
+purchase has one."""
 
 
 def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
@@ -38,9 +39,10 @@ def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
         config: gives the dates.
 
     Returns:
-        The columns of `ORDER`, `summary` and `text`, where 0 and "" replace null in rating, summary and text, and
-        `other` is the asin of an item without a row, else ""; and `drop`, an index of `DROPS`, or `KEPT`. Duplicates
-        are still included: in this order they are adjacent, which is cheaper to detect than grouping.
+        The columns of `ORDER`, `summary` and `text`; and `drop`, an index of `DROPS`, or `KEPT`. 0 and "" replace null
+        in rating, summary and text; `tie` is the start of the md5 of user and asin; `other` is the asin of an item
+        without a row, else "". Duplicates are still included: in this order they are adjacent, which is cheaper to
+        detect than grouping.
     """
     import ibis
 
@@ -59,6 +61,7 @@ def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
         "reviewer_id",
         "unix_time",
         "item",
+        tie=(joined.reviewer_id + "\t" + joined.asin).hexdigest("md5").left(8),
         other=ibis.ifelse(joined.item.isnull(), joined.asin, ""),
         rating=joined.rating.fill_null(0),
         summary=joined.summary.fill_null(""),

@@ -4,12 +4,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from scipy.sparse import csr_matrix
 
 from regen_hf.cli import main
-from regen_hf.outputs import rows, split_files
+from regen_hf.outputs import item_files, rows, split_files
 from regen_hf.stages.next_item import recommender as next_item
 from regen_hf.stages.next_item.build import metrics_of
 from regen_hf.stages.next_item.recommender import MODELS, PARTS, Cases, Recommender
@@ -47,6 +48,7 @@ def cases(*histories, targets):
         histories,
         [np.full(len(items), 4.0) for items in histories],
         np.array(targets),
+        np.zeros(len(targets), dtype=bool),
         {},
     )
 
@@ -159,6 +161,7 @@ def test_the_command_writes_and_prints_results_of_every_model_and_group(tiny_run
     table = pq.read_table(tiny_run / "next_item" / "ranks.parquet").to_pydict()
     assert list(results["models"]) == list(MODELS)
     assert results["n_users"] == len(table["reviewer_id"]) == sum(results["targets"].values())
+    assert results["n_users"] == sum(results["times"].values())
     for model, groups in results["models"].items():
         assert groups["all"]["n"] == results["n_users"]
         assert groups["all"]["recall@5"]["mean"] == pytest.approx(np.mean(np.array(table[model]) <= 5))
@@ -170,6 +173,27 @@ def test_the_command_writes_and_prints_results_of_every_model_and_group(tiny_run
     assert "| blend | all |" in told
     assert main(["status", str(tiny_run)]) == 0
     assert "next-item fresh" in " ".join(capsys.readouterr().out.split())
+
+
+def test_targets_with_the_time_of_the_purchase_before_are_reported_separately(tiny_run, capsys):
+    path = next((tiny_run / "dataset").glob("**/test-*.parquet"))
+    table = pq.read_table(path)
+    users, histories = table.to_pylist(), table.column("purchase_history").to_pylist()
+    for history in histories[::2]:
+        history[-1]["review"]["unix_time"] = history[-2]["review"]["unix_time"]
+    position = table.schema.get_field_index("purchase_history")
+    column = pa.array(histories, table.schema.field(position).type)
+    pq.write_table(table.set_column(position, "purchase_history", column), path)
+    index = {item["asin"]: number for number, item in enumerate(rows(item_files(tiny_run / "dataset")))}
+    found = next_item.read_cases(tiny_run, "test", index, 1.0)
+    tied = {user["reviewer_id"] for user in users[::2]}
+    assert found.same_time.tolist() == [user in tied for user in found.reviewer_ids]
+    assert main(["next-item", str(tiny_run)]) == 0
+    results = json.loads((tiny_run / "next_item" / "results.json").read_text())
+    assert results["times"]["same_time"] == found.same_time.sum() > 0
+    for groups in results["models"].values():
+        assert groups["same_time"]["n"] + groups["other_time"]["n"] == groups["all"]["n"]
+    assert "| blend | same_time |" in capsys.readouterr().out
 
 
 def test_a_run_without_vectors_raises_an_error_with_the_command(tiny_run, capsys):

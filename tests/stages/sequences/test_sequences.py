@@ -123,7 +123,32 @@ def test_purchases_of_the_same_second_keep_one_order_however_the_rows_stand(make
     for _ in range(3):
         rng.shuffle(ties)
         assert make(ties).users == first
-    assert [purchase["item"]["asin"] for purchase in first["A1"]] == sorted(p["item"]["asin"] for p in first["A1"])
+    asins = [purchase["item"]["asin"] for purchase in first["A1"]]
+    assert [len(list(group)) for _, group in itertools.groupby(asins)] == [
+        asins.count(asin) for asin in dict.fromkeys(asins)
+    ]
+
+
+def test_the_order_within_one_time_carries_no_information_about_ids(make):
+    made = make(
+        [review(user=f"A{user}", asin=f"B{(7 * user + step) % 100}") for user in range(200) for step in range(10)]
+    )
+    ascending = [
+        int(earlier["item"]["asin"][1:]) < int(later["item"]["asin"][1:])
+        for history in made.users.values()
+        for earlier, later in itertools.pairwise(history)
+    ]
+    assert len(ascending) == 1800
+    assert 0.46 < sum(ascending) / len(ascending) < 0.54  # within 3.4 standard deviations of a coin toss
+    first_items = {history[0]["item"]["asin"] for history in made.users.values()}
+    assert len(first_items) > 60  # another order for each user
+    assert made.accounting["times"] == {"purchases": 2000, "tied": 1800}
+
+
+def test_tied_purchases_are_counted_within_a_user(make):
+    times = [("A1", 5), ("A1", 5), ("A1", 6), ("A2", 6), ("A2", 6), ("A2", 6)]
+    made = make([review(user=user, asin=f"B{n}", time=time) for n, (user, time) in enumerate(times)])
+    assert made.accounting["times"] == {"purchases": 6, "tied": 3}
 
 
 def test_exact_duplicates_count_once_and_near_duplicates_stay(make):

@@ -104,10 +104,21 @@ def parse_yaml(text: str) -> Any:
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    loader.construct_mapping = _construct_mapping  # type: ignore[attr-defined]
     try:
         return yaml.load(text, loader)  # noqa: S506 (a SafeLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from None
+
+
+def _construct_mapping(loader: Any, node: Any, deep: bool = False) -> dict[Any, Any]:
+    """A mapping without repeated keys, of which PyYAML would keep the last."""
+    import yaml
+
+    keys = [key.value for key, _ in node.value]
+    if repeated := [key for key in keys if keys.count(key) > 1 and key != "<<"]:
+        raise yaml.YAMLError(f"the key {repeated[0]!r} occurs twice, expected each key once")
+    return dict(yaml.SafeLoader.construct_mapping(loader, node, deep))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -68,6 +68,13 @@ def test_dates_in_yaml_stay_text(tmp_path):
     assert read_yaml(tmp_path / "config.yaml") == {"a": "2018-01-31", "b": "2018-13-45", "c": 1}
 
 
+def test_a_repeated_key_in_yaml_is_an_error(tmp_path):
+    path = tmp_path / "columns.yaml"
+    path.write_text("columns: {user: a, item: b, user: c}\n")
+    with pytest.raises(ConfigError, match="the key 'user' occurs twice"):
+        read_yaml(path)
+
+
 def test_text_from_the_command_line_becomes_the_right_type():
     config = run.make_config({"training": {"max_steps": "7", "learning_rate": "1e-3", "tasks": ["user_profile"]}})
     assert (config["training"].max_steps, config["training"].learning_rate) == (7, 1e-3)

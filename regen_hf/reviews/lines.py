@@ -6,6 +6,7 @@ import ast
 import codecs
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,21 @@ from ..errors import InputError
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-OTHER = {
-    b"PK\x03\x04": "a zip archive",
-    b"BZh": "bzip2",
-    b"\xfd7zX": "xz",
-    b"PAR1": "compressed parquet",
-    GZIP: "gzip within gzip",
-}
-"""First bytes of unsupported files."""
+OTHER = (
+    (b"PK\x03\x04", b"[Content_Types].xml", "an Excel workbook or Office document", "Save it as CSV."),
+    (b"PK\x03\x04", b"", "a zip archive", "Unpack it first."),
+    (b"BZh", b"", "bzip2", "Unpack it first."),
+    (b"\xfd7zX", b"", "xz", "Unpack it first."),
+    (b"PAR1", b"", "compressed parquet", "Unpack it first."),
+    (GZIP, b"", "gzip within gzip", "Unpack it first."),
+    (b"SQLite format 3\x00", b"", "an SQLite database", "Export its tables as CSV."),
+    (b"\xd0\xcf\x11\xe0", b"", "an old Excel workbook or Office document", "Save it as CSV."),
+)
+"""Unsupported files: first bytes, bytes that the first block contains, the kind of file, what to do."""
+TAR = slice(257, 262)
+"""Position of the word `ustar` in a tar archive."""
+LITERAL = re.compile(r"\{\s*[uU]?['\"]")
+"""Start of a dict as a Python literal; Python 2 wrote u'…'."""
 LONGEST_LINE = 2**30
 """Bytes. A longer line is not a record: the file has other line ends, or is not text."""
 PIECE = 2**20
@@ -134,7 +142,7 @@ def json_keys(lines: Iterable[str | None]) -> tuple[set[str], bool]:
         try:
             record = json.loads(line or "")
         except ValueError:
-            converted = from_python_literal(line) if line and line.startswith("{'") else None
+            converted = from_python_literal(line) if line and LITERAL.match(line) else None
             literals = literals or converted is not None
             record = json.loads(converted) if converted else None
         except RecursionError:
@@ -172,11 +180,13 @@ def _decompressed(path: Path, file: IO[bytes], start: bytes) -> IO[bytes]:
 def _check_text(path: Path, block: bytes) -> None:
     if block.startswith(UTF16):
         raise InputError(f"{path} is UTF-16, expected UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
-    for start, what in OTHER.items():
-        if block.startswith(start):
-            raise InputError(
-                f"{path} is {what}, expected JSON lines, CSV or TSV (plain, gzip or zstd) or parquet. Unpack it first."
-            )
+    kinds = [(kind, remedy) for start, inside, kind, remedy in OTHER if block.startswith(start) and inside in block]
+    if block[TAR] == b"ustar":
+        kinds.append(("a tar archive", "Unpack it first."))
+    for kind, remedy in kinds:
+        raise InputError(
+            f"{path} is {kind}, expected JSON lines, CSV or TSV (plain, gzip or zstd) or parquet. {remedy}"
+        )
     if b"\n" not in block and b"\r" in block.rstrip(b"\r"):
         raise InputError(f"{path} has the line ends of old Macs (CR alone). Convert it: tr '\\r' '\\n'.")
 

@@ -253,7 +253,7 @@ def parquet(path: Path, size: int, fields: Mapping[str, str], flat: Sequence[str
             names = file.schema_arrow.names
             columns = sorted({column for column in fields.values() if column in names})
             for batch in file.iter_batches(batch_size=rows, columns=columns):
-                table = pa.Table.from_batches([batch])
+                table = _without_views(pa.Table.from_batches([batch]))
                 text = {"number": pa.array(range(done + 1, done + len(table) + 1), pa.int64())}
                 reject = pa.nulls(len(table), pa.string())
                 nested = pa.repeat(pa.scalar(False), len(table))
@@ -274,6 +274,12 @@ def parquet(path: Path, size: int, fields: Mapping[str, str], flat: Sequence[str
     check_unchanged(path, before, path.stat())
 
 
+def _without_views(table: pa.Table) -> pa.Table:
+    """`table` with views of text and bytes as plain text and bytes, for which Arrow has all functions."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return table.cast(pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema]))
+
+
 def _text(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array | None]:
     """The values of a column as text: times as unix seconds, lists and structs as JSON; and which are not UTF-8."""
     values = column.combine_chunks()
@@ -286,10 +292,12 @@ def _text(column: pa.ChunkedArray) -> tuple[pa.Array, pa.Array | None]:
         return seconds.cast(pa.string()), None
     if pa.types.is_floating(kind):
         # pandas converts integers to floats where one is missing: an id must stay an integer.
-        numbers = pc.if_else(pc.is_nan(values), None, values.cast(pa.float64()))
+        values = pc.if_else(pc.is_nan(values), None, values)
+        numbers = values.cast(pa.float64())
         is_integer = pc.and_(pc.equal(numbers, pc.floor(numbers)), pc.less(pc.abs(numbers), 2.0**53))
         integers = pc.if_else(is_integer, numbers, None).cast(pa.int64())
-        return pc.if_else(is_integer, integers.cast(pa.string()), numbers.cast(pa.string())), None
+        # A float32 of 9.99 is 9.989999771118164 as a float64.
+        return pc.if_else(is_integer, integers.cast(pa.string()), values.cast(pa.string())), None
     texts: list[str | None] | None = None
     if pa.types.is_nested(kind):
         texts = [None if value is None else _json(value) for value in _python(values)]

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from regen_hf.cli import main
 from regen_hf.config import section
 from regen_hf.errors import ConfigError, InputError
+from regen_hf.reviews import tables
 from regen_hf.reviews.formats import chosen, read_mapping
 from regen_hf.reviews.ingest import IngestOptions, read_items, read_reviews
 from regen_hf.reviews.scrubbing import EMAIL, URL, scrub
@@ -213,6 +214,21 @@ def test_times_that_parquet_knows_the_type_of(read):
     ]:
         table = pa.table({"reviewerID": ["U"], "asin": ["B"], "unixReviewTime": pa.array([value], kind)})
         assert read("p.parquet", table)[0][0]["unix_time"] == seconds, kind
+
+
+def test_views_of_text_in_parquet_are_text_and_float32_keeps_its_shortest_form(tmp_path):
+    columns = {
+        "reviewerID": pa.array(["U", "V"], pa.string_view()),
+        "title": pa.array([b"Pen", None], pa.binary_view()),
+        "price": pa.array([9.99, 5.0], pa.float32()),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    (records,) = tables.parquet(tmp_path / "p.parquet", 10**6, {name: name for name in columns}, ())
+    rows = records.fields.select(list(columns)).to_pylist()
+    assert rows == [
+        {"reviewerID": "U", "title": "Pen", "price": "9.99"},
+        {"reviewerID": "V", "title": None, "price": "5"},
+    ]
 
 
 MOMENTS = st.datetimes(datetime.datetime(1970, 1, 2, 15), datetime.datetime(2200, 1, 1))

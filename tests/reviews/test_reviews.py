@@ -333,6 +333,13 @@ def test_a_2014_item_file_of_python_literals_is_read(read):
     assert (log.dropped, rejects[0]["raw"]) == ({"not_json": 1}, "{'asin': broken}")
 
 
+def test_python_2_literals_with_prefixed_strings_are_read(read):
+    line = b"{u'asin': u'B1', u'title': u'Owner\\xb4s pen', u'categories': [[u'Office', u'Pens']], u'price': 4.99}"
+    rows, log, _ = read([line], read_items)
+    assert (rows[0]["title"], rows[0]["category"], rows[0]["price"]) == ("Owner´s pen", "Office - Pens", 4.99)
+    assert log.dropped == {}
+
+
 def test_a_2023_item_is_known_by_its_parent(read):
     record = {"main_category": "Office", "title": "Pen", "features": ["x"], "description": [], "price": None}
     rows, _, _ = read([record | {"store": "S", "categories": ["Office", "Pens"], "parent_asin": "P"}], read_items)

@@ -41,4 +41,6 @@ lock: venv
 	echo "torch==2.13.0" > .venv/pins.txt
 	$(BIN)/pip-compile -q --upgrade --strip-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links \
 		--extra $(EXTRAS) --constraint .venv/pins.txt --output-file .venv/constraints.txt pyproject.toml
-	(echo "# Written by make lock: the versions that the tests ran with."; sed 's/+cpu$$//' .venv/constraints.txt) > constraints.txt
+	# Only pins: the extra `space` names this package itself, by its path.
+	(echo "# Written by make lock: the versions that the tests ran with."; \
+		grep -E '^[A-Za-z0-9_.-]+==' .venv/constraints.txt | sed 's/+cpu$$//') > constraints.txt

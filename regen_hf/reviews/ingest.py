@@ -31,12 +31,14 @@ import pyarrow.parquet as pq
 from ..engines import DuckDB
 from ..errors import InputError
 from ..outputs import replacing
-from . import canonical, tables
+from . import canonical
+from .delimited import check_names, delimited, header
 from .files import find
 from .formats import SAMPLED, Format, recognise
 from .lines import Chunk, chunks, from_python_literal, json_keys, progress
+from .parquet import PARQUET, parquet, parquet_columns
+from .records import Records
 from .scrubbing import scrub
-from .tables import Records
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -142,12 +144,12 @@ def _read(
 def _chunks(path: Path, option: str, options: IngestOptions) -> Iterator[tuple[Chunk | Records, Format, bool]]:
     """The chunks of a file, each with the format of the file and whether its lines are Python literals."""
     with path.open("rb") as file:
-        start = file.read(len(tables.PARQUET))
-    if start == tables.PARQUET:
-        names = tables.parquet_columns(path)
+        start = file.read(len(PARQUET))
+    if start == PARQUET:
+        names = parquet_columns(path)
         form = recognise(path, names, option, options.form)
-        tables.check_names(path, names, form.fields.values())
-        for records in tables.parquet(path, options.chunk_size, form.fields, form.flat):
+        check_names(path, names, form.fields.values())
+        for records in parquet(path, options.chunk_size, form.fields, form.flat):
             yield records, form, False
         return
     stream = iter(chunks(path, options.chunk_size))
@@ -166,13 +168,13 @@ def _chunks(path: Path, option: str, options: IngestOptions) -> Iterator[tuple[C
         form = recognise(path, keys, option, options.form)
         yield from ((chunk, form, literals) for chunk in all_chunks)
         return
-    header = tables.header(first.lines["line"][0].as_py() or "")
-    if not header:
+    found = header(first.lines["line"][0].as_py() or "")
+    if not found:
         raise InputError(_no_records(path, option, sample[0]))
-    names, delimiter = header
+    names, delimiter = found
     form = recognise(path, names, option, options.form)
-    tables.check_names(path, names, form.fields.values())
-    for records in tables.delimited(all_chunks, names, delimiter, form.fields):
+    check_names(path, names, form.fields.values())
+    for records in delimited(all_chunks, names, delimiter, form.fields):
         yield records, form, False
 
 

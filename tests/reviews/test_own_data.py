@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from regen_hf.cli import main
 from regen_hf.config import section
 from regen_hf.errors import ConfigError, InputError
-from regen_hf.reviews import tables
 from regen_hf.reviews.formats import chosen, read_mapping
 from regen_hf.reviews.ingest import IngestOptions, read_items, read_reviews
+from regen_hf.reviews.parquet import parquet
 from regen_hf.reviews.scrubbing import EMAIL, URL, scrub
 from regen_hf.stages.sequences.settings import SequencesConfig
 from tests.paths import ROOT
@@ -223,7 +223,7 @@ def test_views_of_text_in_parquet_are_text_and_float32_keeps_its_shortest_form(t
         "price": pa.array([9.99, 5.0], pa.float32()),
     }
     pq.write_table(pa.table(columns), tmp_path / "p.parquet")
-    (records,) = tables.parquet(tmp_path / "p.parquet", 10**6, {name: name for name in columns}, ())
+    (records,) = parquet(tmp_path / "p.parquet", 10**6, {name: name for name in columns}, ())
     rows = records.fields.select(list(columns)).to_pylist()
     assert rows == [
         {"reviewerID": "U", "title": "Pen", "price": "9.99"},

@@ -15,8 +15,11 @@ from typing import Any
 from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.utils import cached_file
+from transformers.utils import logging as transformers_logging
 
 LORA = "lora"
+PROGRESS_AFTER = 5.0
+"""Seconds before the progress bar of a load is shown."""
 HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
@@ -84,14 +87,28 @@ def missing_weights(model: PreTrainedModel | None) -> list[str]:
 
 @contextlib.contextmanager
 def no_loading_report() -> Iterator[None]:
-    """Hide the warning of transformers that missing weights are random: here they raise an error or come from PEFT."""
+    """Hide the report of transformers on missing weights, and the progress bars of short loads.
+
+    Missing weights raise an error here or come from PEFT. The report is filtered, and the level of its logger is not
+    changed: where the logger has a level of its own, transformers also reports a tensor parallel plan that is not used.
+    """
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    bars = transformers_logging.set_tqdm_hook(None)
+
+    def delayed(factory: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kwargs = {"delay": PROGRESS_AFTER} | kwargs
+        return factory(*args, **kwargs) if bars is None else bars(factory, args, kwargs)
+
+    def no_report(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
+
+    transformers_logging.set_tqdm_hook(delayed)
+    logger.addFilter(no_report)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(no_report)
+        transformers_logging.set_tqdm_hook(bars)
 
 
 def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: Any) -> PreTrainedModel:

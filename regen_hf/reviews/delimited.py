@@ -6,11 +6,15 @@ A record may have several lines; its number is that of the first. The header is 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ..errors import InputError
 from .lines import Chunk
@@ -21,19 +25,35 @@ MOST_LINES = 1000
 """Lines of one CSV record. With more, a quote was opened by mistake: only its first line is rejected."""
 BATCH = 20_000
 """Records that are Python objects at the same time."""
+NULL_WORDS = ("", r"\N", "NULL", "null", "NA", "NaN", "nan", "None")
+"""An unquoted id cell with one of these words is null."""
+FLOAT_ID = r"^(0|[1-9][0-9]*)\.0+$"
+"""An integer id in a column that pandas converted to floats because a value is missing."""
+TIME = re.compile(r"[0-9]{8,}(\.[0-9]*)?$|[0-9]{4}-[0-9]{2}-[0-9]{2}")
+"""A time in 1971 or later: unix time, or a date as 20230511 or 2023-05-11."""
+UNQUOTED = 0.95
+"""Share of lines with the right number of fields in a file without quoting; the others are damaged."""
 
 
-def header(line: str) -> tuple[list[str], str] | None:
+class StrayQuote(Exception):
+    """A record that contains other records, because a quote in its text does not enclose a field."""
+
+
+def header(line: str, delimiter: str | None = None) -> tuple[list[str], str] | None:
     r"""The column names in the first line of a CSV or TSV file, and the delimiter; None where it is not a header.
+
+    Without a `delimiter`, it is the most frequent of comma, tab and semicolon.
 
     >>> header('user,"item",time\n'), header('{"user": 1}'), header("<html>, a, b")
     ((['user', 'item', 'time'], ','), None, None)
+    >>> header("user::item", "::")
+    (['user', 'item'], '::')
     """
-    if line.lstrip()[:1] in ("{", "[", "<", ""):
+    if line.lstrip()[:1] in ("{", "[", "<", "") or "\x00" in line:
         return None
-    delimiter = max(DELIMITERS, key=line.count)
+    delimiter = delimiter or max(DELIMITERS, key=line.count)
     try:
-        names = next(csv.reader([line.rstrip("\r\n")], delimiter=delimiter, strict=True))
+        names = _split(line, delimiter)
     except csv.Error:
         return None
     return ([name.strip() for name in names], delimiter) if len(names) > 1 else None
@@ -47,31 +67,88 @@ def check_names(path: Path, names: Sequence[str], wanted: Iterable[str]) -> None
 
 
 def delimited(
-    chunks: Iterable[Chunk], names: Sequence[str], delimiter: str, fields: Mapping[str, str]
+    chunks: Iterable[Chunk],
+    names: Sequence[str],
+    delimiter: str,
+    fields: Mapping[str, str],
+    identifiers: Sequence[str] = ("reviewer_id", "asin"),
+    *,
+    quoted: bool = True,
+    has_header: bool = True,
+    stray: Literal["raise", "reject"] = "raise",
 ) -> Iterator[Records]:
-    """The records of the lines of a CSV or TSV file with the columns `names`, quoted as in RFC 4180.
+    r"""The records of the lines of a CSV or TSV file with the columns `names`.
 
-    `fields` maps the columns of the result to columns of the file; a missing column is null.
+    Blank lines before the header are no records. In a column of `identifiers`, an unquoted `17.0` becomes `17`, counted
+    in the column `float_ids` of the result, and an unquoted blank cell, `\N`, `NULL`, `NA`, `NaN` or `None` is null.
+
+    Args:
+        chunks: the lines of one file.
+        names: the columns of the file.
+        delimiter: one or several characters.
+        fields: maps the columns of the result to columns of the file; a missing column is null.
+        identifiers: columns of the result.
+        quoted: whether quotes enclose fields, as in RFC 4180. If not, or if the delimiter has several characters, each
+            line is a record and its quotes are text.
+        has_header: whether the first line contains the names of the columns; if not, it is a record.
+        stray: what to do with a record that contains other records. `raise` raises `StrayQuote`: read the file again,
+            with `quoted=False` if `fits_unquoted`, otherwise with `reject`, which treats the first line of such a
+            record as one with unbalanced quotes, and continues with the next line.
+
+    Raises:
+        StrayQuote: a record contains other records.
     """
+    reader = _Reader(names, delimiter, fields, identifiers, quoted and len(delimiter) == 1, stray)
     lines: list[str] = []
     number = 1
+    started = not has_header
     chunk = None
     for chunk in chunks:
         lines += _decoded(chunk)
-        if number == 1:
-            lines, number = lines[1:], 2
-        records, used = _records(lines, number, delimiter, last=False, names=names, fields=fields)
+        if not started:
+            first = next((index for index, line in enumerate(lines) if line.strip()), None)
+            started = first is not None
+            used = len(lines) if first is None else first + 1
+            lines, number = lines[used:], number + used
+        records, used = reader.records(lines, number, last=False)
         if used:
             yield Records(chunk.path, *records, chunk.position)
         lines, number = lines[used:], number + used
     if chunk and lines:
-        records, _ = _records(lines, number, delimiter, last=True, names=names, fields=fields)
+        records, _ = reader.records(lines, number, last=True)
         yield Records(chunk.path, *records, chunk.position)
+
+
+def fits_unquoted(chunks: Iterable[Chunk], delimiter: str, width: int) -> bool:
+    """Whether the quotes in a file of `width` columns are text.
+
+    They are if at least `UNQUOTED` of the lines that are not blank have `width` fields without quoting, and most lines
+    with a quote are among these lines and have no field that is enclosed in quotes.
+    """
+    lines = fitting = text = enclosing = 0
+    escaped = re.escape(delimiter)
+    enclosed = rf'(?:^|{escaped})"(?:[^"]|"")*"(?:{escaped}|\r?\n?$)'
+    for chunk in chunks:
+        content = chunk.content.filter(pc.match_substring_regex(chunk.content, r"\S"))
+        fits = pc.equal(pc.count_substring(content, delimiter), width - 1)
+        lines, fitting = lines + len(content), fitting + (pc.sum(fits).as_py() or 0)
+        has_quote = pc.match_substring(content, '"')
+        content, fits = content.filter(has_quote), fits.filter(has_quote)
+        is_text = pc.and_not(fits, pc.match_substring_regex(content, enclosed))
+        text += pc.sum(is_text).as_py() or 0
+        enclosing += pc.sum(pc.invert(is_text)).as_py() or 0
+    return fitting >= UNQUOTED * lines and text > enclosing
 
 
 def _decoded(chunk: Chunk) -> list[str]:
     """The lines of a chunk; bytes that are not UTF-8 become lone surrogates."""
     return [line.decode(errors="surrogateescape") for line in chunk.content.to_pylist()]
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    """The fields of a record of one line, which may be quoted if the delimiter has one character."""
+    line = line.rstrip("\r\n")
+    return line.split(delimiter) if len(delimiter) > 1 else next(csv.reader([line], delimiter=delimiter, strict=True))
 
 
 @dataclass
@@ -97,78 +174,184 @@ class _Feed:
 
 
 @dataclass
+class _Reader:
+    """Splits lines into records; its fields are the arguments of `delimited`."""
+
+    names: Sequence[str]
+    delimiter: str
+    fields: Mapping[str, str]
+    identifiers: Sequence[str]
+    quoted: bool
+    stray: Literal["raise", "reject"]
+
+    def __post_init__(self) -> None:
+        self.positions = {
+            name: self.names.index(column) for name, column in self.fields.items() if column in self.names
+        }
+        self.ids = [self.positions[name] for name in self.identifiers if name in self.positions]
+        self.time = next((self.positions[name] for name in ("time", "unix_time") if name in self.positions), None)
+
+    def records(
+        self, lines: list[str], number: int, *, last: bool
+    ) -> tuple[tuple[pa.Table, list[str], list[tuple[int, int]]], int]:
+        """Records from `lines`, the first of which is line `number` of the file; and the number of lines they have.
+
+        An unclosed record is left for the next lines, unless these are the `last`.
+        """
+        columns = _Columns(self, lines, number)
+        if self.quoted:
+            used = self._read(columns, last)
+        else:
+            used = len(lines)
+            for index, line in enumerate(lines):
+                columns.add(index, index + 1, line.rstrip("\r\n").split(self.delimiter), None, quoted=False)
+        columns.flush()
+        return (pa.concat_tables(columns.tables), lines, columns.bounds), used
+
+    def _read(self, columns: _Columns, last: bool) -> int:
+        """Adds the records of quoted lines to `columns`; returns the number of their lines."""
+        lines, width = columns.lines, len(self.names)
+        feed = _Feed(lines)
+        limit = csv.field_size_limit(2**31 - 1)  # a setting of the process, so it is restored
+        try:
+            reader = csv.reader(feed, delimiter=self.delimiter, strict=True)
+            while True:
+                row = None
+                try:
+                    row = next(reader)
+                except StopIteration:
+                    break
+                except csv.Error:
+                    if feed.ended and not last and len(lines) - feed.start < MOST_LINES:
+                        break
+                quoted, reject = True, None
+                if row is not None and feed.position - feed.start > 1:
+                    if len(row) != width:
+                        row = None
+                    elif self._contains_records(row, lines[feed.start : feed.position]):
+                        if self.stray == "raise":
+                            raise StrayQuote(f"line {columns.number + feed.start}")
+                        row = None
+                if row is None:
+                    # The quotes do not match: one line is a record, and the next line begins another.
+                    line = lines[feed.start]
+                    feed.position, feed.ended = feed.start + 1, False
+                    reader = csv.reader(feed, delimiter=self.delimiter, strict=True)
+                    # In many TSV files a quote is text.
+                    row = line.rstrip("\r\n").split("\t") if self.delimiter == "\t" else [line]
+                    quoted, reject = False, None if len(row) == width else "unbalanced_quotes"
+                columns.add(feed.start, feed.position, row, reject, quoted=quoted)
+                feed.start = feed.position
+        finally:
+            csv.field_size_limit(limit)
+        return feed.start
+
+    def _contains_records(self, row: Sequence[str], lines: Sequence[str]) -> bool:
+        """Whether `row`, a record with these `lines`, contains several records.
+
+        A text of several lines may begin in a line that looks like a record (as its last field) or end in one (as its
+        first field). Items have no time, so each of their lines must look like a record.
+        """
+        first, *middle, last = [self._is_record(line) for line in lines]
+        if self.time is None:
+            return first and last and all(middle)
+        return any(middle) or (last and (first or "\n" in row[-1]))
+
+    def _is_record(self, line: str) -> bool:
+        """Whether a line, split without quoting, has the fields of a record, ids, and the time of a review."""
+        row = line.rstrip("\r\n").split(self.delimiter)
+        if len(row) != len(self.names) or not all(row[position].strip() for position in self.ids):
+            return False
+        if self.time is not None:
+            return TIME.match(row[self.time].strip('"')) is not None
+        # Unlike ids, a text has spaces, also after its commas.
+        return not any(re.search(r"\s", row[position]) for position in self.ids) and not any(
+            cell[:1].isspace() for cell in row
+        )
+
+
+@dataclass
 class _Columns:
     """Wanted values of records, converted to Arrow in batches so that few of them are Python objects."""
 
-    names: Sequence[str]
-    fields: Mapping[str, str]
+    reader: _Reader
+    lines: list[str]
+    number: int
+    """Number of the first of the lines in the file."""
+    bounds: list[tuple[int, int]] = field(default_factory=list)
+    """Indices of the first line of each record and the line after its last."""
     tables: list[pa.Table] = field(default_factory=list)
     rows: list[Sequence[str | None]] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
     rejects: list[str | None] = field(default_factory=list)
+    unquoted: set[int] = field(default_factory=set)
+    """Indices of rows whose quotes are text."""
 
     def __post_init__(self) -> None:
-        self.empty: Sequence[None] = [None] * len(self.names)
+        self.width = len(self.reader.names)
+        self.empty: Sequence[None] = [None] * self.width
 
-    def add(self, number: int, row: Sequence[str] | None, reject: str | None) -> None:
-        self.rows.append(row if row is not None and not reject else self.empty)
-        self.numbers.append(number)
+    def add(self, start: int, end: int, row: Sequence[str], reject: str | None, *, quoted: bool) -> None:
+        """Add the record of the lines from `start` to before `end`; `reject` is a known reason."""
+        reject = _problem(row, self.width, reject)
+        if not quoted:
+            self.unquoted.add(len(self.rows))
+        self.rows.append(self.empty if reject else row)
+        self.bounds.append((start, end))
         self.rejects.append(reject)
         if len(self.rows) == BATCH:
             self.flush()
 
     def flush(self) -> None:
-        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.names)
+        """Convert the rows to a table."""
+        count = len(self.rows)
+        columns = list(zip(*self.rows, strict=True)) or [()] * self.width
+        bounds = self.bounds[len(self.bounds) - count :]
+        float_ids = np.zeros(count, np.int64)
         table = {
-            "number": pa.array(self.numbers, pa.int64()),
+            "number": pa.array([self.number + start for start, _ in bounds], pa.int64()),
             "reject": pa.array(self.rejects, pa.string()),
-            "nested": pa.repeat(pa.scalar(False), len(self.numbers)),
+            "nested": pa.repeat(pa.scalar(False), count),
         }
-        for name, column in self.fields.items():
-            values = columns[self.names.index(column)] if column in self.names else [None] * len(self.numbers)
-            table[name] = pa.array(values, pa.string())
-        self.tables.append(pa.table(table))
-        self.rows, self.numbers, self.rejects = [], [], []
+        for name in self.reader.fields:
+            position = self.reader.positions.get(name)
+            if position is None:
+                table[name] = pa.nulls(count, pa.string())
+            elif name in self.reader.identifiers:
+                table[name] = self._ids(position, columns[position], bounds, float_ids)
+            else:
+                table[name] = pa.array(columns[position], pa.string())
+        self.tables.append(pa.table({**table, "float_ids": float_ids}))
+        self.rows, self.rejects, self.unquoted = [], [], set()
+
+    def _ids(
+        self, position: int, values: Sequence[str | None], bounds: Sequence[tuple[int, int]], float_ids: np.ndarray
+    ) -> pa.Array:
+        """The ids of a column; adds 1 to `float_ids` where an id was a float."""
+        texts = pa.array(values, pa.string())
+        trimmed = pc.ascii_trim_whitespace(texts)
+        is_null = pc.is_in(trimmed, pa.array(NULL_WORDS))
+        is_float = pc.fill_null(pc.match_substring_regex(trimmed, FLOAT_ID), False)
+        indices = np.flatnonzero(pc.or_(is_null, is_float))
+        if not len(indices):
+            return texts
+        # The csv module does not report which cells were quoted.
+        quoted = _starts_with_quote(position, self.reader.delimiter)
+        ids = list(values)
+        for index in indices.tolist():
+            start, end = bounds[index]
+            record = self.lines[start] if end == start + 1 else "".join(self.lines[start:end])
+            if index not in self.unquoted and '"' in record and quoted.match(record):
+                continue
+            whole, point, _ = (ids[index] or "").strip().partition(".")
+            ids[index] = whole if point else None
+            float_ids[index] += bool(point)
+        return pa.array(ids, pa.string())
 
 
-def _records(
-    lines: list[str], number: int, delimiter: str, *, last: bool, names: Sequence[str], fields: Mapping[str, str]
-) -> tuple[tuple[pa.Table, list[str], list[tuple[int, int]]], int]:
-    """Records from `lines`, the first of which is line `number` of the file; and the number of lines they have.
-
-    An unclosed record is left for the next lines, unless these are the `last`.
-    """
-    limit = csv.field_size_limit(2**31 - 1)  # a setting of the process, so it is restored
-    columns, bounds = _Columns(names, fields), []
-    feed = _Feed(lines)
-    try:
-        reader = csv.reader(feed, delimiter=delimiter, strict=True)
-        while True:
-            row = None
-            try:
-                row = next(reader)
-            except StopIteration:
-                break
-            except csv.Error:
-                if feed.ended and not last and len(lines) - feed.start < MOST_LINES:
-                    break
-            reject = None
-            if row is None or (len(row) != len(names) and feed.position - feed.start > 1):
-                # The quotes do not match: one line is a record, and the next line begins another.
-                line = lines[feed.start]
-                feed.position, feed.ended = feed.start + 1, False
-                reader = csv.reader(feed, delimiter=delimiter, strict=True)
-                # In many TSV files a quote is text.
-                row = line.rstrip("\r\n").split(delimiter) if delimiter == "\t" else [line]
-                if len(row) != len(names):
-                    reject = "unbalanced_quotes"
-            columns.add(number + feed.start, row, _problem(row, len(names), reject))
-            bounds.append((feed.start, feed.position))
-            feed.start = feed.position
-    finally:
-        csv.field_size_limit(limit)
-    columns.flush()
-    return (pa.concat_tables(columns.tables), lines, bounds), feed.start
+def _starts_with_quote(position: int, delimiter: str) -> re.Pattern[str]:
+    """Matches a record that is properly quoted if its cell at `position` is quoted."""
+    delimiter = re.escape(delimiter)
+    return re.compile(rf'(?:(?:"[^"]*(?:""[^"]*)*"|(?:[^"{delimiter}][^{delimiter}]*)?){delimiter}){{{position}}}"')
 
 
 def _problem(row: Sequence[str], width: int, known: str | None) -> str | None:
@@ -183,4 +366,6 @@ def _problem(row: Sequence[str], width: int, known: str | None) -> str | None:
         return "nul_byte"
     if known or len(row) == width:
         return known
-    return "blank_line" if not text.strip() and len(row) < 2 else "wrong_field_count"
+    if len(row) < 2 and not text.strip():
+        return "blank_line"
+    return "trailing_delimiter" if len(row) == width + 1 and not row[-1].strip() else "wrong_field_count"

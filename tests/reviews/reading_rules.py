@@ -1,0 +1,469 @@
+"""The rules of docs/own_data.md in plain Python: what `regen sequences` writes for a log, one record at a time.
+
+Written from the rules, not from the reader, and as slow as it is plain. `test_fuzz` compares the two. A log is given as
+`File`s of cells, before they are written to disk, so that this module parses no file.
+"""
+
+import ast
+import datetime
+import hashlib
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+
+NULL_WORDS = ("\\N", "NULL", "null", "NA", "NaN", "nan", "None")
+NS = 10**9
+EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+LATEST = (datetime.date(2262, 1, 1) - EPOCH.date()).days * 86400 * NS
+FIRST = 365 * 86400 * NS
+"""The end of the year 1970."""
+REQUIRED = {"reviews": ("user", "item", "time"), "items": ("item", "title")}
+OPTIONAL = {"reviews": ("rating", "summary", "text"), "items": ("category", "description", "price")}
+MARKUP = {"<br />": "\n", "<b>": "", "</b>": "", "</p>": "\n", "<p>": "", "<!-- c -->": " ", "<style>x{}</style>": " "}
+ENTITIES = {"&amp;": "&", "&#34;": '"', "&lt;": "<", "&eacute;": "é", "&nbsp;": " "}
+SCRIPT = '<span id="productTitle" class="a-size'
+"""Part of a web page, as in many titles of the 2018 release."""
+
+
+class Refused(Exception):
+    """The files are an error, and nothing is written."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value of a text file: a cell of CSV, or a token of JSON or Python."""
+
+    text: str
+    quoted: bool = True
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A line that is no record."""
+
+    raw: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class File:
+    """A file before it is written.
+
+    `columns` are the names that it has (user, item, …). A record maps them to a `Cell`, in parquet to a Python value,
+    and to None where the value is null (in JSON lines, where the key is missing).
+    """
+
+    form: str  # json, literal, csv or parquet
+    columns: tuple[str, ...]
+    records: tuple[dict | Bad, ...]
+    unquoted: bool = False
+
+
+@dataclass(frozen=True)
+class Settings:
+    rating_scale: tuple[float, float] | None = None
+    rating_missing: tuple[float, ...] = ()
+    min_history: int = 1
+    max_history: int = 50
+    k_core: int = 0
+    since: str = ""
+    until: str = ""
+
+
+@dataclass
+class Account:
+    read: int = 0
+    dropped: Counter = field(default_factory=Counter)
+    cleaned: Counter = field(default_factory=Counter)
+
+    def entry(self):
+        dropped = {reason: count for reason, count in sorted(self.dropped.items()) if count}
+        return {"read": self.read, "kept": self.read - sum(dropped.values()), "dropped": dropped}
+
+
+# Fields of a record as text
+
+
+def fields(file: File, record: dict, kind: str):
+    """The values of a record as text or null; the reason to reject it; and how many ids were floats."""
+    texts, reject, floats = {}, None, 0
+    for name in (*REQUIRED[kind], *OPTIONAL[kind]):
+        value = record.get(name)
+        is_id = name in ("user", "item")
+        if file.form == "parquet":
+            if isinstance(value, bytes):
+                try:
+                    value = value.decode()
+                except UnicodeDecodeError:
+                    value, reject = None, reject or "not_utf8"
+            texts[name] = as_text(value)
+            continue
+        if value is None:
+            texts[name] = None
+            continue
+        text = value.text
+        if not value.quoted:
+            if is_id and re.fullmatch(r"(0|[1-9][0-9]*)\.0+", text.strip()):
+                text, floats = text.strip().split(".")[0], floats + 1
+            elif file.form == "csv":
+                text = None if is_id and is_null(text) else text
+            elif text in ("NaN", "null", "None"):
+                text = None
+            elif text[0] in "[{" and name not in ("category", "description"):
+                reject = reject or "wrong_type"
+        texts[name] = text
+    return texts, reject, floats
+
+
+def as_text(value):
+    """A value of parquet as text; a moment stays one."""
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return str(int(value)) if value == math.floor(value) else repr(value)
+    if value is None or isinstance(value, datetime.date | str):
+        return value
+    return json.dumps(value) if isinstance(value, list) else str(value)
+
+
+def is_null(text):
+    return text is None or not text.strip() or text.strip() in NULL_WORDS
+
+
+# Times and ratings
+
+
+def time(value):
+    """Nanoseconds since 1970, the reason to reject the time, and the rule of `cleaned` that read it."""
+    if isinstance(value, datetime.date):
+        moment = value if isinstance(value, datetime.datetime) else datetime.datetime(*value.timetuple()[:3])
+        return checked(since_1970(moment), None)
+    if is_null(value):
+        return None, "missing_time", None
+    text = value.strip()
+    compact = compact_date(text)
+    if compact is not None:
+        return checked(compact, "compact_date")
+    iso = iso_date(text)
+    if iso is not None:
+        return checked(iso, "iso_date")
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        return None, "invalid_time", None
+    if 20_000 <= number < 80_000:
+        return None, "spreadsheet_date", None
+    if number == int(number) and 1900 <= number <= 2100:
+        return None, "year_only", None
+    units = {10**11: (NS, None), 10**14: (10**6, "milliseconds"), 10**17: (1000, "microseconds")}
+    scale, rule = next((unit for bound, unit in units.items() if number < bound), (1, "nanoseconds"))
+    return checked(math.floor(number * scale), rule)
+
+
+def checked(ns, rule):
+    if not 0 <= ns < LATEST:
+        return None, "invalid_time", None
+    return (None, "time_in_1970", None) if ns < FIRST else (ns, None, rule)
+
+
+def since_1970(moment, fraction=""):
+    """Nanoseconds since 1970, without an offset in UTC."""
+    whole = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+    micro = (whole - EPOCH) // datetime.timedelta(microseconds=1)
+    return micro * 1000 + (int(fraction.ljust(9, "0")) if fraction else 0)
+
+
+def compact_date(text):
+    match = re.fullmatch(r"((?:19|20)[0-9]{6})([0-9]{4}(?:[0-9]{2})?)?(?:\.0)?", text)
+    if not match:
+        return None
+    try:
+        return since_1970(datetime.datetime.strptime((match[1] + (match[2] or "")).ljust(14, "0"), "%Y%m%d%H%M%S"))
+    except ValueError:
+        return None
+
+
+def iso_date(text):
+    match = re.fullmatch(
+        r"([0-9]{4}-[0-9]{2}-[0-9]{2})(?:[T ]([0-9]{2}:[0-9]{2})(:[0-9]{2})?(?:\.([0-9]{1,9}))?)?"
+        r"(?: ?(Z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?))?",
+        text,
+    )
+    if not match:
+        return None
+    offset = "+00:00" if match[5] in (None, "Z", "UTC") else match[5].replace(":", "").ljust(5, "0")
+    try:
+        moment = datetime.datetime.fromisoformat(f"{match[1]}T{match[2] or '00:00'}{match[3] or ':00'}{offset}")
+    except ValueError:
+        return None
+    return since_1970(moment, match[4] or "")
+
+
+def number_of(text):
+    """A rating as a number, None where it is missing or not a number."""
+    try:
+        return None if is_null(text) else Fraction(Decimal(text.strip()))
+    except InvalidOperation:
+        return None
+
+
+def rating(text, settings):
+    """Stars or null; the reason to reject the rating; whether it was rounded."""
+    value = number_of(text)
+    if value is None:
+        return None, None if is_null(text) else "invalid_rating", False
+    if value in settings.rating_missing:
+        return None, None, False
+    low, high = settings.rating_scale or (Fraction(1, 2), 5)
+    if not low <= value <= high:
+        return None, "rating_out_of_scale", False
+    if settings.rating_scale:
+        value = 1 + 4 * Fraction(value - Fraction(low)) / (Fraction(high) - Fraction(low))
+    return math.floor(value + Fraction(1, 2)), None, value != math.floor(value)
+
+
+def check_scale(file, settings):
+    """Refuse a file whose ratings need a scale."""
+    if settings.rating_scale:
+        return
+    texts = (fields(file, record, "reviews")[0]["rating"] for record in file.records if isinstance(record, dict))
+    values = [value for value in map(number_of, texts) if value is not None and value not in settings.rating_missing]
+    if len(values) >= 5 and (
+        set(values) == {0, 1} or 100 * sum(not Fraction(1, 2) <= value <= 5 for value in values) > len(values)
+    ):
+        raise Refused("rating_scale")
+
+
+# Texts
+
+
+def plain(text, counts):
+    """A text without markup and entities, null where nothing is left."""
+    if text is None:
+        return None
+    for rule, signs in (("markup", MARKUP), ("entities", ENTITIES), ("nul_characters", {"\0": ""})):
+        after = re.sub("|".join(map(re.escape, signs)), lambda match, signs=signs: signs[match[0]], text)
+        counts[rule] += after != text
+        text = after
+    return text.replace("\xa0", " ").strip() or None
+
+
+def whole(text):
+    """A text whose halves of surrogate pairs became characters, or U+FFFD."""
+    return text and text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def title(text, counts):
+    if text and SCRIPT in text:
+        counts["markup_title"] += 1
+        return None
+    return " ".join((plain(text, counts) or "").split()) or None
+
+
+def listed(text):
+    """The list in a text, as JSON or as Python writes it; None where there is none."""
+    if text is None or not text.startswith("["):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return None
+
+
+def category(text, counts):
+    names = listed(text)
+    if names and isinstance(names[0], list):
+        counts["further_categories"] += len(names) > 1
+        names = names[0]
+    counts["category_list"] += bool(names)
+    path = []
+    for name in [text or ""] if names is None else names:
+        if "<" in name:
+            counts["markup_category"] += 1
+            continue
+        clean = plain(whole(name), counts)
+        if clean and clean not in path[-1:]:
+            path.append(clean)
+    return " - ".join(path) or None
+
+
+def description(text, counts):
+    parts = listed(text)
+    counts["description_list"] += bool(parts)
+    clean = [plain(whole(part), counts) for part in ([text or ""] if parts is None else parts)]
+    return " ".join(part for part in clean if part) or None
+
+
+def price(text, counts):
+    if is_null(text):
+        return None
+    amount = r"\$?([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)"
+    match = re.fullmatch(rf"{amount}(?: - {amount})?", text.strip())
+    if not match:
+        counts["unreadable_price"] += 1
+        return None
+    counts["price_range"] += bool(match[2])
+    return min(float(value.replace(",", "")) for value in match.groups() if value)
+
+
+# Files
+
+
+def read_files(files, kind, settings, record_rule):
+    """The rows of `record_rule` for each record, and the account of them and of the files."""
+    account, rows = Account(), []
+    missing = Counter(name for file in files for name in OPTIONAL[kind] if name not in file.columns)
+    if any(count == len(files) for count in missing.values()):
+        raise Refused("no column")
+    for file in files:
+        if kind == "reviews":
+            check_scale(file, settings)
+        for record in file.records:
+            account.read += 1
+            if isinstance(record, Bad):
+                account.dropped[record.reason] += 1
+                continue
+            texts, reject, floats = fields(file, record, kind)
+            counts = Counter(float_ids=floats)
+            row, reason = record_rule({k: whole(v) if isinstance(v, str) else v for k, v in texts.items()}, counts)
+            if reject or reason:
+                account.dropped[reject or reason] += 1
+            else:
+                rows.append(row)
+                account.cleaned += counts
+    files_entry = {"read": len(files), "unquoted": sum(file.unquoted for file in files), "missing": dict(missing)}
+    return rows, account, files_entry
+
+
+def review_row(texts, settings, counts):
+    user, item = ((texts[name] or "").strip() for name in ("user", "item"))
+    ns, bad_time, time_rule = time(texts["time"])
+    stars, bad_rating, rounded = rating(texts["rating"], settings)
+    reason = (not user and "missing_user") or (not item and "missing_item") or bad_time or bad_rating
+    if reason:
+        return None, reason
+    summary, text = plain(texts["summary"], counts), plain(texts["text"], counts)
+    counts.update({time_rule: 1} if time_rule else {})
+    counts.update(rounded_rating=int(rounded), empty_review=int(summary is None and text is None))
+    return (user, item, ns, stars, summary, text), None
+
+
+def item_row(texts, counts):
+    asin = (texts["item"] or "").strip()
+    if not asin:
+        return None, "missing_asin"
+    row = {"asin": asin, "title": title(texts["title"], counts), "category": category(texts["category"], counts)}
+    row |= {"description": description(texts["description"], counts), "price": price(texts["price"], counts)}
+    return row, None
+
+
+def best(records):
+    """The most complete record of an item: with a title, then more fields, then more text."""
+    names = ("title", "category", "description")
+
+    def rank(row):
+        texts = [row[name] for name in names]
+        filled = sum(value is not None for value in row.values())
+        length = sum(len(text or "") for text in texts)
+        return (row["title"] is None, -filled, -length, *(text or "" for text in texts), row["price"] or -1)
+
+    return min(records, key=rank)
+
+
+# Sequences
+
+
+def sequences(reviews, items, settings):
+    """What the stage writes: histories by user, items, and `accounting.json`."""
+    item_rows, items_account, item_files = read_files(items, "items", settings, item_row)
+    rows, account, review_files = read_files(
+        reviews, "reviews", settings, lambda texts, counts: review_row(texts, settings, counts)
+    )
+    if not account.read or not items_account.read:
+        raise Refused("no record")
+    by_asin = defaultdict(list)
+    for row in item_rows:
+        by_asin[row["asin"]].append(row)
+    catalogue = {asin: best(records) for asin, records in by_asin.items()}
+    titled = {asin for asin, row in catalogue.items() if row["title"]}
+    by_user = defaultdict(set)
+    for row in rows:
+        by_user[row[0]].add(row)
+    account.dropped["duplicate"] += len(rows) - sum(map(len, by_user.values()))
+    first, last = (settings.since or "0001-01-01", settings.until or "9999-12-31")
+
+    def lost(row):
+        day = (EPOCH + datetime.timedelta(seconds=row[2] // NS)).date().isoformat()
+        return (
+            (day < first and "before_since")
+            or (day > last and "after_until")
+            or (row[1] not in catalogue and "unknown_item")
+            or (row[1] not in titled and "untitled_item")
+        )
+
+    core = k_core([row for user in by_user.values() for row in user if not lost(row)], titled, settings.k_core)
+    histories, users, tied = {}, Counter(), 0
+    for user, purchases in by_user.items():
+        reasons = {row: lost(row) or (row[1] not in core and "k_core") for row in purchases}
+        kept = [row for row in purchases if not reasons[row]]
+        account.dropped.update(reason for reason in reasons.values() if reason)
+        if len(kept) < settings.k_core:
+            account.dropped["k_core"] += len(kept)
+            reasons |= dict.fromkeys(kept, "k_core")
+            kept = []
+        kept.sort(key=lambda row: (row[2], tie(row), row[1], row[3] or 0, row[4] or "", row[5] or ""))
+        account.dropped["beyond_max_history"] += max(0, len(kept) - settings.max_history)
+        kept = kept[-settings.max_history :]
+        if len(kept) < settings.min_history:
+            account.dropped["short_history"] += len(kept)
+            users["k_core" if not kept and "k_core" in reasons.values() else "short_history"] += 1
+            continue
+        tied += sum(one[2] == other[2] for one, other in zip(kept, kept[1:], strict=False))
+        histories[user] = [
+            {
+                "item": catalogue[row[1]],
+                "review": {"summary": row[4], "rating": row[3], "text": row[5], "unix_time": row[2] // NS},
+            }
+            for row in kept
+        ]
+    if not histories:
+        raise Refused("No user is left")
+    items_account.dropped["duplicate"] += len(item_rows) - len(catalogue)
+    items_account.dropped["untitled"] += len(catalogue) - len(titled)
+    items_account.dropped["k_core"] += len(titled) - len(core)
+    purchases = sum(map(len, histories.values()))
+    return {
+        "users": histories,
+        "items": sorted((catalogue[asin] for asin in core), key=lambda row: row["asin"]),
+        "accounting": {
+            "reviews": account.entry(),
+            "items": items_account.entry(),
+            "users": {"kept": len(histories), "dropped": {name: n for name, n in users.items() if n}},
+            "times": {"purchases": purchases, "tied": tied},
+            "cleaned": {"reviews": dict(+account.cleaned), "items": dict(+items_account.cleaned)},
+            "files": {"reviews": review_files, "items": item_files},
+        },
+    }
+
+
+def tie(row):
+    return hashlib.md5(f"{row[0]}\t{row[1]}".encode()).hexdigest()[:8]
+
+
+def k_core(purchases, items, k):
+    """The items with at least `k` purchases by users with at least `k` purchases of such items."""
+    core = set(items)
+    while k:
+        users = Counter(row[0] for row in purchases if row[1] in core)
+        counts = Counter(row[1] for row in purchases if row[1] in core and users[row[0]] >= k)
+        kept = {asin for asin in core if counts[asin] >= k}
+        if kept == core:
+            break
+        core = kept
+    return core

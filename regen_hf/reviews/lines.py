@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from isal import igzip, igzip_lib
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -65,22 +65,60 @@ class Chunk:
         return [line.rstrip(b"\r\n").decode(errors="backslashreplace") for line in lines]
 
 
-def chunks(path: Path, size: int) -> Iterator[Chunk]:
-    """The lines of the file at `path` in chunks of about `size` bytes.
+class _Transcoded:
+    """The text of `stream`, which is in another encoding, as UTF-8; undefined bytes stay as they are, not UTF-8."""
+
+    def __init__(self, stream: IO[bytes], encoding: str) -> None:
+        self.stream = stream
+        self.decoder = codecs.getincrementaldecoder(encoding)("surrogateescape")
+        self.rest = b""
+        self.ended = False
+
+    def read(self, size: int) -> bytes:
+        while not self.rest and not self.ended:
+            piece = self.stream.read(PIECE)
+            self.ended = not piece
+            self.rest = self.decoder.decode(piece, self.ended).encode(errors="surrogateescape")
+        piece, self.rest = self.rest[:size], self.rest[size:]
+        return piece
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether `encoding`, the name of a Python codec of text, is UTF-8.
+
+    Raises:
+        ConfigError: there is no such codec.
+    """
+    try:
+        "".encode(encoding)  # a codec that is not one of text fails
+        codecs.getincrementaldecoder(encoding)
+        return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+    except (LookupError, ValueError):
+        raise ConfigError(
+            f"encoding is {encoding!r}, expected the name of a Python codec such as utf-8, latin-1, cp1252 or utf-16. "
+            "Correct the name."
+        ) from None
+
+
+def chunks(path: Path, size: int, encoding: str = "utf-8") -> Iterator[Chunk]:
+    """The lines of the file at `path` in chunks of about `size` bytes; the text of another `encoding` as UTF-8.
 
     The first bytes of the file decide whether it is plain text, gzip or zstd. Chunks are the same every time. Reading
     to the end verifies the checksums of a compressed file.
 
     Raises:
-        InputError: the file cannot be read, is damaged, is not text, or changed while it was read.
+        ConfigError: `encoding` is not the name of a Python codec.
+        InputError: the file cannot be read, is damaged, is not text in this encoding, or changed while it was read.
     """
     number, rest = 1, np.empty(0, np.uint8)
+    utf8 = is_utf8(encoding)
     try:
         before = path.stat()
         with path.open("rb") as file:
             start = file.read(4)
             file.seek(0)
-            stream = _decompressed(path, file, start)
+            plain = _decompressed(path, file, start)
+            stream = plain if utf8 else _Transcoded(plain, encoding)
             first, ended = True, False
             while not ended:
                 # The rest of the previous block is the beginning of the first line.
@@ -112,6 +150,10 @@ def chunks(path: Path, size: int) -> Iterator[Chunk]:
                         "Check the line ends."
                     )
         after = path.stat()
+    except UnicodeError:
+        raise InputError(
+            f"{path} is not text in {encoding}: after line {number - 1}, bytes are invalid. Check --encoding."
+        ) from None
     except (EOFError, igzip_lib.IsalError, OSError) as error:  # type: ignore[misc]  # its stub has no class
         raise InputError(_damage(path, number, error)) from None
     check_unchanged(path, before, after)
@@ -179,7 +221,10 @@ def _decompressed(path: Path, file: IO[bytes], start: bytes) -> IO[bytes]:
 
 def _check_text(path: Path, block: bytes) -> None:
     if block.startswith(UTF16):
-        raise InputError(f"{path} is UTF-16, expected UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
+        raise InputError(
+            f"{path} is UTF-16, expected UTF-8. Read it with --encoding utf-16, or convert it: "
+            "iconv -f UTF-16 -t UTF-8."
+        )
     kinds = [(kind, remedy) for start, inside, kind, remedy in OTHER if block.startswith(start) and inside in block]
     if block[TAR] == b"ustar":
         kinds.append(("a tar archive", "Unpack it first."))

@@ -130,7 +130,7 @@ def test_damaged_compression(read, put, form, ending, damage, message):
         ("blank", lambda d: b"\n \n\r\n\n", "contains no line of text"),
         ("error page", lambda d: b"<!DOCTYPE html>\n<title>404, not found, sorry</title>\n", "saved error page"),
         ("noise", lambda d: bytes(range(128, 256)) * 50, "contains no line of text"),
-        ("UTF-16", lambda d: d.decode().encode("utf-16"), "is UTF-16.*iconv"),
+        ("UTF-16", lambda d: d.decode().encode("utf-16"), "is UTF-16.*--encoding utf-16"),
         ("old Mac", lambda d: d.replace(b"\n", b"\r"), "old Macs.*tr"),
         ("zip", lambda d: b"PK\x03\x04" + d, "zip archive.*Unpack it"),
         ("xlsx", lambda d: b"PK\x03\x04 [Content_Types].xml" + d, "Excel workbook.*Save it as CSV"),

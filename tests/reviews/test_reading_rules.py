@@ -9,19 +9,16 @@ from tests.reviews.reading_rules import (
     File,
     Refused,
     Settings,
-    best,
     category,
     check_scale,
     fields,
-    k_core,
     plain,
     price,
     rating,
-    sequences,
-    tie,
     time,
     title,
 )
+from tests.reviews.sequence_rules import best, k_core, sequences, tie
 
 SECOND = 1500000000
 

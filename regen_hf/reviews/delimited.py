@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from ..errors import InputError
 from .lines import Chunk
+from .nulls import NULL_WORDS
 from .records import Records
 
 DELIMITERS = ",\t;"
@@ -25,12 +26,11 @@ MOST_LINES = 1000
 """Lines of one CSV record. With more, a quote was opened by mistake: only its first line is rejected."""
 BATCH = 20_000
 """Records that are Python objects at the same time."""
-NULL_WORDS = ("", r"\N", "NULL", "null", "NA", "NaN", "nan", "None")
-"""An unquoted id cell with one of these words is null."""
 FLOAT_ID = r"^(0|[1-9][0-9]*)\.0+$"
 """An integer id in a column that pandas converted to floats because a value is missing."""
 TIME = re.compile(r"[0-9]{8,}(\.[0-9]*)?$|[0-9]{4}-[0-9]{2}-[0-9]{2}")
 """A time in 1971 or later: unix time, or a date as 20230511 or 2023-05-11."""
+Quoting = Literal["strict", "lenient", "none"]
 UNQUOTED = 0.95
 """Share of lines with the right number of fields in a file without quoting; the others are damaged."""
 
@@ -73,9 +73,8 @@ def delimited(
     fields: Mapping[str, str],
     identifiers: Sequence[str] = ("reviewer_id", "asin"),
     *,
-    quoted: bool = True,
+    quoting: Quoting = "strict",
     has_header: bool = True,
-    stray: Literal["raise", "reject"] = "raise",
 ) -> Iterator[Records]:
     r"""The records of the lines of a CSV or TSV file with the columns `names`.
 
@@ -88,17 +87,16 @@ def delimited(
         delimiter: one or several characters.
         fields: maps the columns of the result to columns of the file; a missing column is null.
         identifiers: columns of the result.
-        quoted: whether quotes enclose fields, as in RFC 4180. If not, or if the delimiter has several characters, each
-            line is a record and its quotes are text.
+        quoting: `strict` is that of RFC 4180. With `none`, and with a delimiter of several characters, each line is a
+            record and its quotes are text. `lenient` is `strict`, but the first line of a record that contains other
+            records is treated as one with unbalanced quotes, and reading continues with the next line.
         has_header: whether the first line contains the names of the columns; if not, it is a record.
-        stray: what to do with a record that contains other records. `raise` raises `StrayQuote`: read the file again,
-            with `quoted=False` if `fits_unquoted`, otherwise with `reject`, which treats the first line of such a
-            record as one with unbalanced quotes, and continues with the next line.
 
     Raises:
-        StrayQuote: a record contains other records.
+        StrayQuote: with `strict`, a record contains other records. Read the file again from its beginning, with `none`
+            if `fits_unquoted`, otherwise with `lenient`.
     """
-    reader = _Reader(names, delimiter, fields, identifiers, quoted and len(delimiter) == 1, stray)
+    reader = _Reader(names, delimiter, fields, identifiers, quoting if len(delimiter) == 1 else "none")
     lines: list[str] = []
     number = 1
     started = not has_header
@@ -181,8 +179,7 @@ class _Reader:
     delimiter: str
     fields: Mapping[str, str]
     identifiers: Sequence[str]
-    quoted: bool
-    stray: Literal["raise", "reject"]
+    quoting: Quoting
 
     def __post_init__(self) -> None:
         self.positions = {
@@ -199,10 +196,10 @@ class _Reader:
         An unclosed record is left for the next lines, unless these are the `last`.
         """
         columns = _Columns(self, lines, number)
-        if self.quoted:
+        used = len(lines)
+        if self.quoting != "none":
             used = self._read(columns, last)
         else:
-            used = len(lines)
             for index, line in enumerate(lines):
                 columns.add(index, index + 1, line.rstrip("\r\n").split(self.delimiter), None, quoted=False)
         columns.flush()
@@ -229,7 +226,7 @@ class _Reader:
                     if len(row) != width:
                         row = None
                     elif self._contains_records(row, lines[feed.start : feed.position]):
-                        if self.stray == "raise":
+                        if self.quoting == "strict":
                             raise StrayQuote(f"line {columns.number + feed.start}")
                         row = None
                 if row is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
 
 def check_backbone(causal_lm: PreTrainedModel, item_token_id: int | None) -> None:
@@ -35,6 +36,11 @@ def check_backbone(causal_lm: PreTrainedModel, item_token_id: int | None) -> Non
             f"{name} has no cache of keys and values (past_key_values), expected a decoder-only transformer: a state "
             "space model cannot be wrapped, nor the decoder of an encoder-decoder model."
         )
+    if not _created_from_config(causal_lm):
+        raise ValueError(
+            f"AutoModelForCausalLM does not create a {name} from a {type(causal_lm.config).__name__}, expected it to: "
+            "the fused model could not be loaded again. Choose another language model."
+        )
     embeddings = token_embeddings(causal_lm)
     if causal_lm.get_output_embeddings() is None:
         raise ValueError(f"{name} has no head over tokens, expected a causal language model.")
@@ -45,16 +51,27 @@ def check_backbone(causal_lm: PreTrainedModel, item_token_id: int | None) -> Non
         )
 
 
+def _created_from_config(causal_lm: PreTrainedModel) -> bool:
+    """Whether AutoModelForCausalLM creates the class of `causal_lm` from its configuration."""
+    try:
+        with torch.device("meta"):
+            created = AutoModelForCausalLM.from_config(copy.deepcopy(causal_lm.config))
+    except ValueError:  # the class of the configuration is not registered
+        return False
+    return type(created) is type(causal_lm)
+
+
 @torch.no_grad()
 def check_plain_text(model: PreTrainedModel, causal_lm: PreTrainedModel) -> None:
-    """Check that the fused model's logits on plain text equal those of the language model in it.
+    """Check that the fused model's logits on plain text equal those of the language model in it, and are causal.
 
     Args:
         model: the fused model.
         causal_lm: its language model.
 
     Raises:
-        ValueError: the logits differ, because `causal_lm.forward` does more than base model, head, scale and cap.
+        ValueError: the logits differ, because `causal_lm.forward` does more than base model, head, scale and cap; or
+            they depend on later tokens.
     """
     vocabulary = range(min(10, token_embeddings(causal_lm).num_embeddings))
     tokens = [token for token in vocabulary if token != model.config.item_token_id]
@@ -62,12 +79,20 @@ def check_plain_text(model: PreTrainedModel, causal_lm: PreTrainedModel) -> None
     inputs = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "use_cache": False}
     with _tried(model, causal_lm, "cannot be run on plain text"):
         bare = causal_lm(**inputs).logits.float()  # (1, T, V)
+    with _tried(model, causal_lm, "cannot be run on embeddings instead of token ids"):
         fused = model(**inputs).logits.float()
+        prefix = model(input_ids=input_ids[:, :-1], use_cache=False).logits.float()
     if not torch.allclose(bare, fused, rtol=1e-3, atol=1e-5):
         raise ValueError(
             f"On plain text the fused model's logits differ from those of {type(causal_lm).__name__} by up to "
             f"{(bare - fused).abs().max():.2g}, expected equal logits: its forward does more than base model, head, "
             "scale and cap. Choose another language model."
+        )
+    if not torch.allclose(prefix, fused[:, :-1], rtol=1e-3, atol=1e-3):
+        raise ValueError(
+            f"The logits of {type(causal_lm).__name__} depend on later tokens, by up to "
+            f"{(prefix - fused[:, :-1]).abs().max():.2g}, expected a causal language model: set is_decoder in its "
+            "config, or choose another language model."
         )
 
 

@@ -48,6 +48,15 @@ class RegenPreTrainedModel(CompletePreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
 
+    @classmethod
+    def is_custom_code(cls) -> bool:
+        """False, so that loading initialises the language model as in its own class.
+
+        For custom code, transformers skips modules without own weights. Some families (Falcon-H1) initialise buffers
+        of their layers there, which are not saved.
+        """
+        return False
+
 
 class FusedPrompt(RegenPreTrainedModel):
     """Embeds a prompt with its history: base class of models with token embeddings and an adapter."""

@@ -22,7 +22,14 @@ def account(read: int, kept: int, dropped: Mapping[str, int]) -> dict[str, Any]:
     return {"read": read, "kept": kept, "dropped": reasons}
 
 
-def show(name: str, entry: Mapping[str, Any]) -> None:
-    """Print an entry of `accounting.json` on standard error."""
+def show(name: str, entry: Mapping[str, Any], files: Mapping[str, Any] | None = None) -> None:
+    """Print an entry of `accounting.json` and its counts of `files` on standard error."""
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in entry["dropped"].items()) or "none"
-    print(f"{name}: {entry['read']:,} lines read, {entry['kept']:,} kept, dropped: {dropped}", file=sys.stderr)  # noqa: T201
+    lines = [f"{name}: {entry['read']:,} lines read, {entry['kept']:,} kept, dropped: {dropped}"]
+    if files and files["unquoted"]:
+        lines.append(f"{name}: {files['unquoted']} files read without quoting, because a quote swallowed records")
+    if files:
+        lines += [
+            f"{name}: no {column} in {count} of {files['read']} files" for column, count in files["missing"].items()
+        ]
+    print("\n".join(lines), file=sys.stderr)  # noqa: T201

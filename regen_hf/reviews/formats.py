@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +25,27 @@ class Format:
     """Canonical columns that a file of this format must have."""
     flat: tuple[str, ...]
     """Canonical columns with a single value: a record with a list or an object there is rejected."""
+    mapped: tuple[str, ...] = ()
+    """Canonical columns that at least one of the files must have."""
 
     def missing(self, columns: Collection[str]) -> list[str]:
-        """The canonical columns that a file with these columns lacks."""
+        """The required canonical columns that a file with these columns lacks."""
         return [name for name in self.required if self.fields[name] not in columns]
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(self.fields[column] for column in self.required)})"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How text files are read, where the file itself does not show it."""
+
+    delimiter: str = ""
+    """Delimiter of CSV files; empty to recognise it."""
+    header: str = ""
+    """Names of the columns, separated by commas, of files without a header."""
+    encoding: str = "utf-8"
+    """Name of a Python codec."""
 
 
 USER_COLUMNS = {"user": "reviewer_id", "item": "asin", "time": "unix_time"}
@@ -67,6 +81,16 @@ RELEASES = {
     "amazon-2023": {"reviews": REVIEWS_2023, "items": ITEMS_2023},
 }
 FORMATS = ("auto", *RELEASES, "own")
+
+
+def named(header: str) -> dict[str, str]:
+    """The mapping of columns that the names in a `header` given by the user mean; other names map nothing.
+
+    >>> named("user,item,rating,time,helpful")
+    {'user': 'user', 'item': 'item', 'rating': 'rating', 'time': 'time'}
+    """
+    known = ("user", "item", "time", "rating", "summary", "text", *ITEM_COLUMNS)
+    return {name: name for name in (part.strip() for part in header.split(",")) if name in known}
 
 
 def read_mapping(path: Path) -> dict[str, dict[str, str]]:
@@ -132,8 +156,11 @@ def _own(
         )
     mapped = {canonical: columns[name] for name, canonical in known.items() if columns.get(name)}
     flat = tuple(name for name in mapped if name not in ("category", "description"))
-    # Every mapped column is required: a file without it means that the mapping is wrong.
-    return Format(f"own columns ({setting})", mapped, tuple(mapped), flat)
+    if twice := [column for column in mapped.values() if list(mapped.values()).count(column) > 1]:
+        same = " and ".join(name for name, canonical in known.items() if mapped.get(canonical) == twice[0])
+        raise ConfigError(f"{setting} maps the column {twice[0]!r} to {same}, expected one name per column. Omit one.")
+    needed = tuple(known[name] for name in required)
+    return Format(f"own columns ({setting})", mapped, needed, flat, tuple(mapped))
 
 
 def recognise(path: Path, columns: Collection[str], option: str, form: Format | None) -> Format:
@@ -144,17 +171,12 @@ def recognise(path: Path, columns: Collection[str], option: str, form: Format | 
     Raises:
         InputError: the columns match no format or not `form`, or reviews were given as items or the reverse.
     """
-    listed = f"Its columns: {', '.join(sorted(columns))}."
     if form:
         missing = [form.fields[name] for name in form.missing(columns)]
-        if not missing:
-            return form
-        close = [match for name in missing for match in difflib.get_close_matches(name, columns, n=1)]
-        hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
-        raise InputError(
-            f"{path}, given as {option}, has no column {', '.join(map(repr, missing))}, expected by {form.name}. "
-            f"{listed}{hint}"
-        )
+        if missing:
+            raise InputError(no_column(str(path), option, missing, form, columns))
+        return form
+    listed = f"Its columns: {_names(columns)}."
     as_reviews = next((form for form in REVIEWS if not form.missing(columns)), None)
     as_items = next((form for form in ITEMS if not form.missing(columns)), None) if not as_reviews else None
     wanted, other = (as_reviews, as_items) if option == "--reviews" else (as_items, as_reviews)
@@ -169,3 +191,17 @@ def recognise(path: Path, columns: Collection[str], option: str, form: Format | 
         f"{path}, given as {option}, has columns that are not recognised. {listed} Expected: {forms}. "
         "Map columns of other names with --columns FILE.yaml."
     )
+
+
+def no_column(files: str, option: str, missing: Sequence[str], form: Format, columns: Collection[str]) -> str:
+    """The error message for `files` that lack columns of `form`; `columns` are those that a file has."""
+    close = [match for name in missing for match in difflib.get_close_matches(name, columns, n=1)]
+    hint = f" Did you mean {', '.join(map(repr, close))}?" if close else ""
+    return (
+        f"{files}, given as {option}, has no column {', '.join(map(repr, missing))}, expected by {form.name}. "
+        f"Its columns: {_names(columns)}.{hint}"
+    )
+
+
+def _names(columns: Collection[str]) -> str:
+    return ", ".join(sorted(columns))

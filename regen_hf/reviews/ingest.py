@@ -18,11 +18,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,13 +33,14 @@ from ..engines import DuckDB
 from ..errors import InputError
 from ..outputs import replacing
 from . import canonical
-from .delimited import check_names, delimited, header
+from .delimited import Quoting, StrayQuote
 from .files import find
-from .formats import SAMPLED, Format, recognise
-from .lines import Chunk, chunks, from_python_literal, json_keys, progress
-from .parquet import PARQUET, parquet, parquet_columns
+from .formats import Dialect, Format
+from .lines import Chunk, from_python_literal, progress
+from .rating_scale import Ratings, check_scale
 from .records import Records
 from .scrubbing import scrub
+from .sources import LITERALS, Source, check_mapped, open_source
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -64,6 +66,8 @@ class IngestResult:
     """Values of the rows in `tables` that a rule changed, by rule."""
     size: int
     """Bytes of the canonical rows in memory."""
+    files: dict[str, Any]
+    """The number of files `read`, read without quoting (`unquoted`), and by column those that lack it (`missing`)."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,12 @@ class IngestOptions:
     """Bytes of text parsed at a time."""
     form: Format | None = None
     """The format of every file; None to recognise each."""
+    dialect: Dialect = field(default_factory=Dialect)
+    """Encoding of text files, delimiter and column names of CSV files."""
+    rating_scale: tuple[float, ...] = ()
+    """Lowest and highest rating of the log, which are mapped to 1 and 5; empty for 1 to 5."""
+    rating_missing: tuple[float, ...] = ()
+    """Ratings that mean that there is none."""
     scrub: bool = False
     """Replace e-mail addresses, phone numbers, URLs and card numbers by markers."""
     strict: bool = False
@@ -86,7 +96,8 @@ def read_reviews(engine: DuckDB, patterns: Sequence[str], work: Path, options: I
     Finished chunks of an interrupted run in `work` are reused.
 
     Raises:
-        InputError: a file is missing, damaged, or no file of reviews; or `options.strict` and a record is rejected.
+        InputError: a file is missing, damaged, or no file of reviews; a mapped column is in no file; the
+            ratings have another scale; or `options.strict` and a record is rejected.
     """
     return _read(engine, patterns, "reviews", "--reviews", work, options)
 
@@ -107,6 +118,25 @@ def read_items_of_reviews(engine: DuckDB, patterns: Sequence[str], work: Path, o
     return _read(engine, patterns, "items", "--reviews", work, options, distinct=True)
 
 
+@dataclass
+class _Totals:
+    """Sums over chunks."""
+
+    tables: list[Path] = field(default_factory=list)
+    rejects: list[Path] = field(default_factory=list)
+    read: int = 0
+    size: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    cleaned: Counter[str] = field(default_factory=Counter)
+    values: Counter[str] = field(default_factory=Counter)
+    """Records with a value, by canonical column."""
+    ratings: Ratings = field(default_factory=Ratings)
+
+    def add(self, other: _Totals) -> None:
+        for part in fields(self):
+            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+
+
 def _read(
     engine: DuckDB,
     patterns: Sequence[str],
@@ -118,85 +148,76 @@ def _read(
 ) -> IngestResult:
     paths = find(patterns, option)
     keep_if_same(work, {"files": [_state(path) for path in paths], "options": asdict(options), "distinct": distinct})
-    written: list[Path] = []
-    rejects: list[Path] = []
-    read, size, dropped, cleaned = 0, 0, Counter[str](), Counter[str]()
-    for path, advance in progress(paths, f"read {kind}"):
-        for chunk, form, literals in _chunks(path, option, options):
-            number = f"{len(written):06d}"
-            table, reject = work / f"{number}.parquet", work / f"rejects-{number}.parquet"
-            if not table.exists():
-                _convert(engine, chunk, form, literals, kind, options, distinct, table, reject)
-            counts = json.loads(pq.read_schema(table).metadata[b"counts"])
-            if options.strict and counts["rejects"]:
-                raise InputError(_strict(pq.read_table(reject).slice(0, 1).to_pylist()[0]))
-            read, size = read + counts["read"], size + counts["size"]
-            dropped.update(counts["dropped"])
-            cleaned.update(counts["cleaned"])
-            written.append(table)
-            rejects.append(reject)
-            advance(chunk.position)
-    if not read:
+    sources = [open_source(path, option, options.form, options.dialect) for path in paths]
+    check_mapped(sources, option, [source.missing for source in sources if not source.is_json])
+    totals, unquoted, missing = _Totals(), 0, []
+    for number, (_, advance) in enumerate(progress(paths, f"read {kind}")):
+        source = sources[number]
+        convert = partial(_convert_file, engine, source, f"{number:05d}", kind, work, options, distinct, advance)
+        stray = work / f"{number:05d}.stray"  # exists after a quote swallowed records, also in an interrupted run
+        quoting: Quoting = source.quoting() if stray.exists() else "strict"
+        try:
+            one = convert(quoting)
+        except StrayQuote:
+            stray.touch()
+            quoting = source.quoting()
+            one = convert(quoting)
+        unquoted += quoting == "none"
+        # Of a JSON file only the keys of the first lines were known.
+        missing.append([name for name in source.missing if not (source.is_json and one.values[name])])
+        if kind == "reviews" and not options.rating_scale:
+            check_scale(source.path, one.ratings)
+        totals.add(one)
+    check_mapped(sources, option, missing)
+    if not totals.read:
         raise InputError(f"{', '.join(map(str, paths))}, given as {option}, contain no record. Check the files.")
-    return IngestResult(written, rejects, read, dict(dropped), dict(cleaned), size)
-
-
-def _chunks(path: Path, option: str, options: IngestOptions) -> Iterator[tuple[Chunk | Records, Format, bool]]:
-    """The chunks of a file, each with the format of the file and whether its lines are Python literals."""
-    with path.open("rb") as file:
-        start = file.read(len(PARQUET))
-    if start == PARQUET:
-        names = parquet_columns(path)
-        form = recognise(path, names, option, options.form)
-        check_names(path, names, form.fields.values())
-        for records in parquet(path, options.chunk_size, form.fields, form.flat):
-            yield records, form, False
-        return
-    stream = iter(chunks(path, options.chunk_size))
-    first = next(stream, None)
-    sample = (
-        [line for line in first.lines["line"].slice(0, SAMPLED).to_pylist() if line and line.strip()] if first else []
+    files = {"read": len(paths), "unquoted": unquoted, "missing": dict(sorted(Counter(chain(*missing)).items()))}
+    return IngestResult(
+        totals.tables, totals.rejects, totals.read, dict(totals.dropped), dict(totals.cleaned), totals.size, files
     )
-    if first is None or not sample:
-        raise InputError(
-            f"{path}, given as {option}, contains no line of text, expected JSON lines, CSV, TSV or parquet. "
-            "Check the file."
+
+
+def _convert_file(
+    engine: DuckDB,
+    source: Source,
+    stem: str,
+    kind: str,
+    work: Path,
+    options: IngestOptions,
+    distinct: bool,
+    advance: Callable[[int], object],
+    quoting: Quoting,
+) -> _Totals:
+    """Write the tables and rejects of a file, except those that an interrupted run has written."""
+    totals = _Totals()
+    for number, chunk in enumerate(source.records(options.chunk_size, quoting)):
+        name = f"{stem}-{quoting}-{number:06d}.parquet"
+        table, reject = work / name, work / f"rejects-{name}"
+        if not table.exists():
+            _convert(engine, chunk, source, kind, options, distinct, table, reject)
+        counts = json.loads(pq.read_schema(table).metadata[b"counts"])
+        if options.strict and counts["rejects"]:
+            raise InputError(_strict(pq.read_table(reject).slice(0, 1).to_pylist()[0]))
+        totals.add(
+            _Totals(
+                [table],
+                [reject],
+                counts["read"],
+                counts["size"],
+                Counter(counts["dropped"]),
+                Counter(counts["cleaned"]),
+                Counter(counts.get("values", {})),
+                Ratings(**counts.get("ratings", {})),
+            )
         )
-    keys, literals = json_keys(sample)
-    all_chunks = chain([first], stream)
-    if keys:
-        form = recognise(path, keys, option, options.form)
-        yield from ((chunk, form, literals) for chunk in all_chunks)
-        return
-    found = header(first.lines["line"][0].as_py() or "")
-    if not found:
-        raise InputError(_no_records(path, option, sample[0]))
-    names, delimiter = found
-    form = recognise(path, names, option, options.form)
-    check_names(path, names, form.fields.values())
-    for records in delimited(all_chunks, names, delimiter, form.fields):
-        yield records, form, False
-
-
-def _no_records(path: Path, option: str, line: str) -> str:
-    start = line.strip()[:60]
-    if start.startswith("["):
-        hint = "Convert a JSON array to JSON lines with: jq -c '.[]'."
-    elif start.startswith("<"):
-        hint = "Is it a saved error page?"
-    else:
-        hint = "Expected one JSON object per line, or a first line that names the columns."
-    return (
-        f"{path}, given as {option}, is neither JSON lines nor CSV or TSV: its first lines contain no JSON object and "
-        f"no names of columns. It begins with {start!r}. {hint}"
-    )
+        advance(chunk.position)
+    return totals
 
 
 def _convert(
     engine: DuckDB,
     chunk: Chunk | Records,
-    form: Format,
-    literals: bool,
+    source: Source,
     kind: str,
     options: IngestOptions,
     distinct: bool,
@@ -205,8 +226,11 @@ def _convert(
 ) -> None:
     """Write the canonical rows of a chunk to `table`, and its rejects to `reject`."""
     cleaned = Counter[str]()
-    fields = _fields(engine, chunk, form, literals)
-    rows = engine.apply(canonical.typed_reviews if kind == "reviews" else canonical.typed_items, fields)
+    fields = _fields(engine, chunk, source)
+    if kind == "reviews":
+        rows = engine.apply(canonical.typed_reviews, fields, options.rating_scale, options.rating_missing)
+    else:
+        rows = engine.apply(canonical.typed_items, fields)
     if len(rows) != len(chunk.numbers):
         raise RuntimeError(f"{chunk.path}: {len(chunk.numbers)} records came back as {len(rows)} rows.")
     if options.scrub and kind == "reviews":
@@ -235,6 +259,8 @@ def _convert(
         "rejects": len(bad),
         "dropped": dropped,
         "cleaned": {rule: count for rule, count in cleaned.items() if count},
+        "values": canonical.values(rows, source.form.fields),
+        "ratings": asdict(canonical.ratings(rows) if kind == "reviews" else Ratings()),
     }
     _write(rejects_table([chunk.path] * len(bad), bad["number"], bad["reject"], raw), REJECTS, reject)
     _write(kept, schema.with_metadata({"counts": json.dumps(counts)}), table)
@@ -247,15 +273,15 @@ def rejects_table(
     return pa.table([list(map(str, files)), numbers, reasons, raw], schema=REJECTS)
 
 
-def _fields(engine: DuckDB, chunk: Chunk | Records, form: Format, literals: bool) -> ir.Table:
+def _fields(engine: DuckDB, chunk: Chunk | Records, source: Source) -> ir.Table:
     """The fields of the records of a chunk as text, by canonical column."""
     if isinstance(chunk, Records):
         return engine.read_arrow(chunk.fields, "records")
     lines = chunk.lines
-    if literals:
+    if source.kind == LITERALS:
         texts = [(line and from_python_literal(line)) or line for line in lines["line"].to_pylist()]
         lines = lines.set_column(1, "line", pa.array(texts, pa.large_string()))
-    return engine.read_json(lines, form.fields, form.flat)
+    return engine.read_json(lines, source.form.fields, source.form.flat, ids=("reviewer_id", "asin"))
 
 
 def _strict(reject: dict[str, str]) -> str:

@@ -18,8 +18,9 @@ from ...engines import DuckDB, Spark, chunk_size
 from ...errors import InputError
 from ...reviews import accounting
 from ...reviews.catalogue import read_catalogue, save_catalogue, write_items
-from ...reviews.formats import chosen
+from ...reviews.downloads import Downloads
 from ...reviews.ingest import REJECTS, IngestOptions, IngestResult, read_items, read_items_of_reviews, read_reviews
+from ...reviews.reasons import explained
 from ...reviews.splits import write_shards
 from ...schema import SEQUENCES, SPLITS
 from .purchases import DROPS
@@ -56,7 +57,7 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
                 writer.write_table(rejects)
     outputs.write_json(out / outputs.ACCOUNTING, account)
     for name in ("reviews", "items"):
-        accounting.show(name, account[name])
+        accounting.show(name, account[name], account["files"][name])
     shutil.rmtree(work / "spill", ignore_errors=True)
     return {
         "reviews_read": account["reviews"]["read"],
@@ -70,20 +71,46 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
 def _read(run: Path, work: Path, engine: DuckDB, config: SequencesConfig) -> tuple[IngestResult, IngestResult]:
     """The canonical items and reviews."""
     check_sources(config)
-    reviews, items = config.reviews, config.items
+    downloads = Downloads(run / outputs.DOWNLOADS)
+    reviews, items = downloads.paths(config.reviews), downloads.paths(config.items)
     if config.sample:
-        reviews = (str(outputs.path(run, "sample", outputs.SAMPLE_REVIEWS)),)
-        items = (str(outputs.path(run, "sample", outputs.SAMPLE_ITEMS)),)
+        reviews = [str(outputs.path(run, "sample", outputs.SAMPLE_REVIEWS))]
+        items = [str(outputs.path(run, "sample", outputs.SAMPLE_ITEMS))]
 
-    def options(kind: str) -> IngestOptions:
-        form = chosen(kind, config.format, config.columns, config.item_columns)
-        return IngestOptions(chunk_size(config.memory), form, config.scrub, config.strict)
+    def options(kind: str, files: str) -> IngestOptions:
+        return IngestOptions(
+            chunk_size(config.memory),
+            config.form(kind),
+            config.dialect(files),
+            config.rating_scale,
+            config.rating_missing,
+            config.scrub,
+            config.strict,
+        )
 
-    if not items and "title" in config.columns:
-        read = read_items_of_reviews(engine, reviews, work / "items", options("items of reviews"))
+    if not items and "title" in config.review_columns:
+        read = read_items_of_reviews(engine, reviews, work / "items", options("items of reviews", "reviews"))
     else:
-        read = read_items(engine, items, work / "items", options("items"))
-    return read, read_reviews(engine, reviews, work / "reviews", options("reviews"))
+        read = read_items(engine, items, work / "items", options("items", "items"))
+    _check_kept("items", read)
+    purchases = read_reviews(engine, reviews, work / "reviews", options("reviews", "reviews"))
+    _check_kept("reviews", purchases)
+    return read, purchases
+
+
+def _check_kept(kind: str, read: IngestResult) -> None:
+    """Check that some records are valid.
+
+    Raises:
+        InputError: all were rejected.
+    """
+    if read.read > sum(read.dropped.values()):
+        return
+    most = max(read.dropped, key=read.dropped.__getitem__)
+    examples = (row for path in read.rejects for row in pq.read_table(path).to_pylist() if row["reason"] == most)
+    raise InputError(
+        f"None of the {read.read:,} records of {kind} is valid. Dropped: {explained(read.dropped, next(examples))}"
+    )
 
 
 def _account(
@@ -113,13 +140,20 @@ def _account(
         "splits": splits,
         # Purchases in histories with the time of the purchase before: a hash orders them.
         "times": {"purchases": counts["read"] - sum(counts[name] for name in DROPS), "tied": counts["tied"]},
+        "files": {"reviews": reviews.files, "items": items.files},
         # Values that a rule changed in valid records, some of which were dropped later.
         "cleaned": {"reviews": dict(sorted(reviews.cleaned.items())), "items": dict(sorted(items.cleaned.items()))},
     }
     if not account["users"]["kept"]:
-        dropped = ", ".join(f"{count} {reason}" for reason, count in account["reviews"]["dropped"].items())
         raise InputError(
-            f"No user is left: of {reviews.read} lines of reviews and {titled} items with a title, the reviews were "
-            f"dropped as: {dropped}. Check that the reviews and the items belong together."
+            f"No user is left of {reviews.read:,} reviews and {titled:,} items with a title. Dropped reviews: "
+            f"{explained(account['reviews']['dropped'])} Ids of the first review's item and the first item: "
+            f"{_first(reviews.tables)!r} and {_first(items.tables)!r}."
         )
     return account
+
+
+def _first(tables: list[Path]) -> str | None:
+    """The id of the item in the first row of some tables."""
+    batches = (batch for path in tables for batch in pq.ParquetFile(path).iter_batches(1, columns=["asin"]))
+    return next((batch["asin"][0].as_py() for batch in batches), None)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import calendar
+import codecs
 import datetime
-import sys
 import time
 from dataclasses import dataclass, field
 
 from ...engines import memory_bytes
 from ...errors import ConfigError, InputError
-from ...reviews.formats import ITEM_COLUMNS, chosen
+from ...reviews.formats import ITEM_COLUMNS, Dialect, Format, chosen, named
+from ...reviews.times import END, SECOND
 from ...schema import MAX_HISTORY
 
 PACKAGES = ("duckdb", "ibis-framework")
@@ -24,9 +25,9 @@ DAY = 86400
 class SequencesConfig:
     """The raw files, and which users and purchases are kept."""
 
-    reviews: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
-    """Raw review files: paths or globs of JSON lines, CSV, TSV (plain, gzip or zstd) or parquet."""
-    items: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
+    reviews: tuple[str, ...] = field(default=(), metadata={"reads": "files", "urls": True})
+    """Raw review files: paths, globs or URLs of JSON lines, CSV, TSV (plain, gzip or zstd) or parquet."""
+    items: tuple[str, ...] = field(default=(), metadata={"reads": "files", "urls": True})
     """Raw item files, in the same forms; not needed where a column of the reviews contains the title."""
     format: str = "auto"
     """Format of all files: amazon-2014, amazon-2018, amazon-2023 or own (with columns); auto recognises each."""
@@ -35,6 +36,20 @@ class SequencesConfig:
     category, description, price."""
     item_columns: dict[str, str] = field(default_factory=dict)
     """Own columns of item files, as {item: COLUMN}: item, title, and optionally category, description, price."""
+    delimiter: str = ""
+    """Delimiter of CSV review files, such as ';', '|' or '::'; empty to recognise a comma, tab or semicolon."""
+    header: str = ""
+    """Names of the columns of review files without a header, such as user,item,rating,time."""
+    item_delimiter: str = ""
+    """Delimiter of CSV item files; empty to recognise it."""
+    item_header: str = ""
+    """Names of the columns of item files without a header, such as item,title,category."""
+    encoding: str = "utf-8"
+    """Encoding of text files, such as latin-1, cp1252 or utf-16."""
+    rating_scale: tuple[float, ...] = ()
+    """Lowest and highest rating of the log, such as 1 10, mapped to 1 to 5; without it, ratings are 0.5 to 5."""
+    rating_missing: tuple[float, ...] = ()
+    """Ratings that mean unrated, such as 0 or -1; the purchase is kept."""
     sample: bool = False
     """Use the simulated sample world instead of raw files."""
     since: str | datetime.date = ""
@@ -68,7 +83,11 @@ class SequencesConfig:
         if self.sample and (self.columns or self.item_columns or self.format != "auto"):
             raise ConfigError("sample was given together with format or columns: those are for raw files.")
         for kind in ("reviews", "items"):
-            chosen(kind, self.format, self.columns, self.item_columns)
+            self.form(kind)
+        self._check_text()
+        if self.rating_scale and (len(self.rating_scale) != 2 or not self.rating_scale[0] < self.rating_scale[1]):
+            given = " ".join(f"{value:g}" for value in self.rating_scale)
+            raise ConfigError(f"rating_scale is {given}, expected the lowest and the highest rating, such as 1 10.")
         mapped = ", ".join(name for name in ITEM_COLUMNS if name in self.columns)
         if mapped and self.items:
             raise ConfigError(f"columns maps {mapped} to columns of the reviews, but items were given too. Omit one.")
@@ -99,11 +118,41 @@ class SequencesConfig:
         if self.engine not in ("duckdb", "spark"):
             raise ConfigError(f"engine is {self.engine!r}, expected duckdb or spark.")
 
+    def _check_text(self) -> None:
+        try:
+            codecs.lookup(self.encoding)
+        except LookupError:
+            raise ConfigError(
+                f"encoding is {self.encoding!r}, which Python does not know, expected one such as utf-8, latin-1, "
+                "cp1252 or utf-16."
+            ) from None
+        for name in ("delimiter", "item_delimiter"):
+            value = getattr(self, name).replace("\\t", "\t")  # as typed in a shell
+            if '"' in value or "\n" in value or "\r" in value:
+                raise ConfigError(f"{name} is {value!r}, expected characters without a quote or line end.")
+            object.__setattr__(self, name, value)
+
+    def form(self, kind: str) -> Format | None:
+        """The format that files of a `kind` of `formats.chosen` must have; None to recognise each file."""
+        return chosen(kind, self.format, self.review_columns, self.item_columns or named(self.item_header))
+
     @property
-    def seconds(self) -> tuple[int, int]:
-        """The first second whose reviews are kept, and the first second after the last, in unix time."""
+    def review_columns(self) -> dict[str, str]:
+        """`columns`, or what the names in `header` map."""
+        return self.columns or named(self.header)
+
+    def dialect(self, kind: str) -> Dialect:
+        """How text files of `reviews` or `items` are read."""
+        if kind == "items":
+            return Dialect(self.item_delimiter, self.item_header, self.encoding)
+        return Dialect(self.delimiter, self.header, self.encoding)
+
+    @property
+    def nanoseconds(self) -> tuple[int, int]:
+        """The first time of the reviews that are kept, and the first after the last, in nanoseconds since 1970."""
         first = _midnight(self.since) if self.since else 0
-        return first, _midnight(self.until) + DAY if self.until else sys.maxsize
+        after = _midnight(self.until) + DAY if self.until else END
+        return min(max(first, 0), END) * SECOND, min(max(after, 0), END) * SECOND
 
 
 def check_sources(config: SequencesConfig) -> None:
@@ -112,7 +161,7 @@ def check_sources(config: SequencesConfig) -> None:
     Raises:
         InputError: they name no reviews, or no source of the items' titles.
     """
-    if not config.sample and not (config.reviews and (config.items or "title" in config.columns)):
+    if not config.sample and not (config.reviews and (config.items or "title" in config.review_columns)):
         raise InputError(
             f"No {'items' if config.reviews else 'reviews'} were given. Give the raw files (--reviews FILE… "
             "--items FILE…), or --sample for the simulated sample world. Reviews are enough where columns maps their "

@@ -503,7 +503,7 @@ def test_without_files_and_without_the_sample_it_says_what_to_give(tmp_path, giv
 
 
 def test_reviews_and_items_that_do_not_belong_together_leave_nobody_and_say_so(make, tmp_path):
-    with pytest.raises(InputError, match=r"No user is left: of 2 lines.*2 unknown_item.*belong together"):
+    with pytest.raises(InputError, match=r"No user is left of 2 reviews.*2 unknown_item.*belong together.*item: .X. and .B0."):
         make([review(asin="X"), review(asin="Y")])
     assert not list((tmp_path / "run0" / "out").iterdir())
 

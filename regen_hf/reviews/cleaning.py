@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import html
+import html.entities
 import json
 import re
 from collections import Counter
@@ -13,17 +13,34 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .nulls import NULL_WORDS
+from .records import python_literal, without_surrogates
+
 # Only names of HTML elements: "<3" and "<Black>" are text.
 ELEMENTS = (
     "a|abbr|article|aside|b|big|blockquote|body|br|button|center|cite|code|dd|del|div|dl|dt|em|font|footer|form|h[1-6]|"
     "head|header|hr|html|i|iframe|img|input|ins|label|li|link|main|meta|nav|noscript|object|ol|option|p|pre|q|s|script|"
     "section|select|small|span|strike|strong|style|sub|sup|table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|video"
 )
-HIDDEN = re.compile(r"(?is)<(script|style)\b[^>]*>.*?(?:</\1\s*>|$)|<!--.*?(?:-->|$)")
+HIDDEN = [
+    (re.compile(rf"(?is){start}.*?{end}"), re.compile(rf"(?i){end}"))
+    for start, end in (
+        (r"<script\b[^<>]*>", r"</script\s*>"),
+        (r"<style\b[^<>]*>", r"</style\s*>"),
+        ("<!--", "-->"),
+    )
+]
+"""Elements without visible text, and the end of each."""
 BREAK = re.compile(r"(?i)<br\s*/?>|</(?:p|div|li|tr|h[1-6])\s*>")
-TAG = re.compile(rf"(?i)</?(?:{ELEMENTS})(?:\s[^<>]*)?/?>")
-MARKUP = re.compile(rf"(?i)</?(?:{ELEMENTS})(?:[\s/>]|$)|<!--|<!doctype|getTime\(\)|\bfunction\s*\(")
-"""Also truncated tags, and the script that replaces many titles of the 2018 release."""
+TAG = re.compile(rf"(?i)</?(?:{ELEMENTS})(?:\s[^<>]*)?/?>|<!--|<!doctype[^<>]*>")
+ENTITY = re.compile(r"&(?:#[0-9]+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);")
+"""With a semicolon only: `&copy=2` is part of a URL."""
+MARKUP = re.compile(rf"(?i)</?(?:{ELEMENTS})(?:[\s/>]|$)|<!--|<!doctype")
+TRUNCATED = re.compile(
+    rf"(?i)<(?:{ELEMENTS})\s+[\w:-]+\s*=|</?(?!\w\b)(?:{ELEMENTS})(?:[\s/]|$)|<!doctype"  # "Size <S" is a text
+)
+SCRIPT = re.compile(r"getTime\(\)|\bfunction\s*\w*\s*\([^()]*\)\s*\{|[=({!;&|]\s*function\s*\(|^function\(")
+"""The scripts that replace many titles of the 2018 release."""
 SUSPECT = "[<\x00\xa0]|&[#\\w]+;"
 """Text without a match needs no cleaning."""
 AMOUNT = r"\$?\s*(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)"
@@ -37,10 +54,25 @@ def plain(text: str, counts: Counter[str]) -> str:
     >>> plain("Tom &amp; I<br />love it &#34;a lot&#34; <3 <b>really</b>", counts), dict(counts)
     ('Tom & I\nlove it "a lot" <3 really', {'markup': 1, 'entities': 1})
     """
-    if "<" in text:
-        text = _counted(text, TAG.sub("", BREAK.sub("\n", HIDDEN.sub(" ", text))), "markup", counts)
-    text = _counted(text, html.unescape(text), "entities", counts)
+    text = _counted(text, _without_tags(text), "markup", counts)
+    text = _counted(text, ENTITY.sub(_character, text), "entities", counts)
     return _counted(text, text.replace("\x00", ""), "nul_characters", counts).replace("\xa0", " ").strip()
+
+
+def _without_tags(text: str) -> str:
+    if "<" not in text:
+        return text
+    for element, end in HIDDEN:
+        # Only up to the last end: a search from every unclosed start would take quadratic time.
+        last = max((match.end() for match in end.finditer(text)), default=0)
+        text = element.sub(" ", text[:last]) + text[last:]
+    return TAG.sub("", BREAK.sub("\n", text))
+
+
+def _character(entity: re.Match[str]) -> str:
+    # `html.unescape` converts the start of an unknown name too: "&copying;" would become "©ing;".
+    known = entity[0][1] == "#" or entity[0][1:] in html.entities.html5
+    return html.unescape(entity[0]) if known else entity[0]
 
 
 def plain_column(column: pa.ChunkedArray, counts: Counter[str]) -> pa.Array:
@@ -59,17 +91,18 @@ def without_empty(column: pa.StringArray) -> pa.StringArray:
 
 
 def title(text: str | None, counts: Counter[str]) -> str | None:
-    r"""A title on one line, None where it is missing, blank or part of a web page.
+    r"""A title on one line without tags, None where it is missing, blank or part of a web page.
 
-    >>> title("  Maggiano&#39;s\n Gift Card ", Counter()), title(" ", Counter())
+    >>> title("  Maggiano&#39;s\n Gift <b>Card</b> ", Counter()), title(" ", Counter())
     ("Maggiano's Gift Card", None)
     >>> counts = Counter()
     >>> title('<span id="productTitle" class="a-size', counts), dict(counts)
     (None, {'markup_title': 1})
     """
-    if not text:
+    if not text or not text.strip():
         return None
-    if MARKUP.search(text):
+    rest = _without_tags(text)
+    if not rest.strip() or TRUNCATED.search(rest) or SCRIPT.search(rest):
         counts["markup_title"] += 1
         return None
     return " ".join(plain(text, counts).split()) or None
@@ -84,7 +117,7 @@ def price(text: str | None, counts: Counter[str]) -> float | None:
     >>> dict(counts)
     {'price_range': 1, 'unreadable_price': 1}
     """
-    if not text or not text.strip():
+    if not text or text.strip() in NULL_WORDS:
         return None
     match = PRICE.fullmatch(text.strip()) if len(text) < 100 else None
     if not match:
@@ -109,7 +142,7 @@ def category(text: str | None, counts: Counter[str]) -> str | None:
     """
     names: list[str] = []
     for name in _path(text, counts):
-        if MARKUP.search(name):
+        if MARKUP.search(name) or SCRIPT.search(name):
             counts["markup_category"] += 1
             continue
         clean = " ".join(plain(name, counts).split())
@@ -142,7 +175,7 @@ def _strings(text: str | None, values: list[Any] | None, rule: str, counts: Coun
     """The strings among `values`, or the text itself where it is not a list."""
     if values is None:
         return [text] if text else []
-    strings = [value for value in values if isinstance(value, str)]
+    strings = [without_surrogates(value) for value in values if isinstance(value, str)]
     if strings:
         counts[rule] += 1
     return strings
@@ -159,11 +192,9 @@ def _list(text: str | None) -> list[Any] | None:
     with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(text)
         return value if isinstance(value, list) else None
-    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        # numpy writes arrays without commas, and Python would concatenate their strings.
-        value = ast.literal_eval(re.sub(r"""(['"])\s+(['"])""", r"\1, \2", text))
-        return value if isinstance(value, list) else None
-    return None
+    # numpy writes arrays without commas, and Python would concatenate their strings.
+    value = python_literal(re.sub(r"""(['"])\s+(['"])""", r"\1, \2", text))
+    return value if isinstance(value, list) else None
 
 
 def _counted(before: str, after: str, rule: str, counts: Counter[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import codecs
 import json
 import os
@@ -17,6 +16,7 @@ import pyarrow as pa
 from isal import igzip, igzip_lib
 
 from ..errors import ConfigError, InputError
+from .records import python_literal, without_surrogates
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -190,7 +190,7 @@ def json_keys(lines: Iterable[str | None]) -> tuple[set[str], bool]:
         except RecursionError:
             record = None
         if isinstance(record, dict):
-            keys.update(record)
+            keys.update(map(without_surrogates, record))
     return keys, literals
 
 
@@ -200,10 +200,12 @@ def from_python_literal(line: str) -> str | None:
     >>> from_python_literal("{'asin': 'B1', 'title': \"Owner's pen\"}")
     '{"asin": "B1", "title": "Owner\'s pen"}'
     """
+    record = python_literal(line.strip())
+    if not isinstance(record, dict):
+        return None
     try:
-        record = ast.literal_eval(line.strip())
-        return json.dumps(record, ensure_ascii=False) if isinstance(record, dict) else None
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return without_surrogates(json.dumps(record, ensure_ascii=False))
+    except (TypeError, RecursionError):  # a set, bytes, a number that is complex
         return None
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+
+UNREADABLE = (ValueError, OverflowError, KeyError)
+"""Errors of Arrow for text that is not UTF-8, years above 9999 and unknown time zones."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +40,12 @@ class Records:
     def raw(self, indices: pa.Array) -> list[str]:
         """The records at `indices` (from 0) as text: the text of the file, or a row as a JSON object."""
         if isinstance(self.source, pa.Table):
-            rows = self.source.take(indices)
-            columns = [python_values(rows[name].combine_chunks(), "backslashreplace") for name in rows.column_names]
-            return [as_json(dict(zip(rows.column_names, row, strict=True))) for row in zip(*columns, strict=True)]
+            # `take` is missing for views of text in lists.
+            columns = [[self.source[name][index] for index in indices.to_pylist()] for name in self.source.column_names]
+            rows = zip(
+                *([python_value(scalar, "backslashreplace") for scalar in column] for column in columns), strict=True
+            )
+            return [as_json(dict(zip(self.source.column_names, row, strict=True))) for row in rows]
         bounds = (self.bounds[index] for index in indices.to_pylist())
         records = ("".join(self.source[start:end]).rstrip("\r\n") for start, end in bounds)
         return [record.encode(errors="surrogateescape").decode(errors="backslashreplace") for record in records]
@@ -48,30 +57,67 @@ def is_text(kind: pa.DataType) -> bool:
     return is_bytes or pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def python_values(values: pa.Array, errors: str = "strict") -> list[Any]:
-    """Values as Python objects, text decoded with `errors`; if strict, None for a value that is not UTF-8."""
-    if is_text(values.type):
-        return [_decoded_or_none(value, errors) for value in values.cast(pa.large_binary()).to_pylist()]
-    try:
-        return list(values.to_pylist())
-    except UnicodeDecodeError:
-        return [_value(value) for value in values]
+def python_values(values: pa.Array) -> list[Any]:
+    """Values as Python objects, bytes as text; None for a value that contains text that is not UTF-8."""
+    if not is_text(values.type):
+        with contextlib.suppress(*UNREADABLE):
+            return list(values.to_pylist())
+    return [_value_or_none(scalar) for scalar in values]
 
 
-def _value(scalar: pa.Scalar) -> Any:
+def _value_or_none(scalar: pa.Scalar) -> Any:
     try:
-        return scalar.as_py()
+        return python_value(scalar, "strict")
     except UnicodeDecodeError:
         return None
 
 
-def _decoded_or_none(value: bytes | None, errors: str) -> str | None:
+def python_value(scalar: pa.Scalar, errors: str) -> Any:
+    """A value as a Python object, text and bytes decoded with `errors`; times that Python lacks as text."""
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar, pa.BinaryScalar):
+        return scalar.as_buffer().to_pybytes().decode(errors=errors)
+    with contextlib.suppress(*UNREADABLE):
+        return scalar.as_py()
+    if isinstance(scalar, pa.StructScalar):
+        return {name: python_value(scalar[name], errors) for name in scalar}
+    if isinstance(scalar, pa.ListScalar):
+        return [python_value(value, errors) for value in scalar.values]
+    if isinstance(scalar, pa.DictionaryScalar | pa.ExtensionScalar):
+        return python_value(scalar.value, errors)
+    if pa.types.is_timestamp(scalar.type):
+        scalar = scalar.cast(pa.timestamp(scalar.type.unit))
+    return scalar.cast(pa.string()).as_py()
+
+
+def without_surrogates(text: str) -> str:
+    r"""`text` with one character for each pair of surrogates, and U+FFFD for each other surrogate.
+
+    >>> without_surrogates("\ud83d\ude00 \ud83d"), without_surrogates("é")
+    ('😀 \ufffd', 'é')
+    """
     try:
-        return None if value is None else value.decode(errors=errors)
-    except UnicodeDecodeError:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def python_literal(text: str) -> Any:
+    """The value of a Python literal, None where `text` is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a backslash before any letter is a warning of Python's
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 
 
 def as_json(value: Any) -> str:
-    """`value` as JSON; dates and other types as text."""
-    return json.dumps(value, default=str, ensure_ascii=False)
+    """`value` as JSON; bytes as text, dates and other types as their text."""
+    return json.dumps(value, default=_as_text, ensure_ascii=False)
+
+
+def _as_text(value: Any) -> str:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else str(value)

@@ -28,8 +28,6 @@ def show(name: str, entry: Mapping[str, Any], files: Mapping[str, Any] | None = 
     lines = [f"{name}: {entry['read']:,} lines read, {entry['kept']:,} kept, dropped: {dropped}"]
     if files and files["unquoted"]:
         lines.append(f"{name}: {files['unquoted']} files read without quoting, because a quote swallowed records")
-    if files:
-        lines += [
-            f"{name}: no {column} in {count} of {files['read']} files" for column, count in files["missing"].items()
-        ]
+    for column, count in files["missing"].items() if files else ():
+        lines.append(f"{name}: {count} files have no {column}")
     print("\n".join(lines), file=sys.stderr)  # noqa: T201

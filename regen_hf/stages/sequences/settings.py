@@ -46,6 +46,8 @@ class SequencesConfig:
     """Names of the columns of item files without a header, such as item,title,category."""
     encoding: str = "utf-8"
     """Encoding of text files, such as latin-1, cp1252 or utf-16."""
+    item_encoding: str = ""
+    """Encoding of item files, if it is another one."""
     rating_scale: tuple[float, ...] = ()
     """Lowest and highest rating of the log, such as 1 10, mapped to 1 to 5; without it, ratings are 0.5 to 5."""
     rating_missing: tuple[float, ...] = ()
@@ -119,13 +121,14 @@ class SequencesConfig:
             raise ConfigError(f"engine is {self.engine!r}, expected duckdb or spark.")
 
     def _check_text(self) -> None:
-        try:
-            codecs.lookup(self.encoding)
-        except LookupError:
-            raise ConfigError(
-                f"encoding is {self.encoding!r}, which Python does not know, expected one such as utf-8, latin-1, "
-                "cp1252 or utf-16."
-            ) from None
+        for name in ("encoding", "item_encoding"):
+            try:
+                codecs.lookup(getattr(self, name) or self.encoding)
+            except LookupError:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}, which Python does not know, expected one such as utf-8, "
+                    "latin-1, cp1252 or utf-16."
+                ) from None
         for name in ("delimiter", "item_delimiter"):
             value = getattr(self, name).replace("\\t", "\t")  # as typed in a shell
             if '"' in value or "\n" in value or "\r" in value:
@@ -144,7 +147,7 @@ class SequencesConfig:
     def dialect(self, kind: str) -> Dialect:
         """How text files of `reviews` or `items` are read."""
         if kind == "items":
-            return Dialect(self.item_delimiter, self.item_header, self.encoding)
+            return Dialect(self.item_delimiter, self.item_header, self.item_encoding or self.encoding)
         return Dialect(self.delimiter, self.header, self.encoding)
 
     @property

@@ -7,6 +7,7 @@ the adapter, and the changes to the language model. It loads to the same plain m
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Iterator
 from os.path import dirname
@@ -18,6 +19,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 LORA = "lora"
+ADAPTER = "model.adapter"
 PROGRESS_AFTER = 5.0
 """Seconds before the progress bar of a load is shown."""
 HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -38,7 +40,13 @@ class CompletePreTrainedModel(PreTrainedModel):
         path = pretrained_model_name_or_path
         kwargs["ignore_mismatched_sizes"] = True  # `complete` raises the error, which names the weights
         with no_loading_report():
-            loaded: Any = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
+            merged = _merged_as_saved(cls, path, *args, **kwargs)
+            if merged is not None:
+                weights = {"config": merged.config, "state_dict": merged.state_dict()}
+                loaded: Any = super().from_pretrained(None, *args, output_loading_info=True, **kwargs | weights)
+                loaded[0].generation_config = merged.generation_config
+            else:
+                loaded = super().from_pretrained(path, *args, output_loading_info=True, **kwargs)
         model, info = loaded
         model = complete(model, info, path, **kwargs)
         return (model, info) if output_loading_info else model
@@ -123,11 +131,12 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
     Raises:
         ValueError: a weight is missing, unexpected, or has another shape than in config.json.
     """
-    adapter = {name for name in model.state_dict() if name.startswith("model.adapter.")}
+    adapter = {name for name in model.state_dict() if name.startswith(ADAPTER + ".")}
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     if adapter and adapter <= set(info["missing_keys"]):
         files = _lora_files(path, kwargs)
         if files is not None:
+            model.get_submodule(ADAPTER).float()  # transformers creates missing weights in the dtype of the others
             model = _merged(model, files, path)
             missing -= adapter
             info["missing_keys"] = set(info["missing_keys"]) - adapter
@@ -155,6 +164,24 @@ def _lora_files(path: Any, kwargs: dict[str, Any]) -> tuple[str, str] | None:
         for name in ("adapter_config.json", "adapter_model.safetensors")
     )
     return None if config is None or weights is None else (config, weights)
+
+
+def _merged_as_saved(cls: Any, path: Any, *args: Any, **kwargs: Any) -> PreTrainedModel | None:
+    """A model in adapter form, merged in the dtype of its files as in training, if `kwargs` name another dtype.
+
+    A model that is loaded from its weights in the other dtype equals the merged form in this dtype. None where no
+    dtype is named, and for other models.
+    """
+    if kwargs.get("dtype", kwargs.get("torch_dtype", "auto")) in (None, "auto") or "state_dict" in kwargs:
+        return None
+    if kwargs.get("quantization_config") is not None or _lora_files(path, kwargs) is None:
+        return None
+    as_saved = {name: value for name, value in kwargs.items() if name not in ("dtype", "torch_dtype", "device_map")}
+    if "config" in kwargs:  # the auto classes write the dtype into it
+        as_saved["config"] = copy.deepcopy(kwargs["config"])
+        as_saved["config"].dtype = None
+    model: PreTrainedModel = cls.from_pretrained(path, *args, **as_saved)
+    return None if getattr(model, "hf_quantizer", None) is not None else model
 
 
 def _merged(model: PreTrainedModel, files: tuple[str, str], path: Any) -> PreTrainedModel:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from regen_hf.errors import ConfigError
 from regen_hf.model.modeling_regen import RegenForCausalLM
@@ -130,6 +130,16 @@ def test_both_forms_of_a_lora_training_load_to_the_same_model(forms, finished_ru
         assert {".lora_A." in name or ".lora_B." in name or ".adapter." in name for name in file.keys()} == {True}  # noqa: SIM118
     for path in (forms / "beside").rglob("*.json"):
         assert str(forms) not in path.read_text(), path
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("auto", [AutoModelForCausalLM, RegenForCausalLM])
+def test_both_forms_load_in_half_precision_with_the_adapter_in_float32(forms, auto, dtype):
+    merged, beside = (auto.from_pretrained(forms / form, dtype=dtype) for form in ("merged", "beside"))
+    assert same(merged.state_dict(), beside.state_dict())
+    assert merged.dtype == beside.dtype == dtype
+    for model in (merged, beside):
+        assert {value.dtype for value in model.model.adapter.state_dict().values()} == {torch.float32}
 
 
 def test_a_model_folder_is_complete_and_holds_no_pickle(forms):

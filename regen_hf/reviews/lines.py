@@ -152,7 +152,8 @@ def chunks(path: Path, size: int, encoding: str = "utf-8") -> Iterator[Chunk]:
         after = path.stat()
     except UnicodeError:
         raise InputError(
-            f"{path} is not text in {encoding}: after line {number - 1}, bytes are invalid. Check --encoding."
+            f"{path} is not text in {encoding}: after line {number - 1}, bytes are invalid. "
+            "Check --encoding, or --item-encoding for items."
         ) from None
     except (EOFError, igzip_lib.IsalError, OSError) as error:  # type: ignore[misc]  # its stub has no class
         raise InputError(_damage(path, number, error)) from None
@@ -224,8 +225,8 @@ def _decompressed(path: Path, file: IO[bytes], start: bytes) -> IO[bytes]:
 def _check_text(path: Path, block: bytes) -> None:
     if block.startswith(UTF16):
         raise InputError(
-            f"{path} is UTF-16, expected UTF-8. Read it with --encoding utf-16, or convert it: "
-            "iconv -f UTF-16 -t UTF-8."
+            f"{path} is UTF-16, expected UTF-8. Read it with --encoding utf-16 (items: --item-encoding utf-16), "
+            "or convert it: iconv -f UTF-16 -t UTF-8."
         )
     kinds = [(kind, remedy) for start, inside, kind, remedy in OTHER if block.startswith(start) and inside in block]
     if block[TAR] == b"ustar":

@@ -19,12 +19,13 @@ OTHER_DELIMITERS = ("::", "|")
 def no_records(path: Path, option: str, chunk: Chunk | None) -> str:
     """The error message for a file, given as `option`, whose first `chunk` has no JSON object and no header."""
     file = f"{path}, given as {option},"
+    name = "--item-encoding" if option == "--items" else "--encoding"
     lines = chunk.lines["line"].to_pylist() if chunk else []
     start = next((index for index, line in enumerate(lines) if line is None or line.strip()), None)
     if chunk is None or start is None:
         return f"{file} contains no line of text, expected JSON lines, CSV, TSV or parquet. Check the file."
     if encoding := _utf16(chunk):
-        return f"{file} looks like UTF-16, expected UTF-8. Read it with --encoding {encoding}."
+        return f"{file} looks like UTF-16, expected UTF-8. Read it with {name} {encoding}."
     content = chunk.content[start].as_py()
     if b"\x00" in content:
         return (
@@ -36,7 +37,7 @@ def no_records(path: Path, option: str, chunk: Chunk | None) -> str:
         found = "contains no line of text in UTF-8" if not any(lines) else f"is not UTF-8 in line {start + 1}"
         return (
             f"{file} {found}: it begins with {content[:60]!r}. Expected JSON lines, CSV or TSV in UTF-8. "
-            "Read another encoding with --encoding, such as latin-1, or cp1252 for text from Windows."
+            f"Read another encoding with {name}, such as latin-1, or cp1252 for text from Windows."
         )
     if line.lstrip().startswith("["):
         hint = "Convert a JSON array to JSON lines with: jq -c '.[]'."
@@ -73,7 +74,7 @@ def missing_header(path: Path, option: str, line: str, names: Sequence[str]) -> 
     expected = "names of columns" if is_record else "comma, tab or semicolon"
     return (
         f"{path}, given as {option}, {found} ({line.strip()[:60]!r}), expected {expected}. "
-        f"Read it with {' '.join(options)}{' (the names of its columns)' if is_record else ''}."
+        f"Read it with {' '.join(options)}{' (name its columns in their order)' if is_record else ''}."
     )
 
 

@@ -51,7 +51,8 @@ def test_a_file_without_records(put, data, expected):
     assert re.search(rf"(?s)r\.csv, given as --reviews, .*{expected}", message(put(data)))
 
 
-def test_items_without_a_header(put):
+def test_messages_name_the_options_of_items(put):
+    assert "--item-encoding utf-16-be" in message(put(TEXT.encode("utf-16-be")), "--items")
     path = put("1::Käse, The (1995)::Comedy\n".encode())
     assert "--item-delimiter '::' --item-header \"item,title,category\"" in message(path, "--items")
 

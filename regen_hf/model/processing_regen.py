@@ -22,9 +22,9 @@ from safetensors.numpy import load_file, save_file
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import cached_file
 
-from .histories import first_columns, one_each, read_histories
+from .histories import encodable, first_columns, item_ids, one_each, read_histories
 from .interactions import interaction_features, interaction_text, without_last_review
-from .item_vectors import cf_vectors, fold_in, recommend
+from .item_vectors import cf_vectors, check_table, fold_in, recommend
 from .loading import HUB, load_encoder
 
 ITEM_NAMES = "cf_items.json"
@@ -39,7 +39,7 @@ class RegenProcessor(ProcessorMixin):
 
     Args:
         tokenizer ([`PreTrainedTokenizerBase`]): `item_token` must be one token of its vocabulary.
-        cf_asins (`list[str]`): the items that have a CF vector.
+        cf_asins (`list[str]`): the ids of the items that have a CF vector; integers become text.
         cf_factors (`numpy.ndarray` of shape (I, cf_dim)): their raw CF vectors, in the same order.
         content_encoder (`str` or `SentenceTransformer`, *optional*):
             Name on the Hub, local folder, or the model itself; a folder or a model is saved with the processor. None
@@ -77,7 +77,7 @@ class RegenProcessor(ProcessorMixin):
         cf_regularization: float = 0.05,
     ) -> None:
         super().__init__(tokenizer)
-        self.cf_asins = list(cf_asins)
+        self.cf_asins = item_ids("cf_asins", cf_asins)
         self.cf_factors: Any = None if cf_factors is None else np.ascontiguousarray(cf_factors, dtype=np.float32)
         self.content_encoder = content_encoder
         self.task_prompts = dict(task_prompts or {})
@@ -130,7 +130,7 @@ class RegenProcessor(ProcessorMixin):
             prompt = self.task_prompts[task]
         if self.item_token in prompt:
             raise ValueError(f"The prompt contains {self.item_token!r}, the placeholder of a purchase: remove it.")
-        content = self.item_token * n_items + prompt
+        content = self.item_token * n_items + encodable(prompt)
         if self.tokenizer.chat_template is None:
             return content + "\n"
         message = [{"role": "user", "content": content}]
@@ -186,6 +186,7 @@ class RegenProcessor(ProcessorMixin):
 
         Args:
             history: purchases, oldest first, or a row of the dataset, or a list of either; a history may be empty.
+                Lists may be arrays, or columns or tables of pandas, pyarrow and `datasets`.
             task: a key of `task_prompts`, or one per history.
             prompt: an instruction in place of a task, or one per history.
             return_tensors: "pt", "np" or None.
@@ -197,9 +198,12 @@ class RegenProcessor(ProcessorMixin):
             least 1.
 
         Raises:
-            ValueError: a history is malformed, a task unknown, or a prompt without purchases too long.
+            ValueError: a history is malformed or not in the order of its times, a task unknown, or a prompt without
+                purchases too long.
         """
         histories, _ = read_histories(history)
+        if not histories:
+            raise ValueError("There are no histories, expected at least one: [] is one empty history.")
         tasks = one_each("task", task, len(histories))
         prompts = one_each("prompt", prompt, len(histories))
         purchases, token_ids = [], []
@@ -243,10 +247,8 @@ class RegenProcessor(ProcessorMixin):
 
     def unknown_items(self, history: Any) -> list[str | None]:
         """The items of one history or several without a CF vector, once per purchase; see `fold_in`."""
-        if self.cf_factors is None:
-            return []
-        asins = [purchase["item"].get("asin") for row in read_histories(history)[0] for purchase in row]
-        return [asin for asin in asins if asin not in self._cf_rows]
+        asins = [purchase["item"]["asin"] for row in read_histories(history)[0] for purchase in row]
+        return [] if self.cf_factors is None else [asin for asin in asins if asin not in self._cf_rows]
 
     def fold_in(self, histories: Any) -> list[str]:
         """Add CF vectors for the new items of `histories`, by one closed-form step of ALS and without training.
@@ -376,23 +378,7 @@ class RegenProcessor(ProcessorMixin):
                 f"{self.item_token!r} is not one token of the tokenizer: call tokenizer.add_special_tokens("
                 f"{{'additional_special_tokens': ['{self.item_token}']}}) and resize the model's embeddings."
             )
-        if self.cf_factors is None:
-            if self.cf_asins:
-                raise ValueError(f"cf_asins has {len(self.cf_asins)} items, but cf_factors is None: pass both.")
-        elif self.cf_factors.ndim != 2 or len(self.cf_factors) != len(self.cf_asins):
-            raise ValueError(
-                f"cf_factors has the shape {self.cf_factors.shape}, expected ({len(self.cf_asins)}, cf_dim), one "
-                "row per item of cf_asins."
-            )
-        elif self.cf_user_gram is not None and self.cf_user_gram.shape != (self.cf_factors.shape[1],) * 2:
-            raise ValueError(
-                f"cf_user_gram has the shape {self.cf_user_gram.shape}, expected (cf_dim, cf_dim) as in cf_factors "
-                f"{self.cf_factors.shape}."
-            )
-        elif not np.isfinite(self.cf_factors).all():
-            raise ValueError("cf_factors contains NaN or infinity, expected finite values: fit the CF vectors again.")
-        if len(set(self.cf_asins)) != len(self.cf_asins):
-            raise ValueError("cf_asins contains an item twice, expected each item once.")
+        check_table(self)
         unknown = sorted(set(self.metadata_only_tasks) - set(self.task_prompts))
         if unknown:
             raise ValueError(

@@ -116,9 +116,9 @@ def test_reviews_and_fields_may_be_missing():
         ([{"asin": "A"}], 'Purchase 0 of the history has no "item" mapping'),
         ([purchase("A"), "B"], 'Purchase 1 of the history has no "item" mapping'),
         ([[purchase("A")], purchase("B")], 'Purchase 0 of the history has no "item" mapping'),
-        ([purchase("A") | {"review": "good"}], '"review" of purchase 0 is a str'),
-        ([purchase("A", title=["pens"])], r'"item"."title" of purchase 0 is \[\'pens\'\], expected text or None'),
-        ([{"item": {"price": "$9"}}], r'"item"."price" of purchase 0 is \'\$9\', expected a number or None'),
+        ([purchase("A") | {"review": "good"}], '"review" of purchase 0 of the history is a str'),
+        ([purchase("A", title=["pens"])], r'"item"."title" of purchase 0 .* is \[\'pens\'\], expected text or None'),
+        ([{"item": {"price": "$9"}}], r'"item"."price" of purchase 0 .* is \'\$9\', expected a number of at'),
     ],
 )
 def test_a_malformed_history_is_refused_with_what_was_expected(history, message):

@@ -41,7 +41,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    from .errors import optional_imports
+
+    with optional_imports():
+        return getattr(importlib.import_module(_MODULES[name]), name)
 
 
 def _register_regen(load: Any) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
-from .errors import ConfigError, RegenError, missing_extra
+from .errors import ConfigError, MissingPackageError, RegenError
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
@@ -186,7 +186,7 @@ class Spark:
         try:
             from pyspark.sql import SparkSession
         except ImportError:
-            raise missing_extra("pyspark", "spark") from None
+            raise MissingPackageError("pyspark") from None
         running = SparkSession.getActiveSession()
         self.owns_session = running is None
         self.session = running or _session(master, memory, spill)

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from ..errors import RegenError
+from ..errors import RegenError, optional_imports
 from .parser import make_parser
 
 
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if "run" not in options:
             parser.print_help()
             return 0
-        options.run(options)
+        with optional_imports():
+            options.run(options)
     except RegenError as error:
         print(f"regen: {error}", file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, RegenError
+from ..errors import ConfigError, RegenError, require
 
 QUICKSTART_STEPS = 400
 """Training steps of `regen quickstart`, which then takes under five minutes on 2 cores."""
@@ -72,6 +72,7 @@ def run(options: argparse.Namespace) -> None:
         raise ConfigError(f"--until was given {options.until!r}, expected one of: {', '.join(known)}.")
     run.check(options.until)
     run.check_sources()
+    run.check_packages(options.until)
     with run.locked():
         run.save()
         run.build_all(options.until)
@@ -141,6 +142,7 @@ def score(options: argparse.Namespace) -> None:
 
     given = {"encoder": options.encoder, "split": options.split, "seed": options.seed}
     config = section(EvaluationConfig, given, "score")
+    require("sacrebleu", "rouge-score", *(["sentence-transformers"] if options.encoder or options.references else []))
     references = Path(options.references) if options.references else None
     if references:
         Run(references).need(dataclasses.replace(STAGES["evaluate"], command="score", reads=("dataset", "embeddings")))
@@ -173,6 +175,7 @@ def quickstart(options: argparse.Namespace) -> None:
     if not outputs.is_run(Path(options.folder)):  # an existing run keeps the steps of its config.yaml
         settings["training"] = {"max_steps": QUICKSTART_STEPS}
     run = _open(options, **settings)
+    run.check_packages()
     with run.locked():
         run.save()
         run.build_all()

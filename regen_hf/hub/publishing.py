@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..cards.dataset_card import merged_card
-from ..errors import ConfigError, RegenError
+from ..errors import ConfigError, RegenError, require
 from .contents import PARTS, Files, check_parts, contents, default_names
 from .hub_errors import check_token, client_errors, explain, is_unreachable
 from .privacy import check
 from .remote import Changes, Remote, check_replaceable, compare, file_lines, read_repository, size
+from .verification import PACKAGES as VERIFICATION
 from .verification import verify
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def push(
         raise ConfigError("--verify loads the files of a push, but --dry-run pushes none. Omit one of them.")
     chosen = tuple(part for part in PARTS if part in parts or not parts)
     check_parts(folder, chosen)
+    if verified:
+        require(*(package for part in chosen for package in VERIFICATION.get(part, ())))
     repositories = _repository_names(folder, namespace, names or {})
     api = HfApi()
     remotes = _read_hub(api, namespace, repositories, chosen, private, dry_run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import runpy
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from ..cards.facts import config_name, figures, simulated
 from ..cards.templates import PLACEHOLDER, resource
-from ..errors import ConfigError, RegenError, RunError, missing_extra
+from ..errors import ConfigError, RegenError, RunError, require
 from ..outputs import folder as output_folder
 from ..outputs import manifest
 from ..run import Run
@@ -31,9 +30,7 @@ def demo(folder: Path, port: int) -> None:
     Raises:
         RegenError: a package is missing, the run has no model, or the port is in use.
     """
-    for package, extra in (("gradio", "space"), ("torch", "train"), ("transformers", "train")):
-        if importlib.util.find_spec(package) is None:  # checked before the model is loaded
-            raise missing_extra(package, extra)
+    require("gradio", "torch", "transformers")
     run = trained_run(folder).folder
     if not 0 < port < 65536:
         raise ConfigError(f"--port was given {port}, expected a number from 1 to 65535.")

@@ -19,6 +19,8 @@ from ..schema import SPLITS
 from .space import APP
 
 PROGRAM = Path(__file__).with_name("reload_check.py")
+PACKAGES = {"model": ("torch", "transformers"), "metric": ("evaluate", "rouge-score", "sacrebleu")}
+"""The optional packages that the comparison of each part needs."""
 
 CACHES = re.compile(r"HF_HOME|HUGGINGFACE_HUB_CACHE|TRANSFORMERS_CACHE|SENTENCE_TRANSFORMERS_HOME|HF_\w+_CACHE")
 """Environment variables with the paths of caches on this machine."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tqdm import tqdm
 
-from ..errors import ConfigError, missing_extra
+from ..errors import ConfigError, require
 from .request import Message, Reply, Request, schema_of
-from .settings import LLMConfig
+from .settings import LOCAL, LLMConfig
 from .store import Store, unsent
 
 if TYPE_CHECKING:
@@ -37,15 +37,10 @@ class LocalModel:
     """
 
     def __init__(self, name: str) -> None:
-        try:
-            import torch
-            import transformers
-        except ImportError as error:
-            raise missing_extra(error.name or "transformers", "train") from None
-        try:
-            import outlines
-        except ImportError:
-            raise missing_extra("outlines", "llm") from None
+        require(*LOCAL)
+        import outlines
+        import torch
+        import transformers
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ..errors import ConfigError, RegenError, RunError, missing_extra
+from ..errors import ConfigError, MissingPackageError, RegenError, RunError, require
 from .pace import LONGEST_WAIT, Pace, backoff, retry_after
 from .request import Dialect, Failure, Reply, Request, outcome_of, writable
 from .settings import OPENAI, LLMConfig
@@ -61,7 +61,7 @@ def make_client(config: LLMConfig) -> openai.AsyncOpenAI:
     try:
         transport = openai.DefaultAioHttpClient()  # half the CPU of the default transport
     except RuntimeError:
-        raise missing_extra("aiohttp", "llm") from None
+        raise MissingPackageError("aiohttp") from None
     return openai.AsyncOpenAI(
         api_key=key,
         base_url=config.base_url,
@@ -78,10 +78,7 @@ def api_key(config: LLMConfig) -> str:
         ConfigError: there is no key for the official server, or the key has invalid characters.
         RegenError: the client is not installed.
     """
-    try:
-        import openai  # noqa: F401
-    except ImportError:
-        raise missing_extra("openai", "llm") from None
+    require("openai")
     key = _environment_key()
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(

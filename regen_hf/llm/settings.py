@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError
+from ..errors import ConfigError, require
 
 OPENAI = "https://api.openai.com/v1"
 BACKENDS = ("reference", "openai", "openai-batch", "transformers")
+LOCAL = ("torch", "transformers", "outlines")
+"""Packages of the backend transformers."""
 BATCH_DISCOUNT = 0.5
 """Share of the usual price that the Batch API charges."""
 
@@ -94,6 +96,10 @@ class LLMConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise ValueError(f"{name} is {value}, expected USD, 0 or more")
+
+    def check_packages(self) -> None:
+        """Check that the optional packages of the backend are installed; raises MissingPackageError."""
+        require(*({"reference": (), "transformers": LOCAL}.get(self.backend, ("openai",))))
 
 
 @dataclass(frozen=True)

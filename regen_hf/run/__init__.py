@@ -22,7 +22,7 @@ from typing import Any
 
 from .. import outputs, prompts
 from ..config import fingerprint, read_yaml
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError, MissingPackageError, RunError, require
 from ..version import __version__
 from . import files
 from .stages import STAGES, Config, Stage, config_class, make_config, plain
@@ -196,6 +196,29 @@ class Run:
                     f"Run `regen {other.command} {self.folder}` first, or `regen run {self.folder}` for all stages."
                 )
 
+    def check_packages(self, until: str = "figures") -> None:
+        """Check that the optional packages are installed for the stages up to `until` that are not fresh.
+
+        Raises:
+            MissingPackageError: some are not.
+            ConfigError: a package that a setting needs is not installed.
+        """
+        missing: dict[str, None] = {}
+        for stage in self._until(until):
+            if not self.is_fresh(stage):
+                try:
+                    self._check_packages(stage)
+                except MissingPackageError as error:
+                    missing |= dict.fromkeys(error.packages)
+        require(*missing)
+
+    def _check_packages(self, stage: Stage) -> None:
+        config = self.config[stage.section]
+        if hasattr(config, "check_packages"):  # they depend on the settings
+            config.check_packages()
+        else:
+            require(*stage.settings.PACKAGES)
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the run for this process; the lock of a killed process is released by the system.
@@ -243,6 +266,7 @@ class Run:
         self.need(stage)
         if self.is_fresh(stage):
             return False
+        self._check_packages(stage)
         mark = self.fingerprint(stage)
         target, work = outputs.folder(self.folder, stage.command), self.folder / outputs.WORK
         new, keep = work / f"{stage.folder}.new", self.keep(stage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, missing_extra
+from ..errors import ConfigError, MissingPackageError
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -17,7 +17,7 @@ def load_encoder(name: str) -> SentenceTransformer:
     try:
         return loading.load_encoder(name)
     except ImportError:
-        raise missing_extra("sentence-transformers", "train") from None
+        raise MissingPackageError("sentence-transformers") from None
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"The encoder {name!r} could not be loaded: {error} Set the name or folder of a sentence-transformers "

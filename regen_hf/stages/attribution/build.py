@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from ... import outputs
-from ...errors import missing_extra
 from .settings import AttributionConfig
 
 
 def build(run: Path, out: Path, work: Path, config: AttributionConfig) -> dict[str, Any]:
     """Analyse the trained model of `run`; the files of the stage go into `out`."""
-    try:
-        import torch
+    import torch
 
-        from ...model import RegenForCausalLM, RegenProcessor  # registers them for `from_pretrained`
-    except ImportError as error:
-        raise missing_extra(error.name or "transformers", "train") from None
+    from ...model import RegenForCausalLM, RegenProcessor  # registers them for `from_pretrained`
     from . import left_out, soft_tokens
 
     model = RegenForCausalLM.from_pretrained(outputs.folder(run, "train")).eval()

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ... import outputs
-from ...errors import InputError, missing_extra
+from ...errors import InputError
 from ...metrics.counts import purchases
 
 if TYPE_CHECKING:
@@ -178,10 +178,7 @@ def word_tokens(model: RegenForCausalLM, processor: RegenProcessor) -> tuple[Vec
 
 def tsne(vectors: Vectors, seed: int) -> Vectors:
     """Positions of `vectors` (n, D) in two dimensions, (n, 2), by t-SNE of their principal components."""
-    try:
-        from openTSNE import TSNE
-    except ImportError:
-        raise missing_extra("openTSNE", "eval") from None
+    from openTSNE import TSNE
 
     method = TSNE(perplexity=min(30, (len(vectors) - 1) / 3), n_jobs=-1, random_state=seed)
     return np.asarray(method.fit(principal(vectors)), np.float32)

@@ -10,24 +10,19 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.lib.format import open_memmap
+from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from ... import outputs
-from ...errors import ConfigError, InputError, missing_extra
+from ...errors import ConfigError, InputError
 from ...model.interactions import interaction_text
 from ...schema import SPLITS
 from ...vectors.cf import user_item_matrix
 from ...vectors.encoder import load_encoder
 from ...vectors.store import VectorWriter
+from .cf import fit
+from .encoder import FastEncoder, train_encoder
 from .settings import EmbeddingsConfig
-
-try:
-    from safetensors.numpy import save_file
-
-    from .cf import fit
-    from .encoder import FastEncoder, train_encoder
-except ImportError as error:
-    raise missing_extra(error.name or "sentence-transformers", "train") from None
 
 CHUNK = 8192
 """Texts per call of the encoder: enough to sort by length, few enough to need little memory."""

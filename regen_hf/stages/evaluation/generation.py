@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tqdm import tqdm
 
 from ... import outputs
-from ...errors import ConfigError, missing_extra
+from ...errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
@@ -37,12 +37,10 @@ class Writer:
     @functools.cached_property
     def model(self) -> RegenForCausalLM:
         """The fused model, on the GPU if one is available."""
-        try:
-            import torch
+        import torch
 
-            from ...model import RegenForCausalLM  # registers the local classes for `from_pretrained`
-        except ImportError as error:
-            raise missing_extra(error.name or "transformers", "train") from None
+        from ...model import RegenForCausalLM  # registers the local classes for `from_pretrained`
+
         model = RegenForCausalLM.from_pretrained(outputs.folder(self.run, "train")).eval()
         return model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 

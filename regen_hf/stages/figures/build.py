@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ...errors import RunError, missing_extra
+from ...errors import RunError
 from .settings import FiguresConfig
 
 
@@ -15,10 +15,8 @@ def build(run: Path, out: Path, work: Path, config: FiguresConfig) -> dict[str, 
     Raises:
         RunError: the run has no data yet.
     """
-    try:
-        import matplotlib as mpl
-    except ImportError:
-        raise missing_extra("matplotlib", "eval") from None
+    import matplotlib as mpl
+
     from . import attribution, data, ratings, results
     from .style import STYLE
 

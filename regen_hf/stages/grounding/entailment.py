@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ... import llm, outputs, prompts
-from ...errors import ConfigError, missing_extra
+from ...errors import ConfigError
 from ...model.interactions import interaction_text
 from .vocabulary import stems
 
@@ -53,10 +53,8 @@ class CrossEncoderNLI:
 
     def __init__(self, name: str, threshold: float) -> None:
         self.threshold = threshold
-        try:
-            from sentence_transformers import CrossEncoder
-        except ImportError:
-            raise missing_extra("sentence-transformers", "train") from None
+        from sentence_transformers import CrossEncoder
+
         try:
             self.model = CrossEncoder(name, trust_remote_code=False)
         except (OSError, ValueError) as error:

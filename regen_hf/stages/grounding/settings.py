@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...config import at_least
+from ...errors import require
 from ...llm.settings import LLMConfig
 
 PACKAGES = ("numpy", "openai", "outlines", "sentence-transformers", "torch", "transformers")
@@ -30,3 +31,9 @@ class GroundingConfig(LLMConfig):
             raise ValueError(f"nli_threshold was given {self.nli_threshold}, expected a probability, at most 1")
         if self.nli is not None and self.backend != "reference":
             raise ValueError(f"nli and the backend {self.backend!r} are both given, expected only one of them")
+
+    def check_packages(self) -> None:
+        """Check that the optional packages of the backend and of `nli` are installed; raises MissingPackageError."""
+        super().check_packages()
+        if self.nli is not None:
+            require("sentence-transformers", "torch", "transformers")

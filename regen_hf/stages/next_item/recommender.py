@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ... import outputs
-from ...errors import InputError, missing_extra
+from ...errors import InputError
 from ...model.fold_in import confidences, solve
 from ...vectors.cf import user_item_matrix
 from .settings import NextItemConfig
@@ -116,10 +116,8 @@ class Recommender:
         regularization: float,
         config: NextItemConfig,
     ) -> None:
-        try:
-            from implicit.nearest_neighbours import ItemItemRecommender
-        except ImportError:
-            raise missing_extra("implicit", "train") from None
+        from implicit.nearest_neighbours import ItemItemRecommender
+
         self.asins = list(asins)
         self.index = {asin: number for number, asin in enumerate(asins)}
         self.alpha, self.regularization = alpha, regularization

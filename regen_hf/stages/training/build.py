@@ -8,20 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ... import outputs
-from ...errors import ConfigError, InputError, missing_extra
-
-try:
-    import torch
-    from accelerate import PartialState
-    from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
-
-    from .phases import train_phases  # imports TRL, PEFT and TensorBoard
-except ImportError as error:
-    raise missing_extra(error.name or "trl", "train") from None
 from ...cards.model_card import model_card
+from ...errors import ConfigError, InputError
 from ...model.configuration_regen import RegenConfig
 from ...model.modeling_regen import RegenForCausalLM
 from ...model.processing_regen import RegenProcessor
@@ -30,6 +24,7 @@ from ...vectors.histories import Histories
 from ...vectors.store import VectorStore
 from .backbone import ITEM_TOKEN, load_backbone
 from .examples import EXAMPLE, tokenized
+from .phases import train_phases
 from .settings import TrainingConfig, phases
 from .trainer import Examples, sft_fields
 from .whitening import whitening

@@ -10,13 +10,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...errors import missing_extra
+from ...errors import optional_imports
 
-try:
+with optional_imports():
     from peft import LoraConfig
     from trl import SFTConfig
-except ImportError as error:
-    raise missing_extra(error.name or "trl", "train") from None
 
 RESERVED = {
     name: reason

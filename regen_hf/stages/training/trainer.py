@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback
 from transformers.integrations import TensorBoardCallback
 from trl import SFTConfig, SFTTrainer
 
-from ...errors import ConfigError, missing_extra
+from ...errors import ConfigError, MissingPackageError
 from ...model.modeling_regen import RegenForCausalLM
 from ...model.processing_regen import RegenProcessor
 from ...progress import show_bar
@@ -108,7 +108,7 @@ def make_trainer(
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise missing_extra("tensorboard", "train") from None
+            raise MissingPackageError("tensorboard") from None
         trainer.add_callback(TensorBoardCallback(SummaryWriter(str(board))))
     if trains_with_muon(config):
         use_muon(trainer, model, config)

@@ -3,9 +3,11 @@
 import gzip
 from itertools import product
 
+import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.reviews.delimited import StrayQuote, delimited, fits_unquoted
+from regen_hf.reviews.ingest import IngestOptions, read_reviews
 from regen_hf.reviews.lines import chunks
 
 NAMES = ("user", "item", "time", "text")
@@ -83,6 +85,32 @@ def test_a_file_whose_quote_swallows_records_is_read_without_quoting(split_again
         assert quoting == "none"
         assert values(records) == [tuple(map(str, row)) for row in rows]
         assert [record["number"] for record in records] == list(range(2, len(rows) + 2))
+
+
+@pytest.mark.parametrize("after_interruption", [False, True])
+def test_each_record_of_a_file_that_is_read_again_counts_once(engine, tmp_path, monkeypatch, after_interruption):
+    rows = [(f"U{n}", f"B{n}", TIME + n, f"Text {n}") for n in range(200)]
+    rows[150:152] = [("U150", "B150", TIME, '"Text 150'), ("U151", "B151", TIME, 'Text 151"')]
+    names = ("reviewerID", "asin", "unixReviewTime", "reviewText")
+    (tmp_path / "r.csv").write_bytes(table(*rows, names=names))
+    (tmp_path / "s.csv").write_bytes(table(("U1000", "B1", TIME, '"Text, quoted"'), names=names))
+
+    def read():
+        return read_reviews(engine, [str(tmp_path / "?.csv")], tmp_path / "work", IngestOptions(chunk_size=1000))
+
+    if after_interruption:
+        with monkeypatch.context() as patched:
+            patched.setattr("regen_hf.reviews.sources.fits_unquoted", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                read()
+    log = read()
+    texts = {row["reviewer_id"]: row["text"] for file in log.tables for row in pq.read_table(file).to_pylist()}
+    assert texts == {row[0]: row[3] for row in rows} | {"U1000": "Text, quoted"}
+    assert (log.read, log.dropped, log.files) == (201, {}, {"read": 2, "unquoted": 1, "missing": log.files["missing"]})
+
+
+def interrupted(*args):
+    raise KeyboardInterrupt
 
 
 def test_a_compressed_file_whose_quote_swallows_records(split_again):

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import RegenError, optional_imports
 from .parser import make_parser
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # With Python's default threshold, importing torch and transformers takes 5.9 s of CPU in place of 5.3 s.
     gc.set_threshold(100_000)
+    options = None
     try:
         parser = make_parser(arguments)
         options = parser.parse_args(arguments)
@@ -37,8 +39,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `regen status RUN | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        from ..run.full_disk import full_disk
+
+        folder = getattr(options, "folder", None)
+        if message := full_disk(error, Path(folder) if folder else None):
+            print(f"regen: {message}", file=sys.stderr)
+            return 1
+        if not isinstance(error, OSError) or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise
         file = f": {error.filename}" if error.filename else ""
         print(f"regen: {error.strerror}{file}. Fix this and run the same command again to resume.", file=sys.stderr)

@@ -41,19 +41,21 @@ def export_vllm(model_folder: str | Path, out: str | Path) -> None:
     processor = RegenProcessor.from_pretrained(model_folder)
     new = out.with_name(out.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
-
-    prompt_encoder(model).save_pretrained(new / "encoder")
-    processor.save_pretrained(new / "encoder")
-    model.to_backbone().save_pretrained(new / "backbone")
-    processor.tokenizer.save_pretrained(new / "backbone")
-    about = {
-        "item_token": processor.item_token,
-        "item_token_id": processor.item_token_id,
-        "max_model_len": model.config.window,
-    }
-    (new / SERVING).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(out, ignore_errors=True)
-    new.rename(out)
+    try:
+        prompt_encoder(model).save_pretrained(new / "encoder")
+        processor.save_pretrained(new / "encoder")
+        model.to_backbone().save_pretrained(new / "backbone")
+        processor.tokenizer.save_pretrained(new / "backbone")
+        about = {
+            "item_token": processor.item_token,
+            "item_token_id": processor.item_token_id,
+            "max_model_len": model.config.window,
+        }
+        (new / SERVING).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        shutil.rmtree(out, ignore_errors=True)
+        new.rename(out)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)  # after an error, such as a full disk
 
 
 @torch.no_grad()

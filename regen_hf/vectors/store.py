@@ -6,16 +6,36 @@ that it reads until it releases them; all readers share the system's cache of th
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from ..outputs import STORE_ITEMS, STORE_OFFSETS, STORE_VECTORS
+
+
+def allocate(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """An array of zeros in a new file (.npy), mapped for writing.
+
+    Raises:
+        OSError: the disk is full. Without the space, a later write to the map would kill the process (SIGBUS).
+    """
+    array = open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise OSError(error.errno, error.strerror, str(path)) from None
+    return array
 
 
 class VectorStore:
@@ -64,8 +84,8 @@ class VectorWriter:
         np.save(folder / STORE_OFFSETS, offsets, allow_pickle=False)
         total = int(offsets[-1])
         # An empty file cannot be mapped: a store without purchases has one unused row.
-        self._vectors = open_memmap(folder / STORE_VECTORS, mode="w+", dtype=np.float16, shape=(max(total, 1), dim))
-        self._items = open_memmap(folder / STORE_ITEMS, mode="w+", dtype=np.int32, shape=(max(total, 1),))
+        self._vectors = allocate(folder / STORE_VECTORS, np.float16, (max(total, 1), dim))
+        self._items = allocate(folder / STORE_ITEMS, np.int32, (max(total, 1),))
         self._total, self._filled = total, 0
 
     def append(self, vectors: NDArray[np.floating], items: NDArray[np.integer]) -> None:

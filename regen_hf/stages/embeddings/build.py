@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from numpy.lib.format import open_memmap
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
@@ -19,7 +18,7 @@ from ...model.interactions import interaction_text
 from ...schema import SPLITS
 from ...vectors.cf import user_item_matrix
 from ...vectors.encoder import load_encoder
-from ...vectors.store import VectorWriter
+from ...vectors.store import VectorWriter, allocate
 from .cf import fit
 from .encoder import FastEncoder, train_encoder
 from .settings import EmbeddingsConfig
@@ -61,7 +60,7 @@ def write_content(run: Path, out: Path, asins: list[str], config: EmbeddingsConf
         raise ConfigError(f"The encoder {config.content_encoder!r} states no width of its vectors. Name another one.")
 
     fast = FastEncoder(encoder, config.batch_size)
-    vectors = open_memmap(out / outputs.CONTENT_ITEMS, mode="w+", dtype=np.float16, shape=(len(asins), dim))
+    vectors = allocate(out / outputs.CONTENT_ITEMS, np.float16, (len(asins), dim))
     for start, chunk in _chunks(outputs.rows(outputs.catalogue_files(run)), "encoding items", len(asins)):
         vectors[start : start + len(chunk)] = fast.encode([interaction_text(item, None) for item in chunk])
     vectors.flush()

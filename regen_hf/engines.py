@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, cast
@@ -32,6 +32,8 @@ Writer = Callable[[Iterator[pa.RecordBatch], Path], None]
 """Writes rows into a folder."""
 COPIES = 8
 """Copies of a range of rows that must fit into the memory limit: the rows are joined, sorted and grouped."""
+NANS = ("NaN", "nan", "NAN", "-NaN")
+"""How a JSON number that is not a number is written."""
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
@@ -76,11 +78,12 @@ class DuckDB:
         import duckdb
 
         # Half of the limit: Arrow tables and the file that is being read need the other half.
-        limit = f"{max(memory_bytes(memory) // 2, 10**8) // 10**6}MB"
+        self.memory = memory_bytes(memory)
+        limit = f"{max(self.memory // 2, 10**8) // 10**6}MB"
         self.connection = duckdb.connect(config={"memory_limit": limit, "temp_directory": str(spill)})
         self.connection.execute("SET enable_progress_bar = false")
         self.queries: dict[object, str] = {}
-        """The SQL of `apply`, by rule and table."""
+        """The SQL of `apply`, by rule, table and settings."""
 
     def __enter__(self) -> DuckDB:
         return self
@@ -102,7 +105,11 @@ class DuckDB:
         return _table(table.schema, name)
 
     def read_json(
-        self, lines: pa.Table, fields: Mapping[str, str | tuple[str, ...]], flat: Collection[str]
+        self,
+        lines: pa.Table,
+        fields: Mapping[str, str | tuple[str, ...]],
+        flat: Collection[str],
+        ids: Collection[str] = (),
     ) -> ir.Table:
         """One row for each row of `lines`, with the wanted fields of its JSON object as text.
 
@@ -110,35 +117,54 @@ class DuckDB:
             lines: columns `number` (int64) and `line` (text; null where it was not UTF-8).
             fields: name of the column in the result -> key in the JSON object, or path of keys.
             flat: columns of the result that may not contain a list or object.
+            ids: columns of the result in which the number 17.0 is written as 17.
 
         Returns:
             Columns `number`, `reject` (null, or the reason why the line has no fields: not_utf8, blank_line, not_json,
-            not_an_object, repeated_key), `nested` (true where a flat column contains a list or an object) and the
-            columns of `fields`. Strings come unquoted, numbers and booleans as text, lists and objects as JSON. Only a
-            repeated key at the top of the object is rejected, and only one of `fields`.
+            not_an_object, repeated_key), `nested` (true where a flat column contains a list or an object), `float_ids`
+            (the number of ids that were rewritten) and the columns of `fields`. Strings come unquoted, numbers and
+            booleans as text, lists and objects as JSON, the number NaN as null. Only a repeated key at the top of the
+            object is rejected, and only one of `fields`.
         """
         self.connection.register("raw_lines", lines)
         paths = {name: (key,) if isinstance(key, str) else key for name, key in fields.items()}
         extracted = ", ".join(map(_path, paths.values()))
-        # A second parse of every line, not only of those with a bracket, costs 5 % of the CPU of a run.
-        flat_indices = [index for index, name in enumerate(fields, start=1) if name in flat]
-        has_bracket = " OR ".join(f"starts_with(f[{index}], '{sign}')" for index in flat_indices for sign in "[{")
-        flat_paths = ", ".join(_path(keys) for name, keys in paths.items() if name in flat)
+        values = {name: f"f[{index}]" for index, name in enumerate(fields, start=1)}
+        types = {name: f"types[{index}]" for index, name in enumerate(fields, start=1)}
+        # A second parse of every line, not only of those with such a value, costs 5 % of the CPU of a run.
+        unclear = [f"starts_with({values[name]}, '{sign}')" for name in fields if name in flat for sign in "[{"]
+        unclear += [f"suffix({values[name]}, '.0')" for name in fields if name in ids]
+        unclear += [f"{value} IN {NANS}" for value in values.values()]
+        nested = [f"{types[name]} IN ('ARRAY', 'OBJECT')" for name in fields if name in flat]
+        float_ids = {
+            name: f"{types[name]} = 'DOUBLE' AND regexp_full_match({values[name]}, '[0-9]+\\.0')"
+            for name in fields
+            if name in ids
+        }
+        counted = [f"CAST(coalesce({is_float}, false) AS BIGINT)" for is_float in float_ids.values()]
+        columns = []
+        for name in fields:
+            rewritten = f" WHEN {float_ids[name]} THEN replace({values[name]}, '.0', '')" if name in ids else ""
+            is_nan = f"{types[name]} = 'DOUBLE' AND {values[name]} IN {NANS}"
+            columns.append(
+                f"CASE WHEN types IS NULL THEN {values[name]} WHEN {is_nan} THEN NULL{rewritten} "
+                f'ELSE {values[name]} END AS "{name}"'
+            )
         top = {keys[0]: _quoted(keys[0]) for keys in paths.values()}.values()
         # The positions of a key from both ends add up to the length + 1 if it occurs once.
         repeated = " OR ".join(
             f"list_position(keys, {key}) + list_position(reversed, {key}) <= len(keys)" for key in top
         )
-        columns = ", ".join(f'f[{index}] AS "{name}"' for index, name in enumerate(fields, start=1))
         query = f"""
             CREATE OR REPLACE TEMP VIEW json_fields AS
             SELECT number,
                    coalesce(reject, CASE WHEN {repeated} THEN 'repeated_key' END) AS reject,
-                   coalesce(CASE WHEN reject IS NULL AND ({has_bracket})
-                                 THEN list_has_any(json_type(line, [{flat_paths}]), ['ARRAY', 'OBJECT']) END,
-                            false) AS nested,
-                   {columns}
-            FROM (SELECT *, CASE WHEN reject IS NULL THEN json_keys(line) END AS keys, list_reverse(keys) AS reversed
+                   CASE WHEN types IS NULL THEN false ELSE coalesce({" OR ".join(nested) or "false"}, false) END AS nested,
+                   CASE WHEN types IS NULL THEN 0 ELSE {" + ".join(counted) or "0"} END AS float_ids,
+                   {", ".join(columns)}
+            FROM (SELECT *, CASE WHEN reject IS NULL THEN json_keys(line) END AS keys, list_reverse(keys) AS reversed,
+                         CASE WHEN reject IS NULL AND ({" OR ".join(unclear)})
+                              THEN json_type(line, [{extracted}]) END AS types
                   FROM (SELECT number, line, f,
                                CASE WHEN line IS NULL THEN 'not_utf8'
                                     WHEN f IS NULL AND regexp_full_match(line, '\\s*') THEN 'blank_line'
@@ -147,14 +173,14 @@ class DuckDB:
                         FROM (SELECT number, line, TRY(json_extract_string(line, [{extracted}])) AS f FROM raw_lines)))
             """  # noqa: S608 (keys are quoted)
         self.connection.execute(query)
-        texts = [pa.field(name, pa.string()) for name in ("reject", *fields)]
-        return _table(pa.schema([("number", pa.int64()), ("nested", pa.bool_()), *texts]), "json_fields")
+        schema = [("number", pa.int64()), ("nested", pa.bool_()), ("float_ids", pa.int64()), ("reject", pa.string())]
+        return _table(pa.schema([*schema, *((name, pa.string()) for name in fields)]), "json_fields")
 
-    def apply(self, rule: Callable[[ir.Table], ir.Table], table: ir.Table) -> pa.Table:
-        """All rows of `rule(table)`; the SQL of a rule is generated once for all tables of one name and schema."""
-        key = (rule, table.op())
+    def apply(self, rule: Callable[..., ir.Table], table: ir.Table, *settings: Hashable) -> pa.Table:
+        """All rows of `rule(table, *settings)`; its SQL is generated once for all tables of one name and schema."""
+        key = (rule, table.op(), settings)
         if key not in self.queries:
-            self.queries[key] = _sql(rule(table))
+            self.queries[key] = _sql(rule(table, *settings))
         return self.connection.sql(self.queries[key]).to_arrow_table()
 
     def to_arrow(self, table: ir.Table) -> pa.Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -13,14 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..engines import DuckDB
+from ..engines import COPIES, DuckDB
 from ..schema import ITEMS
 
 if TYPE_CHECKING:
     import ibis.expr.types as ir
 
 SCHEMA = pa.schema([*ITEMS, ("records", pa.int64())])
-BATCH = 2**15
+RECORD = 50
+"""Bytes of a record beside its texts, about."""
+BATCH = 2**12
 """Items in a batch of the file."""
 MAPPED = 8
 """Batches read through one memory map of the file."""
@@ -57,17 +60,35 @@ def save_catalogue(engine: DuckDB, tables: list[Path], work: Path) -> Path:
     """
     folder = work / "catalogue"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    best = best_items(engine.read_parquet(tables, ITEMS, "items"))
     path = folder / "items.arrow"
-    engine.write(best, ("asin",), BATCH, folder, partial(_save, path))
+    items = engine.read_parquet(tables, ITEMS, "items")
+    # DuckDB does not sort long texts within its memory limit: one range of items is sorted at a time.
+    bounds: list[str] = engine.to_arrow(_starts(items, engine.memory // COPIES))["asin"].to_pylist()
+    ranges = [items.filter(items.asin >= low, items.asin < high) for low, high in itertools.pairwise(bounds)]
+    ranges.append(items.filter(items.asin >= bounds[-1]) if bounds else items)
+    folder.mkdir(parents=True)
+    with pa.ipc.new_file(str(path), SCHEMA) as file:
+        for number, in_range in enumerate(ranges):
+            part = folder / str(number)
+            part.mkdir()
+            engine.write(best_items(in_range), ("asin",), BATCH, part, partial(_save, file))
     return path
 
 
-def _save(path: Path, batches: Iterator[pa.RecordBatch], _: Path) -> None:
-    with pa.ipc.new_file(str(path), SCHEMA) as file:
-        for batch in batches:
-            file.write_table(pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA))
+def _starts(items: ir.Table, size: int) -> ir.Table:
+    """The first asin of each range of items, in order; the records of a range have about `size` bytes."""
+    import ibis
+
+    texts = (items[name].length().fill_null(0) for name in ("title", "category", "description"))
+    sizes = items.select("asin", size=sum(texts, start=items.asin.length() + RECORD))
+    total = sizes["size"].sum().over(ibis.cumulative_window(order_by=sizes.asin))
+    ranges = sizes.mutate(range=(total / size).floor().cast("int64"))
+    return ranges.group_by("range").aggregate(asin=ranges.asin.min()).select("asin").distinct().order_by("asin")
+
+
+def _save(file: pa.ipc.RecordBatchFileWriter, batches: Iterator[pa.RecordBatch], _: Path) -> None:
+    for batch in batches:
+        file.write_table(pa.Table.from_batches([batch]).select(SCHEMA.names).cast(SCHEMA))
 
 
 def read_catalogue(path: Path) -> pa.Table:

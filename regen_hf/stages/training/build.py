@@ -25,6 +25,7 @@ from ...vectors.store import VectorStore
 from .backbone import ITEM_TOKEN, load_backbone
 from .examples import EXAMPLE, tokenized
 from .phases import train_phases
+from .reload_check import check_reload
 from .settings import TrainingConfig, phases
 from .trainer import Examples, sft_fields
 from .whitening import whitening
@@ -59,12 +60,13 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         "learning_rate": log[-1]["peak_learning_rate"],
     }
     if PartialState().is_main_process:
-        shutil.copytree(folder, out, dirs_exist_ok=True)
+        shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(outputs.TRAINED_LOGITS))
         processor.save_pretrained(out)
         outputs.write_json(out / outputs.TRAINING_LOG, log, indent=1)
         outputs.write_json(out / outputs.TRAINING_CONFIG, resolved_settings(config, log), indent=1)
         card = model_card(run, training={"config": dataclasses.asdict(config), "counts": counts})
         outputs.write_text(out / outputs.CARD, card)
+        check_reload(out, folder / outputs.TRAINED_LOGITS)
     return counts
 
 

@@ -19,6 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ... import outputs
 from ...model import RegenForCausalLM, RegenProcessor
+from .reload_check import save_logits
 from .settings import TrainingConfig, phases
 from .trainer import Examples, GroupedTrainer, make_trainer, trains_with_muon
 
@@ -88,6 +89,7 @@ def train_phase(
     trainer = make_trainer(model, processor, train, validation if config.patience else None, checkpoints, board, config)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
     save(trainer, model, new, config, merge)
+    save_logits(trainer, new / outputs.TRAINED_LOGITS)
     if state.is_main_process:
         log: list[dict[str, Any]] = trainer.state.log_history
         muon = trains_with_muon(config) and not trainer.is_fsdp_enabled

@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> None:
     run.check_packages(options.until)
     with run.locked():
         run.save()
+        if options.refresh:
+            run.refresh(options.until)
         run.build_all(options.until)
 
 
@@ -101,6 +103,8 @@ def stage(options: argparse.Namespace) -> None:
             run.build_with_progress(source)
         run.need(stage)
         run.save()
+        if getattr(options, "refresh", False):
+            run.refresh(options.command)
         run.build_with_progress(stage)
     if options.command == "evaluate":
         from ..metrics.tables import score_table
@@ -153,6 +157,7 @@ def score(options: argparse.Namespace) -> None:
 
 def status(options: argparse.Namespace) -> None:
     """The state of every stage."""
+    from ..reviews.downloads import shown
     from ..run import Run, describe
 
     run = Run(_existing(options.folder))
@@ -163,6 +168,8 @@ def status(options: argparse.Namespace) -> None:
         else:
             state = "fresh" if run.is_fresh(stage) else "stale"
             seconds, counts = f"{manifest['seconds']:.1f} s", describe(manifest["counts"])
+        if state != "fresh" and (urls := run.not_downloaded(stage)):
+            counts += f"{'; ' if counts else ''}not downloaded yet: {', '.join(map(shown, urls))}"
         print(f"{stage.command:<12} {state:<8} {seconds:>9}  {counts}".rstrip())
 
 

@@ -253,6 +253,7 @@ Serves the app of the Space with the model of a run.
   regen demo runs/sample
 """
 
+REFRESH = "request downloaded URLs again, and fetch the files that changed"
 COLUMNS = "YAML file that maps your columns: columns: {user: …, item: …, time: …}, item_columns: {…}"
 
 EXAMPLES = """\

@@ -66,6 +66,7 @@ def _add_run_commands(add: Add) -> None:
     everything.add_argument("--columns", metavar="FILE", help=help.COLUMNS)
     _add_release(everything)
     everything.add_argument("--sample", action="store_true", default=None, help="simulated shoppers instead of files")
+    everything.add_argument("--refresh", action="store_true", help=help.REFRESH)
     everything.add_argument("--until", metavar="STAGE", default="figures", help="last stage (default: %(default)s)")
 
 
@@ -83,6 +84,7 @@ def _add_stage_command(add: Add, name: str, with_settings: bool) -> None:
         command.add_argument("--dry-run", action="store_true", help="print requests, tokens and USD, send nothing")
     if name == "sequences":
         command.add_argument("--columns", metavar="FILE", help=help.COLUMNS)
+        command.add_argument("--refresh", action="store_true", help=help.REFRESH)
     if name == "dataset":
         _add_release(command)
     if name == "evaluate":

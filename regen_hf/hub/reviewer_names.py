@@ -39,7 +39,7 @@ def count_named_users(run: Path, shards: Sequence[Path]) -> int:
     import duckdb
 
     files = manifest(run, "sequences").get("inputs", {}).get("files", {})
-    reviews = [path for path, file in files.items() if file["kind"] == "reviews"]
+    reviews = [str(run / path) for path, file in files.items() if file["kind"] == "reviews"]
     raw = [path for path in reviews if path.endswith(NAMED) and Path(path).exists()]
     if not raw or not shards:
         return 0

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError
+from .downloads import is_url, shown
 
 
 def find(patterns: Sequence[str], option: str) -> list[Path]:
@@ -17,6 +18,11 @@ def find(patterns: Sequence[str], option: str) -> list[Path]:
     """
     paths: dict[Path, None] = {}
     for pattern in patterns:
+        if is_url(pattern):
+            raise InputError(
+                f"{shown(pattern)}, given as {option}, is a URL, expected a file on this disk. Download it and give "
+                "its path."
+            )
         # The name of an existing file may contain a bracket.
         matches = [pattern] if Path(pattern).exists() else sorted(glob.glob(pattern, recursive=True))
         if not matches:

@@ -138,7 +138,7 @@ class Run:
         known = manifest["inputs"]["files"] if manifest else {}
         return {
             "stages": {other.command: self.fingerprint(other) for other in self.reads(stage)},
-            "files": files.read(self.config[stage.section], known, self._hashes),
+            "files": files.read(self.config[stage.section], self.folder, known, self._hashes),
         }
 
     def fingerprint(self, stage: Stage) -> str:
@@ -257,6 +257,32 @@ class Run:
         """The folder for unfinished work of `stage` with its current settings and inputs."""
         return self.folder / outputs.WORK / f"{stage.folder}.keep" / self.fingerprint(stage)
 
+    def not_downloaded(self, stage: Stage) -> list[str]:
+        """The URLs among the raw files of `stage` whose files are not in the run."""
+        fetched = files.downloads(self.folder)
+        return [url for url in files.urls(self.config[stage.section]) if not fetched.is_fetched(url)]
+
+    def download(self, stage: Stage, refresh: bool = False) -> None:
+        """Download the raw files of `stage` that were given as URLs and are not in the run.
+
+        With `refresh`, request all of them again and fetch those that changed.
+
+        Raises:
+            InputError: a file does not exist, or cannot be downloaded.
+        """
+        fetched = files.downloads(self.folder)
+        for url, option in files.urls(self.config[stage.section]).items():
+            fetched.fetch(url, option, refresh)
+
+    def refresh(self, until: str = "figures") -> None:
+        """Request the URLs of the stages up to the command `until` again, and fetch the files that changed.
+
+        Raises:
+            InputError: a file does not exist any more, or cannot be downloaded.
+        """
+        for stage in self._until(until):
+            self.download(stage, refresh=True)
+
     def build(self, stage: Stage) -> bool:
         """Run `stage` unless it is fresh; returns whether it ran.
 
@@ -267,6 +293,7 @@ class Run:
         if self.is_fresh(stage):
             return False
         self._check_packages(stage)
+        self.download(stage)
         mark = self.fingerprint(stage)
         target, work = outputs.folder(self.folder, stage.command), self.folder / outputs.WORK
         new, keep = work / f"{stage.folder}.new", self.keep(stage)

@@ -1,7 +1,8 @@
 """Files outside a run that its stages read: their paths and hashes.
 
-A setting names such files if its field has `metadata={"reads": "files"}` (paths or globs) or `metadata={"reads":
-"model"}` (a model on the Hub, or the path of its folder).
+A setting names such files if its field has `metadata={"reads": "files"}` (paths or globs), `metadata={"reads":
+"files", "urls": True}` (URLs too, which are downloaded into the run) or `metadata={"reads": "model"}` (a model on the
+Hub, or the path of its folder).
 """
 
 from __future__ import annotations
@@ -14,12 +15,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import outputs
 from ..errors import InputError
+from ..reviews.downloads import Downloads, check_url, is_url
 from .stages import Config
 
 
 def absolute(config: Config) -> Config:
-    """`config` with absolute paths, so that a run does not depend on the current folder."""
+    """`config` with absolute paths, so that a run does not depend on the current folder.
+
+    Raises:
+        ConfigError: a URL contains a secret.
+    """
     return {
         name: dataclasses.replace(
             values,
@@ -40,11 +47,30 @@ def setting(field: dataclasses.Field[Any], value: Any) -> Any:
     return value
 
 
-def read(settings: Any, known: Mapping[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
+def urls(settings: Any) -> dict[str, str]:
+    """The URLs that the `settings` of a stage name as raw files, each with its option."""
+    return {
+        pattern: _option(field)
+        for field in dataclasses.fields(settings)
+        if field.metadata.get("urls")
+        for pattern in _patterns(getattr(settings, field.name))
+        if is_url(pattern)
+    }
+
+
+def downloads(run: Path) -> Downloads:
+    """The downloaded files of `run`."""
+    return Downloads(run / outputs.DOWNLOADS)
+
+
+def read(settings: Any, run: Path, known: Mapping[str, Any], hashes: dict[str, str]) -> dict[str, Any]:
     """The files that the `settings` of a stage name, by path: kind, pattern, state (size, time) and SHA-256.
+
+    The path of a downloaded file is relative to the run. A URL that was not downloaded yet has no SHA-256.
 
     Args:
         settings: the config dataclass of a stage.
+        run: the run folder.
         known: the result of this function in the last run of the stage. A file of the same size and time is not hashed
             again, and a missing file keeps its recorded entry.
         hashes: hashes already computed in this process, by path.
@@ -53,6 +79,8 @@ def read(settings: Any, known: Mapping[str, Any], hashes: dict[str, str]) -> dic
         InputError: a file does not exist, is empty, or is not a regular file.
     """
     entries: dict[str, Any] = {}
+    urls_of_run = urls(settings)
+    fetched = downloads(run) if urls_of_run else None
     for field in dataclasses.fields(settings):
         kind = field.metadata.get("reads")
         if kind is None:
@@ -60,16 +88,28 @@ def read(settings: Any, known: Mapping[str, Any], hashes: dict[str, str]) -> dic
         for pattern in _patterns(getattr(settings, field.name)):
             if kind == "model" and not _is_path(pattern):
                 continue  # a name on the Hub
-            if not Path(pattern).exists() and not glob.glob(pattern, recursive=True):
-                recorded = {
-                    path: entry
-                    for path, entry in known.items()
-                    if (entry["kind"], entry.get("pattern")) == (field.name, pattern)
+            recorded = {
+                path: entry
+                for path, entry in known.items()
+                if (entry["kind"], entry.get("pattern")) == (field.name, pattern)
+            }
+            if fetched and pattern in urls_of_run:
+                now = {
+                    f"{outputs.DOWNLOADS}/{entry['path']}": {
+                        "kind": field.name,
+                        "pattern": pattern,
+                        "state": entry["identity"],
+                        "sha256": entry["sha256"],
+                    }
+                    for entry in fetched.entries(pattern)
                 }
-                if recorded:
-                    entries |= recorded
-                    continue
-            for path in _find(pattern, kind, "--" + field.metadata.get("option", field.name).replace("_", "-")):
+                missing = {pattern: {"kind": field.name, "pattern": pattern, "state": None, "sha256": ""}}
+                entries |= now or recorded or missing
+                continue
+            if recorded and not Path(pattern).exists() and not glob.glob(pattern, recursive=True):
+                entries |= recorded
+                continue
+            for path in _find(pattern, kind, _option(field)):
                 stat = path.stat()
                 state = [stat.st_size, stat.st_mtime_ns]
                 before = known.get(str(path), {})
@@ -81,6 +121,10 @@ def read(settings: Any, known: Mapping[str, Any], hashes: dict[str, str]) -> dic
                     "sha256": content or _sha256(path, hashes),
                 }
     return entries
+
+
+def _option(field: dataclasses.Field[Any]) -> str:
+    return "--" + str(field.metadata.get("option", field.name)).replace("_", "-")
 
 
 def _find(pattern: str, kind: str, option: str) -> list[Path]:
@@ -111,6 +155,9 @@ def _patterns(value: Any) -> Iterator[str]:
 
 
 def _absolute(value: Any, kind: str) -> Any:
+    if isinstance(value, str) and kind == "files" and is_url(value):
+        check_url(value)
+        return value
     if isinstance(value, str):
         return os.path.abspath(os.path.expanduser(value)) if value and (kind == "files" or _is_path(value)) else value
     return value if value is None else tuple(_absolute(part, kind) for part in value)

@@ -1,7 +1,10 @@
 import contextlib
+import gzip
 import io
+import itertools
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -18,6 +21,7 @@ from regen_hf import __version__
 from regen_hf.cards.facts import language
 from regen_hf.cli import main
 from regen_hf.outputs import rows, split_files
+from regen_hf.run import Run
 from regen_hf.schema import NARRATIVES, RATED, ROW, SPLITS, TASKS, features
 
 
@@ -148,6 +152,62 @@ def test_a_row_group_never_holds_many_wide_rows(tmp_path):
     groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
     assert sum(groups) == 100
     assert max(groups) < 70  # of 1 MB each
+
+
+@pytest.mark.parametrize("limit", [2**25, 3000])
+def test_files_and_sizes_depend_on_the_rows_and_not_on_their_batches(tmp_path, monkeypatch, limit):
+    from regen_hf.stages.dataset import shards
+
+    monkeypatch.setattr(shards, "ROW_GROUP", 10)
+    monkeypatch.setattr(shards, "ROW_GROUP_BYTES", limit)
+    chance = random.Random(0)
+    table = pa.table(
+        {
+            "text": [None if n % 7 == 0 else "é" * chance.randrange(300) for n in range(97)],
+            "flag": [None if n % 3 == 0 else n % 2 == 0 for n in range(97)],
+            "list": [
+                None if n % 11 == 0 else [{"x": n, "y": None if n % 2 else "y" * n}] * chance.randrange(4)
+                for n in range(97)
+            ],
+        }
+    )
+    written = []
+    for number in range(8):
+        cuts = sorted(chance.sample(range(1, 97), 12)) if number else []
+        batches = []
+        for start, end in itertools.pairwise([0, *cuts, 97]):
+            # Rows of their own, or a view of all rows, with or without a bitmap of nulls.
+            part = table.slice(start, end - start)
+            batches += (pa.Table.from_pylist(part.to_pylist(), table.schema) if number % 2 else part).to_batches()
+        counts = shards.write(iter(batches), table.schema, tmp_path / str(number), "x")
+        (path,) = (tmp_path / str(number)).iterdir()
+        assert pq.read_table(path).equals(table)
+        written.append((counts, path.read_bytes()))
+    assert all(other == written[0] for other in written)
+    groups = pq.read_metadata(path).num_row_groups
+    assert groups == 10 if limit > 3000 else groups > 10
+
+
+def test_memory_and_the_split_of_the_input_change_neither_files_nor_card(finished_run, tmp_path, monkeypatch):
+    lines = gzip.decompress((finished_run / "sample" / "reviews.jsonl.gz").read_bytes()).splitlines(keepends=True)
+    items = str(finished_run / "sample" / "items.jsonl.gz")
+    random.Random(0).shuffle(lines)
+    for number in range(3):
+        (tmp_path / f"{number}.jsonl").write_bytes(b"".join(lines[number::3]))
+    (tmp_path / "all.jsonl").write_bytes(b"".join(lines))
+    datasets = []
+    for name, reviews, memory in (("one", ["all.jsonl"], "2GB"), ("three", ["2.jsonl", "0.jsonl", "1.jsonl"], "1GB")):
+        monkeypatch.setattr("regen_hf.engines.COPIES", 3 if name == "one" else 8000)
+        given = {"reviews": [str(tmp_path / file) for file in reviews], "items": [items], "memory": memory}
+        run = Run(tmp_path / name, {"sequences": given, "dataset": {"name": "x"}})
+        with run.locked():
+            run.save()
+            run.build_all("dataset")
+        folder = tmp_path / name / "dataset"
+        info = DatasetCard.load(folder / "README.md").data.dataset_info
+        datasets.append((info, {file.name: file.read_bytes() for file in folder.rglob("*.parquet")}))
+    assert len(split_files(tmp_path / "three" / "sequences", "train")) > 3
+    assert datasets[0] == datasets[1]
 
 
 def test_the_lines_that_the_card_shows_run_as_printed(finished_run, tmp_path, monkeypatch):

@@ -159,7 +159,7 @@ class DuckDB:
             CREATE OR REPLACE TEMP VIEW json_fields AS
             SELECT number,
                    coalesce(reject, CASE WHEN {repeated} THEN 'repeated_key' END) AS reject,
-                   CASE WHEN types IS NULL THEN false ELSE coalesce({" OR ".join(nested) or "false"}, false) END AS nested,
+                   types IS NOT NULL AND coalesce({" OR ".join(nested) or "false"}, false) AS nested,
                    CASE WHEN types IS NULL THEN 0 ELSE {" + ".join(counted) or "0"} END AS float_ids,
                    {", ".join(columns)}
             FROM (SELECT *, CASE WHEN reject IS NULL THEN json_keys(line) END AS keys, list_reverse(keys) AS reversed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..schema import ITEMS
-from . import cleaning
+from . import cleaning, times
+from .nulls import NULL_WORDS, is_null_word
+from .rating_scale import HIGHEST, LOWEST, Ratings
 from .scrubbing import EMAIL, scrub_column
 
 if TYPE_CHECKING:
@@ -22,25 +24,17 @@ REVIEWS = pa.schema(
         ("user_hash", pa.string()),  # first 8 hex digits of md5(reviewer_id)
         ("reviewer_id", pa.string()),
         ("asin", pa.string()),
-        ("unix_time", pa.int64()),  # seconds
+        ("time", pa.int64()),  # nanoseconds since 1970
         ("rating", pa.int64()),
         ("summary", pa.string()),
         ("text", pa.string()),
     ]
 )
 SCHEMAS = {"reviews": REVIEWS, "items": ITEMS}
-FLAGS = ("milliseconds", "iso_date", "compact_date", "rounded_rating", "empty_review")
-"""Rules with a column of the same name, which is true where the rule applied."""
-MILLISECONDS = 10**11
-"""Times at or above this are milliseconds: as seconds this is the year 5138, as milliseconds the year 1973."""
-LATEST = 1000.0 * MILLISECONDS
-DATE = (
-    r"^\s*([0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?)?)"
-    r"(?: ?(?:Z|UTC|([+-])([0-9]{2}):?([0-9]{2})?))?\s*$"
-)
-"""ISO 8601: a day, or a moment with or without an offset; without one it is UTC."""
-COMPACT_DATE = r"^\s*(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])(?:\.0)?\s*$"
-"""YYYYMMDD. As seconds these numbers are in August and September 1970, before the first reviews."""
+FIELDS = ("reviewer_id", "asin", "unix_time", "rating", "summary", "text")
+"""Columns of a review as text."""
+FLAGS = (*times.FLAGS, "rounded_rating", "scaled_rating", "float_ids", "empty_review")
+"""Rules with a column of the same name: true where the rule applied, or the number of values that it changed."""
 
 
 def reject_emails(rows: pa.Table) -> pa.Table:
@@ -69,85 +63,98 @@ def clean_items(rows: pa.Table, counts: Counter[str]) -> pa.Table:
         "title": cleaning.title,
         "category": cleaning.category,
         "description": cleaning.description,
-        "price": cleaning.price,
+        "price": lambda text, changes: cleaning.price(None if (text or "").strip() in NULL_WORDS else text, changes),
     }
     for name, rule in rules.items():
         texts = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")
         values = []  # for each distinct text: categories and prices recur
-        for text, times in zip(texts.dictionary.to_pylist(), np.bincount(texts.indices).tolist(), strict=True):
+        for text, number in zip(texts.dictionary.to_pylist(), np.bincount(texts.indices).tolist(), strict=True):
             changes = Counter[str]()
             values.append(rule(text, changes))
             for cleaned, count in changes.items():
-                counts[cleaned] += times * count
+                counts[cleaned] += number * count
         rows = _replaced(rows, name, pa.array(values, ITEMS.field(name).type).take(texts.indices))
     return rows
 
 
 def flagged(rows: pa.Table) -> dict[str, int]:
-    """The number of rows to which each rule of `FLAGS` applied."""
+    """The number of values that each rule of `FLAGS` changed."""
     return {name: pc.sum(rows[name]).as_py() or 0 for name in FLAGS if name in rows.column_names}
 
 
-def typed_reviews(fields: ir.Table) -> ir.Table:
+def typed_reviews(fields: ir.Table, scale: Sequence[float] = (), missing: Sequence[float] = ()) -> ir.Table:
     """Reviews with types and the reasons to reject them; their texts are not yet clean.
 
     Args:
         fields: `number`, `reject` (a known reason, or null), `nested` (a field contains a list or an object), and
-            columns of `REVIEWS` as text; a missing column is null.
+            `FIELDS` as text; a missing column is null. `float_ids`, the number of ids that the reader changed, may be
+            missing.
+        scale: the ratings that become 1 and 5, those between them linearly; empty for 1 and 5.
+        missing: ratings that mean that there is none.
+
+    Returns:
+        `number`, `reject`, the columns of `REVIEWS` and `FLAGS` except `empty_review`; `stars`, the rating as a number
+        before it is scaled and rounded; and `has_time` and `has_rating`, whether these fields are not null.
     """
     import ibis
 
     # In steps with a column each: ibis repeats an expression wherever it is used, and every chunk plans the query.
-    table = _complete(fields, REVIEWS.names[1:])
+    table = times.typed_times(_complete(fields, FIELDS))
     null = ibis.null("float64")
     table = table.mutate(
         reviewer_id=_stripped(table.reviewer_id),
         asin=_stripped(table.asin),
-        value=table.unix_time.try_cast("float64"),
-        stars=table.rating.nullif("").try_cast("float64"),
+        stars=table.rating.try_cast("float64"),
     )
-    table = table.mutate(is_day=table.unix_time.re_search(COMPACT_DATE).fill_null(False))
+    unrated = table.stars.isnan() | table.stars.isin(missing) if missing else table.stars.isnan()
     table = table.mutate(
-        seconds=ibis.ifelse(table.is_day, null, table.value),
-        day=ibis.ifelse(table.is_day, _midnight(table.unix_time), null),
+        stars=ibis.ifelse(unrated, null, table.stars),
+        invalid_rating=ibis.ifelse(table.stars.isnull(), ~is_null_word(table.rating), False),
     )
-    table = table.mutate(date=ibis.ifelse(table.seconds.isnull() & table.day.isnull(), _seconds(table.unix_time), null))
-    table = table.mutate(
-        time=ibis.coalesce(table.seconds, table.day, table.date),
-        invalid_rating=table.stars.isnull() & table.rating.nullif("").notnull(),
-        stars=ibis.ifelse(table.stars.isnan(), null, table.stars),  # pandas writes NaN for a missing number
-        milliseconds=(table.seconds >= MILLISECONDS).fill_null(False),
-    )
-    good_time, good_stars = table.time.between(0, LATEST), table.stars.between(1, 5)
+    low, high = (min(scale), max(scale)) if scale else (LOWEST, HIGHEST)
+    table = table.mutate(in_scale=table.stars.between(low, high))
+    # Only valid values are rounded: an infinite one is no integer.
+    table = table.mutate(scaled=ibis.ifelse(table.in_scale, table.stars, null))
+    if scale:
+        table = table.mutate(scaled=(table.scaled - scale[0]) * 4 / (scale[1] - scale[0]) + 1)
     reject = ibis.cases(
         (table.reject.notnull(), table.reject),
         (table.nested, "wrong_type"),
         (table.reviewer_id.fill_null("") == "", "missing_user"),
         (table.asin.fill_null("") == "", "missing_item"),
-        (table.time.isnull() & (table.unix_time.fill_null("").strip() == ""), "missing_time"),
-        (~good_time.fill_null(False), "invalid_time"),
+        (table.time_reject.notnull(), table.time_reject),
         (table.invalid_rating, "invalid_rating"),
-        (~good_stars.fill_null(True), "rating_out_of_scale"),
+        (~table.in_scale.fill_null(True), "rating_out_of_scale"),
         else_=ibis.null("string"),
     )
-    # Only valid values are rounded: an infinite one is no integer.
-    time = ibis.ifelse(good_time, table.time, null)
-    stars = ibis.ifelse(good_stars, table.stars, null)
     return table.select(
         "number",
+        *("reviewer_id", "asin", "time", "summary", "text", "stars", "float_ids", *times.FLAGS),
         reject=reject,
         user_hash=table.reviewer_id.hexdigest("md5").left(8),
-        reviewer_id=table.reviewer_id,
-        asin=table.asin,
-        unix_time=ibis.ifelse(table.milliseconds, time / 1000, time).floor().cast("int64"),
-        rating=(stars + 0.5).floor().cast("int64"),
-        summary=table.summary,
-        text=table.text,
-        milliseconds=table.milliseconds,
-        iso_date=table.date.notnull(),
-        compact_date=table.day.notnull(),
-        rounded_rating=(stars != stars.floor()).fill_null(False),
+        rating=(table.scaled + 0.5).floor().cast("int64"),
+        rounded_rating=(table.scaled != table.scaled.floor()).fill_null(False),
+        scaled_rating=table.scaled.notnull() if scale else ibis.literal(False),
+        has_time=table.unix_time.notnull(),
+        has_rating=table.rating.notnull(),
     )
+
+
+def ratings(rows: pa.Table) -> Ratings:
+    """The numeric ratings of `typed_reviews`, rejected or not."""
+    stars = rows["stars"]
+    limits = pc.min_max(stars).as_py()
+    outside = pc.or_(pc.less(stars, LOWEST), pc.greater(stars, HIGHEST))
+    binary = pc.or_(pc.equal(stars, 0), pc.equal(stars, 1))
+    count = len(stars) - stars.null_count
+    return Ratings(count, pc.sum(outside).as_py() or 0, pc.sum(binary).as_py() or 0, limits["min"], limits["max"])
+
+
+def values(rows: pa.Table, names: Collection[str]) -> dict[str, int]:
+    """The number of values that are not null in each of the fields `names` of `typed_reviews` or `typed_items`."""
+    flags = {"unix_time": "has_time", "rating": "has_rating"}
+    counts = {name: pc.sum(rows[flags[name]]).as_py() or 0 for name in names if name in flags}
+    return counts | {name: len(rows) - rows[name].null_count for name in names if name not in flags}
 
 
 def typed_items(fields: ir.Table) -> ir.Table:
@@ -163,25 +170,7 @@ def typed_items(fields: ir.Table) -> ir.Table:
         else_=ibis.null("string"),
     )
     texts = (name for name in ITEMS.names if name != "asin")
-    return fields.select("number", reject=reject, asin=asin, **{name: fields[name] for name in texts})
-
-
-def _midnight(text: ir.StringValue) -> ir.FloatingValue:
-    """Unix seconds of a day as YYYYMMDD, null where there is no such day."""
-    digits = text.strip()
-    return (digits[:4] + "-" + digits[4:6] + "-" + digits[6:8]).try_cast("timestamp").epoch_seconds().cast("float64")
-
-
-def _seconds(text: ir.StringValue) -> ir.FloatingValue:
-    """Unix seconds of an ISO date, null where the text is none."""
-    import ibis
-
-    # A cast accepts "infinity" and named zones too, and ignores the offset.
-    is_date = text.re_search(DATE)
-    moment = ibis.ifelse(is_date, text.re_extract(DATE, 1), ibis.null("string")).try_cast("timestamp")
-    hours, minutes = (text.re_extract(DATE, group).nullif("").try_cast("int64").fill_null(0) for group in (3, 4))
-    sign = ibis.ifelse(text.re_extract(DATE, 2) == "-", -1, 1)
-    return moment.epoch_seconds().cast("float64") - sign * (hours * 3600 + minutes * 60)
+    return fields.select("number", "float_ids", reject=reject, asin=asin, **{name: fields[name] for name in texts})
 
 
 def _stripped(text: ir.StringValue) -> ir.StringValue:
@@ -189,11 +178,14 @@ def _stripped(text: ir.StringValue) -> ir.StringValue:
     return text.re_replace(r"^[\s\x0b]+|[\s\x0b]+$", "")
 
 
-def _complete(fields: ir.Table, names: list[str]) -> ir.Table:
-    """`fields` with null for each of the columns `names` that is missing."""
+def _complete(fields: ir.Table, names: Sequence[str]) -> ir.Table:
+    """`fields` with null for each of the columns `names` that is missing, and 0 for missing `float_ids`."""
     import ibis
 
-    return fields.mutate(**{name: ibis.null("string") for name in names if name not in fields.columns})
+    missing = {name: ibis.null("string") for name in names if name not in fields.columns}
+    if "float_ids" not in fields.columns:
+        missing["float_ids"] = ibis.literal(0, "int64")
+    return fields.mutate(**missing)
 
 
 def _replaced(rows: pa.Table, name: str, column: pa.Array) -> pa.Table:

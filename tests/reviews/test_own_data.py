@@ -20,10 +20,13 @@ from hypothesis import strategies as st
 from regen_hf.cli import main
 from regen_hf.config import section
 from regen_hf.errors import ConfigError, InputError
+from regen_hf.reviews.canonical import FLAGS
 from regen_hf.reviews.formats import chosen, read_mapping
 from regen_hf.reviews.ingest import IngestOptions, read_items, read_reviews
 from regen_hf.reviews.parquet import parquet
+from regen_hf.reviews.reasons import EXPECTED
 from regen_hf.reviews.scrubbing import EMAIL, URL, scrub
+from regen_hf.reviews.times import SECOND
 from regen_hf.stages.sequences.settings import SequencesConfig
 from tests.paths import ROOT
 
@@ -82,12 +85,12 @@ def test_own_columns_give_the_same_rows_in_every_form_of_file(read, name):
         {
             "reviewer_id": "U1",
             "asin": "S1",
-            "unix_time": 1500000000,
+            "time": 1500000000 * SECOND,
             "rating": 4,
             "summary": None,
             "text": "Fine, really.\nYes.",
         },
-        {"reviewer_id": "U2", "asin": "S1", "unix_time": 1500000001, "rating": None, "summary": None, "text": None},
+        {"reviewer_id": "U2", "asin": "S1", "time": 1500000001 * SECOND, "rating": None, "summary": None, "text": None},
     ]
     assert log.cleaned == {"empty_review": 1}
 
@@ -134,7 +137,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 def test_a_day_may_come_as_a_date():
     day = datetime.date(2015, 1, 31)
     assert section(SequencesConfig, {"since": day}, "sequences").since == "2015-01-31"
-    assert SequencesConfig(since=day, until="2015-01-31").seconds == (1422662400, 1422748800)
+    assert SequencesConfig(since=day, until="2015-01-31").nanoseconds == (1422662400 * SECOND, 1422748800 * SECOND)
 
 
 def test_the_mapping_file_is_checked(tmp_path):
@@ -180,7 +183,7 @@ def test_ids_that_pandas_made_floats_are_the_integers_that_they_were(read):
     table = pa.table({"reviewerID": ids, "asin": pa.array(["B"] * 6), "unixReviewTime": pa.array([1.5e9] * 6)})
     rows, log, _ = read("p.parquet", table)
     assert sorted(row["reviewer_id"] for row in rows) == ["12345678901", "2.5", "7", "inf"]
-    assert {row["unix_time"] for row in rows} == {1500000000}
+    assert {row["time"] for row in rows} == {1500000000 * SECOND}
     assert log.dropped == {"missing_user": 2}
 
 
@@ -202,18 +205,18 @@ def test_a_format_that_is_forced_must_fit(read):
 def test_times_that_parquet_knows_the_type_of(read):
     moment = datetime.datetime(2020, 5, 17, 12, 30, 15, 900000)
     zone = datetime.timezone(datetime.timedelta(hours=2))
-    for kind, value, seconds in [
-        (pa.timestamp("ns"), moment, 1589718615),
-        (pa.timestamp("s"), moment.replace(microsecond=0), 1589718615),
-        (pa.timestamp("us", "Europe/Berlin"), moment.replace(tzinfo=zone), 1589711415),
-        (pa.date32(), moment.date(), 1589673600),
-        (pa.int64(), 1589718615000, 1589718615),
-        (pa.float64(), 1589718615.9, 1589718615),
-        (pa.string(), "2020-05-17T12:30:15.900+02:00", 1589711415),
-        (pa.dictionary(pa.int8(), pa.string()), "2020-05-17", 1589673600),
+    for kind, value, seconds, milliseconds in [
+        (pa.timestamp("ns"), moment, 1589718615, 900),
+        (pa.timestamp("s"), moment.replace(microsecond=0), 1589718615, 0),
+        (pa.timestamp("us", "Europe/Berlin"), moment.replace(tzinfo=zone), 1589711415, 900),
+        (pa.date32(), moment.date(), 1589673600, 0),
+        (pa.int64(), 1589718615000, 1589718615, 0),
+        (pa.float64(), 1589718615.5, 1589718615, 500),
+        (pa.string(), "2020-05-17T12:30:15.900+02:00", 1589711415, 900),
+        (pa.dictionary(pa.int8(), pa.string()), "2020-05-17", 1589673600, 0),
     ]:
         table = pa.table({"reviewerID": ["U"], "asin": ["B"], "unixReviewTime": pa.array([value], kind)})
-        assert read("p.parquet", table)[0][0]["unix_time"] == seconds, kind
+        assert read("p.parquet", table)[0][0]["time"] == seconds * SECOND + milliseconds * 10**6, kind
 
 
 def test_views_of_text_in_parquet_are_text_and_float32_keeps_its_shortest_form(tmp_path):
@@ -231,7 +234,7 @@ def test_views_of_text_in_parquet_are_text_and_float32_keeps_its_shortest_form(t
     ]
 
 
-MOMENTS = st.datetimes(datetime.datetime(1970, 1, 2, 15), datetime.datetime(2200, 1, 1))
+MOMENTS = st.datetimes(datetime.datetime(1971, 1, 2), datetime.datetime(2200, 1, 1))
 OFFSETS = st.sampled_from(["", "Z", "+00:00", "+02:00", "-07:30", "+14:00", "+0530", "-03"])
 
 
@@ -248,11 +251,12 @@ def test_iso_dates_are_what_python_takes_them_for(tmp_path_factory, engine, draw
     records = [{"reviewerID": f"{n:05d}", "asin": "B", "unixReviewTime": text} for n, text in enumerate(texts)]
     (folder / "r.json").write_bytes(written("r.json", records))
     log = read_reviews(engine, [str(folder / "r.json")], folder / "work", IngestOptions())
-    rows = {row["reviewer_id"]: row["unix_time"] for table in log.tables for row in pq.read_table(table).to_pylist()}
+    rows = {row["reviewer_id"]: row["time"] for table in log.tables for row in pq.read_table(table).to_pylist()}
     for number, text in enumerate(texts):
         moment = datetime.datetime.fromisoformat(text)
-        expected = (moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)).timestamp()
-        assert rows[f"{number:05d}"] == expected // 1, text
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+        microseconds = (moment - datetime.datetime.fromtimestamp(0, datetime.UTC)) // datetime.timedelta(microseconds=1)
+        assert rows[f"{number:05d}"] == microseconds * 1000, text
     assert log.cleaned["iso_date"] == len(texts)
 
 
@@ -261,13 +265,13 @@ def test_eight_digits_are_a_day_where_they_can_be_one(read):
         20230511: 1683763200,
         "20230511": 1683763200,
         "19991231": 946598400,
-        20231311: 20231311,
         1500000000: 1500000000,
     }
-    rows, log, rejects = read("j.json", [RELEASED | {"unixReviewTime": time} for time in [*times, "20230231"]])
-    assert sorted(row["unix_time"] for row in rows) == sorted(times.values())
+    bad = [20231311, "20230231"]  # seconds of 1970
+    rows, log, rejects = read("j.json", [RELEASED | {"unixReviewTime": time} for time in [*times, *bad]])
+    assert sorted(row["time"] for row in rows) == [seconds * SECOND for seconds in sorted(times.values())]
     assert log.cleaned["compact_date"] == 3
-    assert [reject["reason"] for reject in rejects] == ["invalid_time"]
+    assert [reject["reason"] for reject in rejects] == ["time_in_1970"] * 2
 
 
 # What cleaning changed
@@ -279,7 +283,7 @@ def test_every_rule_that_changes_a_value_is_counted(read):
         RELEASED | {"unixReviewTime": 1500000000000, "overall": 4.5, "reviewText": "x"},
         RELEASED | {"unixReviewTime": "2017-07-14", "reviewText": " ", "summary": ""},
         RELEASED | {"reviewText": "a\x00b"},
-        RELEASED | {"overall": 9, "unixReviewTime": 1500000000000, "reviewText": "refused &amp; not counted"},
+        RELEASED | {"overall": "x", "unixReviewTime": 1500000000000, "reviewText": "refused &amp; not counted"},
     ]
     rows, log, _ = read("j.json", records)
     assert [row["rating"] for row in sorted(rows, key=lambda row: row["text"] or "")] == [5, 5, 5, 5]
@@ -293,7 +297,7 @@ def test_every_rule_that_changes_a_value_is_counted(read):
         "rounded_rating": 1,
     }
     items = [
-        {"asin": "1", "title": "<span>x</span>", "category": ["A", "</span>"], "description": ["<p>x</p>", "y"]},
+        {"asin": "1", "title": "<script>x()</script>", "category": ["A", "</span>"], "description": ["<p>x</p>", "y"]},
         {"asin": "2", "title": "Tom &amp; I", "category": "A", "description": "plain", "price": "$1.00 - $2.00"},
         {"asin": "3", "title": "T", "category": [["A", "B"], ["C"]], "description": [], "price": ".a{width:5px}"},
         {"asin": " ", "title": "<b>not counted</b>", "category": ["A"]},
@@ -415,11 +419,10 @@ def test_own_files_become_sequences_on_the_command_line(tmp_path, capsys):
     assert "no column 'prodct'" in capsys.readouterr().err
 
 
-def test_the_commands_of_the_guide_do_what_it_says(tmp_path, capfd, monkeypatch):
-    guide = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```bash\n(.*?)```", guide, re.DOTALL)
-    assert len(blocks) == 5
-    monkeypatch.chdir(tmp_path)
+def run_page(name):
+    """Run the commands of a page of docs/ in the working folder, and return its text."""
+    text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     shell = f'set -e; python() {{ "{sys.executable}" "$@"; }}\n'
     # `regen` runs in this process, which has imported everything; the rest is the shell's.
     for part in re.split(r"(?m)^(regen .*\n)", "".join(blocks)):
@@ -427,12 +430,38 @@ def test_the_commands_of_the_guide_do_what_it_says(tmp_path, capfd, monkeypatch)
             assert main(shlex.split(part)[1:]) == 0, part
         else:
             subprocess.run(["bash", "-c", shell + part], check=True)
+    return text
+
+
+def test_the_commands_of_the_guide_do_what_it_says(tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_page("own_data.md")
     told = json.loads((tmp_path / "runs" / "mine" / "sequences" / "accounting.json").read_text())
     assert told["reviews"] == {"read": 6, "kept": 4, "dropped": {"invalid_time": 1, "rating_out_of_scale": 1}}
     assert told["cleaned"]["reviews"]["scrubbed_email"] == 1
     assert "8         invalid_time" in capfd.readouterr().out
     recent = json.loads((tmp_path / "runs" / "recent" / "sequences" / "accounting.json").read_text())
     assert recent["users"] == {"kept": 1, "dropped": {"short_history": 1}}
+
+
+def test_the_table_of_the_guide_names_every_reason_and_every_rule():
+    guide = (ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    rows = [row.split("|") for row in guide.split("| `dropped` |")[1].split("\n\n")[0].splitlines()[2:]]
+    rules, reasons = (set(re.findall(r"`([a-z_0-9]{6,})`", " ".join(row[column] for row in rows))) for column in (3, 4))
+    assert reasons == set(EXPECTED)
     sources = "".join(path.read_text(encoding="utf-8") for path in SOURCES)
-    for reason in re.findall(r"`([a-z_0-9]+)`", guide.split("| dropped |")[1].split("The rules")[0]):
-        assert re.search(rf"['\"]{reason}['\"]", sources), reason
+    assert set(FLAGS) <= rules == {rule for rule in rules if re.search(rf"['\"]{rule}['\"]|f\"scrubbed_", sources)}
+
+
+def test_the_page_on_movielens_reads_files_like_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_page("movielens.md")
+    folder = tmp_path / "runs" / "movielens" / "sequences"
+    told = json.loads((folder / "accounting.json").read_text())
+    assert told["reviews"] == {"read": 5, "kept": 5, "dropped": {}}
+    assert told["cleaned"]["reviews"] == {"empty_review": 5}
+    assert pq.read_table(folder / "items" / "items.parquet").select(["asin", "title", "category"]).to_pylist() == [
+        {"asin": "10", "title": "Le Café du port (1998)", "category": "Comedy|Drama"},
+        {"asin": "20", "title": "Night Train North (1987)", "category": "Thriller"},
+        {"asin": "30", "title": "The Paper Kite (1995)", "category": "Drama"},
+    ]

@@ -67,7 +67,7 @@ def test_a_2018_review_becomes_a_canonical_row(read):
             "user_hash": "27f237e6",  # printf A1 | md5sum | cut -c1-8
             "reviewer_id": "A1",
             "asin": "B1",
-            "unix_time": 1500000000,
+            "time": 1500000000 * 10**9,
             "rating": 5,
             "summary": "Good",
             "text": "It writes.",
@@ -84,7 +84,7 @@ def test_a_2023_review_uses_the_parent_item_and_milliseconds(read):
         {
             "reviewer_id": "U",
             "asin": "PARENT",
-            "unix_time": 1588687728,
+            "time": 1588687728923 * 10**6,
             "rating": 4,
             "summary": "Fine",
             "text": "Works",
@@ -119,7 +119,7 @@ def test_markup_and_entities_in_text_become_characters(read, given, expected):
 
 def test_numbers_may_be_written_as_text(read):
     rows, _, _ = read([review(reviewerID=17, unixReviewTime="1500000000", overall="3")])
-    assert (rows[0]["reviewer_id"], rows[0]["unix_time"], rows[0]["rating"]) == ("17", 1500000000, 3)
+    assert (rows[0]["reviewer_id"], rows[0]["time"], rows[0]["rating"]) == ("17", 1500000000 * 10**9, 3)
 
 
 def test_blanks_around_a_user_and_an_item_are_no_part_of_them(read):
@@ -188,7 +188,7 @@ def test_a_line_of_ten_megabytes_is_read_whatever_the_size_of_a_chunk(read):
 
 
 def test_the_size_of_a_chunk_changes_nothing(read):
-    records = [review(reviewerID=f"A{n}", unixReviewTime=n) if n % 7 else b"{broken" for n in range(400)]
+    records = [review(reviewerID=f"A{n}", unixReviewTime=10**9 + n) if n % 7 else b"{broken" for n in range(400)]
     whole, small = read(records), read(records, chunk=3999)
     assert len(small[1].tables) > 10
     assert sorted(map(str, whole[0])) == sorted(map(str, small[0]))
@@ -353,7 +353,6 @@ def test_a_2023_item_is_known_by_its_parent(read):
         "",
         "  ",
         '<span id="productTitle" class="a-size-large">',
-        "Pen</span>",
         "<img src=x",
         "<!-- x -->",
         "var aPageStart = (new Date()).getTime();",

@@ -22,6 +22,7 @@ from ...reviews.files import find
 from ...reviews.ingest import REJECTS, rejects_table
 from ...reviews.lines import Chunk, chunks, progress
 from ...reviews.splits import split_rows, write_shards
+from ...reviews.times import SECOND
 from ...schema import ITEMS, LAST_PURCHASE, METADATA, ROW, SPLITS, USER
 from .settings import ReleaseConfig
 
@@ -234,7 +235,9 @@ def _users() -> str:
         }
     )
     bad_scores = " + ".join(f'CAST("{name}" IS NOT NULL AND ({score(name)}) IS NULL AS BIGINT)' for name in SCORES)
-    review = _struct({name: f"t.{name}" for name in ("summary", "rating", "text", "unix_time")})
+    review = _struct(
+        {"summary": "t.summary", "rating": "t.rating", "text": "t.text", "unix_time": f"t.time // {SECOND}"}
+    )
     return f"""
         SELECT number AS line, user_hash, h.reviewer_id, read, {bad_scores} AS bad_scores, purchase_history,
                {texts["last_purchase"]} AS last_purchase, {texts["user"]} AS user, {metadata} AS metadata,

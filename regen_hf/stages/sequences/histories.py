@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 from ...reviews.catalogue import items_at
 from ...reviews.cleaning import without_empty
 from ...reviews.splits import split_rows
+from ...reviews.times import SECOND
 from ...schema import PURCHASE_HISTORY
 from .purchases import DROPS, KEPT
 
@@ -85,7 +87,7 @@ def _latest(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> t
     first_rows = np.flatnonzero(np.concatenate([[True], change]))
     owner = np.cumsum(np.concatenate([[False], change]))
     order, copies = _in_order(table)
-    drop = table["drop"].to_numpy().copy()
+    drop = table["drop"].to_numpy()[order]
     drop[copies] = DROPS.index("duplicate")
     counts["read"] += len(drop)
     counts.update(dict(zip(DROPS, np.bincount(drop[drop != KEPT], minlength=len(DROPS)).tolist(), strict=True)))
@@ -105,8 +107,8 @@ def _latest(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> t
     from_end = np.cumsum(in_core)[owner[rows]] - np.arange(len(rows))  # 1 for a user's latest purchase
     chosen = rows[(from_end <= config.max_history) & stays[owner[rows]]]
     users = table.select(["user_hash", "reviewer_id"]).take(first_rows[stays])
-    history = table.select(["unix_time", "item", "rating", "summary", "text"]).take(order[chosen])
-    times = history["unix_time"].to_numpy()
+    history = table.select(["time", "item", "rating", "summary", "text"]).take(order[chosen])
+    times = history["time"].to_numpy()
     counts["tied"] += int(((times[1:] == times[:-1]) & (owner[chosen[1:]] == owner[chosen[:-1]])).sum())
     return users, history.combine_chunks(), np.concatenate([[0], np.cumsum(kept[stays])])
 
@@ -114,20 +116,41 @@ def _latest(table: pa.Table, config: SequencesConfig, counts: Counter[str]) -> t
 def _in_order(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """The row numbers in their final order, and the positions in it of duplicates of the review before.
 
-    `ORDER` leaves open the order of two reviews that a user wrote of one item at one time: their texts decide.
+    Some releases state only the day, so equal times are common. A hash of user and item orders a user's purchases of
+    one time: a model could learn an order by item id. Texts order a user's reviews of one item at one time.
     """
     order = np.arange(len(table))
-    rows = order[1:]
-    for name in ("unix_time", "item", "other", "rating", "reviewer_id"):  # few rows remain after the first two
-        rows = rows[_equal(table[name], rows, rows - 1)]
-    tied = np.union1d(rows, rows - 1)
-    texts = table.select(["summary", "text"]).take(tied)
-    groups = pa.array(np.cumsum(~np.isin(tied, rows)))
+    tied = order[1:]
+    for name in ("time", "reviewer_id"):  # few rows remain after the first
+        tied = tied[_equal(table[name], tied, tied - 1)]
+    copies = tied
+    for name in ("asin", "rating"):
+        copies = copies[_equal(table[name], copies, copies - 1)]
+    rows, groups = _groups(copies)
     by = [(name, "ascending") for name in ("group", "summary", "text")]
-    order[tied] = tied[pc.sort_indices(texts.append_column("group", groups), by)]
+    texts = table.select(["summary", "text"]).take(rows).append_column("group", pa.array(groups))
+    order[rows] = rows[pc.sort_indices(texts, by)]
     for name in ("summary", "text"):
-        rows = rows[_equal(table[name], order[rows], order[rows - 1])]
-    return order, rows
+        copies = copies[_equal(table[name], order[copies], order[copies - 1])]
+    is_copy = np.zeros(len(order), bool)
+    is_copy[copies] = True
+    rows, groups = _groups(tied)
+    ids = table.select(["reviewer_id", "asin"]).take(rows)
+    pairs = zip(ids["reviewer_id"].to_pylist(), ids["asin"].to_pylist(), strict=True)
+    hashes = [_hash(f"{user}\t{asin}") for user, asin in pairs]
+    by_hash = rows[np.lexsort((np.frombuffer(b"".join(hashes), ">u8"), groups))]  # stable: copies stay adjacent
+    order[rows], is_copy[rows] = order[by_hash], is_copy[by_hash]
+    return order, np.flatnonzero(is_copy)
+
+
+def _groups(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`rows`, each equal to the row before it, with the rows before them; and the number of the group of each."""
+    members = np.union1d(rows, rows - 1)
+    return members, np.cumsum(~np.isin(members, rows))
+
+
+def _hash(text: str) -> bytes:
+    return hashlib.md5(text.encode(), usedforsecurity=False).digest()[:8]
 
 
 def _equal(column: pa.ChunkedArray, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -149,7 +172,7 @@ def _rows(users: pa.ChunkedArray, history: pa.Table, offsets: np.ndarray, catalo
         "summary": without_empty(history["summary"].combine_chunks()),
         "rating": pc.if_else(pc.equal(rating, 0), None, rating).combine_chunks(),
         "text": without_empty(history["text"].combine_chunks()),
-        "unix_time": history["unix_time"].combine_chunks(),
+        "unix_time": pc.divide(history["time"], SECOND).combine_chunks(),  # rounded down: no time is negative
     }
     pairs = _struct({"item": _struct(item), "review": _struct({field.name: review[field.name] for field in REVIEW})})
     lists = pa.ListArray.from_arrays(pa.array(offsets - offsets[0], pa.int32()), pairs)

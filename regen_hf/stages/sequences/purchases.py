@@ -22,11 +22,10 @@ DROPS = (
 """Reasons to drop a valid review, in the order in which they are checked."""
 KEPT = -1
 """The value of `drop` for a purchase that is kept."""
-ORDER = ("user_hash", "reviewer_id", "unix_time", "tie", "item", "other", "rating")
-"""The order of purchases. Some releases state only the day, so ties are common. Purchases with the same time are in the
-order of `tie`, a hash of user and item: a model could learn an order by item id. `histories` compares summary and text
-where all else is equal, because an engine would copy every text to sort by it. Engines sort nulls differently: no kept
-purchase has one."""
+ORDER = ("user_hash", "reviewer_id", "time", "asin", "rating")
+"""The order of purchases in which `histories` reads them. It sorts purchases with the same time by a hash, and by
+summary and text where all else is equal: an engine would hash every row, and copy every text to sort by it. Engines
+sort nulls differently: no kept purchase has one."""
 
 
 def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
@@ -39,18 +38,17 @@ def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
         config: gives the dates.
 
     Returns:
-        The columns of `ORDER`, `summary` and `text`; and `drop`, an index of `DROPS`, or `KEPT`. 0 and "" replace null
-        in rating, summary and text; `tie` is the start of the md5 of user and asin; `other` is the asin of an item
-        without a row, else "". Duplicates are still included: in this order they are adjacent, which is cheaper to
-        detect than grouping.
+        The columns of `ORDER`, `item`, `summary` and `text`; and `drop`, an index of `DROPS`, or `KEPT`. 0 and ""
+        replace null in rating, summary and text. Duplicates are still included: in this order they are adjacent, which
+        is cheaper to detect than grouping.
     """
     import ibis
 
     joined = reviews.left_join(items.mutate(known=True), "asin")
-    first, after = config.seconds
+    first, after = config.nanoseconds
     reasons = {
-        "before_since": joined.unix_time < first,
-        "after_until": joined.unix_time >= after,
+        "before_since": joined.time < first,
+        "after_until": joined.time >= after,
         "unknown_item": joined.known.isnull(),
         "untitled_item": joined.item.isnull(),
         "k_core": ~joined.core.fill_null(False),
@@ -59,10 +57,9 @@ def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
     return joined.select(
         "user_hash",
         "reviewer_id",
-        "unix_time",
+        "time",
+        "asin",
         "item",
-        tie=(joined.reviewer_id + "\t" + joined.asin).hexdigest("md5").left(8),
-        other=ibis.ifelse(joined.item.isnull(), joined.asin, ""),
         rating=joined.rating.fill_null(0),
         summary=joined.summary.fill_null(""),
         text=joined.text.fill_null(""),
@@ -73,6 +70,6 @@ def purchases(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir
 def baskets(reviews: ir.Table, items: ir.Table, config: SequencesConfig) -> ir.Table:
     """The purchases from which the k-core is computed: `items`, a list of rows of the catalogue for each user."""
     joined = reviews.distinct().inner_join(items.filter(items.item.notnull()), "asin")
-    first, after = config.seconds
-    in_period = joined.filter(joined.unix_time >= first, joined.unix_time < after)
+    first, after = config.nanoseconds
+    in_period = joined.filter(joined.time >= first, joined.time < after)
     return in_period.group_by("user_hash", "reviewer_id").agg(items=in_period.item.collect()).select("items")

@@ -24,13 +24,15 @@ from tests.paths import SHARED_DATA
 
 DATA = SHARED_DATA
 DAY = 86400
+START = 10957 * DAY
+"""2000-01-01; earlier times are errors of other columns."""
 
 
 def review(user="A1", asin="B1", time=0, rating=5.0, summary="Good", text="It writes."):
     return {
         "reviewerID": user,
         "asin": asin,
-        "unixReviewTime": time,
+        "unixReviewTime": START + time,
         "overall": rating,
         "summary": summary,
         "reviewText": text,
@@ -98,7 +100,7 @@ def test_a_purchase_carries_its_item_and_its_review(make):
     assert make([review(time=9, rating=4.0)], [item("B0"), pen]).users["A1"] == [
         {
             "item": {"asin": "B1", "title": "Pen", "category": "Office - Pens", "description": "Blue.", "price": 2.5},
-            "review": {"summary": "Good", "rating": 4, "text": "It writes.", "unix_time": 9},
+            "review": {"summary": "Good", "rating": 4, "text": "It writes.", "unix_time": START + 9},
         }
     ]
 
@@ -158,7 +160,7 @@ def test_exact_duplicates_count_once_and_near_duplicates_stay(make):
 
 
 def test_reviews_of_unknown_and_untitled_items_are_dropped_by_their_own_names(make):
-    items = [item("B1"), item("B2", title="<span>x</span>"), item("B3", title=None)]
+    items = [item("B1"), item("B2", title="<span> </span>"), item("B3", title=None)]
     made = make([review(asin=asin) for asin in ("B1", "B2", "B3", "NONE", "B1b")], items)
     assert made.asins() == ["B1"]
     assert made.accounting["reviews"]["dropped"] == {"unknown_item": 2, "untitled_item": 2}
@@ -197,11 +199,11 @@ def test_the_catalogue_holds_every_titled_item_in_the_order_of_asin(make):
 def test_reviews_outside_of_the_days_asked_for_are_dropped_and_counted(make):
     times = [0, 10 * DAY - 1, 10 * DAY, 12 * DAY - 1, 12 * DAY]
     reviews = [review(asin=f"B{n}", time=time) for n, time in enumerate(times)]
-    made = make(reviews, since="1970-01-11", until="1970-01-12")
+    made = make(reviews, since="2000-01-11", until="2000-01-12")
     assert made.asins() == ["B2", "B3"]
     assert made.accounting["reviews"]["dropped"] == {"after_until": 1, "before_since": 2}
-    assert make(reviews, since="1970-01-12").asins() == ["B3", "B4"]
-    assert make(reviews, until="1970-01-10").asins() == ["B0", "B1"]
+    assert make(reviews, since="2000-01-12").asins() == ["B3", "B4"]
+    assert make(reviews, until="2000-01-10").asins() == ["B0", "B1"]
 
 
 def core_by_hand(pairs, k):
@@ -224,7 +226,7 @@ def test_the_k_core_is_the_one_found_by_hand(make, monkeypatch, k):
     ]
     reviews = [review(user, asin, time) for time, (user, asin) in enumerate(bought)]
     reviews += [reviews[0], review("U1", "UNKNOWN"), review("U2", "B1", time=99 * DAY)]
-    made = make(reviews, k_core=k, until="1970-01-02")
+    made = make(reviews, k_core=k, until="2000-01-02")
     expected = core_by_hand(bought, k)
     assert 0 < len(expected) < len(bought)
     found = [(user, asin) for user in made.users for asin in made.asins(user)]
@@ -239,7 +241,7 @@ def test_the_k_core_is_the_one_found_by_hand(make, monkeypatch, k):
     assert made.accounting["items"]["dropped"] == {"k_core": 100 - len(made.items)}
     assert made.accounting["users"]["dropped"] == {"k_core": len({user for user, _ in bought}) - len(made.users)}
     monkeypatch.setattr("regen_hf.engines.COPIES", 80_000)
-    cut = make(reviews, k_core=k, until="1970-01-02")
+    cut = make(reviews, k_core=k, until="2000-01-02")
     assert (cut.split, cut.accounting) == (made.split, made.accounting)
 
 
@@ -252,10 +254,10 @@ def test_items_may_be_told_by_the_reviews_alone(tmp_path):
     columns = {"user": "who", "item": "sku", "time": "at", "title": "name", "price": "cost"}
     lines = [
         "who,sku,at,name,cost",
-        "A1,S1,1,Pen,$2.00",
-        "A1,S2,2,,",
-        "A2,S1,3,Pen,",
-        "A2,S2,4,<b>x</b>,",
+        "A1,S1,1500000001,Pen,$2.00",
+        "A1,S2,1500000002,,",
+        "A2,S1,1500000003,Pen,",
+        "A2,S2,1500000004,<b> </b>,",
         "A2,S3,x,Ink,1",
     ]
     (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
@@ -429,7 +431,8 @@ def test_every_number_adds_up_on_dirty_input(make, seed):
         review(f"U{rng.randrange(60)}", f"B{rng.randrange(50)}", rng.randrange(3), rng.choice([1, 5]), text=None)
         for _ in range(1500)
     ]
-    bad = ["", "[]", "{'a", json.dumps(review(user="")), json.dumps(review(rating=9)), json.dumps(review(time="x"))]
+    bad = ["", "[]", "{'a", json.dumps(review(user="")), json.dumps(review(rating="good"))]
+    bad.append(json.dumps(review() | {"unixReviewTime": "x"}))
     dirt = [rng.choice(bad) for _ in range(100)]
     lines = reviews + dirt
     rng.shuffle(lines)
@@ -444,7 +447,7 @@ def test_every_number_adds_up_on_dirty_input(make, seed):
     known = [row for row in seen if row[1] in titled]
     lengths = collections.Counter(row[0] for row in known)
     kept = {user: min(length, 12) for user, length in lengths.items() if length >= 8}
-    names = ["blank_line", "not_an_object", "not_json", "missing_user", "rating_out_of_scale", "invalid_time"]
+    names = ["blank_line", "not_an_object", "not_json", "missing_user", "invalid_rating", "invalid_time"]
     dropped = collections.Counter(names[bad.index(line)] for line in dirt)
     dropped["duplicate"] = len(reviews) - len(seen)
     dropped["unknown_item"] = sum(row[1] not in titles for row in seen)
@@ -503,7 +506,9 @@ def test_without_files_and_without_the_sample_it_says_what_to_give(tmp_path, giv
 
 
 def test_reviews_and_items_that_do_not_belong_together_leave_nobody_and_say_so(make, tmp_path):
-    with pytest.raises(InputError, match=r"No user is left of 2 reviews.*2 unknown_item.*belong together.*item: .X. and .B0."):
+    with pytest.raises(
+        InputError, match=r"No user is left of 2 reviews.*2 unknown_item.*belong together.*item: .X. and .B0."
+    ):
         make([review(asin="X"), review(asin="Y")])
     assert not list((tmp_path / "run0" / "out").iterdir())
 

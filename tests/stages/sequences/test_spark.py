@@ -21,7 +21,8 @@ if not shutil.which("java"):
 pytestmark = pytest.mark.spark
 
 DAY = 86400
-SETTINGS = {"max_history": 20, "min_history": 4, "k_core": 3, "since": "1970-01-02", "until": "1970-01-03"}
+START = 10957 * DAY
+SETTINGS = {"max_history": 20, "min_history": 4, "k_core": 3, "since": "2000-01-02", "until": "2000-01-03"}
 """With these, the log has reviews that are dropped for each reason that there is."""
 
 
@@ -33,7 +34,7 @@ def log(rng: random.Random) -> tuple[list[str], list[str]]:
         {
             "reviewerID": f"U{int(90 * rng.random() ** 2)}" + rng.choice(["", "é"]),
             "asin": f"B{rng.randrange(44)}",
-            "unixReviewTime": rng.randrange(4) * DAY,
+            "unixReviewTime": START + rng.randrange(4) * DAY,
             "overall": rng.choice([None, 1.0, 5.0]),
             "summary": rng.choice(words),
             "reviewText": rng.choice(words),
@@ -42,7 +43,9 @@ def log(rng: random.Random) -> tuple[list[str], list[str]]:
     ]
     reviews += rng.choices(reviews, k=200)
     for times in (1, 3):
-        reviews += [{"reviewerID": f"few {times}", "asin": f"B{n + 1}", "unixReviewTime": DAY} for n in range(times)]
+        reviews += [
+            {"reviewerID": f"few {times}", "asin": f"B{n + 1}", "unixReviewTime": START + DAY} for n in range(times)
+        ]
     return [json.dumps(record) for record in [*reviews, {}]], [json.dumps(record) for record in items]
 
 

@@ -64,9 +64,10 @@ def read_histories(history: Any) -> tuple[list[Checked], bool]:
     several = is_table or any(map(_is_row, parts)) or (bool(rows) and all(map(_is_list, rows)))
     if not several:
         return [_checked(rows, "the history")], True
+    names = ["the history"] if len(rows) == 1 else [f"history {number}" for number in range(len(rows))]
     return [
-        row if isinstance(row, Checked) else _checked(_purchases(row, f"History {number}"), f"history {number}")
-        for number, row in enumerate(rows)
+        row if isinstance(row, Checked) else _checked(_purchases(row, name.capitalize()), name)
+        for row, name in zip(rows, names, strict=True)
     ], False
 
 
@@ -96,34 +97,21 @@ def _is_row(part: Any) -> bool:
 
 
 def _is_list(part: Any) -> bool:
-    """Whether `part` holds purchases: a list, or a mapping of lists."""
-    return isinstance(part, list | tuple) or (isinstance(part, Mapping) and _listed(part.get("item")) is not None)
-
-
-def _listed(values: Any) -> list[Any] | None:
-    """The list `values`, or a mapping of lists as a list of mappings; None for anything else."""
-    values = _plain(values)
-    if isinstance(values, list | tuple):
-        return list(values)
-    if not isinstance(values, Mapping) or not values:
-        return None
-    columns = [_plain(column) for column in values.values()]
-    if not all(isinstance(column, list | tuple) for column in columns) or len({*map(len, columns)}) != 1:
-        return None
-    return [dict(zip(values, row, strict=True)) for row in zip(*columns, strict=True)]
+    """Whether `part` holds purchases: a list, or a mapping with a list of items, as `Sequence` of `datasets`."""
+    return isinstance(_plain(part.get("item")) if isinstance(part, Mapping) else part, list | tuple)
 
 
 def _purchases(history: Any, name: str) -> list[Any]:
     """The purchases of one history (`name`, for errors), not yet checked."""
-    if isinstance(history, Mapping) and (items := _listed(history.get("item"))) is not None:
-        reviews = _listed(history.get("review"))
-        if reviews is not None and len(reviews) != len(items):
+    if isinstance(history, Mapping) and _is_list(history):
+        items, reviews = _plain(history["item"]), _plain(history.get("review"))
+        if reviews is None:
+            reviews = [None] * len(items)
+        if not isinstance(reviews, list | tuple) or len(reviews) != len(items):
             raise ValueError(
-                f'{name} has {len(items)} values of "item" and {len(reviews)} of "review", expected equal numbers.'
+                f'{name} has a list of {len(items)} for "item", expected one as long for "review" or None.'
             )
-        return [
-            {"item": item, "review": review} for item, review in zip(items, reviews or [None] * len(items), strict=True)
-        ]
+        return [{"item": item, "review": review} for item, review in zip(items, reviews, strict=True)]
     if isinstance(history, str | bytes | Mapping) or not isinstance(history, Iterable):
         raise ValueError(f"{name} is a {type(history).__name__}, {EXPECTED}.")
     return list(history)

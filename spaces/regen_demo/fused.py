@@ -158,7 +158,10 @@ class Fused:
     def recommend(self, history: Sequence[Any], n: int) -> list[tuple[str, float]]:
         """The next items by one step of ALS, with scores; empty for a model without CF vectors."""
         _, processor = self._parts()
-        return [] if processor.cf_factors is None else processor.recommend(list(history), n)
+        if processor.cf_factors is None:
+            processor.unknown_items(list(history))  # raises an error for a malformed history
+            return []
+        return processor.recommend(list(history), n)
 
     def _inputs(self, histories: list[list[Any]], task: str) -> Any:
         _, processor = self._parts()

@@ -287,12 +287,53 @@ def test_the_time_limit_is_shown_to_the_visitor(served_here):
     assert steps.page_of("test", 0, 0, None)[0] == 1  # the field for the page was emptied
 
 
+TIMES = [{"item": {"asin": 17}, "review": {"rating": 4, "unix_time": time}} for time in (1, 2)]
+
+
+def test_values_of_programs_are_read_as_the_processor_reads_them(served_here):
+    text = [purchase | {"item": {"asin": "17"}} for purchase in TIMES]
+    assert served_here.recommend(TIMES, 3) == served_here.recommend(text, 3)
+    no_rating = [{"item": {"asin": "17"}, "review": {"rating": float("nan")}}]
+    assert served_here.recommend(no_rating, 3) == served_here.recommend([{"item": {"asin": "17"}}], 3)
+
+
+def test_a_moved_purchase_loses_its_time_which_the_new_order_contradicts(served_here):
+    steps = served_here
+    shop = steps.start_from(0)[0]
+    assert all(purchase["review"]["unix_time"] for purchase in shop["history"])
+    moved = steps.edit(shop, SimpleNamespace(act="later", at=0))[0]
+    assert [purchase["item"] for purchase in moved["history"][:2]] == [
+        purchase["item"] for purchase in shop["history"][1::-1]
+    ]
+    assert [purchase["review"]["unix_time"] is None for purchase in moved["history"]].index(True) == 1
+    assert steps.recommend(moved["history"], 3)
+    assert all(purchase["review"]["unix_time"] for purchase in steps.start_from(0)[0]["history"])
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "told"),
     [
         ("narrate", ([], ["user_profile"]), "Unknown task"),
-        ("recommend", ([{"item": {"asin": ["A"]}}], 3), '"asin" is a list, expected a text or a number'),
-        ("narrate", ([{"item": {}, "review": {"rating": 10**400}}], "user_profile"), '"rating" is too large'),
+        (
+            "recommend",
+            ([{"item": {"asin": ["A"]}}], 3),
+            r'"asin" of purchase 0 of the history is \[.*A.*\], expected text, an integer',
+        ),
+        (
+            "explain",
+            (TIMES[::-1], "user_profile"),
+            '"unix_time" of purchase 1 .* is 1, before 2 of an earlier purchase',
+        ),
+        (
+            "compare",
+            ([{"item": {}, "review": {"rating": 0}}], "user_profile"),
+            '"rating" of .* is 0, expected a number',
+        ),
+        (
+            "narrate",
+            ([{"item": {}, "review": {"rating": 10**400}}], "user_profile"),
+            '"rating" of .*, expected a number from 1 to 5',
+        ),
         ("recommend", ([], None), "n was given None, expected a number from 1 to 50"),
         ("search", (5,), "words is a int, expected a text"),
     ],

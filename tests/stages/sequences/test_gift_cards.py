@@ -1,6 +1,7 @@
 """The whole path on real reviews, as a new user runs it."""
 
 import gzip
+import html
 import json
 import re
 
@@ -66,6 +67,16 @@ def test_histories_are_the_users_reviews_in_order_of_time(run, raw_reviews):
         assert max(times) == max(review["unixReviewTime"] for review in own)
         kept = {(purchase["item"]["asin"], purchase["review"]["unix_time"]) for purchase in row["purchase_history"]}
         assert kept <= {(review["asin"], review["unixReviewTime"]) for review in own}
+
+
+def test_no_title_of_the_raw_items_is_lost(run):
+    (path,) = Run(run).config["sequences"].items
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        raw = [json.loads(line) for line in file]
+    titles = {(item["asin"], " ".join(html.unescape(item["title"]).split())) for item in raw if item["title"].strip()}
+    kept = pq.read_table(run / "sequences" / "items" / "items.parquet", columns=["asin", "title"]).to_pylist()
+    assert {item["asin"] for item in kept} == {asin for asin, _ in titles}
+    assert {(item["asin"], item["title"]) for item in kept} <= titles
 
 
 def test_every_user_has_six_narratives_that_quote_no_review(run):

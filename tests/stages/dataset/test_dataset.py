@@ -197,7 +197,7 @@ def test_memory_and_the_split_of_the_input_change_neither_files_nor_card(finishe
     (tmp_path / "all.jsonl").write_bytes(b"".join(lines))
     datasets = []
     for name, reviews, memory in (("one", ["all.jsonl"], "2GB"), ("three", ["2.jsonl", "0.jsonl", "1.jsonl"], "1GB")):
-        monkeypatch.setattr("regen_hf.engines.COPIES", 3 if name == "one" else 8000)
+        monkeypatch.setattr("regen_hf.engines.COPIES", 3 if name == "one" else 40_000)
         given = {"reviews": [str(tmp_path / file) for file in reviews], "items": [items], "memory": memory}
         run = Run(tmp_path / name, {"sequences": given, "dataset": {"name": "x"}})
         with run.locked():

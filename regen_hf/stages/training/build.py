@@ -60,7 +60,8 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         "learning_rate": log[-1]["peak_learning_rate"],
     }
     if PartialState().is_main_process:
-        shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(outputs.TRAINED_LOGITS))
+        internal = shutil.ignore_patterns(outputs.TRAINED_LOGITS, outputs.CHECKSUMS)
+        shutil.copytree(folder, out, dirs_exist_ok=True, ignore=internal)
         processor.save_pretrained(out)
         outputs.write_json(out / outputs.TRAINING_LOG, log, indent=1)
         outputs.write_json(out / outputs.TRAINING_CONFIG, resolved_settings(config, log), indent=1)

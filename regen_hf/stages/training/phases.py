@@ -4,12 +4,14 @@
     <work>/stage-1.checkpoints/    checkpoints of an unfinished phase
 
 A phase starts from the files of the previous one, so a resumed training gives the same weights as an uninterrupted one.
-All files are safetensors; checkpoints also contain torch's states of optimiser and random numbers.
+A damaged checkpoint or phase is removed and trained again from the one before. All files are safetensors; checkpoints
+also contain torch's states of optimiser and random numbers.
 """
 
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ... import outputs
 from ...model import RegenForCausalLM, RegenProcessor
+from .checkpoints import Checksums, is_intact, remove_damaged, write_checksums
 from .reload_check import save_logits
 from .settings import TrainingConfig, phases
 from .trainer import Examples, GroupedTrainer, make_trainer, trains_with_muon
@@ -46,7 +49,15 @@ def train_phases(
     attention = {name: arguments[name] for name in ("attn_implementation",) if name in arguments}  # not in config.json
     log: list[dict[str, Any]] = []
     folders = [work / f"stage-{number}" for number in range(len(settings))]
+    state = PartialState()
     for number, (phase, folder) in enumerate(zip(settings, folders, strict=True)):
+        if state.is_main_process and folder.exists() and not is_intact(folder):
+            print(  # noqa: T201
+                f"      warning: the files of {folder} are incomplete or damaged. The phase is trained again.",
+                file=sys.stderr,
+            )
+            shutil.rmtree(folder)
+        state.wait_for_everyone()
         if not folder.exists():
             if number > 0:
                 model = RegenForCausalLM.from_pretrained(folders[number - 1], **attention)
@@ -55,7 +66,7 @@ def train_phases(
             train_phase(model, processor, train, validation, folder, phase_board, phase, merge)
         steps = log[-1]["step"] if log else 0
         log += [entry | {"step": entry["step"] + steps} for entry in outputs.read_json(folder / outputs.TRAINING_LOG)]
-    PartialState().wait_for_everyone()  # the first process then empties `work`, which the others may still be reading
+    state.wait_for_everyone()  # the first process then empties `work`, which the others may still be reading
     return folders[-1], log
 
 
@@ -76,9 +87,7 @@ def train_phase(
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
         checkpoints.mkdir(parents=True, exist_ok=True)
-        for checkpoint in checkpoints.glob("checkpoint-*"):
-            if not is_complete(checkpoint):
-                shutil.rmtree(checkpoint)
+        remove_damaged(checkpoints)
         if config.lora is not None:
             # The adapter is saved with the LoRA weights, so a model without them does not load.
             weights = model.state_dict()
@@ -87,6 +96,7 @@ def train_phase(
     state.wait_for_everyone()
     set_seed(config.seed)
     trainer = make_trainer(model, processor, train, validation if config.patience else None, checkpoints, board, config)
+    trainer.add_callback(Checksums())
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
     save(trainer, model, new, config, merge)
     save_logits(trainer, new / outputs.TRAINED_LOGITS)
@@ -96,18 +106,11 @@ def train_phase(
         optimizer = "muon" if muon else config.sft.get("optim", "adamw")
         log[-1] |= {"peak_learning_rate": trainer.args.learning_rate, "optimizer": optimizer}
         outputs.write_json(new / outputs.TRAINING_LOG, log, indent=1)
+        write_checksums(new)
         new.rename(folder)
     state.wait_for_everyone()
     if state.is_main_process:
         shutil.rmtree(checkpoints)
-
-
-def is_complete(checkpoint: Path) -> bool:
-    """Whether all files of a checkpoint were written; trainer_state.json is the last one."""
-    try:
-        return outputs.read_json(checkpoint / "trainer_state.json") is not None
-    except (OSError, ValueError):
-        return False
 
 
 def save(trainer: GroupedTrainer, model: RegenForCausalLM, folder: Path, config: TrainingConfig, merge: bool) -> None:

@@ -206,8 +206,8 @@ def _convert_file(
                 counts["size"],
                 Counter(counts["dropped"]),
                 Counter(counts["cleaned"]),
-                Counter(counts.get("values", {})),
-                Ratings(**counts.get("ratings", {})),
+                Counter(counts["values"]),
+                Ratings(**counts["ratings"]),
             )
         )
         advance(chunk.position)

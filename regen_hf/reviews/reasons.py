@@ -13,7 +13,7 @@ EXPECTED = {
     "not_json": "one JSON object per line",
     "not_an_object": "one JSON object per line",
     "repeated_key": "each mapped key once per object",
-    "wrong_field_count": "as many fields in each line as in the header",
+    "wrong_field_count": "as many fields in each line as in the header; --delimiter names another delimiter",
     "trailing_delimiter": "lines without a delimiter at their end, or a header with one",
     "unbalanced_quotes": "quotes in pairs, a quote inside a quoted text doubled",
     "nul_byte": "text without zero bytes",

@@ -117,6 +117,30 @@ def test_the_latest_purchases_are_kept_and_the_rest_is_counted(make):
     assert make([review(asin=f"B{n}", time=n) for n in range(9)], max_history=2).asins() == ["B7", "B8"]
 
 
+def test_events_of_one_second_are_in_the_order_of_their_fractions(make):
+    log = [
+        review(asin=f"B{8 - n}") | {"unixReviewTime": time}
+        for n, time in enumerate(
+            ["1500000000123", "1500000000124.5", "1500000000.125", "1500000000126000", "1500000000126000001"]
+        )
+    ]
+    log.append(review(asin="B3") | {"unixReviewTime": "2017-07-14T02:40:00.9Z"})
+    random.Random(0).shuffle(log)
+    made = make(log)
+    assert made.asins() == ["B8", "B7", "B6", "B5", "B4", "B3"]
+    assert {purchase["review"]["unix_time"] for purchase in made.users["A1"]} == {1500000000}
+    assert made.accounting["times"] == {"purchases": 6, "tied": 0}
+
+
+def test_events_a_nanosecond_apart_are_different_purchases(make):
+    times = [1500000000123456788, 1500000000123456789, 1500000000123456789, "1500000000.123456789"]
+    made = make([review() | {"unixReviewTime": time} for time in times])
+    assert made.accounting["reviews"] == {"read": 4, "kept": 2, "dropped": {"duplicate": 2}}
+    assert made.accounting["times"] == {"purchases": 2, "tied": 0}
+    day = make([review() | {"unixReviewTime": time} for time in ("20170714", 1499990400, "2017-07-14", 1499990400.0)])
+    assert day.accounting["reviews"] == {"read": 4, "kept": 1, "dropped": {"duplicate": 3}}
+
+
 def test_purchases_of_the_same_second_keep_one_order_however_the_rows_stand(make):
     ties = [review(asin=f"B{n % 4}", text=f"text {n}", rating=n % 3 + 1, summary=None) for n in range(12)]
     ties += [review(asin="B1", text=None, rating=None), review(asin="B1", text=None, rating=2)]

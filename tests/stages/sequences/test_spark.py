@@ -34,7 +34,7 @@ def log(rng: random.Random) -> tuple[list[str], list[str]]:
         {
             "reviewerID": f"U{int(90 * rng.random() ** 2)}" + rng.choice(["", "é"]),
             "asin": f"B{rng.randrange(44)}",
-            "unixReviewTime": START + rng.randrange(4) * DAY,
+            "unixReviewTime": START + rng.randrange(4) * DAY + rng.choice([0, 0, 0.25]),
             "overall": rng.choice([None, 1.0, 5.0]),
             "summary": rng.choice(words),
             "reviewText": rng.choice(words),

@@ -257,22 +257,31 @@ def whole(text):
 
 
 def title(text, counts):
-    if text and SCRIPT in text:
+    only_markup = text and text.strip() and not re.sub("|".join(map(re.escape, MARKUP)), "", text).strip()
+    if text and (SCRIPT in text or only_markup):
         counts["markup_title"] += 1
         return None
     return " ".join((plain(text, counts) or "").split()) or None
 
 
 def listed(text):
-    """The list in a text, as JSON or as Python writes it; None where there is none."""
+    """The list in a text, as JSON or as Python or numpy write it; None where there is none."""
     if text is None or not text.startswith("["):
         return None
-    for read in (json.loads, ast.literal_eval):
+    for read in (json.loads, numpy_list, ast.literal_eval):
         try:
             return read(text)
         except (ValueError, SyntaxError):
             continue
     return None
+
+
+def numpy_list(text):
+    """The list of `['a' "b's"]`, which numpy writes without commas."""
+    parts = re.findall(r"""'([^']*)'|"([^"]*)\"""", text)
+    if not re.fullmatch(r"""\[('[^']*'|"[^"]*")( ('[^']*'|"[^"]*"))*\]""", text):
+        raise ValueError(text)
+    return [one or other for one, other in parts]
 
 
 def category(text, counts):
@@ -351,6 +360,7 @@ def review_row(texts, settings, counts):
     summary, text = plain(texts["summary"], counts), plain(texts["text"], counts)
     counts.update({time_rule: 1} if time_rule else {})
     counts.update(rounded_rating=int(rounded), empty_review=int(summary is None and text is None))
+    counts.update(scaled_rating=int(stars is not None and settings.rating_scale is not None))
     return (user, item, ns, stars, summary, text), None
 
 

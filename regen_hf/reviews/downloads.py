@@ -19,7 +19,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigError, InputError
@@ -88,13 +88,13 @@ class Downloads:
         self.unfinished: dict[str, Identity] = index.get("unfinished", {})
 
     def entries(self, pattern: str) -> list[dict[str, Any]]:
-        """The entries of the files of a URL in the index, in order; empty if one of them was not fetched yet."""
-        entries = [self.files.get(url) for url in self.patterns.get(pattern, ())]
-        return [entry for entry in entries if entry and self._is_complete(entry)] if all(entries) else []
+        """The entries of the files of a URL in the index, in order; empty if one of them is not in the folder."""
+        entries = [entry for url in self.patterns.get(pattern, ()) if self._is_complete(entry := self.files.get(url))]
+        return entries if len(entries) == len(self.patterns.get(pattern, ())) else []
 
     def is_fetched(self, pattern: str) -> bool:
         """Whether all files of a URL are in the folder."""
-        return 0 < len(self.entries(pattern)) == len(self.patterns[pattern])
+        return bool(self.entries(pattern))
 
     def paths(self, patterns: Sequence[str]) -> list[str]:
         """`patterns` with the paths of the fetched files in place of each URL.
@@ -133,7 +133,7 @@ class Downloads:
             raise _failed(pattern, 0, cut) from None
         for url in urls:
             entry = self.files.get(url)
-            if refresh or entry is None or not self._is_complete(entry):
+            if refresh or not self._is_complete(entry):
                 self._fetch(system, url, entry)
         self.patterns[pattern] = urls
         self._save()
@@ -141,7 +141,7 @@ class Downloads:
     def _fetch(self, system: remote_files.System, url: str, entry: dict[str, Any] | None) -> None:
         target = self.folder / _name(url)
         part = target.with_name(target.name + ".part")
-        known = entry["identity"] if entry and self._is_complete(entry) else None
+        known = entry["identity"] if self._is_complete(entry) else None
         tries = 0
         while True:
             before = part.stat().st_size if part.exists() and url in self.unfinished else 0
@@ -205,7 +205,10 @@ class Downloads:
         if position == 0:
             raise InputError(f"{shown(url)} is empty (0 bytes), expected a file of reviews or items. Check the URL.")
 
-    def _is_complete(self, entry: dict[str, Any]) -> bool:
+    def _is_complete(self, entry: dict[str, Any] | None) -> TypeGuard[dict[str, Any]]:
+        """Whether the file of an entry is in the folder."""
+        if entry is None:
+            return False
         path = self.folder / entry["path"]
         return path.is_file() and path.stat().st_size == entry["size"]
 

@@ -460,6 +460,8 @@ def test_a_run_from_urls_equals_a_run_from_files(web, tmp_path, capsys):
     # On another machine, and without the downloads as long as nothing must be built.
     moved = run.rename(tmp_path / "moved")
     assert state(moved).startswith("sequences    fresh")
+    next((moved / outputs.DOWNLOADS).glob("*/*")).unlink()
+    assert main(["sequences", str(moved)]) == 0
     shutil.rmtree(moved / outputs.DOWNLOADS)
     assert main(["sequences", str(moved)]) == 0
     assert len(web.requests) == 4
@@ -519,8 +521,11 @@ def test_files_of_the_hub(tmp_path):
         assert done.returncode == 1
         assert "HF_TOKEN" in done.stderr
         assert "Traceback" not in done.stderr
+        cuts = iter(["cut"])
+        hub.fault = lambda method, path: next(cuts, None) if method == "GET" and "/resolve/" in path else None
         done = hub_run(hub, tmp_path, "sequences", run, token="hf_reader")
         assert done.returncode == 0, done.stderr
+        assert next(cuts, None) is None
         assert len(index(run / outputs.DOWNLOADS)["files"]) == 3
         assert json.loads((run / "sequences" / outputs.ACCOUNTING).read_text())["reviews"]["read"] == 2000
         assert "hf_reader" not in "".join(path.read_text() for path in (run / outputs.CONFIG, *run.rglob("*.json")))

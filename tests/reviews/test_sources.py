@@ -133,7 +133,9 @@ def test_files_without_a_header(tmp_path, capsys):
     assert users == {"é1": [("10", 5, None), ("11", 3, None)], "2": [("10", 4, None)]}
     words[1] = tmp_path / "other"
     assert main([str(word) for word in words]) == 1
-    assert re.search(r"no header.*--delimiter '::' --header|--encoding", capsys.readouterr().err)
+    assert re.search(
+        r"no header.*--item-delimiter '::' --item-header|in UTF-8.*--item-encoding", capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16"])

@@ -10,6 +10,7 @@ Importing this package registers `datasets.load_dataset("regen")`. All other nam
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,12 +61,19 @@ def _register_regen(load: Any) -> None:
         if path != "regen" or Path("regen").exists():
             return wrapped(*args, **kwargs)
         from .builder import source_hash
+        from .errors import ConfigError
 
+        if kwargs.get("revision") is not None:
+            raise ConfigError(
+                f"revision was given {kwargs['revision']!r}, expected none: regen-hf builds this dataset, and its "
+                "version is that of the package."
+            )
         return load.DatasetModule("regen_hf.builder", source_hash(), {"dataset_name": "regen"})
 
     wrapt.wrap_function_wrapper(load, "dataset_module_factory", dataset_module_factory)
+    if inspect := sys.modules.get("datasets.inspect"):  # it has imported the function
+        inspect.dataset_module_factory = load.dataset_module_factory  # type: ignore[attr-defined]
 
 
 # The hook runs when `datasets.load` is imported, now or later, so that importing this package stays fast.
-# `datasets.inspect` imports the function from there and gets the wrapped one.
 wrapt.register_post_import_hook(_register_regen, "datasets.load")

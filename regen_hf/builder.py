@@ -8,11 +8,13 @@ from the fixed rules; only the command line uses a language model.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,7 +25,7 @@ import pyarrow.parquet as pq
 
 from . import outputs
 from .config import fingerprint
-from .errors import InputError
+from .errors import ConfigError, InputError
 from .schema import ITEMS, ROW, SPLITS, features
 from .version import __version__
 
@@ -61,6 +63,7 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
     """Builds REGEN splits: `sample`, `office` and `clothing` (one row per user), and `…-items` (their catalogues).
 
     Raises:
+        ConfigError: the config does not use an argument, such as `data_dir` of the sample.
         InputError: the files of `office` or `clothing` are not in `data_dir`, or cannot be downloaded.
     """
 
@@ -73,6 +76,7 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
     DEFAULT_CONFIG_NAME = "sample"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        _check_arguments(**inspect.signature(datasets.DatasetBuilder).bind(*args, **kwargs).arguments)
         # Without this hash, the cache would return rows of an older version of this package or of changed raw files.
         folder = kwargs.get("data_dir")
         raw = sorted(path for path in Path(folder).glob("*") if path.is_file()) if folder else []
@@ -136,6 +140,39 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
             with pq.ParquetFile(path) as file:
                 for part, batch in enumerate(file.iter_batches()):
                     yield f"{number}-{part}", pa.Table.from_batches([batch]).cast(schema)
+
+
+def _check_arguments(
+    config_name: str | None = None,
+    features: Any = None,
+    data_files: Any = None,
+    data_dir: Any = None,
+    config_kwargs: Mapping[str, Any] | None = None,
+    **_: Any,
+) -> None:
+    """Check that the config uses the arguments, which are those of a builder.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    config = config_name or RegenBuilder.DEFAULT_CONFIG_NAME
+    name = config.removesuffix(ITEMS_SUFFIX)
+    if data_files is not None or (data_dir is not None and name not in CATEGORIES):
+        given = f"data_dir={data_dir!r}" if data_files is None else f"data_files={data_files!r}"
+        from_files = ", ".join(f"{one}, {one}{ITEMS_SUFFIX}" for one in CATEGORIES)
+        raise ConfigError(
+            f"The config {config!r} does not use {given}. The configs {from_files} are built from files in a folder: "
+            'load_dataset("regen", CONFIG, data_dir=FOLDER). For your own reviews, run `regen run RUN --reviews FILE… '
+            "--items FILE…` and load RUN/dataset."
+        )
+    if features is not None:
+        raise ConfigError(f"features was given for the config {config!r}, expected none: they are fixed. Omit it.")
+    simulation = {field.name for field in dataclasses.fields(RegenBuilderConfig)}
+    simulation -= {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
+    known = sorted(simulation) if name == "sample" else ["data_dir"]
+    for key in config_kwargs or ():
+        if key not in known:
+            raise ConfigError(f"The config {config!r} has no argument {key!r}. Its arguments: {', '.join(known)}.")
 
 
 def _downloaded(dl_manager: Any, name: str) -> list[str]:

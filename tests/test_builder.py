@@ -1,5 +1,6 @@
 """`load_dataset("regen")`: the builder, and the names that it leaves to `datasets`."""
 
+import dataclasses
 import gzip
 import http.server
 import json
@@ -13,8 +14,8 @@ import datasets
 import pytest
 from datasets import load_dataset
 
-from regen_hf.builder import RegenBuilder
-from regen_hf.errors import InputError
+from regen_hf.builder import RegenBuilder, RegenBuilderConfig
+from regen_hf.errors import ConfigError, InputError
 from regen_hf.outputs import rows, split_files
 
 
@@ -68,6 +69,62 @@ print(json.dumps([{{split: len(users) for split, users in dataset.items()}}, sam
     assert same
     assert items == 64
     assert not list((tmp_path / "empty").iterdir())
+
+
+NAMES = ["sample", "sample-items", "office", "office-items", "clothing", "clothing-items"]
+
+
+@pytest.mark.parametrize("first", ["regen_hf", "datasets", "datasets.inspect", "datasets.load"])
+def test_datasets_lists_the_configs_in_any_order_of_the_imports(tmp_path, first):
+    code = f"""
+import json, {first}
+import datasets, regen_hf
+names = datasets.get_dataset_config_names("regen")
+builder = datasets.load_dataset_builder("regen", "office-items").builder_configs
+print(json.dumps([names, list(builder), datasets.get_dataset_default_config_name("regen")]))
+"""
+    assert ask(code, tmp_path, tmp_path / "home") == [NAMES, NAMES, "sample"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data_dir": "raw"}, "'sample' does not use data_dir='raw'.*office, office-items, clothing, clothing-items"),
+        ({"data_files": "raw/a.csv"}, "'sample' does not use data_files='raw/a.csv'.*data_dir=FOLDER.*regen run"),
+        ({"name": "sample-items", "data_dir": "raw"}, "'sample-items' does not use data_dir"),
+        ({"name": "office", "data_files": {"train": "a.csv"}}, "'office' does not use data_files"),
+        ({"name": "office", "data_dir": "raw", "seed": 1}, "'office' has no argument 'seed'. Its arguments: data_dir"),
+        ({"shopers": 9}, "'sample' has no argument 'shopers'. Its arguments: items, seed, shoppers"),
+        ({"version": "2.0.0"}, "'sample' has no argument 'version'"),
+        (
+            {"features": datasets.Features({"a": datasets.Value("string")})},
+            "features was given for the config 'sample'",
+        ),
+        ({"revision": "v1"}, "revision was given 'v1', expected none"),
+        ({"seed": -1}, "seed was given -1"),
+        ({"shoppers": "many"}, "shoppers was given 'many'"),
+        ({"shoppers": 0}, "shoppers is 0"),
+    ],
+)
+def test_an_argument_is_used_or_refused(tmp_path, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        load_dataset("regen", cache_dir=str(tmp_path), **arguments)
+
+
+def test_every_argument_of_the_builder_changes_its_rows_or_is_refused(tmp_path):
+    def users(**arguments):
+        builder = RegenBuilder(config_name="sample", cache_dir=str(tmp_path), **arguments)
+        builder.download_and_prepare()
+        return builder.as_dataset(split="train")["purchase_history"][:]
+
+    small = {"shoppers": 30, "items": 40}
+    own = {field.name for field in dataclasses.fields(RegenBuilderConfig)}
+    own -= {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
+    other = {"shoppers": 31, "items": 41, "seed": 1}
+    assert own == set(other)
+    rows = users(**small)
+    for name, value in other.items():
+        assert users(**small | {name: value}) != rows
 
 
 def test_a_local_folder_goes_before_the_built_sample(finished_run, tmp_path):

@@ -236,6 +236,8 @@ def export(options: argparse.Namespace) -> None:
     run = Run(options.folder)
     if run.manifest(STAGES["train"]) is None:
         raise RegenError(f"{run.folder} contains no trained model. Run `regen train {run.folder}` first.")
+    if stale := run.stale("train"):
+        print(f"regen: {stale}", file=sys.stderr)
     out = run.folder / outputs.EXPORT / options.to
     with run.locked():
         export_vllm(outputs.folder(run.folder, "train"), out)

@@ -21,6 +21,14 @@ Files = dict[str, Path | bytes]
 PARTS = {"dataset": "dataset", "model": "model", "metric": "space", "space": "space"}
 """The kind of repository of each part, in the order of the push: metrics of `evaluate` are Spaces."""
 
+STAGES_OF = {
+    "dataset": ("dataset",),
+    "model": ("train", "evaluate", "attribution"),
+    "metric": (),
+    "space": ("dataset", "train"),
+}
+"""The commands of the stages whose outputs each part contains."""
+
 DATASET_EVALUATIONS = ("next-item",)
 """Optional evaluations in the dataset card: they need no fused model. The others are in the model card."""
 

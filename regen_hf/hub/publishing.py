@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..cards.dataset_card import merged_card
 from ..errors import ConfigError, RegenError, require
-from .contents import PARTS, Files, check_parts, contents, default_names
+from ..run import Run
+from .contents import PARTS, STAGES_OF, Files, check_parts, contents, default_names
 from .hub_errors import check_token, client_errors, explain, is_unreachable
 from .privacy import check
 from .remote import Changes, Remote, check_replaceable, compare, file_lines, read_repository, size
@@ -83,6 +84,8 @@ def push(
         yield f"{upload}: {len(upload.files)} files, {sum(map(size, upload.files.values())):,} bytes{changes}"
         yield from file_lines(upload.files, upload.changes)
     yield from check({upload.part: upload.files for upload in uploads}, folder)
+    if stale := Run(folder).stale(*(stage for part in chosen for stage in STAGES_OF[part])):
+        yield stale
     if dry_run:
         if remotes is None:
             yield "The Hub cannot be reached: its current files are unknown."

@@ -31,7 +31,8 @@ def demo(folder: Path, port: int) -> None:
         RegenError: a package is missing, the run has no model, or the port is in use.
     """
     require("gradio", "torch", "transformers")
-    run = trained_run(folder).folder
+    opened = trained_run(folder)
+    run = opened.folder
     if not 0 < port < 65536:
         raise ConfigError(f"--port was given {port}, expected a number from 1 to 65535.")
     with socket.socket() as probe:
@@ -40,6 +41,8 @@ def demo(folder: Path, port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             raise RegenError(f"Port {port} cannot be used ({error.strerror}). Choose another with --port.") from None
+    if stale := opened.stale("dataset", "train"):
+        print(f"regen: {stale}", file=sys.stderr, flush=True)  # noqa: T201
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.json"
         model, dataset = output_folder(run, "train"), output_folder(run, "dataset")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +49,49 @@ def sections(run: Run) -> list[Section]:
             versions.setdefault(package, {})[version] = None
     packages = [[package, ", ".join(used)] for package, used in versions.items()]
     head = ["stage", "state", "time", "language model", "counts", "finished (UTC)"]
+    texts = [SAME_MACHINE, OTHER_MACHINES, *_stale(run, finished)]
     tables = [Table("Stages", head, rows), Table("Versions", ["package", "version"], packages, folded=True)]
     return [
         Section("stages", "Stages, time and cost", list(tables)),
         Section(
             "reproduction",
             "Reproduce this run",
-            [Text(SAME_MACHINE), Text(OTHER_MACHINES), Code(outputs.CONFIG, settings(run), "config")],
+            [*map(Text, texts), Code(outputs.CONFIG, settings(run), "config")],
         ),
     ]
 
 
+def _stale(run: Run, finished: list[tuple[Stage, dict[str, Any]]]) -> Iterator[str]:
+    """Sentences on results that the current `config.yaml` or the printed settings do not give."""
+    stale = [stage.command for stage, _ in finished if not run.is_fresh(stage)]
+    if stale:
+        yield (
+            f"Stale: {', '.join(stale)}. The settings below are those that each stage ran with, not the ones that "
+            f"{outputs.CONFIG} contains now."
+        )
+    fingerprints = {stage.command: manifest["fingerprint"] for stage, manifest in finished}
+    replaced = [
+        stage.command
+        for stage, manifest in finished
+        if any(fingerprints.get(name) != used for name, used in manifest["inputs"]["stages"].items())
+    ]
+    if replaced:
+        yield (
+            f"The inputs of {', '.join(replaced)} have been replaced since they ran, so the settings below do not give "
+            "their results."
+        )
+
+
 def settings(run: Run) -> str:
-    """The settings of `run` as YAML, with the file names only of paths outside the run."""
+    """The settings of each stage as YAML, with the file names only of paths outside the run.
+
+    They are those of the manifest, and those of `config.yaml` for a stage without an output.
+    """
     import yaml
 
     values = plain(run.config)
+    for stage in run.finished:
+        values[stage.section] |= (run.manifest(stage) or {})["config"]
     for section, config in run.config.items():
         for field in dataclasses.fields(config):
             if "reads" in field.metadata:

@@ -156,6 +156,18 @@ class Run:
         manifest = self.manifest(stage)
         return manifest is not None and manifest["fingerprint"] == self.fingerprint(stage)
 
+    def stale(self, *commands: str) -> str:
+        """A sentence on the stages among `commands` that have a stale output; empty if there are none."""
+        stale = [
+            f"`{stage.command}`" for stage in self.finished if stage.command in commands and not self.is_fresh(stage)
+        ]
+        if not stale:
+            return ""
+        return (
+            f"The output of {' and '.join(stale)} in {self.folder} is stale: settings or inputs have changed since. "
+            f"Run `regen run {self.folder}` to update it."
+        )
+
     def check(self, until: str = "figures") -> None:
         """Check that the files outside the run exist that the stages up to the command `until` read.
 

@@ -107,6 +107,21 @@ def test_the_preview_tells_what_is_new_changed_unchanged_and_removed_and_the_pus
     assert commits(hub, "dataset") == before + 1
 
 
+def test_push_export_and_demo_name_a_stale_output(hub, tiny_run, monkeypatch, capsys):
+    monkeypatch.setattr("runpy.run_path", lambda *_, **__: {})  # the app serves until it is stopped
+    monkeypatch.setattr("regen_hf.model.export.export_vllm", lambda *_: None)
+    assert "stale" not in "".join(push(tiny_run, "org", dry_run=True))
+    config = tiny_run / "config.yaml"
+    config.write_text(config.read_text().replace("max_steps: 12", "max_steps: 77"))
+    message = rf"The output of {{}} in {re.escape(str(tiny_run))} is stale.*Run `regen run"
+    lines = "".join(push(tiny_run, "org", dry_run=True))
+    assert re.search(message.format("`train` and `evaluate` and `attribution`"), lines)
+    assert "stale" not in "".join(push(tiny_run, "org", ["dataset"], dry_run=True))
+    for command in (["export", "--to", "vllm"], ["demo", "--port", "7999"]):
+        assert main([command[0], str(tiny_run), *command[1:]]) == 0
+        assert re.search(message.format("`train`"), capsys.readouterr().err)
+
+
 def test_a_dry_run_without_a_token_reads_and_one_without_a_network_tells_that_it_could_not(
     hub, client, finished_run, monkeypatch
 ):

@@ -235,6 +235,24 @@ def test_settings_show_file_names_and_no_folder_of_this_machine(tmp_path):
     assert all(name in told for name in ("'*.csv.gz'", "items.csv", "content_encoder: encoder"))
 
 
+def test_the_settings_are_those_that_each_stage_ran_with(tiny_run):
+    config = tiny_run / "config.yaml"
+    before = reproduction.settings(Run(tiny_run))
+    edited = config.read_text().replace("max_steps: 12", "max_steps: 77").replace("cf_dim: 12", "cf_dim: 34")
+    config.write_text(edited)
+    assert main(["report", str(tiny_run)]) == 0
+    text = Page((tiny_run / "report.html").read_text()).text
+    assert text["config"].strip() == before.strip()
+    assert "Stale: embeddings, train, evaluate, attribution, figures." in text["reproduction"]
+    assert "replaced" not in text["reproduction"]
+    assert main(["embeddings", str(tiny_run)]) == 0
+    assert main(["report", str(tiny_run)]) == 0
+    text = Page((tiny_run / "report.html").read_text()).text
+    assert "cf_dim: 34" in text["config"]
+    assert "max_steps: 12" in text["config"]
+    assert "The inputs of train, evaluate, attribution have been replaced" in text["reproduction"]
+
+
 def test_the_cost_is_that_of_the_stored_answers(finished_run, tmp_path):
     run = Path(shutil.copytree(finished_run, tmp_path / "paid"))
     model = {"backend": "openai", "model": "judge", "base_url": "http://localhost:1/v1"}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...config import check_seed
+
 PACKAGES = ("numpy",)
 """Libraries whose versions the output depends on."""
 MIN_PURCHASES = 5
@@ -39,3 +41,4 @@ class SampleConfig:
             raise ValueError(
                 f"items is {self.items}, expected at least {least}, so that a basket can be filled: raise it."
             )
+        check_seed(self)

@@ -118,6 +118,13 @@ def _reviews(rng, count: int, users: int, items: int, pool: str) -> str:
 # The contestants: independent programs that import nothing of the package.
 
 
+def _tie(user: str, item: str) -> str:
+    """The key by which a user's purchases of one time are ordered."""
+    import hashlib
+
+    return hashlib.md5(f"{user}\t{item}".encode()).hexdigest()[:16]
+
+
 def run_polars(log: Path, out: Path) -> None:
     """Build the histories with Polars, all in memory."""
     import hashlib
@@ -159,9 +166,15 @@ def run_polars(log: Path, out: Path) -> None:
     users = reviews.select("reviewer_id").unique()
     hashes = [hashlib.md5(user.encode()).hexdigest()[:8] for user in users["reviewer_id"]]
     keys = ["user_hash", "reviewer_id"]
+    tied = pl.struct("reviewer_id", "unix_time").is_duplicated()
     purchases = (
         reviews.join(users.with_columns(user_hash=pl.Series(hashes)), on="reviewer_id")
-        .sort([*keys, "unix_time", "asin", "rating", "summary", "text"])
+        .with_columns(
+            tie=pl.when(tied)
+            .then(pl.struct("reviewer_id", "asin"))
+            .map_elements(lambda row: _tie(*row.values()), pl.String)
+        )
+        .sort([*keys, "unix_time", "tie", "asin", "rating", "summary", "text"])
         .group_by(keys, maintain_order=True)
         .tail(MAX_HISTORY)
         .join(items, on="asin", how="left", maintain_order="left")
@@ -215,8 +228,11 @@ def run_pandas(log: Path, out: Path) -> None:
     reviews = reviews[reviews["asin"].isin(items["asin"])].drop_duplicates()
     hashes = {user: hashlib.md5(user.encode()).hexdigest()[:8] for user in reviews["reviewer_id"].unique()}
     reviews["user_hash"] = reviews["reviewer_id"].map(hashes)
+    tied = reviews.duplicated(["reviewer_id", "unix_time"], keep=False)
+    pairs = zip(reviews["reviewer_id"][tied], reviews["asin"][tied], strict=True)
+    reviews.loc[tied, "tie"] = [_tie(*pair) for pair in pairs]
     reviews = reviews.sort_values(
-        ["user_hash", "reviewer_id", "unix_time", "asin", "rating", "summary", "text"], ignore_index=True
+        ["user_hash", "reviewer_id", "unix_time", "tie", "asin", "rating", "summary", "text"], ignore_index=True
     )
     reviews = reviews.groupby(["user_hash", "reviewer_id"], sort=False).tail(MAX_HISTORY)
     purchases = reviews.merge(items, on="asin", how="left").replace({"summary": {"": None}, "text": {"": None}})
@@ -282,7 +298,8 @@ def run_hf_datasets(log: Path, out: Path) -> None:
     )
     users: dict[tuple[str, str], set[tuple]] = {}
     for row in reviews:
-        purchase = (row["unixReviewTime"], row["asin"], int(row["overall"]), row["summary"], row["reviewText"])
+        tie = _tie(row["reviewerID"], row["asin"])
+        purchase = (row["unixReviewTime"], tie, row["asin"], int(row["overall"]), row["summary"], row["reviewText"])
         users.setdefault((row["user_hash"], row["reviewerID"]), set()).add(purchase)
 
     def rows(low: str, high: str):
@@ -301,7 +318,7 @@ def run_hf_datasets(log: Path, out: Path) -> None:
                                 "unix_time": moment,
                             },
                         }
-                        for moment, asin, rating, summary, text in purchases
+                        for moment, _, asin, rating, summary, text in purchases
                     ],
                 }
 

@@ -84,6 +84,8 @@ class DuckDB:
         self.connection.execute("SET enable_progress_bar = false")
         self.queries: dict[object, str] = {}
         """The SQL of `apply`, by rule, table and settings."""
+        self.json_query = ""
+        """The SQL of the current view of `read_json`."""
 
     def __enter__(self) -> DuckDB:
         return self
@@ -172,7 +174,9 @@ class DuckDB:
                                     WHEN f[1] IS NULL AND json_type(line) <> 'OBJECT' THEN 'not_an_object' END AS reject
                         FROM (SELECT number, line, TRY(json_extract_string(line, [{extracted}])) AS f FROM raw_lines)))
             """  # noqa: S608 (keys are quoted)
-        self.connection.execute(query)
+        if query != self.json_query:  # creating a view takes as long as planning it
+            self.connection.execute(query)
+            self.json_query = query
         schema = [("number", pa.int64()), ("nested", pa.bool_()), ("float_ids", pa.int64()), ("reject", pa.string())]
         return _table(pa.schema([*schema, *((name, pa.string()) for name in fields)]), "json_fields")
 

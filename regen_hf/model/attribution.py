@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from .finite_logits import check_finite
+
 IGNORED = -100
 
 
@@ -161,7 +163,9 @@ def _log_likelihood(
         torch.nn.functional.cross_entropy(row.float(), label, ignore_index=IGNORED, reduction="sum")
         for row, label in zip(logits, labels, strict=True)
     ]
-    return -torch.stack(losses)
+    likelihood = -torch.stack(losses)
+    check_finite(likelihood)
+    return likelihood
 
 
 def _filler(model: Any) -> int:

@@ -30,6 +30,7 @@ from .adapter import RegenAdapter
 from .attribution import leave_one_out, shares
 from .backbones import check_backbone, check_history, check_plain_text, logit_scale_and_cap, token_embeddings
 from .configuration_regen import RegenConfig
+from .finite_logits import FiniteLogits
 from .loading import CompletePreTrainedModel
 
 HISTORY = ("history_cf", "history_content", "history_mask", "history_features")
@@ -340,6 +341,17 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def generate(
+        self, inputs: Any = None, generation_config: Any = None, logits_processor: Any = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """See [`GenerationMixin.generate`].
+
+        Raises:
+            FloatingPointError: a logit is NaN or infinite; transformers would generate the first token.
+        """
+        processors = LogitsProcessorList([*(logits_processor or ()), FiniteLogits()])
+        return super().generate(inputs, generation_config, processors, *args, **kwargs)  # type: ignore[misc]
 
     def prepare_inputs_for_generation(
         self,

@@ -69,7 +69,7 @@ class RegenPipeline:
                 [histories[n] for n in batch], [tasks[n] for n in batch], [prompts[n] for n in batch], max_new_tokens
             )
             with torch.inference_mode():
-                tokens = self.model.generate(**inputs, **options)  # type: ignore[misc]
+                tokens = self.model.generate(**inputs, **options)
             written = self.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             written = [text.strip() for text in written]
             for index, number in enumerate(batch):
@@ -107,7 +107,7 @@ class RegenPipeline:
 
         def write() -> None:
             try:
-                self.model.generate(  # type: ignore[misc]
+                self.model.generate(
                     **inputs, **options, streamer=streamer, stopping_criteria=StoppingCriteriaList([stopped])
                 )
             except Exception as error:  # otherwise lost with the thread, and the reader would wait forever

@@ -318,7 +318,10 @@ class Run:
                     shutil.rmtree(other)
             keep.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
-            counts = stage.code.build(run=self.folder, out=new, work=keep, config=self.config[stage.section])
+            try:
+                counts = stage.code.build(run=self.folder, out=new, work=keep, config=self.config[stage.section])
+            except FloatingPointError as error:  # raised by the model
+                raise RunError(f"{stage.command} stopped: {error}") from None
             manifest = {
                 "stage": stage.command,
                 "fingerprint": mark,

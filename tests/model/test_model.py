@@ -6,6 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
+    BertGenerationConfig,
+    BertGenerationDecoder,
     GenerationConfig,
     LlamaForCausalLM,
     MambaConfig,
@@ -166,6 +168,20 @@ def test_the_placeholder_is_never_generated(how, tmp_path):
     assert again(**inputs).logits[0, -1].argmax() == ITEM
     assert ITEM not in generate(again, inputs, **how)
     assert again.to_backbone().generation_config.suppress_tokens == [ITEM]
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"num_beams": 3}, {"do_sample": True, "top_p": 0.9}, {"prompt_lookup_num_tokens": 2}]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_an_error_of_generation_and_attribution(how, value):
+    model, inputs = fused(), prompts(2) | history(2)
+    with torch.no_grad():
+        model.lm_head.weight[7] = value
+    with pytest.raises(FloatingPointError, match="logits contain NaN or infinity"):
+        generate(model, inputs, **how)
+    with pytest.raises(FloatingPointError, match="logits contain NaN or infinity"):
+        model.leave_one_out(torch.tensor([[20, 21]]), **{n: v for n, v in inputs.items() if n != "position_ids"})
 
 
 def test_a_lookup_in_the_prompt_guesses_no_placeholder():
@@ -430,6 +446,19 @@ def test_language_models_that_cannot_be_wrapped_are_refused_with_a_sentence():
         RegenForCausalLM.from_backbone(without, RegenConfig(**arguments))
     with pytest.raises(ValueError, match="64 token embeddings: call resize_token_embeddings"):
         RegenForCausalLM.from_backbone(backbone(), RegenConfig(**arguments | {"item_token_id": 64}))
+
+
+@pytest.mark.parametrize("is_decoder", [True, False])
+def test_a_language_model_that_reads_later_tokens_is_refused(is_decoder):
+    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    settings = BertGenerationConfig(**sizes, num_attention_heads=2, is_decoder=is_decoder, initializer_range=0.2)
+    arguments = {"cf_dim": 2, "content_dim": 2, "item_token_id": ITEM}
+    language_model = BertGenerationDecoder(settings)
+    if is_decoder:
+        RegenForCausalLM.from_backbone(language_model, RegenConfig(**arguments))
+        return
+    with pytest.raises(ValueError, match=r"logits of BertGenerationDecoder depend on later tokens.* set is_decoder"):
+        RegenForCausalLM.from_backbone(language_model, RegenConfig(**arguments))
 
 
 def test_a_language_model_whose_forward_does_more_is_refused():

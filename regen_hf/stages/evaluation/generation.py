@@ -94,7 +94,7 @@ class Writer:
             inputs |= self._vectors([users[n] for n in batch], [prompts[n][0] for n in batch], task, half)
             inputs = {key: value.to(self.model.device) for key, value in inputs.items()}
             with torch.inference_mode():
-                tokens = self.model.generate(**inputs, max_new_tokens=limit, **generation_options(config))  # type: ignore[misc]
+                tokens = self.model.generate(**inputs, max_new_tokens=limit, **generation_options(config))
             new = tokens[:, inputs["input_ids"].shape[1] :]
             for number, text in zip(
                 batch, processor.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError, InputError, RegenError
@@ -278,6 +278,20 @@ def test_a_single_user_is_scored_without_a_shuffled_control(finished_run, folder
             else:
                 assert found[metric]["low"] == pytest.approx(found[metric]["mean"]) == found[metric]["high"]
     assert "| – |" in (folders[0] / "table.md").read_text()
+
+
+def test_a_model_with_logits_that_are_not_finite_stops_the_evaluation(tiny_run, capsys):
+    file = tiny_run / "model" / "model.safetensors"
+    weights = load_file(file)
+    weights["model.language_model.norm.weight"][0] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    shutil.rmtree(tiny_run / "evaluation")
+    assert main(["evaluate", str(tiny_run)]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith(
+        "regen: evaluate stopped: The model's logits contain NaN or infinity, expected finite numbers."
+    )
+    assert not (tiny_run / "evaluation").exists()
 
 
 def test_scoring_again_loads_no_model(tiny_run, tmp_path, capsys):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import warnings
 from collections.abc import Iterator
 from os.path import dirname
 from typing import Any
@@ -193,7 +194,10 @@ def _merged(model: PreTrainedModel, files: tuple[str, str], path: Any) -> PreTra
             f"{path} holds a model in adapter form, which needs the package 'peft': pip install peft"
         ) from None
     config = PeftConfig.from_pretrained(dirname(files[0]))
-    trained = PeftModel(model, config)
+    with warnings.catch_warnings():
+        # PEFT 0.21 reads an attribute of the model by its deprecated name.
+        warnings.filterwarnings("ignore", ".is_gradient_checkpointing", FutureWarning)
+        trained = PeftModel(model, config)
     expected = get_peft_model_state_dict(trained, save_embedding_layers=False)
     with safe_open(files[1], framework="pt") as weights:
         shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118

@@ -75,7 +75,8 @@ CHECK = pa.struct(
 CHECKS = pa.struct(
     [
         *((name, CHECK) for part in (LAST_PURCHASE, USER) for name in (field.name for field in part)),
-        ("failed", pa.list_(pa.string())),  # such as "profile.words"; empty = all passed
+        ("failed", pa.list_(pa.string())),  # errors, such as "profile.words"; empty = no check failed
+        ("warnings", pa.list_(pa.string())),  # checks that may be false alarms
     ]
 )
 

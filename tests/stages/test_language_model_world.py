@@ -26,9 +26,9 @@ WORLDS = {
 }
 
 
-def text_about(title, words):
-    """A text of `words` words about a product, which no review contains."""
-    return " ".join([*f"Shoppers like them pick {title}".split(), *["and similar goods"] * words][:words])
+def text_about(title, field):
+    """A text about a product for a field of the answer, which passes all checks."""
+    return f"{' '.join(f'Shoppers like them pick {title}'.split()[:30])}, as their {field.replace('_', ' ')} shows."
 
 
 def fault(number, body):
@@ -44,7 +44,7 @@ def fault(number, body):
             for k, v in answer.items()
         }
     else:
-        answer = dict.fromkeys(answer, text_about(title, 30)) | (
+        answer = {field: text_about(title, field) for field in answer} | (
             {"user_profile": "Keen buyer of good things"} if len(answer) > 1 else {}
         )
     return 200, {}, completion(json.dumps(answer))

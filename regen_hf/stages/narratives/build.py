@@ -65,6 +65,7 @@ def _write_reference(run: Path, files: list[Path], out: Path, config: Narratives
     truth = _truth(outputs.path(run, "sample", outputs.TRUTH))
     counts = {"users": 0, "from_truth": 0, "from_rules": 0}
     failed: Counter[str] = Counter()
+    warnings: Counter[str] = Counter()
     with outputs.row_writer(out / outputs.NARRATIVES, schema.NARRATIVES) as append:
         for user in tqdm(outputs.rows(files), total=outputs.count(files), desc="narratives", unit=" users"):
             reviewer_id, history = user["reviewer_id"], user["purchase_history"] or []
@@ -74,6 +75,7 @@ def _write_reference(run: Path, files: list[Path], out: Path, config: Narratives
             texts = true_texts or reference.write(reviewer_id, history, config.seed)
             results = checks.check(texts, history)  # the rules write English
             failed.update(results["failed"])
+            warnings.update(results["warnings"])
             append(
                 {
                     "reviewer_id": reviewer_id,
@@ -83,7 +85,7 @@ def _write_reference(run: Path, files: list[Path], out: Path, config: Narratives
                     "checks": results,
                 }
             )
-    return {**counts, "failed_checks": dict(sorted(failed.items()))}
+    return {**counts, "failed_checks": dict(sorted(failed.items())), "check_warnings": dict(sorted(warnings.items()))}
 
 
 def _truth(path: Path) -> dict[str, dict[str, Any]]:

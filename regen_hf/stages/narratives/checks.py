@@ -1,33 +1,35 @@
-"""Automatic checks of narratives: pure functions of text.
+"""Automatic checks of narratives: pure functions of the texts and of the user's record.
 
-`check` measures the narratives of a user for the column `checks` of schema.NARRATIVES and lists the failed checks:
+`check` measures the narratives of a user for the column `checks` of schema.NARRATIVES, and lists the failed checks as
+`<text>.<kind>`, such as `profile.words`. `KINDS` holds every kind with its severity: an error makes the text
+unreliable, a warning may be a false alarm.
 
-- `words`: the profile has 4 to 6 words (table 5)
-- `empty`: the text is missing; reason and explanation may be null, where no reason can be inferred
-- `verbatim`: more than `MOST_VERBATIM` words in a row also occur in a review
-- `language`: the text has at least `LEAST_WORDS` words, enough for the classifier, and is in another language
-- `refusal`: the text is a refusal of a language model
-
-Words are split at spaces. In scripts without spaces, such as Japanese, `words` is not checked and `verbatim` has almost
-no effect.
+Words are split at spaces. In scripts without spaces, such as Japanese, `words` is not checked, and the kinds that
+compare runs of words have almost no effect.
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ...schema import Task, written_tasks
+from . import text_faults
+from .names import NO_NAMES, Names, capitals, endorses_another
+from .shared_words import bigrams, joined, shared_run, shared_runs, shares, words
+from .text_faults import UNSPACED
 
 MOST_VERBATIM = 6
 """Words in a row that a narrative may share with a review; in English, runs of six still happen by chance."""
 LEAST_WORDS = 8
+EXAMPLE_RUN = 6
+"""Words in a row that an answer may not share with a few-shot example."""
+COPIED_RUN = 25
+"""Words in a row that an answer may not share with a description."""
 
-UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-"""A letter of a script without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
-WORD = re.compile(r"\w+(?:['’]\w+)*")
 # A narrative is about the customer or addresses them; "I" in one of these phrases is the language model.
 REFUSAL = re.compile(
     r"\b(?:I(?:['’]m| am) (?:sorry|unable|not able|afraid)|I (?:can(?:['’]?t|not)|won['’]t|will not|must decline|"
@@ -36,20 +38,140 @@ REFUSAL = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of check."""
+
+    about: str
+    """What it finds."""
+    request: str
+    """What the repeated request says to the language model. It repeats no text of reviews or of an answer: they stay
+    inside their markers."""
+    severity: str = "error"
+
+
+KINDS = {
+    "empty": Kind("the text is missing", "must not be empty"),
+    "words": Kind("the profile does not have 4 to 6 words", "must have {least} to {most} words"),
+    "verbatim": Kind(
+        f"more than {MOST_VERBATIM} words in a row are those of a review",
+        f"shares more than {MOST_VERBATIM} words in a row with a review; say it in words of your own",
+    ),
+    "language": Kind("it is in another language", "must be written in the language {language!r}"),
+    "refusal": Kind(
+        "it is a refusal of a language model", "must be the text itself, and not say that it cannot be written"
+    ),
+    "cut": Kind("it ends inside a sentence", "ends inside a sentence; be brief, and finish the last sentence"),
+    "markup": Kind(
+        "it contains code fences, marker lines, remains of JSON or control tokens",
+        "must be plain text without code fences, marker lines, names of fields or JSON in it",
+    ),
+    "wordless": Kind("it has no words, as in 5 of 5", "must be written in words"),
+    "damaged": Kind("it contains U+FFFD or control characters", "must not contain unreadable characters"),
+    "repetition": Kind("it repeats the same words or sentences", "repeats itself; say each thing once"),
+    "same": Kind("it equals another text of the row", "must not be the same text as another field"),
+    "instructions": Kind(
+        "it repeats the instructions of the prompt", "repeats the instructions; write about this customer"
+    ),
+    "example": Kind(
+        "it names items or brands of a few-shot example, or repeats its words",
+        "takes names or words from an example; write only about the customer of the last message",
+    ),
+    "copied": Kind(
+        "most of it is the description of an item", "copies the description of an item; say it in words of your own"
+    ),
+    "product": Kind(
+        "it endorses another product than the final item", "must recommend the final item and not an earlier one"
+    ),
+    "names": Kind(
+        "it names items or brands of the catalogue that the history does not contain",
+        "names items or brands that are not in the data of this customer; name only those that are",
+    ),
+    "unknown_names": Kind(
+        "it contains a word with a capital that is not in the history (English)",
+        "contains names that are not in the data of this customer; name only those that are",
+        severity="warning",
+    ),
+}
+"""Every kind of check, by name."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a language model was shown beside the data of the user: the same for all users of a run."""
+
+    instructions: str = ""
+    """The words of the prompts, `joined`."""
+    examples: str = ""
+    """The words of the few-shot examples, `joined`."""
+    example_names: Names = NO_NAMES
+    catalogue: Names = NO_NAMES
+    """Names of the catalogue; a model knows some of them without having been shown them."""
+
+
+class Record:
+    """The texts of a purchase history, in the forms that the checks need; each is computed when it is first used."""
+
+    def __init__(self, history: Sequence[dict[str, Any]]) -> None:
+        self.history = history
+        items = [purchase["item"] or {} for purchase in history]
+        self.titles = [item.get("title") or "" for item in items]
+        self.others = [item.get(name) or "" for item in items for name in ("category", "asin")]
+        self.descriptions = list(dict.fromkeys(item.get("description") or "" for item in items))
+        reviews = [purchase["review"] or {} for purchase in history]
+        self.reviews = [review.get(name) or "" for review in reviews for name in ("summary", "text")]
+
+    @functools.cached_property
+    def raw(self) -> str:
+        """All texts."""
+        return "\n".join([*self.titles, *self.others, *self.descriptions, *self.reviews])
+
+    @functools.cached_property
+    def words(self) -> str:
+        """The words of all texts, also without the ending 's, `joined`."""
+        texts = [*self.titles, *self.others, *self.descriptions, *self.reviews]
+        plain = [words(text) for text in texts]
+        stems = [[word.removesuffix("'s") for word in text if word.endswith("'s")] for text in plain]
+        return joined([*plain, *stems])
+
+    @functools.cached_property
+    def review_words(self) -> str:
+        """The words of the reviews, `joined`."""
+        return joined(map(words, self.reviews))
+
+    @functools.cached_property
+    def description_words(self) -> str:
+        """The words of the descriptions, `joined`."""
+        return joined(map(words, self.descriptions))
+
+    @functools.cached_property
+    def names(self) -> frozenset[tuple[str, str]]:
+        """Pairs of neighbouring words in the titles."""
+        return bigrams(map(words, self.titles))
+
+
 def check(
     narratives: dict[str, Any],
     history: Sequence[dict[str, Any]],
     language: str = "en",
     tasks: Sequence[Task] | None = None,
+    shown: Shown = Shown(),
+    truncated: Collection[str] = (),
 ) -> dict[str, Any]:
     """The column `checks` of one user with the columns `narratives` and the purchase history `history`.
 
-    The expected `language` is in ISO 639-1. By default all `tasks` that the narratives stage writes are checked.
+    Args:
+        narratives: the columns of schema.NARRATIVES with the texts.
+        history: the purchase history of the user.
+        language: the expected language, as ISO 639-1.
+        tasks: the texts to check; by default all that the narratives stage writes.
+        shown: what the language model was shown beside the history.
+        truncated: the tasks whose answer reached the token limit of the model.
     """
-    reviews = joined(words(text) for purchase in history for text in _review_texts(purchase))
-    names = bigrams(words((purchase["item"] or {}).get("title") or "") for purchase in history)
+    record = Record(history)
     results: dict[str, Any] = {}
     failed: list[str] = []
+    earlier: list[str] = []
     for task in written_tasks() if tasks is None else tasks:
         name, text = str(task.field[-1]), task.text(narratives)
         if not text:
@@ -57,24 +179,69 @@ def check(
             if not task.may_be_null and history:
                 failed.append(f"{name}.empty")
             continue
-        length, run = len(text.split()), shared_run(words(text), reviews, names)
-        own_language, refused = language_of(text), REFUSAL.search(text) is not None
-        results[name] = {"words": length, "verbatim": run, "language": own_language, "refusal": refused}
-        unspaced = len(UNSPACED.findall(text))
+        tokens = words(text)
+        results[name] = {
+            "words": len(text.split()),
+            "verbatim": shared_run(tokens, record.review_words, record.names),
+            "language": language_of(text),
+            "refusal": REFUSAL.search(text) is not None,
+        }
         wrong = {
-            "words": task.words is not None and unspaced <= length and not task.words[0] <= length <= task.words[1],
-            "verbatim": run > MOST_VERBATIM,
-            "language": own_language != language and max(length, unspaced) >= LEAST_WORDS,
-            "refusal": refused,
+            **_measured(results[name], text, task, language),
+            "cut": text_faults.is_cut(text, language, task.name in truncated and task.words is None),
+            "markup": text_faults.has_markup(text, record.raw),
+            "wordless": task.words is None and text_faults.lacks_words(text),
+            "damaged": text_faults.is_damaged(text),
+            "repetition": text_faults.is_repetitive(text),
+            "same": text_faults.same_text(text, earlier),
+            "instructions": shares(tokens, shown.instructions, MOST_VERBATIM + 1, record.words),
+            "example": shares(tokens, shown.examples, EXAMPLE_RUN, record.words)
+            or bool(shown.example_names.in_text(text, record.words)),
+            "copied": _is_copied(tokens, record),
+            "product": task.metadata_only and endorses_another(text, history),
+            "names": bool(shown.catalogue.in_text(text, record.words)),
+            "unknown_names": language == "en" and bool(capitals(text, record.words)),
         }
         failed += [f"{name}.{kind}" for kind, fails in wrong.items() if fails]
-    return {**results, "failed": failed}
+        earlier.append(text)
+    return {
+        **results,
+        "failed": [one for one in failed if severity(one) == "error"],
+        "warnings": [one for one in failed if severity(one) == "warning"],
+    }
+
+
+def _measured(result: Mapping[str, Any], text: str, task: Task, language: str) -> dict[str, bool]:
+    """The checks that depend on what the column `checks` holds of a text."""
+    length, unspaced = result["words"], len(UNSPACED.findall(text))
+    return {
+        "words": task.words is not None and unspaced <= length and not task.words[0] <= length <= task.words[1],
+        "verbatim": result["verbatim"] > MOST_VERBATIM,
+        "language": result["language"] != language and max(length, unspaced) >= LEAST_WORDS,
+        "refusal": result["refusal"],
+    }
+
+
+def _is_copied(tokens: Sequence[str], record: Record) -> bool:
+    """Whether runs of six words from descriptions are more than half of a text, or one is longer than COPIED_RUN.
+
+    An endorsement may quote a sentence: its prompt asks for what the description says.
+    """
+    runs = [run for run in shared_runs(tokens, record.description_words, record.names) if run >= EXAMPLE_RUN]
+    return sum(runs) > len(tokens) / 2 or max(runs, default=0) > COPIED_RUN
+
+
+def severity(failed: str) -> str:
+    """The severity of a failed check.
+
+    >>> severity("profile.words"), severity("profile.unknown_names")
+    ('error', 'warning')
+    """
+    return KINDS[failed.partition(".")[2]].severity
 
 
 def reason(failed: str, language: str) -> str:
     """A failed check as a sentence for the repeated request to the language model.
-
-    It does not repeat the words that a narrative shares with a review: text of reviews stays inside its markers.
 
     >>> reason("profile.words", "en")
     'the user_profile must have 4 to 6 words'
@@ -82,73 +249,7 @@ def reason(failed: str, language: str) -> str:
     name, _, kind = failed.partition(".")
     task = next(task for task in written_tasks() if task.field[-1] == name)
     least, most = task.words or (0, 0)
-    return (
-        f"the {task.name} "
-        + {
-            "words": f"must have {least} to {most} words",
-            "empty": "must not be empty",
-            "verbatim": f"shares more than {MOST_VERBATIM} words in a row with a review; say it in words of your own",
-            "language": f"must be written in the language {language!r}",
-            "refusal": "must be the text itself, and not say that it cannot be written",
-        }[kind]
-    )
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation.
-
-    >>> words("Don't buy: it's a RED pen!")
-    ["don't", 'buy', "it's", 'a', 'red', 'pen']
-    """
-    return WORD.findall(text.lower().replace("’", "'"))
-
-
-def joined(texts: Iterable[list[str]]) -> str:
-    """Texts as one string of words to search in; a mark between two texts prevents matches across them.
-
-    >>> joined([["a", "red", "pen"], ["fine"]])
-    ' a red pen § fine § '
-    """
-    return " " + "".join(f"{' '.join(text)} § " for text in texts)
-
-
-def bigrams(texts: Iterable[list[str]]) -> frozenset[tuple[str, str]]:
-    """All pairs of neighbouring words."""
-    return frozenset(pair for text in texts for pair in itertools.pairwise(text))
-
-
-def shared_run(text: Sequence[str], reviews: str, names: frozenset[tuple[str, str]] = frozenset()) -> int:
-    """The length of the longest run of words that a narrative shares with a review.
-
-    Words of product names do not count: narrative and review name the same products.
-
-    Args:
-        text: the words of the narrative.
-        reviews: the words of the reviews, `joined`.
-        names: pairs of neighbouring words in the names of the products.
-
-    >>> reviews = joined([words("It writes like a dream, really!"), words("I love the Pilot Precise V7 pen")])
-    >>> shared_run(words("They say it writes like a dream."), reviews)
-    5
-    >>> shared_run(words("They like the Pilot Precise V7 Pen."), reviews)
-    5
-    >>> shared_run(words("They like the Pilot Precise V7 Pen."), reviews, bigrams([words("Pilot Precise V7 Pen")]))
-    1
-    >>> shared_run(words("Nothing of it."), reviews), shared_run([], reviews), shared_run(words("A pen."), joined([]))
-    (1, 0, 0)
-    """
-    counted = [1] * len(text)
-    for index, pair in enumerate(itertools.pairwise(text)):
-        if pair in names:
-            counted[index] = counted[index + 1] = 0
-    longest = end = 0
-    for start in range(len(text)):
-        # The rest of a shared run after its first word is shared too, so `end` never decreases.
-        end = max(end, start)
-        while end < len(text) and f" {' '.join(text[start : end + 1])} " in reviews:
-            end += 1
-        longest = max(longest, sum(counted[start:end]))
-    return longest
+    return f"the {task.name} " + KINDS[kind].request.format(least=least, most=most, language=language)
 
 
 def language_of(text: str) -> str:
@@ -160,8 +261,3 @@ def language_of(text: str) -> str:
     from py3langid import classify  # the first import loads a model, which takes a second
 
     return str(classify(text)[0])
-
-
-def _review_texts(purchase: dict[str, Any]) -> tuple[str, str]:
-    review = purchase["review"] or {}
-    return review.get("summary") or "", review.get("text") or ""

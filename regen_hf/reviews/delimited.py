@@ -247,12 +247,14 @@ class _Reader:
         """Whether `row`, a record with these `lines`, contains several records.
 
         A text of several lines may begin in a line that looks like a record (as its last field) or end in one (as its
-        first field). Items have no time, so each of their lines must look like a record.
+        first field); the first field may even end where the last one begins, so a line between counts inside one field
+        only. Items have no time, so each of their lines must look like a record.
         """
-        first, *middle, last = [self._is_record(line) for line in lines]
         if self.time is None:
-            return first and last and all(middle)
-        return any(middle) or (last and (first or "\n" in row[-1]))
+            return all(map(self._is_record, lines))
+        first, last = self._is_record(lines[0]), self._is_record(lines[-1])
+        inside = (line for cell in row for line in cell.split("\n")[1:-1])
+        return any(map(self._is_record, inside)) or (last and (first or "\n" in row[-1]))
 
     def _is_record(self, line: str) -> bool:
         """Whether a line, split without quoting, has the fields of a record, ids, and the time of a review."""

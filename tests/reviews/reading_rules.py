@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 
 NULL_WORDS = ("\\N", "NULL", "null", "NA", "NaN", "nan", "None")
@@ -22,8 +22,9 @@ FIRST = 365 * 86400 * NS
 """The end of the year 1970."""
 REQUIRED = {"reviews": ("user", "item", "time"), "items": ("item", "title")}
 OPTIONAL = {"reviews": ("rating", "summary", "text"), "items": ("category", "description", "price")}
-MARKUP = {"<br />": "\n", "<b>": "", "</b>": "", "</p>": "\n", "<p>": "", "<!-- c -->": " ", "<style>x{}</style>": " "}
-ENTITIES = {"&amp;": "&", "&#34;": '"', "&lt;": "<", "&eacute;": "é", "&nbsp;": " "}
+MARKUP = {"<br />": "\n", "<BR>": "\n", "<b>": "", "</b>": "", "</p>": "\n", "<p>": "", "<a href='x'>": "", "</A>": ""}
+MARKUP |= {"<!-- c -->": " ", "<style>x{}</style>": " ", "<script>f()</script>": " "}
+ENTITIES = {"&amp;": "&", "&#34;": '"', "&lt;": "<", "&eacute;": "é", "&nbsp;": " ", "&#x1F600;": "😀"}
 SCRIPT = '<span id="productTitle" class="a-size'
 """Part of a web page, as in many titles of the 2018 release."""
 
@@ -150,9 +151,8 @@ def time(value):
     iso = iso_date(text)
     if iso is not None:
         return checked(iso, "iso_date")
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
+    number = number_of(text)
+    if number is None:
         return None, "invalid_time", None
     if 20_000 <= number < 80_000:
         return None, "spreadsheet_date", None
@@ -177,7 +177,7 @@ def since_1970(moment, fraction=""):
 
 
 def compact_date(text):
-    match = re.fullmatch(r"((?:19|20)[0-9]{6})([0-9]{4}(?:[0-9]{2})?)?(?:\.0)?", text)
+    match = re.fullmatch(r"((?:19|20)[0-9]{6})([0-9]{4}(?:[0-9]{2})?)?(?:\.0+)?", text)
     if not match:
         return None
     try:
@@ -203,11 +203,9 @@ def iso_date(text):
 
 
 def number_of(text):
-    """A rating as a number, None where it is missing or not a number."""
-    try:
-        return None if is_null(text) else Fraction(Decimal(text.strip()))
-    except InvalidOperation:
-        return None
+    """A text as a number, None where it is missing or not a number."""
+    form = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
+    return Fraction(Decimal(text.strip())) if text and re.fullmatch(form, text.strip()) else None
 
 
 def rating(text, settings):
@@ -234,7 +232,7 @@ def check_scale(file, settings):
     if len(values) >= 5 and (
         set(values) == {0, 1} or 100 * sum(not Fraction(1, 2) <= value <= 5 for value in values) > len(values)
     ):
-        raise Refused("rating_scale")
+        raise Refused("--rating-scale")
 
 
 # Texts

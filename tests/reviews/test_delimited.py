@@ -173,6 +173,15 @@ def test_texts_of_several_lines_are_kept(split, text):
         assert values(records) == [("a", "1", str(TIME), text)] * 3
 
 
+def test_two_texts_of_several_lines_in_a_record_are_kept(split):
+    names, fields = ("summary", *NAMES), {"summary": "summary", **FIELDS}
+    for time, size in product((f'"{TIME}"', str(TIME)), SIZES):
+        data = f'summary,user,item,time,text\n"a\nb",u,i,{time},"two\nlines"\n'.encode()
+        assert values(split(data, names=names, fields=fields, size=size), fields) == [
+            ("a\nb", "u", "i", str(TIME), "two\nlines")
+        ]
+
+
 def test_descriptions_of_several_lines_are_kept(split):
     fields = {"asin": "item", "title": "title", "description": "description"}
     description = "Blue, thin, light\nRed, thick, heavy\nGreen, for school, and 1,000 more"

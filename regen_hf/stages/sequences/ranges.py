@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from ...engines import DuckDB, Spark, hash_ranges
+from ...engines import DuckDB, Spark, hash_ranges, memory_bytes
 from ...outputs import replacing
 from ...reviews.catalogue import has_title, read_catalogue
 from ...reviews.ingest import REVIEWS, IngestResult, keep_if_same
@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from .settings import SequencesConfig
 
 ROW_GROUP = 2**15
-"""Purchases in a row group, about."""
+"""Most purchases in a row group, about."""
+SHARE = 64
+"""A row group takes at most this part of the memory limit: sorting and joining texts needs several copies."""
 
 
 def build_ranges(
@@ -60,6 +62,8 @@ def build_ranges(
         core = pa.array(_core(engine, ranges, engine.read_arrow(known, "known"), len(titled), folder, config))
         known = known.set_column(2, "core", core)
     known_items = engine.read_arrow(known, "known")
+    kept = reviews.read - sum(reviews.dropped.values())
+    rows = min(ROW_GROUP, max(memory_bytes(config.memory) // SHARE * kept // max(reviews.size, 1), 1))
     parts = []
     for number, in_range in enumerate(tqdm(ranges, desc="histories", unit="range")):
         path = folder / f"{number:05d}"
@@ -68,7 +72,7 @@ def build_ranges(
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             writer = partial(write_histories, catalogue.resolve(), config)
-            engine.write(purchases(in_range, known_items, config), ORDER, ROW_GROUP, part, writer)
+            engine.write(purchases(in_range, known_items, config), ORDER, rows, part, writer)
             os.replace(part, path)
         parts += sorted(path.iterdir())
     return parts, core

@@ -15,6 +15,7 @@ import inspect
 import itertools
 import json
 import math
+import re
 import textwrap
 import typing
 from collections.abc import Mapping
@@ -44,6 +45,8 @@ def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section
     if loose and rest is not None:
         values = {key: values[key] for key in values if key in known} | {rest: {**(values.get(rest) or {}), **loose}}
     types = typing.get_type_hints(cls)
+    for key, value in values.items():
+        _check_number(f"{name}.{key}", value, types[key])
     given = {
         # A single value is accepted as a list of one.
         key: [value] if isinstance(value, str) and typing.get_origin(types[key]) is tuple else value
@@ -58,6 +61,15 @@ def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section
             raise ConfigError(f"Settings of {name!r}: {message}.") from None
         key = ".".join([name, *map(str, problem["loc"])])
         raise ConfigError(f"Setting {key} was given {problem['input']!r}: {message}.") from None
+
+
+def _check_number(key: str, value: Any, kind: Any) -> None:
+    """Check that a boolean is not given for a number, and that an integer fits into 64 bits."""
+    kinds = {kind, *typing.get_args(kind)}
+    if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        raise ConfigError(f"Setting {key} was given {value!r}, expected a number.")
+    if isinstance(value, int) and int in kinds and abs(value) >= 2**63:
+        raise ConfigError(f"Setting {key} was given {value}, expected an integer below 2**63.")
 
 
 def at_least(settings: Any, bound: float, *names: str) -> None:
@@ -91,7 +103,9 @@ def unknown(given: Any, known: list[str]) -> str:
 
 
 def parse_yaml(text: str) -> Any:
-    """Plain data from YAML; dates stay text, as the settings expect.
+    """Plain data from YAML; dates, and words such as `no` and `off`, stay text, as the settings expect.
+
+    Only `true` and `false` are booleans, as in YAML 1.2. A boolean setting also accepts the other words.
 
     Raises:
         ValueError: the text is not valid YAML.
@@ -101,9 +115,11 @@ def parse_yaml(text: str) -> Any:
     # A subclass, so that the resolvers of other users of PyYAML stay unchanged.
     loader = type("Loader", (yaml.SafeLoader,), {})
     loader.yaml_implicit_resolvers = {  # type: ignore[attr-defined]
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":timestamp", ":bool"))]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
+    boolean = re.compile("true|True|TRUE|false|False|FALSE")
+    loader.add_implicit_resolver("tag:yaml.org,2002:bool", boolean, list("tTfF"))  # type: ignore[attr-defined]
     loader.construct_mapping = _construct_mapping  # type: ignore[attr-defined]
     try:
         return yaml.load(text, loader)  # noqa: S506 (a SafeLoader)

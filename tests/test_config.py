@@ -1,4 +1,6 @@
 import dataclasses
+import math
+import typing
 
 import pytest
 
@@ -45,6 +47,7 @@ def test_defaults_are_accepted_by_their_own_checks():
         ({"sequences": {5: 1}}, r"Unknown setting 'sequences\.5'"),
         ({5: {"a": 1}}, "Unknown setting '5'"),
         ({"figures": {"dpi": 10**6}}, "dpi was given 1000000"),
+        ({"training": {"lora": {"r": 0}}}, "lora.r was given 0, expected at least 1"),
     ],
 )
 def test_a_wrong_setting_is_refused_with_what_is_known(values, message):
@@ -96,3 +99,37 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_fingerprints_tell_values_apart():
     assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})
+
+
+NUMBERS = [
+    (stage.section, field.name, int if int in kinds else float)
+    for stage in run.STAGES.values()
+    for cls in [run.config_class(stage)]
+    for field in dataclasses.fields(cls)
+    for kind in [typing.get_type_hints(cls)[field.name]]
+    for kinds in [{kind, *typing.get_args(kind)}]
+    if kinds & {int, float}
+]
+
+
+@pytest.mark.parametrize(("section", "name", "kind"), NUMBERS, ids=lambda part: getattr(part, "__name__", part))
+def test_every_number_has_a_range(section, name, kind):
+    wrong = [-1, True, 2**63, 10**30] if kind is int else [-1, True, math.nan, math.inf]
+    for value in wrong:
+        with pytest.raises(ConfigError):
+            run.make_config({section: {name: value}})
+
+
+@pytest.mark.parametrize("word", ["no", "off", "on", "yes", "No", "OFF"])
+def test_words_for_booleans_stay_text_and_set_boolean_settings(tmp_path, word):
+    (tmp_path / "config.yaml").write_text(f"columns: {{user: {word}}}\nscrub: {word}\nlanguage: {word}\n")
+    values = read_yaml(tmp_path / "config.yaml")
+    assert values["columns"] == {"user": word}
+    assert values["language"] == word
+    config = run.make_config({"sequences": {"scrub": values["scrub"]}})
+    assert config["sequences"].scrub is (word.lower() in ("on", "yes"))
+
+
+def test_true_and_false_are_booleans(tmp_path):
+    (tmp_path / "config.yaml").write_text("a: true\nb: False\nc: 'true'\n")
+    assert read_yaml(tmp_path / "config.yaml") == {"a": True, "b": False, "c": "true"}

@@ -204,7 +204,7 @@ def inspect(options: argparse.Namespace) -> None:
     from ..inspection import inspect
 
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # not every terminal has stars
-    for line in inspect(Path(options.folder), options.user):
+    for line in inspect(_existing(options.folder), options.user):
         print(line)
 
 
@@ -254,9 +254,10 @@ def demo(options: argparse.Namespace) -> None:
 def _existing(folder: str) -> Path:
     """The path of a run folder; raises RegenError for any other folder."""
     from .. import outputs
+    from ..run import not_a_run
 
     if not outputs.is_run(Path(folder)):
-        raise RegenError(f"{folder} is not a run folder. Create one with `regen quickstart` or `regen run RUN …`.")
+        raise RegenError(not_a_run(Path(folder), "Create one with `regen quickstart` or `regen run RUN …`."))
     return Path(folder)
 
 

@@ -12,7 +12,7 @@ from ..cards.model_card import eval_results, model_card
 from ..cards.templates import resource
 from ..errors import RunError
 from ..outputs import MANIFEST, folder, manifest
-from ..run import STAGES
+from ..run import STAGES, Run
 from .space import APP, METRIC, metric_card, space_card, space_config, trained_run
 
 Files = dict[str, Path | bytes]
@@ -52,6 +52,7 @@ def check_parts(run: Path, parts: tuple[str, ...]) -> None:
     Raises:
         RunError: an output is missing.
     """
+    Run(run)
     if {"model", "space"} & set(parts):
         trained_run(run)
     elif not manifest(run, "dataset"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import runpy
@@ -46,6 +47,10 @@ def demo(folder: Path, port: int) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         config = Path(scratch) / "config.json"
         model, dataset = output_folder(run, "train"), output_folder(run, "dataset")
+        if glob.has_magic(str(dataset)):  # `load_dataset` would take the path for a pattern
+            link = Path(scratch) / dataset.name
+            link.symlink_to(dataset.resolve())
+            dataset = link
         pictures = [str(path) for path in figures(run, "dataset")]
         config.write_bytes(space_config(run, str(model), str(dataset), pictures=pictures))
         os.environ["REGEN_DEMO_CONFIG"] = str(config)
@@ -61,10 +66,10 @@ def trained_run(folder: Path) -> Run:
     Raises:
         RunError: it has no model, or a model of another dataset.
     """
+    run = Run(folder)
     model, dataset = manifest(folder, "train"), manifest(folder, "dataset")
     if not model:
         raise RunError(f"{folder} has no trained model. Train one with `regen run {folder} …` or `regen quickstart`.")
-    run = Run(folder)
     if not dataset or dataset["fingerprint"] != model["inputs"]["stages"]["dataset"]:
         raise RunError(f"The model in {folder} was trained on another dataset. Run `regen run {folder}` first.")
     return run

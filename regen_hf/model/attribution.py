@@ -51,6 +51,8 @@ def leave_one_out(
     Raises:
         ValueError: prompts and narratives do not match row by row, or the prompts are padded on the right.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
     if attention_mask is None:
         attention_mask = torch.ones_like(input_ids)
     if completion_ids.dim() != 2 or len(completion_ids) != len(input_ids) or completion_ids.shape[1] == 0:

@@ -11,7 +11,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Iterator
-from os.path import dirname
+from os.path import dirname, exists, isdir, join
 from typing import Any
 
 from safetensors import safe_open
@@ -39,6 +39,8 @@ class CompletePreTrainedModel(PreTrainedModel):
             ValueError: a weight is missing, unexpected, or has another shape than in config.json.
         """
         path = pretrained_model_name_or_path
+        if kwargs.get("config") is None:
+            check_folder(path, kwargs.get("subfolder") or "")
         kwargs["ignore_mismatched_sizes"] = True  # `complete` raises the error, which names the weights
         with no_loading_report():
             merged = _merged_as_saved(cls, path, *args, **kwargs)
@@ -51,6 +53,19 @@ class CompletePreTrainedModel(PreTrainedModel):
         model, info = loaded
         model = complete(model, info, path, **kwargs)
         return (model, info) if output_loading_info else model
+
+
+def check_folder(path: Any, subfolder: str = "", file: str = "config.json") -> None:
+    """Check that a folder contains `file`, as that of a model does; a name on the Hub passes.
+
+    Raises:
+        FileNotFoundError: it has no config.json; the message names the model in a run folder.
+    """
+    folder = join(path, subfolder)
+    if isdir(folder) and not exists(join(folder, file)):
+        model = join(folder, "model")
+        hint = f"It is a run folder: pass {model!r}." if exists(join(model, file)) else "Check the path."
+        raise FileNotFoundError(f"{str(folder)!r} has no {file}, expected the folder of a model. {hint}")
 
 
 def load_encoder(name: str) -> Any:

@@ -11,7 +11,7 @@ import torch
 from transformers import StoppingCriteriaList, TextIteratorStreamer
 
 from .histories import one_each, read_histories
-from .loading import HUB
+from .loading import HUB, check_folder
 from .modeling_regen import RegenForCausalLM
 from .processing_regen import RegenProcessor
 
@@ -57,6 +57,8 @@ class RegenPipeline:
         Raises:
             ValueError: a history is malformed, a task unknown, or the prompt without purchases too long.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
         histories, single = read_histories(history)
         tasks, prompts = one_each("task", task, len(histories)), one_each("prompt", prompt, len(histories))
         options = {"max_new_tokens": max_new_tokens, "do_sample": False} | generation
@@ -175,6 +177,8 @@ def load(name: str, **kwargs: Any) -> RegenPipeline:
         OSError: there is no such repository or folder, or it lacks a file.
         ValueError: a weight is missing.
     """
+    name = str(name)
+    check_folder(name, kwargs.get("subfolder") or "")
     if not Path(name).is_dir() and (Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
         raise FileNotFoundError(f"There is no folder {name!r}: pass a model folder such as RUN/model, or a Hub name.")
     if "device_map" not in kwargs and torch.cuda.is_available():

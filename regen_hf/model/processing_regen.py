@@ -25,7 +25,7 @@ from transformers.utils import cached_file
 from .histories import encodable, first_columns, item_ids, one_each, read_histories
 from .interactions import interaction_features, interaction_text, without_last_review
 from .item_vectors import cf_vectors, check_table, fold_in, recommend
-from .loading import HUB, load_encoder
+from .loading import HUB, check_folder, load_encoder
 
 ITEM_NAMES = "cf_items.json"
 ITEM_VECTORS = "cf_items.safetensors"
@@ -334,6 +334,7 @@ class RegenProcessor(ProcessorMixin):
         hub: dict[str, Any] = {name: kwargs[name] for name in HUB if name in kwargs}
         subfolder = kwargs.get("subfolder") or ""
         source = str(pretrained_model_name_or_path)
+        check_folder(source, subfolder, "processor_config.json")
         arguments, kwargs = super().get_processor_dict(source, **kwargs)
         optional: dict[str, Any] = {"subfolder": subfolder, "_raise_exceptions_for_missing_entries": False}
         vectors = cached_file(source, ITEM_VECTORS, **optional, **hub)

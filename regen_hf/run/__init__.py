@@ -27,7 +27,18 @@ from ..version import __version__
 from . import files
 from .stages import STAGES, Config, Stage, config_class, make_config, plain
 
-__all__ = ["FORMAT", "STAGES", "Config", "Run", "Stage", "config_class", "describe", "make_config", "plain"]
+__all__ = [
+    "FORMAT",
+    "STAGES",
+    "Config",
+    "Run",
+    "Stage",
+    "config_class",
+    "describe",
+    "make_config",
+    "not_a_run",
+    "plain",
+]
 
 FORMAT = 1
 """Version of the layout of a run folder. A folder with another version raises RunError."""
@@ -68,7 +79,7 @@ class Run:
         if not outputs.is_run(self.folder):
             own = (outputs.WORK, outputs.CONFIG, f"{outputs.CONFIG}.new", f"{outputs.RUN}.new")
             if self.folder.is_dir() and any(path.name not in own for path in self.folder.iterdir()):
-                raise RunError(f"{self.folder} contains files but is not a run folder. Name a new or an empty folder.")
+                raise RunError(not_a_run(self.folder, "Name a new or an empty folder."))
             return
         try:
             created = json.loads(about.read_text(encoding="utf-8"))
@@ -370,6 +381,14 @@ class Run:
             file=sys.stderr,
             flush=True,
         )
+
+
+def not_a_run(folder: Path, hint: str) -> str:
+    """The message for a folder that is not a run folder; `hint` says what to do, unless it is in a run folder."""
+    run = next((parent for parent in folder.resolve().parents if outputs.is_run(parent)), None)
+    return f"{folder} is not a run folder. " + (
+        f"It is a part of the run {run.name}: give that folder." if run else hint
+    )
 
 
 def describe(counts: Mapping[str, Any]) -> str:

@@ -159,7 +159,11 @@ def _absolute(value: Any, kind: str) -> Any:
         check_url(value)
         return value
     if isinstance(value, str):
-        return os.path.abspath(os.path.expanduser(value)) if value and (kind == "files" or _is_path(value)) else value
+        path = os.path.expanduser(value)
+        if kind == "files" and glob.has_magic(path) and not Path(path).exists():
+            # The name of the current folder is no pattern.
+            return os.path.normpath(os.path.join(glob.escape(os.getcwd()), path))
+        return os.path.abspath(path) if value and (kind == "files" or _is_path(value)) else value
     return value if value is None else tuple(_absolute(part, kind) for part in value)
 
 

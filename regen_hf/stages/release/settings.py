@@ -30,7 +30,7 @@ class ReleaseConfig:
     def __post_init__(self) -> None:
         if self.max_history < 1:
             raise ConfigError(f"max_history is {self.max_history}, expected at least 1.")
-        if min(self.validation, self.test) < 0 or self.validation + self.test >= 1:
+        if not (min(self.validation, self.test) >= 0 and self.validation + self.test < 1):  # NaN fails too
             raise ConfigError(
                 f"validation is {self.validation} and test is {self.test}, expected shares of the users that add up to "
                 "below 1."

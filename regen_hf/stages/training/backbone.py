@@ -78,7 +78,7 @@ def pretrained_backbone(config: TrainingConfig) -> tuple[PreTrainedTokenizerBase
                 f"its files lack {len(missing)} of the model's weights, or contain them in another shape than in its "
                 f"config.json: {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}. They would be random."
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (ImportError, OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"The backbone {name!r} could not be loaded: {error} Give the name or the path of a causal language model "
             "without code of its own, or none to train a small one offline."

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import tempfile
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from ...errors import optional_imports
+from ...errors import ConfigError, optional_imports
 
 with optional_imports():
+    import torch
     from peft import LoraConfig
-    from trl import SFTConfig
+    from transformers.integrations import get_reporting_integration_callbacks
+    from transformers.utils import is_liger_kernel_available
+    from trl import SFTConfig, SFTTrainer
 
 RESERVED = {
     name: reason
@@ -65,6 +69,47 @@ def checked_sft(values: Mapping[str, Any], settings: Sequence[str] = ()) -> dict
     return _checked(SFTConfig, values, settings)
 
 
+def trainer_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of SFTConfig in `values` that the trainer reads, with their current names; raises as `checked_sft`."""
+    # transformers ignores the old name if the new one is set, as in this package: TRL's default is True.
+    return {
+        name.replace("gradient_checkpointing", "activation_checkpointing"): value
+        for name, value in checked_sft(values).items()
+        if name != "model_init_kwargs"  # the model is already loaded
+    }
+
+
+def check_sft_packages(values: Mapping[str, Any]) -> None:
+    """Check that SFTConfig accepts `values`, and that the packages that they name are installed.
+
+    The trainer checks this only when it starts, after all other stages.
+
+    Raises:
+        ConfigError: SFTConfig rejects a field, or a package is not installed; with the message of the library.
+    """
+    fields = trainer_fields(values)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            defaults = {
+                "report_to": "none",
+                "use_cpu": not torch.cuda.is_available(),
+                "bf16": False,
+                "activation_checkpointing": False,
+            }
+            arguments = SFTConfig(**{"output_dir": folder, **defaults, **fields})
+        for tracker in get_reporting_integration_callbacks(arguments.report_to):
+            tracker()
+        if arguments.use_liger_kernel and not is_liger_kernel_available():
+            raise ImportError("use_liger_kernel needs liger-kernel. Install it with `pip install liger-kernel`")
+    except (ImportError, ValueError, RuntimeError) as error:
+        raise ConfigError(f"The trainer rejects the settings of the training: {error}") from error
+    try:
+        SFTTrainer.get_optimizer_cls_and_kwargs(arguments)
+    except (ImportError, ValueError) as error:
+        if "install" in str(error):  # other errors need the model
+            raise ConfigError(f"The trainer rejects the settings of the training: {error}") from error
+
+
 def checked_lora(values: Mapping[str, Any]) -> dict[str, Any]:
     """`values`, converted to the types of LoraConfig's fields, with `LORA` and a fully trained adapter.
 
@@ -72,6 +117,8 @@ def checked_lora(values: Mapping[str, Any]) -> dict[str, Any]:
         ValueError: one is not a field, has a value of the wrong type, or LoraConfig rejects it.
     """
     checked = LORA | _checked(LoraConfig, values, [], "lora.")
+    if checked.get("r", 1) < 1:
+        raise ValueError(f"lora.r was given {checked['r']}, expected at least 1")
     checked["modules_to_save"] = sorted({*(checked.get("modules_to_save") or ()), "adapter"})
     try:
         LoraConfig(**checked)

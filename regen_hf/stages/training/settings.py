@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ...config import at_least, check_seed, section, unknown
+from ...errors import require
 from ...schema import DEFAULT_TASKS, check_tasks
 
 PACKAGES = ("torch", "transformers", "trl", "accelerate")
@@ -134,6 +135,20 @@ class TrainingConfig:
             checked_lora(self.lora or {})
         if self.stages:
             phases(self)
+
+    def check_packages(self) -> None:
+        """Check that the optional packages of the stage, and those that its settings name, are installed.
+
+        Raises:
+            MissingPackageError: a package of this stage is not installed.
+            ConfigError: one that a setting names is not installed, or SFTConfig rejects a field.
+        """
+        require(*PACKAGES, *(() if "report_to" in self.sft else ("tensorboard",)))
+        for phase in phases(self):
+            if phase.sft:
+                from .library_fields import check_sft_packages
+
+                check_sft_packages(phase.sft)
 
 
 def phases(config: TrainingConfig) -> list[TrainingConfig]:

@@ -20,7 +20,7 @@ from ...model.processing_regen import RegenProcessor
 from ...progress import show_bar
 from ...vectors.histories import Histories
 from .collator import RegenCollator
-from .library_fields import checked_lora, checked_sft
+from .library_fields import checked_lora, trainer_fields
 from .optimizer import muon_and_adamw
 from .settings import TrainingConfig
 
@@ -97,7 +97,7 @@ def make_trainer(
             processing_class=processor.tokenizer,
             peft_config=None if config.lora is None else LoraConfig(**checked_lora(config.lora)),
         )
-    except (ValueError, RuntimeError) as error:
+    except (ImportError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "install" not in str(error):  # a tracker that is not installed
             raise
         raise ConfigError(f"The trainer rejects the settings of the training: {error}") from error
@@ -168,12 +168,7 @@ def forward_passes(examples: int, wanted: int) -> int:
 
 def sft_fields(config: TrainingConfig) -> dict[str, Any]:
     """SFTConfig's fields in `config`, and those that have another default here."""
-    # transformers ignores the old name if the new one is set, as below: TRL's default is True.
-    fields = {
-        name.replace("gradient_checkpointing", "activation_checkpointing"): value
-        for name, value in checked_sft(config.sft).items()
-        if name != "model_init_kwargs"  # the model is already loaded
-    }
+    fields = trainer_fields(config.sft)
     return {
         "lr_scheduler_type": "cosine",
         "weight_decay": 0.01,

@@ -81,18 +81,19 @@ def check_plain_text(model: PreTrainedModel, causal_lm: PreTrainedModel) -> None
         bare = causal_lm(**inputs).logits.float()  # (1, T, V)
     with _tried(model, causal_lm, "cannot be run on embeddings instead of token ids"):
         fused = model(**inputs).logits.float()
-        prefix = model(input_ids=input_ids[:, :-1], use_cache=False).logits.float()
+        prefix = model(input_ids=input_ids[:, :2], use_cache=False).logits.float()
     if not torch.allclose(bare, fused, rtol=1e-3, atol=1e-5):
         raise ValueError(
             f"On plain text the fused model's logits differ from those of {type(causal_lm).__name__} by up to "
             f"{(bare - fused).abs().max():.2g}, expected equal logits: its forward does more than base model, head, "
             "scale and cap. Choose another language model."
         )
-    if not torch.allclose(prefix, fused[:, :-1], rtol=1e-3, atol=1e-3):
+    later = (prefix - fused[:, :2]).norm() / prefix.norm()
+    # In bfloat16, rounding changes the logits of a shorter prompt by up to 0.01 of their norm.
+    if later > (1e-3 if causal_lm.dtype == torch.float32 else 0.1):
         raise ValueError(
-            f"The logits of {type(causal_lm).__name__} depend on later tokens, by up to "
-            f"{(prefix - fused[:, :-1]).abs().max():.2g}, expected a causal language model: set is_decoder in its "
-            "config, or choose another language model."
+            f"The logits of {type(causal_lm).__name__} depend on later tokens, by {later:.2g} of their norm, expected "
+            "a causal language model: set is_decoder in its config, or choose another language model."
         )
 
 

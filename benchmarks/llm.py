@@ -8,9 +8,6 @@ The server is a separate process on bare asyncio (tests/llm_server.py). In the s
 - `server`: a client on sockets that only sends bytes and reads the answer: the limit of server and machine;
 - `official`: `chat.completions.create` of the official client in a loop with as many requests in flight, which stores
   nothing. `official_aiohttp` is the same with aiohttp as its transport;
-- `client_alone`: the official client as `ask` uses it, on a transport that answers from memory after the latency: the
-  CPU of the client before anything is sent, so one process can send at most 1000 / `client_alone_cpu_ms_per_request`
-  requests a second;
 - `regen`: `regen_hf.llm.ask`, which retries, validates, stores and counts.
 
 Each number is the median over the rounds, whose order alternates; CPU seconds are those of the client's process.
@@ -37,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 from pydantic import BaseModel, ConfigDict
 
 from regen_hf import llm
-from tests.llm_server import Process, completion
+from tests.llm_server import Process
 
 LATENCY = 0.05
 WORDS = "the customer bought a soft blue pen and writes that it flows well, dries fast and fits a small hand. " * 40
@@ -104,38 +101,6 @@ def official_aiohttp(url: str, in_flight: int, count: int) -> None:
     official(url, in_flight, count, aiohttp=True)
 
 
-def client_alone(url: str, in_flight: int, count: int) -> None:
-    """The official client as `llm.ask` uses it; nothing is sent."""
-    import httpx2
-
-    from regen_hf.llm.server import make_client
-
-    config = config_of(url, in_flight)
-    answer = json.dumps(completion(ANSWER)).encode()
-
-    class Memory(httpx2.AsyncBaseTransport):
-        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-            await asyncio.sleep(LATENCY)
-            return httpx2.Response(200, headers={"content-type": "application/json"}, content=answer)
-
-    async def run() -> None:
-        async with (
-            make_client(config) as original,
-            original.copy(http_client=httpx2.AsyncClient(transport=Memory())) as client,
-        ):
-            numbers = iter(range(count))
-
-            async def work() -> None:
-                for number in numbers:
-                    await client.post(
-                        "/chat/completions", cast_to=str, body=request(number, config).body("json_schema")
-                    )
-
-            await asyncio.gather(*(work() for _ in range(in_flight)))
-
-    asyncio.run(run())
-
-
 def server(url: str, in_flight: int, count: int) -> None:
     """A client on sockets that sends one body repeatedly."""
     host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
@@ -162,7 +127,6 @@ CLIENTS = {
     "server": server,
     "official": official,
     "official_aiohttp": official_aiohttp,
-    "client_alone": client_alone,
     "regen": regen,
 }
 

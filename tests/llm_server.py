@@ -57,11 +57,15 @@ def error(status, message="scripted", code=None, **headers):
 
 
 def schema_in(body):
-    """The schema in a request: in its response format, or in JSON mode and without it in its last message."""
+    """The schema in a request: in its response format, or derived from the example at the end of its last message."""
     form = body.get("response_format", {})
     if form.get("type") == "json_schema":
         return form["json_schema"]["schema"]
-    return json.loads(body["messages"][-1]["content"].rpartition("\n")[2])
+    parts = {}
+    for name, placeholder in json.loads(body["messages"][-1]["content"].rpartition("\n")[2]).items():
+        kind, _, choices = placeholder.strip("<>").partition(" of")
+        parts[name] = {"enum": choices.removeprefix(": ").split(", ")} if kind == "one" else {"type": "string"}
+    return {"type": "object", "properties": parts}
 
 
 class Server:

@@ -18,6 +18,8 @@ The settings of a stage inherit from `LLMConfig`. The stage makes requests and r
         llm.ask(requests, config, store, total=10, desc="narratives")
         for request in requests():
             answer = llm.read(request, store)           # a Narratives, or an llm.Failure with reason and raw text
+            failures.total += 1                         # failures = llm.Failures(out, config); failures.add(…)
+        failures.check()                                # raises where too many have no usable answer
 
 The store maps the hash of model, messages, sampling and vote to the raw reply. `ask` sends the requests that the store
 lacks and `read` validates the stored replies: after a crash, a stricter check or another order of users, no reply is
@@ -32,10 +34,11 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from .failures import Failures
 from .request import Failure, Reply, Request
 from .settings import BACKENDS, OPENAI, LLMConfig, VotesConfig
 from .spending import Estimate, estimate, spent
-from .store import Store, read
+from .store import Store, last, read
 
 __all__ = [
     "BACKENDS",
@@ -43,6 +46,7 @@ __all__ = [
     "Backend",
     "Estimate",
     "Failure",
+    "Failures",
     "LLMConfig",
     "Reply",
     "Request",
@@ -50,6 +54,7 @@ __all__ = [
     "VotesConfig",
     "ask",
     "estimate",
+    "last",
     "read",
     "spent",
 ]
@@ -65,8 +70,8 @@ class Backend(Protocol):
 def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, total: int, desc: str) -> None:
     """Store a reply to every request that the store has none for; repeat an invalid answer once, with the reason.
 
-    Requests are drawn as they are sent, so memory does not grow with their number. Afterwards `read` returns an
-    answer or a failure for each.
+    Requests are drawn as they are sent, so memory does not grow with their number. Afterwards each has a stored reply,
+    and `read` returns an answer or a failure.
 
     Args:
         requests: Returns the requests, the same ones in each call.
@@ -78,8 +83,8 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
     Raises:
         ConfigError: the server rejects the key or does not have the model (with the server's message), or there is a
             budget but no price.
-        RunError: the server does not answer, the budget is spent, the disk is full, or another process uses the
-            store. Replies so far are stored; the next call sends the rest.
+        RunError: the server left a request without an answer, the budget is spent, the disk is full, or another
+            process uses the store. Replies so far are stored; the next call sends the rest.
     """
     from . import batch, local, server
 

@@ -17,16 +17,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from ..errors import ConfigError, RunError
-from .request import Dialect, Reply, Request, Sent
-from .server import NO_SUCH_MODEL, api_key, is_rejection, message_of, parse_reply, redact
+from ..errors import ConfigError, RunError, require
+from .completions import parse_reply
+from .connection import NO_SUCH_MODEL, api_key, is_rejection, redact
+from .dialects import Dialect
+from .request import Reply, Request, Sent
 from .settings import LLMConfig
 from .spending import Spending
-from .store import Store, unsent
+from .store import Store, dialect_of, unsent
+
+if TYPE_CHECKING:
+    import openai
 
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
@@ -55,6 +60,7 @@ class Batches:
 
     def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
         self.config, self.store, self.bar = config, store, bar
+        require("openai")
         key = api_key(config)
         import openai
 
@@ -64,18 +70,20 @@ class Batches:
         self.folder = store.path.with_suffix(".batches")
         self.spending = Spending(config, store)
         self.most = MOST_REQUESTS
+        self.last_message = ""
+        """Of a request without an answer."""
         self.spending.reserved = sum(batch.worst_case for batch in self.open())
 
     def open(self) -> list[Batch]:
         """The batches that are prepared or submitted, and not collected."""
         rows = self.store.execute(
-            "SELECT number, model, file_id, batch_id, requests, worst, form, max_tokens, seed, temperature "
+            "SELECT number, model, file_id, batch_id, requests, worst, form, max_tokens, seed, temperature, system "
             "FROM batches WHERE server = ? ORDER BY number",
             (self.config.base_url,),
         )
         return [
-            Batch(number, model, file_id, batch_id, count, worst_case, Dialect(form, limit, seed, bool(temperature)))
-            for number, model, file_id, batch_id, count, worst_case, form, limit, seed, temperature in rows
+            Batch(number, model, file_id, batch_id, count, worst_case, dialect_of(*dialect))
+            for number, model, file_id, batch_id, count, worst_case, *dialect in rows
         ]
 
     def prepare(self, requests: Iterable[Request]) -> int:
@@ -149,8 +157,9 @@ class Batches:
                 file.worst_case,
                 file.dialect.seed,
                 file.dialect.temperature,
+                file.dialect.system,
             )
-            self.store.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?)", values)
+            self.store.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, NULL, NULL, ?, ?, ?, ?, ?)", values)
             for key, sampling in file.samplings.items():
                 self.store.execute("INSERT INTO in_batches VALUES (?, ?, ?)", (key, number, sampling))
 
@@ -210,6 +219,7 @@ class Batches:
             lines += 1
             answered += reply.state == "answered"
             rejection = rejection or (reply.text if reply.state == "rejected" else "")
+            self.last_message = reply.text if reply.state == "unanswered" else self.last_message
         if state.request_counts and lines < state.request_counts.completed:
             raise RunError(
                 f"The output of batch {batch.batch_id} has {lines} results, expected "
@@ -227,7 +237,7 @@ class Batches:
         with self.store.transaction():
             for key, reply in self._replies(outputs, batch):
                 sampling = self.store.execute("SELECT sampling FROM in_batches WHERE key = ?", (key,))
-                if sampling and (further is None or reply.state != "rejected"):
+                if sampling and reply.state != "unanswered" and (further is None or reply.state != "rejected"):
                     self.store.put(Sent(key, batch.model, json.loads(sampling[0][0])), reply)
             if further or answered:
                 self.store.remember(self.config.base_url, batch.model, further or batch.dialect)
@@ -273,7 +283,10 @@ class Batches:
         return path
 
     def _replies(self, outputs: list[Path], batch: Batch) -> Iterator[tuple[str, Reply]]:
-        """Key and reply of every line of the outputs, except of expired and cancelled requests."""
+        """Key and reply of every line of the outputs, except of expired and cancelled requests.
+
+        The state of a reply is also unanswered here: its request goes into the next batch.
+        """
         for path in outputs:
             with path.open("rb") as file:
                 for line in file:
@@ -291,7 +304,8 @@ class Batches:
                     reply = parse_reply(body, batch.dialect.form, batched=True) if status == 200 else None
                     if reply is None and error.get("code") in ("batch_expired", "batch_cancelled"):
                         continue
-                    failed = "rejected" if is_rejection(status) else "unanswered"
+                    no_model = 400 <= status < 500 and NO_SUCH_MODEL.search(str(message))
+                    failed = "rejected" if no_model or is_rejection(status, str(message)) else "unanswered"
                     yield key, reply or Reply(redact(str(message)), failed, form=batch.dialect.form, batched=True)
 
     def _update(self, batch: Batch, column: str, value: str | None) -> None:
@@ -337,18 +351,17 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
                 time.sleep(config.poll)
         idle = 0 if store.totals()["replies"] > before else idle + 1
         if idle == IDLE_ROUNDS:
-            missing = [left for request in requests() if (left := unsent(request, store)) is not None]
-            without_reply = sum(store.get(left.key) is None for left in missing)
-            if without_reply:
-                raise RunError(
-                    f"{IDLE_ROUNDS} batches on {config.base_url} left {without_reply} requests without an answer. All "
-                    "answers are kept. Run the same command again to resume."
-                )
-            return  # every missing request has a failed reply: the requests cause the failures, not the server
+            missing = sum(unsent(request, store) is not None for request in requests())
+            reason = batches.last_message or "they expired"
+            raise RunError(
+                f"{IDLE_ROUNDS} batches on {config.base_url} left {missing:,} requests without an answer: {reason}. "
+                "All answers are kept. Run the same command again to resume."
+            )
 
 
 @contextlib.contextmanager
 def _errors(config: LLMConfig) -> Iterator[None]:
+    """Raise the errors of the official client as errors of this package."""
     import openai
 
     try:
@@ -356,7 +369,7 @@ def _errors(config: LLMConfig) -> Iterator[None]:
     except openai.APIStatusError as error:
         kind = ConfigError if error.status_code in (401, 402, 403, 404) else RunError
         raise kind(
-            f"The Batch API of {config.base_url} returned an error: {message_of(error)}. Check OPENAI_API_KEY and "
+            f"The Batch API of {config.base_url} returned an error: {_message_of(error)}. Check OPENAI_API_KEY and "
             "base_url. Submitted batches continue, and the same command collects them."
         ) from None
     except openai.APIError as error:
@@ -365,3 +378,11 @@ def _errors(config: LLMConfig) -> Iterator[None]:
             f"The Batch API of {config.base_url} does not answer: {redact(f'{type(cause).__name__}: {cause}')}. "
             "Submitted batches continue, and the same command collects them."
         ) from None
+
+
+def _message_of(error: openai.APIStatusError) -> str:
+    """The server's message in an error; the client omits bodies whose form is not OpenAI's."""
+    message = redact(str(error))
+    if error.body and " - " not in message:
+        message += " - " + redact(error.body if isinstance(error.body, str) else json.dumps(error.body))[:500]
+    return message

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 from tqdm import tqdm
 
 from ..errors import ConfigError, require
-from .request import Message, Reply, Request, schema_of
+from .answers import schema_of
+from .request import Message, Reply, Request, without_system
 from .settings import LOCAL, LLMConfig
 from .store import Store, unsent
 
@@ -79,17 +80,21 @@ class LocalModel:
         if not self.tokenizer.chat_template:
             text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
             return list(self.tokenizer(text).input_ids)
+        encoded = self.tokenizer.apply_chat_template(
+            turns if self._system_role else without_system(turns), add_generation_prompt=True, return_dict=True
+        )
+        return list(encoded["input_ids"])
+
+    @functools.cached_property
+    def _system_role(self) -> bool:
+        """Whether the chat template has a system role: some raise an error for it, others leave its text out."""
         from jinja2 import TemplateError
 
-        def encode(turns: list[Message]) -> list[int]:
-            encoded = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
-            return list(encoded["input_ids"])
-
+        turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
         try:
-            return encode(turns)
-        except TemplateError:  # the template has no system role
-            first, second, *rest = turns
-            return encode([{"role": "user", "content": f"{first['content']}\n\n{second['content']}"}, *rest])
+            return "Be brief." in self.tokenizer.apply_chat_template(turns, tokenize=False)
+        except TemplateError:
+            return False
 
     def answers(self, requests: list[Request]) -> Iterator[tuple[Request, Reply]]:
         """The replies to requests of one answer class and one max_tokens, generated together."""

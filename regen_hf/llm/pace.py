@@ -1,4 +1,4 @@
-"""The number of requests in flight: it halves when the server is overloaded, and grows again with each answer."""
+"""The number of requests in flight: it starts low, grows with the answers, and shrinks with an overload."""
 
 from __future__ import annotations
 
@@ -17,18 +17,29 @@ LONGEST_WAIT = 60.0
 """Maximum seconds between two attempts, where the server sends no retry-after."""
 
 
+START = 4
+"""Requests in flight before the first answer."""
+
+
 class Pace:
-    """A semaphore whose limit halves when the server is overloaded, and grows by one per round of answers.
+    """A semaphore whose limit follows the server, as a TCP sender's does.
+
+    The limit doubles per round of answers until the server is overloaded for the first time. Then it halves, and grows
+    by one per round. An answer that took more than a third of the time-out, and more than twice as long as the fastest
+    one, waited in the server's queue: it does not raise the limit, since a longer queue leads to time-outs.
 
     Args:
         most: Maximum number of requests in flight.
         halted: Set when nothing more is to be sent; then `enter` does not wait.
+        timeout: Seconds until a request times out.
     """
 
-    def __init__(self, most: int, halted: asyncio.Event) -> None:
-        self.most, self.halted = most, halted
-        self.limit = float(most)
+    def __init__(self, most: int, halted: asyncio.Event, timeout: float = math.inf) -> None:
+        self.most, self.halted, self.timeout = most, halted, timeout
+        self.limit = float(min(most, START))
         self.in_flight = 0
+        self._steep_until = float(most)  # below this limit it doubles per round
+        self._fastest = math.inf
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._halved_at = self._paused_until = 0.0
 
@@ -38,47 +49,63 @@ class Pace:
         return max(0.0, self._paused_until - time.monotonic())
 
     async def enter(self) -> float:
-        """Wait until another request may be sent; returns the start time, for `slow_down`."""
+        """Wait until another request may be sent; returns the start time, for `speed_up` and `slow_down`."""
+        held = False  # by `_wake`
         while True:
             pause = self.pause
             if pause > 0 and not self.halted.is_set():
+                if held:
+                    self.leave()
+                    held = False
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.halted.wait(), pause * random.uniform(1.0, 1.05))  # noqa: S311 (no secret)
-            elif self.in_flight >= int(self.limit):
+            elif not held and self.in_flight >= int(self.limit):
                 turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                 self._waiting.append(turn)
                 await turn
+                held = True
             else:
-                self.in_flight += 1
+                self.in_flight += not held
                 return time.monotonic()
 
     def leave(self) -> None:
         """Count a request as no longer in flight."""
         self.in_flight -= 1
-        free = int(self.limit) - self.in_flight
-        while free > 0 and self._waiting:
+        self._wake()
+
+    def _wake(self) -> None:
+        while self.in_flight < int(self.limit) and self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
                 turn.set_result(None)
-                free -= 1
+                self.in_flight += 1
 
-    def speed_up(self) -> None:
-        """Raise the limit after an answer."""
-        self.limit = min(self.most, self.limit + 1 / self.limit)
+    def speed_up(self, started: float) -> None:
+        """Raise the limit after the answer to a request that was sent at `started`."""
+        seconds = time.monotonic() - started
+        self._fastest = min(self._fastest, seconds)
+        if self.limit < self.most and not (seconds > self.timeout / 3 and seconds > 2 * self._fastest):
+            self.limit = min(self.most, self.limit + (1 if self.limit < self._steep_until else 1 / self.limit))
+            self._wake()
 
-    def slow_down(self, started: float, wait: float | None) -> None:
+    def slow_down(self, started: float, wait: float | None) -> bool:
         """Halve the limit, once for all requests that were in flight together, and pause for `wait` seconds.
 
         Args:
-            started: Start time of the request for which the server was overloaded.
+            started: Start time of the request for which the server was overloaded, or which timed out.
             wait: The server's retry-after, in seconds.
+
+        Returns:
+            Whether the limit was halved.
         """
         now = time.monotonic()
-        if started >= self._halved_at:
-            self.limit = max(1.0, self.limit / 2)
-            self._halved_at = now
         if wait:
             self._paused_until = max(self._paused_until, now + wait)
+        if started < self._halved_at:
+            return False
+        self.limit = self._steep_until = max(1.0, self.limit / 2)
+        self._halved_at = now
+        return True
 
 
 def backoff(attempts: int) -> float:

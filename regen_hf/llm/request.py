@@ -6,14 +6,21 @@ import dataclasses
 import functools
 import hashlib
 import json
-import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from .answers import answer_part, example_of, read_answer, schema_of, writable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from .settings import LLMConfig
+
+RETRY_SEED = 1_000_000
+"""Added to the seed when a failed request is sent again; more than there are votes."""
+REPETITION_SEED = 10_000
+"""Added to the seed when an unusable answer is requested again."""
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""
@@ -21,8 +28,8 @@ Message = dict[str, str]
 FORMS = ("json_schema", "json_object", "instructions")
 """How a request states the schema of the answer, the strictest first: as a JSON schema, by JSON mode, or in words."""
 
-SEEDS = ("seed", "random_seed", "")
-"""Names of the seed field: the usual one, Mistral's, and none."""
+CUT_OFF = ("length", "max_tokens", "model_length")
+"""Finish reasons of an answer at its maximum length."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Request:
     """Number of the vote in an ensemble; it distinguishes votes on servers that ignore the seed."""
     repeated: bool = False
     """Whether this repeats a question whose answer was invalid."""
+    further: tuple[str, ...] = ()
+    """Models that the question is sent to again, in turn, when there is no usable answer; see `LLMConfig`."""
 
     @classmethod
     def of(
@@ -54,6 +63,7 @@ class Request:
             config.seed + vote,
             config.max_tokens,
             vote,
+            further=config.further(model or config.model),
         )
 
     @property
@@ -74,12 +84,16 @@ class Request:
     def body(self, form: str) -> dict[str, Any]:
         """The JSON body of the request, with the schema in the form `form` of FORMS."""
         messages = list(self.messages)
-        if form != "json_schema":  # JSON mode requires the word JSON in the messages
-            instruction = "Answer with one JSON object that fits this JSON schema, and nothing else:\n"
-            messages = [*messages, {"role": "user", "content": instruction + json.dumps(schema_of(self.answer))}]
+        if form != "json_schema" or self.repeated:  # JSON mode requires the word JSON in the messages
+            instruction = (
+                "Answer with one JSON object of this form, and nothing else. Replace each text between < and > by "
+                "your own:\n"
+            )
+            example = json.dumps(example_of(self.answer), ensure_ascii=False)
+            messages = [*messages, {"role": "user", "content": instruction + example}]
         body = {
             "model": self.model,
-            "messages": _merged(messages),
+            "messages": merged(messages),
             "temperature": self.temperature,
             "seed": self.seed,
             "max_tokens": self.max_tokens,
@@ -93,13 +107,24 @@ class Request:
 
     def again(self, reply: str, reason: str) -> Request:
         """The same question followed by the invalid answer `reply` and the reason why it is invalid."""
-        answer = {"role": "assistant", "content": reply or "(no text)"}
+        answer = {"role": "assistant", "content": answer_part(reply).strip() or "(no text)"}
         correction = (
             f"That answer cannot be used: {reason}. Answer again, with one JSON object of the required form and "
             "nothing else."
         )
         messages = (*self.messages, answer, {"role": "user", "content": correction})
-        return dataclasses.replace(self, messages=messages, repeated=True)
+        return dataclasses.replace(self, messages=messages, seed=self.seed + REPETITION_SEED, repeated=True)
+
+    def retried(self) -> Request:
+        """The same question with another seed, to the next model of `further`."""
+        return dataclasses.replace(
+            self,
+            model=self.further[0],
+            messages=self.messages[:-2] if self.repeated else self.messages,
+            seed=self.seed + RETRY_SEED - (REPETITION_SEED if self.repeated else 0),
+            repeated=False,
+            further=self.further[1:],
+        )
 
 
 @dataclass(frozen=True)
@@ -112,50 +137,13 @@ class Sent:
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """The fields that a server accepts for a model. It is derived from the server's errors once, and stored."""
-
-    form: str = FORMS[0]
-    max_tokens: str = "max_tokens"
-    """Name of the field; newer OpenAI models require max_completion_tokens."""
-    seed: str = SEEDS[0]
-    """Name of the field, empty where the server accepts none."""
-    temperature: bool = True
-    """Whether the model accepts the field; many reasoning models reject any value except their default."""
-
-    def body(self, request: Request) -> dict[str, Any]:
-        """The JSON body of `request`."""
-        body = request.body(self.form)
-        body[self.max_tokens] = body.pop("max_tokens")
-        seed = body.pop("seed")
-        if self.seed:
-            body[self.seed] = seed
-        if not self.temperature:
-            del body["temperature"]
-        return body
-
-    def after(self, message: str) -> Dialect | None:
-        """The dialect to try after the error `message` of the server; None after the last one."""
-        if self.max_tokens == "max_tokens" and "max_completion_tokens" in message:
-            return dataclasses.replace(self, max_tokens="max_completion_tokens")
-        if self.seed and _names(self.seed, message):
-            return dataclasses.replace(self, seed=SEEDS[SEEDS.index(self.seed) + 1])
-        if self.temperature and _names("temperature", message):
-            return dataclasses.replace(self, temperature=False)
-        if self.form == FORMS[-1]:
-            return None
-        return dataclasses.replace(self, form=FORMS[FORMS.index(self.form) + 1])
-
-
-@dataclass(frozen=True)
 class Reply:
     """A reply as it is stored."""
 
     text: str
     """The model's raw text, or the server's error message."""
     state: str = "answered"
-    """answered; rejected: the server never accepts the request (such as one longer than the model's window);
-    unanswered: every attempt failed, and the next run retries."""
+    """answered, or rejected: the server never accepts the request, such as one longer than the model's window."""
     finish_reason: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -164,6 +152,18 @@ class Reply:
     """The form of FORMS in which the request stated the schema."""
     batched: bool = False
     """Whether it came through the Batch API, at half the price."""
+    repaired: bool = False
+    """Whether the answer could only be read after a repair of its text; known once it was read."""
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the text ends at the maximum length."""
+        return (self.finish_reason or "").lower() in CUT_OFF
+
+    @property
+    def withheld(self) -> bool:
+        """Whether the model refused to answer, or a content filter stopped it."""
+        return self.finish_reason in ("refusal", "content_filter")
 
 
 @dataclass(frozen=True)
@@ -173,73 +173,51 @@ class Failure:
     reason: str
     raw: str
     """The last text that the model wrote."""
-    unanswered: bool = False
-    """Whether every attempt failed (5xx, timeouts, broken connections); then the next run retries."""
 
 
 def outcome_of(request: Request, reply: Reply) -> BaseModel | Failure | Request:
-    """The validated answer in `reply`, a failure, or the request that repeats the question after an invalid answer."""
+    """The validated answer in `reply`, a failure, or the request that repeats the question without a usable answer."""
+    return reading_of(request, reply)[0]
+
+
+def reading_of(request: Request, reply: Reply) -> tuple[BaseModel | Failure | Request, bool]:
+    """As `outcome_of`, and whether the text of the answer had to be repaired."""
     if reply.state == "rejected":
-        return Failure(f"the server rejected the request: {reply.text}", "")
-    if reply.state == "unanswered":
-        return Failure(f"the server did not answer: {reply.text}", "", unanswered=True)
-    from pydantic import ValidationError
-
-    try:
-        return request.answer.model_validate_json(_json_in(reply.text))
-    except ValidationError as error:
-        problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
-        reason = "; ".join(f"{field}: {message}" if field else message for field, message in problems)
-    if reply.finish_reason == "length":
-        reason = f"it was cut off at {request.max_tokens} tokens; be brief. {reason}"
-    return Failure(reason, reply.text) if request.repeated else request.again(reply.text, reason)
+        return _failed(request, f"the server rejected the request: {reply.text}", ""), False
+    reading = read_answer(reply.text, request.answer, reply.cut_off)
+    if reading.answer is not None:
+        return reading.answer, reading.repaired
+    return _without_answer(request, reply, reading.reason), False
 
 
-def writable(text: str) -> str:
-    r"""`text` with a question mark for each lone surrogate, which UTF-8 cannot encode; broken emoji leave them.
-
-    >>> writable("fine \ud83d pen")
-    'fine ? pen'
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode(errors="replace").decode()
-    return text
-
-
-def _json_in(text: str) -> str:
-    """The JSON object in a text that may contain reasoning before it and a code fence around it.
-
-    >>> _json_in('<think>A {brace}.</think>```json {"a": 1} ``` Done.')
-    '{"a": 1}'
-    >>> _json_in("None.")
-    'None.'
-    """
-    visible = re.sub(r"\A\s*<think>.*?</think>", "", text, flags=re.DOTALL)
-    start, end = visible.find("{"), visible.rfind("}")
-    return visible[start : end + 1] if 0 <= start < end else text
+def _without_answer(request: Request, reply: Reply, reason: str) -> Failure | Request:
+    if reply.finish_reason == "content_filter":  # the same question would be filtered again
+        return _failed(request, "the server's content filter stopped the answer", reply.text)
+    if reply.finish_reason == "refusal":
+        reason = f"the model refused to answer. {reason}"
+    if reply.cut_off:
+        by_server = reply.completion_tokens < request.max_tokens
+        limit = f"by the server at {reply.completion_tokens}" if by_server else f"at {request.max_tokens}"
+        reason = f"it was cut off {limit} tokens; be brief. {reason}"
+    return _failed(request, reason, reply.text) if request.repeated else request.again(reply.text, reason)
 
 
-def _names(field: str, message: str) -> bool:
-    """Whether an error message names the field `field` of the request, not only the word."""
-    return re.search(rf"""['"`.]{field}\b|: {field}\b""", message) is not None
-
-
-def _merged(messages: list[Message]) -> list[Message]:
+def merged(messages: list[Message]) -> list[Message]:
     """`messages` with consecutive ones of the same role joined: some chat templates require alternating roles."""
-    merged: list[Message] = []
+    joined: list[Message] = []
     for message in messages:
-        if merged and merged[-1]["role"] == message["role"]:
-            merged[-1] = {**message, "content": f"{merged[-1]['content']}\n\n{message['content']}"}
+        if joined and joined[-1]["role"] == message["role"]:
+            joined[-1] = {**message, "content": f"{joined[-1]['content']}\n\n{message['content']}"}
         else:
-            merged.append(message)
-    return merged
+            joined.append(message)
+    return joined
 
 
-@functools.cache
-def schema_of(answer: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of `answer`, without its docstring."""
-    schema = answer.model_json_schema()
-    schema.pop("description", None)
-    return schema
+def without_system(messages: Iterable[Message]) -> list[Message]:
+    """`messages` with the text of the system before that of the user."""
+    return merged([message | {"role": "user"} if message["role"] == "system" else message for message in messages])
+
+
+def _failed(request: Request, reason: str, raw: str) -> Failure | Request:
+    """The failure of a request, or its retry where the settings ask for one."""
+    return request.retried() if request.further else Failure(reason, raw)

@@ -44,7 +44,14 @@ class LLMConfig:
     timeout: float = field(default=600.0, metadata={"affects_output": False})
     """Seconds until a request times out."""
     retries: int = field(default=5, metadata={"affects_output": False})
-    """Retries after a 5xx status, a timeout or a broken connection."""
+    """Retries after a 5xx status, a timeout or a broken connection. A run with requests that were never answered ends
+    with exit code 1, and the same command resumes it."""
+    max_failed: float = field(default=0.05, metadata={"affects_output": False})
+    """Maximum share of requests without a usable answer (rejected by the server, or answers of the wrong shape); above
+    it, the stage ends with exit code 1. Below it, they are listed in failed.jsonl."""
+    retry_failed: int = 0
+    """How often a request without a usable answer is sent again, each time with a new seed. Raise it by one to send
+    those of a finished stage again."""
     poll: float = field(default=60.0, metadata={"affects_output": False})
     """Seconds between two polls of the batches (openai-batch)."""
     batch_size: int = field(default=8, metadata={"affects_output": False})
@@ -79,6 +86,7 @@ class LLMConfig:
             ("max_tokens", 1, "tokens"),
             ("concurrency", 1, "requests in flight"),
             ("retries", 0, "retries"),
+            ("retry_failed", 0, "times"),
             ("batch_size", 1, "requests"),
             ("seed", 0, ""),
         ):
@@ -92,6 +100,8 @@ class LLMConfig:
         for name in ("timeout", "poll"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number of seconds above 0")
+        if not 0 <= self.max_failed <= 1:
+            raise ValueError(f"max_failed is {self.max_failed}, expected a share from 0 to 1")
         for name in ("price_in", "price_out", "budget"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
@@ -99,7 +109,11 @@ class LLMConfig:
 
     def check_packages(self) -> None:
         """Check that the optional packages of the backend are installed; raises MissingPackageError."""
-        require(*({"reference": (), "transformers": LOCAL}.get(self.backend, ("openai",))))
+        require(*({"reference": (), "transformers": LOCAL, "openai": ("aiohttp",)}.get(self.backend, ("openai",))))
+
+    def further(self, model: str) -> tuple[str, ...]:
+        """The models of the retries (retry_failed) of a request to `model`."""
+        return (model,) * self.retry_failed
 
 
 @dataclass(frozen=True)

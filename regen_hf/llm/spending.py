@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import RunError
-from .request import Reply, Request, schema_of
+from .answers import schema_of
+from .request import Reply, Request
 from .settings import LLMConfig, price, required_price
 from .store import Store, unsent
 

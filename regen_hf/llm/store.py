@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import sqlite3
 import time
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
 from ..errors import RunError
-from .request import Dialect, Failure, Reply, Request, Sent, outcome_of
+from .dialects import Dialect
+from .request import Failure, Reply, Request, Sent, reading_of
 
-LAYOUT = 4
-"""Version of the tables. A file with another number is not read."""
+LAYOUT = 5
+"""Version of the tables. A file with another number is not read, except layout 4, which is extended."""
 
 TABLES = (
-    # One row per request that was answered, rejected, or failed in every attempt. `sampling` and `form` record the
+    # One row per request that was answered or rejected. `sampling` and `form` record the
     # settings of the request.
     "CREATE TABLE replies (key TEXT PRIMARY KEY, model TEXT NOT NULL, sampling TEXT NOT NULL, form TEXT NOT NULL, "
     "state TEXT NOT NULL, text TEXT NOT NULL, finish_reason TEXT, prompt_tokens INTEGER NOT NULL, "
@@ -34,6 +36,13 @@ TABLES = (
     "seed TEXT NOT NULL, temperature INTEGER NOT NULL)",
     "CREATE TABLE in_batches (key TEXT PRIMARY KEY, batch INTEGER NOT NULL, sampling TEXT NOT NULL)",
 )
+"""The tables of layout 4."""
+ADDED = (
+    "ALTER TABLE replies ADD COLUMN repaired INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE dialects ADD COLUMN system INTEGER NOT NULL DEFAULT 1",
+    "ALTER TABLE batches ADD COLUMN system INTEGER NOT NULL DEFAULT 1",
+)
+"""The columns that layout 5 adds."""
 
 
 class Store:
@@ -56,9 +65,11 @@ class Store:
         self.execute("PRAGMA synchronous=NORMAL")
         with self.transaction():
             if not self.execute("SELECT 1 FROM sqlite_master"):
-                for table in TABLES:
+                for table in (*TABLES, "PRAGMA user_version=4"):
                     self.execute(table)
-                self.execute(f"PRAGMA user_version={LAYOUT}")
+            if self.execute("PRAGMA user_version")[0][0] == 4:
+                for column in (*ADDED, f"PRAGMA user_version={LAYOUT}"):
+                    self.execute(column)
             layout = self.execute("PRAGMA user_version")[0][0]
         if layout != LAYOUT:
             self.close()
@@ -70,8 +81,8 @@ class Store:
     def get(self, key: str) -> Reply | None:
         """The reply under `key`, None where the request was not sent yet."""
         rows = self.execute(
-            "SELECT text, state, finish_reason, prompt_tokens, completion_tokens, form, batched FROM replies "
-            "WHERE key = ?",
+            "SELECT text, state, finish_reason, prompt_tokens, completion_tokens, form, batched, repaired "
+            "FROM replies WHERE key = ? AND state != 'unanswered'",  # which older versions stored
             (key,),
         )
         return Reply(*rows[0]) if rows else None
@@ -90,26 +101,28 @@ class Store:
             reply.completion_tokens,
             reply.batched,
             int(time.time()),
+            reply.repaired,
         )
-        self.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+        self.execute("INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def dialects(self, server: str) -> dict[str, Dialect]:
         """The known dialects of `server`, by model."""
         rows = self.execute(
-            "SELECT model, form, max_tokens, seed, temperature FROM dialects WHERE server = ?", (server,)
+            "SELECT model, form, max_tokens, seed, temperature, system FROM dialects WHERE server = ?", (server,)
         )
-        return {model: Dialect(form, limit, seed, bool(temperature)) for model, form, limit, seed, temperature in rows}
+        return {model: dialect_of(*dialect) for model, *dialect in rows}
 
     def remember(self, server: str, model: str, dialect: Dialect) -> None:
         """Store the dialect of `server` for `model`."""
-        values = (server, model, dialect.form, dialect.max_tokens, dialect.seed, dialect.temperature)
-        self.execute("INSERT OR REPLACE INTO dialects VALUES (?, ?, ?, ?, ?, ?)", values)
+        values = (server, model, *dataclasses.astuple(dialect))
+        self.execute("INSERT OR REPLACE INTO dialects VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
     def totals(self) -> dict[str, int]:
-        """Answers and tokens of this store, over all runs."""
-        names = ("replies", "prompt_tokens", "completion_tokens")
+        """Answers and tokens of this store, over all runs, and how many answers had to be repaired."""
+        names = ("replies", "repaired", "prompt_tokens", "completion_tokens")
         rows = self.execute(
-            "SELECT count(*), total(prompt_tokens), total(completion_tokens) FROM replies WHERE state = 'answered'"
+            "SELECT count(*), total(repaired), total(prompt_tokens), total(completion_tokens) FROM replies "
+            "WHERE state = 'answered'"
         )
         return {name: int(value) for name, value in zip(names, rows[0], strict=True)}
 
@@ -174,26 +187,28 @@ class Store:
             ) from None
 
 
+def dialect_of(form: str, max_tokens: str, seed: str, temperature: int, system: int) -> Dialect:
+    """The dialect in a row of the tables."""
+    return Dialect(form, max_tokens, seed, bool(temperature), bool(system))
+
+
 def read(request: Request, store: Store) -> BaseModel | Failure | Request:
     """The validated answer to `request`, its failure, or the request that is still to be sent."""
-    return _last(request, store)[1]
+    return last(request, store)[1]
 
 
 def unsent(request: Request, store: Store) -> Request | None:
-    """The request that is still to be sent for `request`: itself, its repetition after an invalid answer, or None.
-
-    A request that failed in every attempt of an earlier run is sent again.
-    """
-    last, outcome = _last(request, store)
-    if isinstance(outcome, Request):
-        return outcome
-    return last if isinstance(outcome, Failure) and outcome.unanswered else None
+    """The request that is still to be sent for `request`: itself, its repetition after an invalid answer, or None."""
+    outcome = read(request, store)
+    return outcome if isinstance(outcome, Request) else None
 
 
-def _last(request: Request, store: Store) -> tuple[Request, BaseModel | Failure | Request]:
-    """The last repetition of `request`, and its outcome."""
+def last(request: Request, store: Store) -> tuple[Request, BaseModel | Failure | Request]:
+    """The last repetition of `request`, and its outcome as `read` returns it."""
     reply = store.get(request.key)
     if reply is None:
         return request, request
-    outcome = outcome_of(request, reply)
-    return _last(outcome, store) if isinstance(outcome, Request) else (request, outcome)
+    outcome, repaired = reading_of(request, reply)
+    if repaired and not reply.repaired:
+        store.execute("UPDATE replies SET repaired = 1 WHERE key = ?", (request.key,))
+    return last(outcome, store) if isinstance(outcome, Request) else (request, outcome)

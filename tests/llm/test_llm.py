@@ -61,7 +61,7 @@ def test_every_request_is_answered_and_sent_once(store):
     assert answers(asked, store) == [Colour(colour="Some words.")] * 30
     assert len(fake.bodies) == 30
     assert {body["messages"][0]["content"] for body in fake.bodies} == {f"question {n}" for n in range(30)}
-    assert store.totals() == {"replies": 30, "prompt_tokens": 300, "completion_tokens": 60}
+    assert store.totals() == {"replies": 30, "repaired": 0, "prompt_tokens": 300, "completion_tokens": 60}
 
 
 def test_the_request_carries_model_sampling_and_schema(store):
@@ -110,9 +110,9 @@ def test_identical_requests_without_an_answer_come_to_an_end(store):
     def fault(number, body):
         return error(500, "boom") if body["messages"][0]["content"] == "question 1" else None
 
-    with FakeServer(fault) as fake:
+    with FakeServer(fault) as fake, pytest.raises(RunError, match="left 5 requests without an answer"):
         ask(asked, fake, store, retries=0)
-    assert [type(one) for one in answers(asked, store)] == [Colour, *[llm.Failure] * 5, Colour]
+    assert [type(one) for one in answers(asked, store)] == [Colour, *[llm.Request] * 5, Colour]
 
 
 def test_requests_are_drawn_only_as_they_are_sent(store):
@@ -170,13 +170,13 @@ def test_a_failed_run_is_resumed_with_only_the_missing_requests(store):
 
 def test_a_server_that_does_not_exist_is_reported_in_a_sentence(store):
     server = settings("http://127.0.0.1:9/v1", concurrency=1, retries=0)
-    with pytest.raises(RunError, match=r"127\.0\.0\.1:9/v1 left .* without an answer: .*Cannot connect"):
+    with pytest.raises(RunError, match=r"127\.0\.0\.1:9/v1 left .* without an answer: the connection is refused"):
         llm.ask(lambda: requests(3), server, store, 3, "test")
 
 
 @pytest.mark.parametrize(
     "broken",
-    ["", "no json", '{"colour": 3}', '{"color": "red"}', '{"colour": "red", "more": 1}', '{"colour": "re'],
+    ["", "no json", '{"colour": 3}', '{"color": "red"}', '{"colour": "re'],
 )
 def test_a_bad_answer_is_asked_again_with_the_reason(store, broken):
     with FakeServer(lambda number, body: (200, {}, completion(broken)) if number == 0 else None) as fake:
@@ -280,7 +280,7 @@ def test_the_official_server_is_not_asked_without_a_key(store, monkeypatch):
 
 
 def test_without_the_client_the_extra_to_install_is_named(store, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(RegenError, match=r"pip install \"regen-hf\[llm\]\""):
         llm.ask(lambda: [request(0)], settings("http://127.0.0.1:9/v1"), store, 1, "test")
 
@@ -298,7 +298,7 @@ def test_a_store_of_another_layout_is_reported_and_stays_as_it_is(tmp_path):
     with llm.Store(path) as store:
         store.put(request(1), llm.Reply("kept"))
         store.execute("PRAGMA user_version=3")
-    with pytest.raises(RunError, match=r"requests\.sqlite has layout 3, expected layout 4\. .* delete the file"):
+    with pytest.raises(RunError, match=r"requests\.sqlite has layout 3, expected layout 5\. .* delete the file"):
         llm.Store(path)
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT text FROM replies").fetchall() == [("kept",)]
@@ -330,7 +330,6 @@ def test_the_benchmark_measures_every_client_on_a_tiny_run():
         for name in benchmark.CLIENTS:
             before = server.paid()["paid"]
             result = benchmark.one(name, server.url, in_flight=4, count=20)
-            sent = 0 if name == "client_alone" else 4 + 20  # the first 4 to warm up
-            assert server.paid()["paid"] - before == sent
+            assert server.paid()["paid"] - before == 4 + 20  # the first 4 to warm up
             assert 0 < result["per_second"] <= 4 / 0.01
             assert result["cpu_ms"] > 0

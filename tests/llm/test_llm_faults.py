@@ -70,7 +70,6 @@ TEMPORARY = {
     "choices of another type": lambda: (200, {}, {"choices": "none"}),
     "a message of another type": lambda: (200, {}, {"choices": [{"message": "text"}]}),
     "a JSON too deep": lambda: (200, {}, "[" * 200_000),
-    "tokens without end": lambda: (200, {}, '{"choices": [{"message": {}}], "usage": {"prompt_tokens": 1e999}}'),
     "bytes of another encoding": lambda: (200, {"content-type": "application/json; charset=utf-16"}, "{}"),
     "bytes that do not unpack": lambda: (200, {"content-encoding": "gzip"}, "{}"),
 }
@@ -97,21 +96,18 @@ def test_a_fault_that_passes_is_tried_again_and_every_answer_is_stored_once(stor
 
 
 @pytest.mark.parametrize("fault", TEMPORARY.values(), ids=TEMPORARY)
-def test_a_fault_of_only_one_request_is_recorded_and_stops_nothing(store, fault):
+def test_a_fault_of_only_one_request_stops_no_other_one_and_ends_as_an_error(store, fault):
     broken = fault() if fault is not TEMPORARY["429, retry-after as a date"] else error(429)
     asked = requests(COUNT)
 
     def poisoned(number, body):
         return broken if body["messages"][0]["content"] == "question 3" else None
 
-    with Server(poisoned) as fake:
+    with Server(poisoned) as fake, pytest.raises(RunError, match=r"left 1 requests without an answer: .{8}"):
         ask(asked, fake, store, concurrency=1, retries=1, timeout=0.3 if broken in (HANG, DRIP) else 20)
     outcomes = answers(asked, store)
-    failed = outcomes.pop(3)
+    assert outcomes.pop(3) == asked[3]  # still to be sent
     assert outcomes == [GOOD] * (COUNT - 1)
-    assert isinstance(failed, llm.Failure)
-    assert failed.reason.startswith("the server did not answer: ")
-    assert len(failed.reason) > 30
     assert store.totals()["replies"] == COUNT - 1
     assert len(fake.bodies) == COUNT + 1  # the poisoned one twice
     with Server() as mended:
@@ -136,7 +132,6 @@ def test_a_bad_answer_is_mended_once_or_recorded_with_its_text(store, text):
     failed = outcomes.pop(5)
     assert outcomes == [GOOD] * (COUNT - 1)
     assert failed.raw == (text or "")
-    assert not failed.unanswered
     assert len(fake.bodies) == COUNT + 2
 
 
@@ -214,7 +209,7 @@ def test_the_form_that_a_server_takes_is_found_out_once_and_remembered(tmp_path,
         form = store.get(asked[0].key).form
     assert form == (taken or "instructions")
     last = fake.bodies[-1]
-    assert ("JSON schema" in last["messages"][-1]["content"]) == (taken != "json_schema")
+    assert ("JSON object of this form" in last["messages"][-1]["content"]) == (taken != "json_schema")
     assert [message["role"] for message in last["messages"]] == ["user"]
 
 
@@ -269,12 +264,13 @@ def test_odd_but_usable_replies_are_used(store):
         completion(parts),
         completion(said, finish_reason={"why": "done"}),
         completion(said) | {"usage": {"prompt_tokens": 10**30, "completion_tokens": -5}},
+        completion(said) | {"usage": {"prompt_tokens": float("inf")}},
     ]
-    asked = requests(3)
+    asked = requests(4)
     with Server(lambda number, body: (200, {}, odd[number])) as fake:
         ask(asked, fake, store)
-    assert answers(asked, store) == [Colour(colour="red")] * 3
-    assert len(fake.bodies) == 3
+    assert answers(asked, store) == [Colour(colour="red")] * 4
+    assert len(fake.bodies) == 4
     assert store.totals()["prompt_tokens"] < 200
 
 
@@ -327,7 +323,7 @@ def test_an_answer_cut_off_at_max_tokens_is_repeated_with_that_reason(store):
     cut = completion('{"colour": "re', finish_reason="length")
     with Server(lambda number, body: (200, {}, cut) if number == 0 else None) as fake:
         ask(requests(1), fake, store)
-    assert "cut off at 50 tokens" in fake.bodies[1]["messages"][-1]["content"]
+    assert "cut off by the server at 2 tokens" in fake.bodies[1]["messages"][-1]["content"]
 
 
 def test_retry_after_silences_all_requests(store):
@@ -410,6 +406,8 @@ def test_a_lone_surrogate_in_a_question_or_an_answer_stops_nothing(store):
 def test_the_gate_halves_once_for_a_burst_and_widens_again():
     async def play():
         gate = Pace(16, asyncio.Event())
+        for _ in range(12):
+            gate.speed_up(time.monotonic())
         started = [await gate.enter() for _ in range(16)]
         blocked = asyncio.ensure_future(gate.enter())
         await asyncio.sleep(0)
@@ -426,10 +424,10 @@ def test_the_gate_halves_once_for_a_burst_and_widens_again():
         gate.slow_down(time.monotonic(), None)
         assert gate.limit == 4
         for _ in range(10):
-            gate.speed_up()
+            gate.speed_up(time.monotonic())
         assert 5 < gate.limit < 8
         for _ in range(10_000):
-            gate.speed_up()
+            gate.speed_up(time.monotonic())
         assert gate.limit == 16
 
     asyncio.run(play())
@@ -442,18 +440,16 @@ def test_a_server_that_is_always_busy_is_given_up(store):
     assert 8 * 3 <= len(fake.bodies) <= 8 * 3 + 2  # eight requests, each three times
 
 
-def test_a_poisoned_request_that_remains_ends_the_run_at_the_second_attempt(store):
-    """Killed before the others could show that the server works, it would otherwise never come to an end."""
+def test_a_request_that_is_never_answered_is_an_error_in_every_run(store):
     asked = requests(3)
-    ask_all = {"concurrency": 1, "retries": 0}
     with Server() as fake:
         ask(asked[:2], fake, store)
     with Server(lambda number, body: error(500, "boom")) as fake:
-        with pytest.raises(RunError, match="boom"):
-            ask(asked, fake, store, **ask_all)
-        ask(asked, fake, store, **ask_all)
-    assert answers(asked, store)[:2] == [GOOD] * 2
-    assert "boom" in answers(asked, store)[2].reason
+        for _ in range(3):
+            with pytest.raises(RunError, match=r"left 1 requests without an answer: .*boom"):
+                ask(asked, fake, store, concurrency=1, retries=0)
+    assert len(fake.bodies) == 3
+    assert answers(asked, store) == [GOOD, GOOD, asked[2]]
 
 
 def test_a_second_process_on_one_store_says_so_and_sends_nothing(store):

@@ -99,7 +99,10 @@ def build(run: Path, out: Path, work: Path, config: GroundingConfig) -> dict[str
             for row in rows:
                 append(row)
             bar.update(narrative.model != REFERENCE)
-        answers = {"failed": stored.failed, **stored.store.totals()} if stored else {}
+        answers: dict[str, int] = {}
+        if stored:
+            stored.failures.check()
+            answers = {"failed": stored.failures.count, **stored.store.totals()}
     users = len({user for by_user in counts.values() for user in by_user})
     results = {
         "split": outputs.results(run)["split"],

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ... import llm, outputs, prompts
+from ... import llm, prompts
 from ...errors import ConfigError
 from ...model.interactions import interaction_text
 from .vocabulary import stems
@@ -125,19 +125,19 @@ def request(question: Question, config: GroundingConfig) -> llm.Request:
 
 
 class StoredVerdicts:
-    """Verdicts of a language model, read from its stored answers; failures go to `failed.jsonl` in `out`."""
+    """Verdicts of a language model, read from its stored answers; failed requests are listed in `out`."""
 
     def __init__(self, store: llm.Store, out: Path, config: GroundingConfig) -> None:
-        self.store, self.out, self.config = store, out, config
-        self.failed = 0
+        self.store, self.config = store, config
+        self.failures = llm.Failures(out, config)
 
     def __call__(self, question: Question) -> list[bool | None]:
         """Whether each claim is supported; None where the request failed."""
         answer = llm.read(request(question, self.config), self.store)
+        self.failures.total += 1
+        if isinstance(answer, llm.Failure):
+            self.failures.add(question.reviewer_id, question.about, answer)
         if isinstance(answer, llm.Request | llm.Failure):
-            self.failed += 1
-            failure = vars(answer) if isinstance(answer, llm.Failure) else {}
-            outputs.append_failed(self.out, question.reviewer_id, question.about, failure)
             return [None] * len(question.claims)
         verdicts = answer.model_dump()
         return [verdicts[f"claim_{index}"] == "supported" for index in range(1, len(question.claims) + 1)]

@@ -30,7 +30,7 @@ from ... import llm
 from ...intervals import Interval
 from ...metrics.agreement import POINTS, alpha
 from ...metrics.bootstrap import share_interval
-from ...outputs import append_failed, public_name
+from ...outputs import public_name
 from .pairs import Pair, request
 from .settings import JudgeConfig
 
@@ -74,8 +74,13 @@ class Vote:
 
 
 def read_votes(pairs: Iterable[Pair], store: llm.Store, out: Path, config: JudgeConfig) -> list[Vote]:
-    """The votes on all pairs from the cached answers; requests without an answer are listed in `out`."""
+    """The votes on all pairs from the cached answers; failed requests are listed in `out`.
+
+    Raises:
+        RunError: too many failed.
+    """
     votes = []
+    failures = llm.Failures(out, config)
     for pair in pairs:
         for number in range(config.votes):
             if pair.same:
@@ -84,13 +89,15 @@ def read_votes(pairs: Iterable[Pair], store: llm.Store, out: Path, config: Judge
             verdicts: list[str | None] = []
             for ours_first in (True, False):
                 answer = llm.read(request(pair, number, ours_first, config), store)
+                failures.total += 1
+                if isinstance(answer, llm.Failure):
+                    failures.add(pair.reviewer_id, f"{pair.task}, vote {number}", answer)
                 if isinstance(answer, llm.Request | llm.Failure):
                     verdicts.append(None)
-                    failure = vars(answer) if isinstance(answer, llm.Failure) else {}
-                    append_failed(out, pair.reviewer_id, f"{pair.task}, vote {number}", failure)
                 else:
                     verdicts.append(answer.model_dump()["better"])
             votes.append(Vote(pair, number, public_name(config.models[number % len(config.models)]), *verdicts))
+    failures.check()
     return votes
 
 

@@ -97,6 +97,8 @@ class Attempt:
     """A request, its result, and the checks that the answer failed."""
 
     request: llm.Request
+    model: str
+    """The model that answered: the one of the request, or of its retry."""
     result: BaseModel | llm.Failure | llm.Request
     failed: list[str]
 
@@ -107,12 +109,12 @@ def attempts(
     """The attempts at one answer in order: the first request, then at most `repeats` for failed checks."""
     request = first.request
     for number in range(repeats + 1):
-        result = llm.read(request, store)
+        sent, result = llm.last(request, store)
         failed: list[str] = []
         if isinstance(result, BaseModel):
             tasks = narrative_prompts()[first.prompt]
             failed = checks.check(in_row(result.model_dump()), history, language, tasks)["failed"]
-        yield Attempt(request, result, failed)
+        yield Attempt(request, sent.model, result, failed)
         if not failed or number == repeats or not isinstance(result, BaseModel):
             return
         reasons = "; ".join(checks.reason(name, language) for name in failed)
@@ -141,23 +143,27 @@ def narrate(files: list[Path], out: Path, cache: Path, config: NarrativesConfig)
     prompter = Prompter(config)
     counts = {"users": 0, "failed": 0, "asked_again": 0, "reviews_left_out": 0, "users_cut": 0}
     failed_checks: Counter[str] = Counter()
+    failures = llm.Failures(out, config)
 
-    def answers(user: dict[str, Any], store: llm.Store) -> tuple[dict[str, Any], int]:
-        """The texts of a user by task, and the number of reviews left out of the prompts."""
+    def answers(user: dict[str, Any], store: llm.Store) -> tuple[dict[str, Any], dict[str, None], int]:
+        """The texts of a user by task, the models that wrote them, and the number of reviews left out."""
         texts: dict[str, Any] = {}
+        models: dict[str, None] = {}
         left_out = 0
         history = user["purchase_history"] or []
         for first in prompter.requests(history):
             left_out = max(left_out, first.left_out)
             tried = list(attempts(first, history, store, config.language, config.fix))
             counts["asked_again"] += len(tried) - 1
-            answered = [(len(one.failed), one.result) for one in tried if isinstance(one.result, BaseModel)]
+            failures.total += 1
+            answered = [(len(one.failed), one.model, one.result) for one in tried if isinstance(one.result, BaseModel)]
             if answered:
-                texts |= min(reversed(answered), key=lambda pair: pair[0])[1].model_dump()
+                _, model, answer = min(reversed(answered), key=lambda one: one[0])
+                texts |= answer.model_dump()
+                models[model] = None
             elif isinstance(failure := tried[0].result, llm.Failure):
-                counts["failed"] += 1
-                outputs.append_failed(out, user["reviewer_id"], first.request.answer.__name__, vars(failure))
-        return texts, left_out
+                failures.add(user["reviewer_id"], first.request.answer.__name__, failure)
+        return texts, models or {config.model: None}, left_out
 
     with llm.Store(cache) as store:
         for repeat in range(config.fix + 1):
@@ -166,7 +172,7 @@ def narrate(files: list[Path], out: Path, cache: Path, config: NarrativesConfig)
             llm.ask(part, config, store, total, desc=f"narratives, repetition {repeat}" if repeat else "narratives")
         with outputs.row_writer(out / outputs.NARRATIVES, NARRATIVES) as append:
             for user in outputs.rows(files):
-                texts, left_out = answers(user, store)
+                texts, models, left_out = answers(user, store)
                 columns = in_row(texts)
                 results = checks.check(columns, user["purchase_history"] or [], config.language)
                 failed_checks.update(results["failed"])
@@ -177,14 +183,16 @@ def narrate(files: list[Path], out: Path, cache: Path, config: NarrativesConfig)
                     {
                         "reviewer_id": user["reviewer_id"],
                         **columns,
-                        "narrator": outputs.public_name(config.model),
+                        "narrator": ", ".join(str(outputs.public_name(model)) for model in models),
                         "narrator_prompt": prompter.identity,
                         "narrator_left_out": left_out,
                         "checks": results,
                     }
                 )
+        failures.check()
         return {
             **counts,
+            "failed": failures.count,
             "failed_checks": dict(sorted(failed_checks.items())),
             **store.totals(),
             "prompts": prompts.hashes("history", *prompter.fixed, "examples"),

@@ -111,15 +111,15 @@ def requests(files: list[Path], narratives: Path, config: RatingsConfig) -> Iter
 
 def rate(files: list[Path], narratives: Path, out: Path, cache: Path, config: RatingsConfig) -> dict[str, Any]:
     """Request the missing votes, then write all votes and scores, and `failed.jsonl` for failed requests."""
-    failed = 0
+    failures = llm.Failures(out, config)
     identity = prompts.identity("ratings")
 
     def vote(user: dict[str, Any]) -> votes.UserVotes:
-        nonlocal failed
         given: list[votes.Vote] = [{} for _ in range(config.votes)]
         left_out = 0
         for number, stage, request, left_out in user_requests(user, config):  # noqa: B007 (the same for all requests)
             answer = llm.read(request, store)
+            failures.total += 1
             given[number][stage] = {}
             if isinstance(answer, BaseModel):
                 chosen = answer.model_dump()
@@ -131,8 +131,7 @@ def rate(files: list[Path], narratives: Path, out: Path, cache: Path, config: Ra
                     for attribute in scored(stage)
                 }
             elif isinstance(answer, llm.Failure):
-                failed += 1
-                outputs.append_failed(out, user["reviewer_id"], f"{stage}, vote {number}", vars(answer))
+                failures.add(user["reviewer_id"], f"{stage}, vote {number}", answer)
         return votes.UserVotes(given, identity, left_out)
 
     total = outputs.count(files)
@@ -140,4 +139,5 @@ def rate(files: list[Path], narratives: Path, out: Path, cache: Path, config: Ra
         part = functools.partial(requests, files, narratives, config)
         llm.ask(part, config, store, total=len(RATED) * config.votes * total, desc="ratings")
         counts = votes.write(votes.users(files, narratives), vote, total, out, config)
-        return {**counts, "failed": failed, **store.totals(), "prompts": prompts.hashes("history", "ratings")}
+        failures.check()
+        return {**counts, "failed": failures.count, **store.totals(), "prompts": prompts.hashes("history", "ratings")}

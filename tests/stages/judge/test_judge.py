@@ -152,7 +152,7 @@ def test_a_failed_request_is_listed_and_its_vote_is_not_counted(duel):
         return 200, {}, completion(json.dumps({"reasoning": "So.", "better": better}))
 
     with Server(lambda number, body: broken_once(0 if "bad" in shown(body)[0] else 1, body)) as server:
-        assert judge(run, other, server, "--votes", "1", "--tasks", "user_profile") == 0
+        assert judge(run, other, server, "--votes", "1", "--tasks", "user_profile", "--max-failed", "0.5") == 0
     task = results(run)["tasks"]["user_profile"]
     assert task["failed_votes"] == 6
     assert task["win_rate"]["mean"] is None

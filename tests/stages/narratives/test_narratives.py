@@ -186,7 +186,7 @@ def test_build_writes_a_row_per_user_in_the_order_of_the_splits(tmp_path):
     assert table["reviewer_id"].to_pylist() == ["d", "b", "a", "c"]
     assert set(table["narrator"].to_pylist()) == {"reference"}
     assert set(table["narrator_prompt"].to_pylist()) == {None}
-    assert counts == {"users": 4, "from_truth": 0, "from_rules": 4, "failed_checks": {}, "check_warnings": {}}
+    assert counts == {"users": 4, "from_truth": 0, "from_rules": 4, "failed_checks": {}}
 
 
 def test_build_over_no_users_writes_an_empty_table(tmp_path):
@@ -201,12 +201,8 @@ def test_simulated_shoppers_have_the_narratives_of_the_truth_and_others_those_of
     (tmp_path / "sample").mkdir()
     truth = {
         "reviewer_id": "simulated",
-        "user": {"profile": "p", "brief_summary": "Buys pens.", "long_summary": "Buys many gel pens."},
-        "last_purchase": {
-            "reason": "Wanted a pen.",
-            "explanation": "Owns other pens.",
-            "endorsement": "Take this green pen.",
-        },
+        "user": {"profile": "p", "brief_summary": "b", "long_summary": "l"},
+        "last_purchase": {"reason": "r", "explanation": "e", "endorsement": "n"},
         "persona": "more",
     }
     pq.write_table(pa.Table.from_pylist([truth]), tmp_path / "sample" / "truth.parquet")
@@ -239,8 +235,7 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 
 def test_memory_does_not_grow_with_the_number_of_users(tmp_path, monkeypatch):
-    passed = {"failed": [], "warnings": []}
-    monkeypatch.setattr(checks, "check", lambda *arguments: passed)  # slow where memory is traced
+    monkeypatch.setattr(checks, "check", lambda *arguments: {"failed": []})  # slow where memory is traced
 
     def peak(users, name):
         run = tmp_path / name
@@ -391,18 +386,12 @@ def written(answers):
         if asks_for_endorsement(body):
             return None
         answer = answer_to(body["response_format"]["json_schema"]["schema"], GOOD)
-        return 200, {}, completion(json.dumps({**answer, **DISTINCT, **next(given)}))
+        return 200, {}, completion(json.dumps({**answer, "user_profile": "Keen writer of long letters", **next(given)}))
 
     return fault
 
 
 GOOD = "The customer likes to write letters by hand and shops for pens and paper."
-DISTINCT = {
-    "user_profile": "Keen writer of long letters",
-    "purchase_reason": "They wanted one more pen for their letters.",
-    "purchase_reason_explanation": "Two of the three earlier purchases were pens as well.",
-    "brief_user_summary": "They shop for pens and are hard on thin paper.",
-}
 
 
 def narrate(tmp_path, answers, **settings):
@@ -484,7 +473,7 @@ def test_another_language_is_found_and_asked_for(tmp_path):
     ("language", "text"), [("zh", "喜欢钢笔和好纸的办公用品买家"), ("ja", "文房具が好きな実用的な買い手")]
 )
 def test_a_language_without_spaces_is_found_and_asked_for(language, text):
-    written = in_row({task: f"{text}{number}" for number, task in enumerate(TASKS)})  # distinct
+    written = in_row(dict.fromkeys(TASKS, text))
     assert checks.check(written, PENS, language)["failed"] == []
     assert checks.check(written, PENS, "en")["failed"] == [f"{task.field[1]}.language" for task in written_tasks()]
     written["user"]["profile"] = "Buyer of pens by 三菱"
@@ -554,7 +543,7 @@ def test_a_window_without_room_is_refused_with_the_numbers(tmp_path):
 ROW = {
     "purchase_history": PENS,
     "last_purchase": {"reason": "They wanted a green pen.", "explanation": None},
-    "user": {"profile": "Keen writer of long letters", "brief_summary": "They buy pens.", "long_summary": GOOD},
+    "user": {"profile": "Keen writer of long letters", "brief_summary": GOOD, "long_summary": GOOD},
 }
 
 

@@ -299,7 +299,7 @@ def test_a_label_off_the_scale_is_asked_again_and_then_a_failed_vote(tmp_path):
 
     make_run(tmp_path, [("u", HISTORY, narratives())])
     with Server(fault) as server:
-        counts, ratings, votes = run_build(tmp_path, openai(server, votes=2))
+        counts, ratings, votes = run_build(tmp_path, openai(server, votes=2, max_failed=0.5))
     assert len(server.bodies) == 9
     assert (counts["failed"], counts["failed_votes"]) == (1, 4)
     missing = [row for row in votes.to_pylist() if row["score"] is None]
@@ -313,7 +313,7 @@ def test_a_label_off_the_scale_is_asked_again_and_then_a_failed_vote(tmp_path):
 def test_a_stage_whose_only_vote_failed_has_no_scores_but_its_votes_are_kept(tmp_path):
     make_run(tmp_path, [("u", HISTORY, narratives())])
     with Server(lambda number, body: (200, {}, completion("Fine.")) if stage_of(body) == "user" else None) as server:
-        _, ratings, votes = run_build(tmp_path, openai(server))
+        _, ratings, votes = run_build(tmp_path, openai(server, max_failed=0.5))
     assert set(ratings["metadata"].to_pylist()[0]["user"].values()) == {None}
     assert [row["score"] for row in votes.to_pylist() if row["stage"] == "user"] == [None] * 4
 

@@ -25,7 +25,6 @@ EXPECTED = {
     "missing_time": "a time in each review",
     "missing_asin": "an id of each item",
     "invalid_time": TIME,
-    "spreadsheet_date": f"{TIME}; Excel stores a date as a number of days, so export the column as a date",
     "year_only": f"{TIME}; a year is not precise enough to order purchases",
     "time_in_1970": f"{TIME}, in 1971 or later; is another column mapped to time?",
     "invalid_rating": "a number as rating",

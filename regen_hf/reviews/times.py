@@ -16,7 +16,11 @@ UNITS = {"milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
 1973): as seconds, the least milliseconds, 1e11, are the year 5138."""
 FIRST, END = 31_536_000, 9_214_646_400
 """Seconds: 1971-01-01, and 2262-01-01, before nanoseconds overflow 64 bits."""
-FLAGS = (*UNITS, "iso_date", "compact_date")
+DAYS = (34_700, 73_050)
+"""First and last number read as a day of a spreadsheet: 1995-01-01 and 2099-12-31. As seconds they are in 1970."""
+EPOCH = 25_569
+"""1970-01-01 as a day of a spreadsheet (the 1900 date system)."""
+FLAGS = (*UNITS, "iso_date", "compact_date", "spreadsheet_date")
 DATE = (
     r"^\s*([0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.([0-9]{1,9}))?)?)?)"
     r"(?: ?(?:Z|UTC|([+-])([0-9]{2}):?([0-9]{2})?))?\s*$"
@@ -67,13 +71,17 @@ def typed_times(table: ir.Table) -> ir.Table:
         exact = table.whole * (SECOND // per_second) + (table.part / per_second).floor().cast("int64")
         return ibis.ifelse(table.whole < END * per_second, exact, null)  # a product beyond 64 bits raises an error
 
-    number = ibis.cases(*((table[name], nanoseconds(UNITS[name])) for name in UNITS), else_=nanoseconds(1))
+    table = table.mutate(spreadsheet_date=table.whole.between(*DAYS).fill_null(False))
+    number = ibis.cases(
+        *((table[name], nanoseconds(UNITS[name])) for name in UNITS),
+        (table.spreadsheet_date, _spreadsheet_date(table.whole, table.part)),
+        else_=nanoseconds(1),
+    )
     table = table.mutate(time=ibis.coalesce(table.compact, table.date, number))
     is_good = table.time.between(FIRST * SECOND, END * SECOND - 1).fill_null(False)
     reason = ibis.cases(
         (is_null_word(text), "missing_time"),
         (table.whole.between(1900, 2100) & (table.part == 0), "year_only"),
-        (table.whole.between(20_000, 79_999), "spreadsheet_date"),
         (table.time.between(0, FIRST * SECOND), "time_in_1970"),
         else_="invalid_time",
     )
@@ -88,6 +96,12 @@ def _compact_date(digits: ir.StringValue) -> ir.IntegerValue:
     """Nanoseconds of a date of 8, 12 or 14 digits, null where there is no such date."""
     parts = (digits + "000000")[:14].re_replace("^(....)(..)(..)(..)(..)(..)$", r"\1-\2-\3 \4:\5:\6")
     return _epoch(parts) * SECOND
+
+
+def _spreadsheet_date(days: ir.IntegerValue, part: ir.IntegerValue) -> ir.IntegerValue:
+    """Nanoseconds of a number of days and billionths of a day, to the millisecond, as a spreadsheet shows it."""
+    milliseconds = (days - EPOCH) * 86_400_000 + (part * 86_400 / 10**6).round().cast("int64")
+    return milliseconds * 10**6
 
 
 def _iso_date(text: ir.StringValue) -> ir.IntegerValue:

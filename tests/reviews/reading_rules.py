@@ -154,8 +154,9 @@ def time(value):
     number = number_of(text)
     if number is None:
         return None, "invalid_time", None
-    if 20_000 <= number < 80_000:
-        return None, "spreadsheet_date", None
+    if 34_700 <= number < 73_051:
+        milliseconds = (number - 25_569) * 86_400_000  # days since 1899-12-30
+        return checked(math.floor(milliseconds + Fraction(1, 2)) * 10**6, "spreadsheet_date")
     if number == int(number) and 1900 <= number <= 2100:
         return None, "year_only", None
     units = {10**11: (NS, None), 10**14: (10**6, "milliseconds"), 10**17: (1000, "microseconds")}

@@ -141,7 +141,11 @@ def test_damaged_compression(read, put, form, ending, damage, message):
         ("parquet within gzip", lambda d: gzip.compress(as_parquet(GOOD)), "compressed parquet"),
         ("JSON array", lambda d: json.dumps(GOOD, indent=1).encode(), "neither JSON lines nor.*jq"),
         ("objects without line ends", lambda d: as_json(GOOD).replace(b"\n", b""), "neither JSON lines nor"),
-        ("no header", lambda d: as_table(GOOD, ",").split(b"\n", 1)[1], "no header: its first line is a record.*A0.*--header"),
+        (
+            "no header",
+            lambda d: as_table(GOOD, ",").split(b"\n", 1)[1],
+            "no header: its first line is a record.*A0.*--header",
+        ),
         ("other columns", lambda d: d.replace(b"reviewerID", b"who"), "columns that are not recognised.*who"),
         ("swapped", lambda d: as_json([ITEM]), "looks like Amazon items of 2018; did you swap"),
         ("swapped table", lambda d: as_table([ITEM], ","), "looks like Amazon items of 2018; did you swap"),

@@ -88,12 +88,16 @@ TIMES = {
     "20170714024000": 1500000000 * SECOND,
     "20170714024000.0": 1500000000 * SECOND,
     "19710101": 365 * DAY,
+    "42930": 17361 * DAY,
+    "42930.75": 17361 * DAY + DAY * 3 // 4,
+    "42930.111111111109": 1500000000 * SECOND,
+    "34700": 9131 * DAY,
+    "73050.999": 47481 * DAY + 86313600000000,
 }
 BAD_TIMES = {
-    "42930": "spreadsheet_date",
-    "42930.75": "spreadsheet_date",
-    "20000": "spreadsheet_date",
-    "79999.9": "spreadsheet_date",
+    "34699.9": "time_in_1970",
+    "73051": "time_in_1970",
+    "17361": "time_in_1970",
     "2017": "year_only",
     "2017.0": "year_only",
     "1900": "year_only",
@@ -101,7 +105,6 @@ BAD_TIMES = {
     "12": "time_in_1970",
     "0": "time_in_1970",
     "2017.5": "time_in_1970",
-    "80000": "time_in_1970",
     "31535999.999999999": "time_in_1970",
     "1970-05-01": "time_in_1970",
     "20171301": "time_in_1970",
@@ -133,6 +136,7 @@ def test_times_keep_the_full_resolution_of_the_log(read, form):
         "microseconds": 1,
         "nanoseconds": 3,
     }
+    assert cleaned["spreadsheet_date"] == 5
     assert (cleaned["iso_date"], cleaned["compact_date"]) == (6, 6)
 
 

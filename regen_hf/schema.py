@@ -80,6 +80,29 @@ CHECKS = pa.struct(
     ]
 )
 
+CHECK_KINDS = (
+    "empty",
+    "words",
+    "verbatim",
+    "language",
+    "refusal",
+    "cut",
+    "markup",
+    "wordless",
+    "damaged",
+    "repetition",
+    "same",
+    "instructions",
+    "example",
+    "copied",
+    "product",
+    "names",
+    "unknown_names",
+)
+"""The kinds of checks; a failed check is named `<text>.<kind>`."""
+WARNINGS = frozenset({"unknown_names"})
+"""Kinds that may be false alarms; the others are errors."""
+
 # The stages of the autorater (section 3.3) and the attributes of each (table 3). Scores are 1..7, null = not rated.
 # High is good except for foresight, the share of the text that became known only after the purchase.
 RATED = {

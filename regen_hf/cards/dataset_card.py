@@ -76,6 +76,7 @@ def dataset_card(
             sources=_sources(manifests[source]),
             narrator=_writer(manifests["narratives"].get("config", {})),
             failed_checks=manifests["narratives"].get("counts", {}).get("failed_checks"),
+            check_warnings=manifests["narratives"].get("counts", {}).get("check_warnings"),
             from_truth=manifests["narratives"].get("counts", {}).get("from_truth", 0),
             rater=_writer(manifests["ratings"].get("config", {})),
             stages=[_provenance(stage, content) for stage, content in manifests.items() if content],

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ... import outputs
 from ...errors import RunError
 from ...schema import ITEMS, ROW, SPLITS, features, written_tasks
-from . import shards
+from . import filters, shards
 from .settings import DatasetConfig
 
 
@@ -40,21 +40,37 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
             f"{missing['users']:,} users of {run} lack narratives: {by_task}. Run `regen narratives {run}` again to "
             f"request them again, or leave them null: regen dataset {run} --partial"
         )
+    rules = filters.rules(config)
     counts: dict[str, Any] = {}
     sizes = {}
     for split in SPLITS:
         files = outputs.split_files(outputs.folder(run, source), split)
-        rows = _batches(files) if released else _joined(run, files, work)
+        rows = _batches(files, work, rules) if released else _joined(run, files, work, rules)
         counts[split], sizes[split] = shards.write(rows, features(ROW).arrow_schema, out / name, split)
-    rows = _batches(outputs.item_files(outputs.folder(run, source)))
+    rows = _read(outputs.item_files(outputs.folder(run, source)))
     counts["items"], sizes["items"] = shards.write(rows, features(ITEMS).arrow_schema, out / f"{name}-items", "items")
     counts["users_without_narratives"] = missing["users"]
+    counts["dropped"] = _dropped(run, source, work, rules)
+    counts["texts_dropped"] = counts["dropped"].pop("texts", 0)
     counts["bytes"] = sizes
     outputs.write_text(out / outputs.CARD, dataset_card(run, out, name, counts))
     return counts
 
 
-def _batches(files: list[Path]) -> Iterator[pa.RecordBatch]:
+def _batches(files: list[Path], work: Path, rules: list[filters.Rule]) -> Iterator[pa.RecordBatch]:
+    """The rows of files of the release, with nulls where one of `rules` applies."""
+    if not rules:
+        yield from _read(files)
+        return
+    for path in files:
+        with _connect(work) as connection:
+            yield from connection.sql(
+                f"SELECT * REPLACE ({filters.columns(rules)}) FROM read_parquet($rows)",  # noqa: S608 (names of schema)
+                params={"rows": _files(path)},
+            ).to_arrow_reader(shards.ROW_GROUP)
+
+
+def _read(files: list[Path]) -> Iterator[pa.RecordBatch]:
     for path in files:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(shards.ROW_GROUP)
@@ -94,8 +110,31 @@ def _missing(run: Path, work: Path) -> dict[str, int]:
         return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
 
-def _joined(run: Path, files: list[Path], work: Path) -> Iterator[pa.RecordBatch]:
-    """The rows of one split; a user whose narratives or scores are missing has nulls there.
+def _dropped(run: Path, source: str, work: Path, rules: list[filters.Rule]) -> dict[str, int]:
+    """The number of texts that become null, in total (`texts`) and by the setting that names the rule."""
+    if not rules:
+        return {}
+    released = source == "release"
+    tables = ["narratives"] if released else ["narratives", "ratings"]
+    files = {
+        "narratives": [outputs.path(run, "narratives", outputs.NARRATIVES)],
+        "ratings": [outputs.path(run, "ratings", outputs.RATINGS)],
+    }
+    if released:
+        files["narratives"] = [
+            path for split in SPLITS for path in outputs.split_files(outputs.folder(run, source), split)
+        ]
+    joined = "read_parquet($narratives)" + ("" if released else " LEFT JOIN read_parquet($ratings) USING (reviewer_id)")
+    with _connect(work) as connection:
+        relation = connection.sql(
+            f"SELECT {filters.counts(rules)} FROM {joined}",  # noqa: S608 (names of schema)
+            params={name: _files(*files[name]) for name in tables},
+        )
+        return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
+
+
+def _joined(run: Path, files: list[Path], work: Path, rules: list[filters.Rule]) -> Iterator[pa.RecordBatch]:
+    """The rows of one split; a user whose narratives or scores are missing has nulls there, as where a rule applies.
 
     The `files` of the sequences are consecutive ranges of the users' hashes, and each fits into memory: joined and
     sorted one by one, they are in the order of the hash.
@@ -103,15 +142,17 @@ def _joined(run: Path, files: list[Path], work: Path) -> Iterator[pa.RecordBatch
     for path in files:
         with _connect(work) as connection:
             yield from connection.sql(
-                """
-                SELECT s.reviewer_id, s.purchase_history, n.last_purchase, n.user, r.metadata,
-                       n.narrator, n.narrator_prompt, n.narrator_left_out,
-                       r.rater, r.rater_prompt, r.rater_left_out, n.checks
-                FROM read_parquet($sequences) s
-                LEFT JOIN read_parquet($narratives) n USING (reviewer_id)
-                LEFT JOIN read_parquet($ratings) r USING (reviewer_id)
-                ORDER BY md5(s.reviewer_id)
-                """,
+                f"""
+                SELECT {f"* REPLACE ({filters.columns(rules)})" if rules else "*"} FROM (
+                    SELECT s.reviewer_id, s.purchase_history, n.last_purchase, n.user, r.metadata,
+                           n.narrator, n.narrator_prompt, n.narrator_left_out,
+                           r.rater, r.rater_prompt, r.rater_left_out, n.checks
+                    FROM read_parquet($sequences) s
+                    LEFT JOIN read_parquet($narratives) n USING (reviewer_id)
+                    LEFT JOIN read_parquet($ratings) r USING (reviewer_id)
+                )
+                ORDER BY md5(reviewer_id)
+                """,  # noqa: S608 (names of schema)
                 params={
                     "sequences": _files(path),
                     "narratives": _files(outputs.path(run, "narratives", outputs.NARRATIVES)),

@@ -5,8 +5,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from ...schema import CHECK_KINDS, RATED, WARNINGS, written_tasks
+
 PACKAGES = ("datasets", "pyarrow")
 """Libraries whose versions the output depends on."""
+
+ERRORS = "errors"
+"""In drop_failed: all kinds of checks but the warnings."""
+TEXTS = tuple(str(task.field[-1]) for task in written_tasks())
+SCORE = re.compile(r"(\w+)\.(\w+)=([1-7])")
 
 
 @dataclass(frozen=True)
@@ -18,7 +25,53 @@ class DatasetConfig:
     # It does not change the rows, so a change does not make them stale.
     partial: bool = field(default=False, metadata={"affects_output": False})
     """Leave missing narratives null."""
+    drop_failed: tuple[str, ...] = ()
+    """Set texts to null that failed one of these checks, with the scores of their part: kinds such as cut, or a kind of
+    one text, such as profile.words; errors stands for all kinds but the warnings. The rows stay."""
+    min_score: tuple[str, ...] = ()
+    """Set texts to null whose score is lower, with all scores of their part, as PART.ATTRIBUTE=N: user.veracity=4.
+    Texts without a score stay."""
 
     def __post_init__(self) -> None:
         if self.name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
             raise ValueError(f"name is {self.name!r}, expected only letters, digits, '_', '-' and '.'")
+        for check in self.drop_failed:
+            kind = check.rpartition(".")[2]
+            if kind not in (*CHECK_KINDS, ERRORS) or check not in (kind, *(f"{name}.{kind}" for name in TEXTS)):
+                raise ValueError(
+                    f"drop_failed contains {check!r}, expected {ERRORS}, a kind of check ({', '.join(CHECK_KINDS)}), "
+                    f"or a kind after a text ({', '.join(TEXTS)}), such as profile.words"
+                )
+        for score in self.min_score:
+            if not (match := SCORE.fullmatch(score)) or match[2] not in RATED.get(match[1], ()):
+                raise ValueError(
+                    f"min_score contains {score!r}, expected PART.ATTRIBUTE=N with N from 1 to 7, such as "
+                    f"user.veracity=4; the parts are {', '.join(part for part in RATED if part != 'example')}"
+                )
+            if match[1] == "example" or match[2] == "foresight":
+                why = "no text" if match[1] == "example" else "a text that is better the lower it is"
+                raise ValueError(
+                    f"min_score contains {score!r}, which rates {why}; name another score, such as user.veracity=4"
+                )
+
+    @property
+    def dropped(self) -> dict[str, tuple[str, ...]]:
+        """The failed checks that null a text, by the given name, as `<text>.<kind>`."""
+        kinds = [kind for kind in CHECK_KINDS if kind not in WARNINGS]
+        return {
+            check: (check,)
+            if "." in check and not check.endswith(f".{ERRORS}")
+            else tuple(
+                f"{name}.{kind}"
+                for name in TEXTS
+                if check.partition(".")[0] in (name, ERRORS) or "." not in check
+                for kind in (kinds if check.rpartition(".")[2] == ERRORS else [check])
+            )
+            for check in self.drop_failed
+        }
+
+    @property
+    def min_scores(self) -> list[tuple[str, str, int]]:
+        """The parts and attributes with their lowest scores."""
+        matches = [SCORE.fullmatch(score) for score in self.min_score]
+        return [(match[1], match[2], int(match[3])) for match in matches if match]

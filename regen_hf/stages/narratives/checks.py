@@ -1,8 +1,8 @@
 """Automatic checks of narratives: pure functions of the texts and of the user's record.
 
 `check` measures the narratives of a user for the column `checks` of schema.NARRATIVES, and lists the failed checks as
-`<text>.<kind>`, such as `profile.words`. `KINDS` holds every kind with its severity: an error makes the text
-unreliable, a warning may be a false alarm.
+`<text>.<kind>`, such as `profile.words`. `KINDS` holds every kind. An error makes the text unreliable; a warning
+(schema.WARNINGS) may be a false alarm.
 
 Words are split at spaces. In scripts without spaces, such as Japanese, `words` is not checked, and the kinds that
 compare runs of words have almost no effect.
@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...schema import Task, written_tasks
+from ...schema import WARNINGS, Task, written_tasks
 from . import text_faults
 from .names import NO_NAMES, Names, capitals, endorses_another
 from .shared_words import bigrams, joined, shared_run, shared_runs, shares, words
@@ -47,7 +47,6 @@ class Kind:
     request: str
     """What the repeated request says to the language model. It repeats no text of reviews or of an answer: they stay
     inside their markers."""
-    severity: str = "error"
 
 
 KINDS = {
@@ -90,7 +89,6 @@ KINDS = {
     "unknown_names": Kind(
         "it contains a word with a capital that is not in the history (English)",
         "contains names that are not in the data of this customer; name only those that are",
-        severity="warning",
     ),
 }
 """Every kind of check, by name."""
@@ -237,7 +235,7 @@ def severity(failed: str) -> str:
     >>> severity("profile.words"), severity("profile.unknown_names")
     ('error', 'warning')
     """
-    return KINDS[failed.partition(".")[2]].severity
+    return "warning" if failed.partition(".")[2] in WARNINGS else "error"
 
 
 def reason(failed: str, language: str) -> str:

@@ -117,6 +117,87 @@ def test_missing_narratives_are_counted_and_need_partial(tiny_run, tmp_path, cap
     )
 
 
+def test_failed_checks_and_low_scores_set_texts_and_the_scores_of_their_part_to_null(finished_run, tmp_path):
+    from regen_hf.stages.dataset.build import build
+    from regen_hf.stages.dataset.settings import DatasetConfig
+
+    run = tmp_path / "run"
+    for stage in ("sequences", "narratives", "ratings"):
+        shutil.copytree(finished_run / stage, run / stage)
+    path = run / "narratives" / "narratives.parquet"
+    table = pq.read_table(path).to_pylist()
+    for number, failed in enumerate(["profile.words", "long_summary.cut", "endorsement.cut", "reason.verbatim"]):
+        table[number]["checks"]["failed"] = [failed]
+    table[4]["checks"]["warnings"] = ["explanation.unknown_names"]
+    table[5]["checks"]["failed"] = ["profile.words", "brief_summary.cut"]
+    table[6]["last_purchase"] = None  # missing narratives stay missing
+    pq.write_table(pa.Table.from_pylist(table, NARRATIVES), path)
+    names = [row["reviewer_id"] for row in table]
+    path = run / "ratings" / "ratings.parquet"
+    schema, rated = pq.read_schema(path), {row["reviewer_id"]: row for row in pq.read_table(path).to_pylist()}
+    for row in rated.values():
+        row["metadata"]["last_purchase"]["veracity"] = 2 if row["reviewer_id"] == names[7] else 6
+    rated[names[8]]["metadata"]["last_purchase"]["veracity"] = None
+    pq.write_table(pa.Table.from_pylist(list(rated.values()), schema), path)
+
+    def built(name, **settings):
+        (tmp_path / name).mkdir()
+        counts = build(run, tmp_path / name, tmp_path, DatasetConfig(name="x", partial=True, **settings))
+        every = [row for split in SPLITS for row in rows(split_files(tmp_path / name, split))]
+        return counts, {row["reviewer_id"]: row for row in every}
+
+    _, before = built("all")
+    counts, after = built(
+        "filtered", drop_failed=("profile.words", "cut", "unknown_names"), min_score=("last_purchase.veracity=3",)
+    )
+    assert list(after) == list(before)
+    gone = {
+        names[0]: ["profile"],
+        names[1]: ["long_summary"],
+        names[2]: ["endorsement"],
+        names[4]: ["explanation"],
+        names[5]: ["profile", "brief_summary"],
+        names[7]: ["reason", "explanation"],
+    }
+    parts = {task.field[1]: task.rated_in for task in TASKS.values()}
+    for name, row in before.items():
+        lost = gone.get(name, [])
+        for column in ("last_purchase", "user"):
+            texts = row[column] and {key: None if key in lost else text for key, text in row[column].items()}
+            assert after[name][column] == texts
+        for part, scores in row["metadata"].items():
+            dropped = part in {parts[text] for text in lost}
+            assert after[name]["metadata"][part] == (dict.fromkeys(scores) if dropped else scores)
+        assert after[name]["checks"] == row["checks"]
+    assert counts["texts_dropped"] == 8
+    assert counts["dropped"] == {"profile.words": 2, "cut": 3, "unknown_names": 1, "last_purchase.veracity=3": 2}
+    card = DatasetCard.load(tmp_path / "filtered" / "README.md").text
+    assert "8 texts were set to null" in card
+    assert "`cut` 3" in card
+    assert "`last_purchase.veracity < 3` 2." in card
+    counts, _ = built("errors", drop_failed=("errors",))
+    assert counts["dropped"] == {"errors": 6}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"drop_failed": ("cuts",)}, "drop_failed contains 'cuts', expected errors, a kind of check"),
+        ({"drop_failed": ("history.cut",)}, "kind after a text .*such as profile.words"),
+        ({"min_score": ("user=4",)}, "expected PART.ATTRIBUTE=N"),
+        ({"min_score": ("user.veracity=9",)}, "N from 1 to 7"),
+        ({"min_score": ("user.richness=4",)}, "expected PART.ATTRIBUTE=N"),
+        ({"min_score": ("example.richness=4",)}, "rates no text"),
+        ({"min_score": ("endorsement.foresight=4",)}, "better the lower"),
+    ],
+)
+def test_filters_that_make_no_sense_are_refused(settings, message):
+    from regen_hf.stages.dataset.settings import DatasetConfig
+
+    with pytest.raises(ValueError, match=message):
+        DatasetConfig(**settings)
+
+
 def test_large_splits_are_cut_into_shards_of_bounded_size_in_row_groups_for_the_viewer(
     finished_run, tmp_path, monkeypatch
 ):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from regen_hf import outputs, prompts
-from regen_hf.schema import NARRATIVES, TASKS, in_row, narrative_prompts, written_tasks
+from regen_hf.schema import CHECK_KINDS, NARRATIVES, TASKS, WARNINGS, in_row, narrative_prompts, written_tasks
 from regen_hf.stages.narratives import checks, reference
 from regen_hf.stages.narratives.names import Names
 from regen_hf.stages.narratives.shared_words import joined, words
@@ -151,7 +151,8 @@ WRONG = {
 
 
 def test_every_kind_of_check_has_wrong_texts():
-    assert set(WRONG) | {"empty"} == set(checks.KINDS)
+    assert set(WRONG) | {"empty"} == set(checks.KINDS) == set(CHECK_KINDS)
+    assert set(CHECK_KINDS) >= WARNINGS
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,8 @@ def ratings(run: Path) -> Blocks:
             f"users by {writer(outputs.manifest(run, 'ratings').get('config', {}))}; scores of 1 (very low) to 7 (very "
             "high). Less foresight is better."
         )
+        for warning in results.get("warnings", ()):
+            yield Text(f"Warning: {warning['message']}")
         agreement = {} if votes == 1 else AGREEMENT
         rows = []
         for part, attributes in RATED.items():

@@ -7,21 +7,27 @@ For each attribute of each stage:
 - `flip_rate`: probability that two votes on the same text differ
 - `settling`: for 1, 2, … votes, the share of users whose score is the `same` as with all votes, and the mean
   `difference` in points. Vote number n does not depend on later votes, so these are the scores of fewer votes
-- `votes_needed`: the least number of votes at and above which 90 % and 95 % of the scores are those of all votes
+- `votes_needed`: the least number of votes at and above which 90 % and 95 % of the scores are those of all votes; null
+  if only all votes reach it, as the scores had not settled
 - `scores`: number of users with the score 1, 2, … 7
 
 A number is null if it cannot be computed from one vote, or from votes without any difference.
+
+`warnings` names raters that give every text the same score, and attributes whose scores do not settle with the votes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...metrics.agreement import POINTS, alpha
 from ...schema import RATED
 from . import aggregation
+
+LEAST_VOTES = 10
+"""Votes of a rater on one attribute from which equal scores are a warning."""
 
 
 class Agreement:
@@ -40,6 +46,7 @@ class Agreement:
             (stage, attribute): [0] * POINTS for stage, attributes in RATED.items() for attribute in attributes
         }
         self.richness_by_confidence = [[0] * POINTS for _ in range(POINTS)]
+        self.by_rater: dict[tuple[str, str], Counter[int]] = {}
 
     def add(self, metadata: dict[str, dict[str, int | None]], rows: Sequence[dict[str, Any]]) -> None:
         """Count one user: `metadata` as in schema.RATINGS, and the rows of VOTES behind it, in order."""
@@ -47,6 +54,9 @@ class Agreement:
         by_attribute: dict[tuple[str, str], list[int | None]] = {}
         for row in rows:
             by_attribute.setdefault((row["stage"], row["attribute"]), []).append(row["score"])
+            if row["score"] is not None:
+                named = (row["rater"], f"{row['stage']}.{row['attribute']}")
+                self.by_rater.setdefault(named, Counter())[row["score"]] += 1
         for key, votes in by_attribute.items():
             self.tallies[key].add(votes)
         for (stage, attribute), counts in self.scores.items():
@@ -59,21 +69,57 @@ class Agreement:
 
     def report(self, raters: Sequence[str]) -> dict[str, Any]:
         """The content of `agreement.json`."""
+        stages = self._stages()
         return {
             "raters": list(raters),
             "votes": self.votes,
             "users": self.users,
-            "stages": {
-                stage: {
-                    attribute: {
-                        "scores": self.scores[stage, attribute],
-                        **(self.tallies[stage, attribute].report() if attribute != "confidence" else {}),
-                    }
-                    for attribute in attributes
-                }
-                for stage, attributes in RATED.items()
-            },
+            "warnings": [*self._constant_raters(), *self._unsettled(stages)],
+            "stages": stages,
             "richness_by_confidence": self.richness_by_confidence,
+        }
+
+    def _constant_raters(self) -> Iterator[dict[str, Any]]:
+        for rater in dict.fromkeys(rater for rater, _ in self.by_rater):
+            constant = {
+                attribute: next(iter(scores))
+                for (name, attribute), scores in self.by_rater.items()
+                if name == rater and len(scores) == 1 and scores.total() >= LEAST_VOTES
+            }
+            if constant:
+                given = ", ".join(f"{attribute} {score}" for attribute, score in constant.items())
+                yield {
+                    "kind": "constant_rater",
+                    "rater": rater,
+                    "attributes": list(constant),
+                    "message": f"{rater} gives all texts the same score ({given}): it does not distinguish them.",
+                }
+
+    def _unsettled(self, stages: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        unsettled = [
+            f"{stage}.{attribute}"
+            for stage, attributes in stages.items()
+            for attribute, figures in attributes.items()
+            if figures.get("settling") and figures["votes_needed"]["90%"] is None
+        ]
+        if unsettled:
+            yield {
+                "kind": "unsettled",
+                "attributes": unsettled,
+                "message": f"More than 10 % of the scores of {', '.join(unsettled)} change with the last of the "
+                f"{self.votes} votes. Rate with more votes, or with another model.",
+            }
+
+    def _stages(self) -> dict[str, dict[str, Any]]:
+        return {
+            stage: {
+                attribute: {
+                    "scores": self.scores[stage, attribute],
+                    **(self.tallies[stage, attribute].report() if attribute != "confidence" else {}),
+                }
+                for attribute in attributes
+            }
+            for stage, attributes in RATED.items()
         }
 
 
@@ -144,14 +190,16 @@ def flip_rate(pattern: Sequence[int]) -> float:
 def votes_needed(settling: Sequence[dict[str, Any]], share: float) -> int | None:
     """The least number of votes at and above which at least `share` of the scores are those of all votes.
 
+    With all votes the scores are the same by definition; None if fewer votes do not suffice.
+
     >>> curve = [{"votes": 1, "same": 0.6}, {"votes": 2, "same": 0.91}, {"votes": 3, "same": 0.8}]
     >>> votes_needed([*curve, {"votes": 4, "same": 0.95}, {"votes": 5, "same": 1.0}], 0.9)
     4
-    >>> votes_needed([], 0.9) is None
-    True
+    >>> votes_needed([{"votes": 1, "same": 0.6}, {"votes": 2, "same": 1.0}], 0.9) is None, votes_needed([], 0.9) is None
+    (True, True)
     """
     needed = None
-    for point in reversed(settling):
+    for point in reversed(settling[:-1]):
         if point["same"] < share:
             break
         needed = point["votes"]

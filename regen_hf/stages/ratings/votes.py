@@ -97,8 +97,9 @@ def write(
             counts["failed_votes"] += sum(row["score"] is None for row in rows)
             counts["reviews_left_out"] += result.left_out
             counts["users_cut"] += bool(result.left_out)
-    outputs.write_json(out / outputs.AGREEMENT, agreement.report(config.raters), indent=1)
-    return counts
+    report = agreement.report(config.raters)
+    outputs.write_json(out / outputs.AGREEMENT, report, indent=1)
+    return {**counts, "agreement_warnings": len(report["warnings"])}
 
 
 def user_ratings(

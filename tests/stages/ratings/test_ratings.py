@@ -13,7 +13,7 @@ import pytest
 from regen_hf.errors import ConfigError, RunError
 from regen_hf.schema import NARRATIVES, RATED, RATINGS, SEQUENCES
 from regen_hf.stages.ratings import aggregation, prompted, reference
-from regen_hf.stages.ratings.agreement import Tally
+from regen_hf.stages.ratings.agreement import Agreement, Tally
 from regen_hf.stages.ratings.build import build
 from regen_hf.stages.ratings.settings import RatingsConfig
 from regen_hf.stages.ratings.votes import VOTES, user_ratings
@@ -471,6 +471,43 @@ def test_votes_at_random_have_alpha_near_0():
     own = tally(*dice)
     assert abs(own["alpha"]) < 0.05
     assert own["flip_rate"] == pytest.approx(6 / 7, abs=0.02)
+
+
+def agreement_of(*users):
+    """The report over users, each with the scores of user.veracity by two raters in turn."""
+    agreement = Agreement(len(users[0]))
+    unrated = {part: dict.fromkeys(attributes) for part, attributes in RATED.items()}
+    for scores in users:
+        rows = [
+            {"stage": "user", "attribute": "veracity", "rater": ("odd", "even")[number % 2], "score": score}
+            for number, score in enumerate(scores)
+        ]
+        agreement.add({**unrated, "user": {**unrated["user"], "veracity": aggregation.score(scores)}}, rows)
+    return agreement.report(("odd", "even"))
+
+
+def test_a_rater_that_always_gives_the_same_score_is_a_warning():
+    varied = agreement_of(*([1 + number % 7] * 3 for number in range(12)))
+    assert varied["warnings"] == []
+    warning, _ = agreement_of(*([4, 1 + number % 7, 4] for number in range(12)))["warnings"]  # and they do not settle
+    assert (warning["kind"], warning["rater"], warning["attributes"]) == ("constant_rater", "odd", ["user.veracity"])
+    assert "user.veracity 4" in warning["message"]
+    assert len(agreement_of(*[[4, 4, 4]] * 12)["warnings"]) == 2
+    assert agreement_of(*[[4, 4, 4]] * 3)["warnings"] == []  # too few texts to judge
+
+
+@pytest.mark.parametrize("votes", [2, 3, 7])
+def test_scores_that_change_with_the_last_vote_are_a_warning_and_need_more_votes_than_were_cast(votes):
+    dice = np.random.default_rng(1).integers(1, 8, (60, votes)).tolist()
+    report = agreement_of(*dice)
+    (warning,) = report["warnings"]
+    assert (warning["kind"], warning["attributes"]) == ("unsettled", ["user.veracity"])
+    assert f"{votes} votes" in warning["message"]
+    assert report["stages"]["user"]["veracity"]["votes_needed"] == {"90%": None, "95%": None}
+
+
+def test_one_vote_has_no_warning_of_unsettled_scores():
+    assert agreement_of(*[[number % 7 + 1] for number in range(20)])["warnings"] == []
 
 
 def test_failed_votes_are_left_out_of_agreement():

@@ -70,15 +70,16 @@ def schema_in(body):
 
 class Server:
     """`fault(number, body)` gives (status, headers, payload) for the request of that number (from 0), RESET, HANG,
-    DRIP, or None for an answer that fits the schema.
+    DRIP, the raw bytes of an answer, or None for an answer that fits the schema.
 
-    A payload is JSON (dict), a string, or bytes; bytes are sent with the length of `headers["content-length"]`.
+    With `one_at_a_time`, an answer takes `delay` seconds after the one before it. A payload is JSON (dict), a string, or bytes; bytes are sent with the length of `headers["content-length"]`.
     `extra(method, path, headers, data)` answers all other requests, in the same way.
     """
 
-    def __init__(self, fault=None, delay=0.0, extra=None):
+    def __init__(self, fault=None, delay=0.0, extra=None, one_at_a_time=False):
         self.fault = fault or (lambda number, body: None)
-        self.delay = delay
+        self.delay, self.one_at_a_time = delay, one_at_a_time
+        self.free_at = 0.0
         self.extra = extra or (lambda method, path, headers, data: (404, {}, {"error": {"message": "no such path"}}))
         self.bodies = []
         self.times = []
@@ -165,6 +166,10 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data):
         self.buffer += data
+        if self.buffer.startswith(b"\x16\x03"):  # TLS, which this server does not speak
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+            self.transport.close()
+            return
         while True:
             head, found, rest = self.buffer.partition(b"\r\n\r\n")
             if not found:
@@ -184,6 +189,9 @@ class _Connection(asyncio.Protocol):
                 self.owner.errors.append(trouble)
                 response = error(500, f"the script failed: {trouble!r}")
             delay = self.owner.delay if method == "POST" else 0
+            if self.owner.one_at_a_time:
+                self.owner.free_at = max(self.owner.free_at, self.loop.time()) + delay
+                delay = self.owner.free_at - self.loop.time()
             self.loop.call_later(delay, self.answer, response)
 
     def answer(self, response):
@@ -193,6 +201,9 @@ class _Connection(asyncio.Protocol):
         elif response == DRIP:
             self.transport.write(b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 9999\r\n\r\n{"')
             self.drip()
+        elif isinstance(response, bytes):
+            self.transport.write(response)
+            self.transport.close()
         elif response != HANG:
             status, headers, payload = response
             if isinstance(payload, dict | list):

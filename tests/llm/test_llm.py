@@ -34,12 +34,6 @@ def requests(count):
     return [request(number) for number in range(count)]
 
 
-@pytest.fixture
-def store(tmp_path):
-    with llm.Store(tmp_path / "requests.sqlite") as store:
-        yield store
-
-
 def settings(url, **changes):
     return llm.LLMConfig(**{"backend": "openai", "model": "m", "base_url": url, "retries": 2} | changes)
 

@@ -2,34 +2,24 @@
 
 import asyncio
 import email.utils
+import gzip
 import json
+import re
+import socket
 import threading
 import time
+import tracemalloc
 import weakref
 
 import pytest
 
 from regen_hf import llm
-from regen_hf.cli import main
 from regen_hf.errors import ConfigError, InputError, RunError
-from regen_hf.llm import pace
-from regen_hf.llm.pace import Pace
 from tests.llm.test_llm import Colour, answers, ask, request, requests, settings
 from tests.llm_server import DRIP, HANG, RESET, Server, answer_to, completion, error, schema_in
 
 COUNT = 8
 GOOD = Colour(colour="Some words.")
-
-
-@pytest.fixture
-def store(tmp_path):
-    with llm.Store(tmp_path / "requests.sqlite") as store:
-        yield store
-
-
-@pytest.fixture(autouse=True)
-def _quick_tries(monkeypatch):
-    monkeypatch.setattr(pace, "FIRST_WAIT", 0.01)
 
 
 def good(body):
@@ -72,6 +62,21 @@ TEMPORARY = {
     "a JSON too deep": lambda: (200, {}, "[" * 200_000),
     "bytes of another encoding": lambda: (200, {"content-type": "application/json; charset=utf-16"}, "{}"),
     "bytes that do not unpack": lambda: (200, {"content-encoding": "gzip"}, "{}"),
+    "an encoding that was not requested": lambda: (200, {"content-encoding": "br"}, "{}"),
+    "a header over 8 KB": lambda: (200, {"x-long": "x" * 10_000}, completion('{"colour": "red"}')),
+    "a bad status line": lambda: b"HTP/1 wat\r\n\r\n",
+    "a bad status": lambda: b"HTTP/1.1 abc OK\r\ncontent-length: 2\r\n\r\n{}",
+    "a bad length": lambda: b"HTTP/1.1 200 OK\r\ncontent-length: wat\r\n\r\n{}",
+    "a bad chunk": lambda: b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nwat\r\n{}\r\n",
+    "a header without a colon": lambda: b"HTTP/1.1 200 OK\r\nwat\r\n\r\n{}",
+    "no HTTP": lambda: b"\x00\xff" * 100,
+    "2 MB of text": lambda: (200, {}, completion("red " * 500_000)),
+    "2 MB of an error": lambda: (500, {}, {"error": {"message": "x" * 2_000_000}}),
+    "40 MB in a gzip file": lambda: (200, {"content-encoding": "gzip"}, gzip.compress(bytes(40_000_000))),
+    "an error beside the choices": lambda: (200, {}, completion('{"colour": "red"}') | {"error": {"code": 502}}),
+    "an error in a choice": lambda: (200, {}, {"choices": [{"error": {"message": "overloaded", "code": 529}}]}),
+    "an answer that ended with an error": lambda: (200, {}, completion('{"colour": "red"}', "error")),
+    "a bad request with status 200": lambda: (200, {}, {"error": {"message": "upstream failed", "code": 400}}),
 }
 BAD_ANSWERS = {
     "schema-breaking": '{"color": "red"}',
@@ -326,19 +331,6 @@ def test_an_answer_cut_off_at_max_tokens_is_repeated_with_that_reason(store):
     assert "cut off by the server at 2 tokens" in fake.bodies[1]["messages"][-1]["content"]
 
 
-def test_retry_after_silences_all_requests(store):
-    with Server(
-        lambda number, body: (429, {"retry-after": "0.6"}, {"error": {"message": "slower"}}) if number == 10 else None,
-        delay=0.01,
-    ) as fake:
-        ask(requests(60), fake, store, concurrency=4)
-    assert store.totals()["replies"] == 60
-    gaps = [later - earlier for earlier, later in zip(fake.times, fake.times[1:], strict=False)]
-    # Requests in flight return; no further one is sent before the pause is over.
-    assert max(gaps) > 0.55
-    assert gaps.index(max(gaps)) <= 10 + 4
-
-
 def test_a_stage_that_fails_in_the_middle_keeps_what_is_in_flight(store):
     def failing():
         yield from requests(12)
@@ -347,49 +339,6 @@ def test_a_stage_that_fails_in_the_middle_keeps_what_is_in_flight(store):
     with Server(delay=0.05) as fake, pytest.raises(InputError, match="end here"):
         llm.ask(failing, settings(fake.url, concurrency=4), store, 20, "test")
     assert store.totals()["replies"] == len(fake.bodies) == 12
-
-
-def test_a_stop_does_not_wait_for_a_retry_after_which_is_reported(store, capsys):
-    def fault(number, body):
-        return (429, {"retry-after": "3000"}, {"error": {"message": "slower"}}) if number == 5 else late(number)
-
-    def late(number):
-        return error(401, "revoked") if number > 6 else None
-
-    started = time.monotonic()
-    with Server(fault, delay=0.05) as fake, pytest.raises(ConfigError, match="revoked"):
-        ask(requests(40), fake, store, concurrency=4)
-    assert time.monotonic() - started < 300
-    assert capsys.readouterr().err.count("asks for a pause of 3000 s: Error code: 429 - slower") == 1
-
-
-def test_a_rate_limit_narrows_the_requests_in_flight_and_all_are_answered(store):
-    """A server that takes 4 at once and refuses the fifth, asked by 32: refusals do not use up tries."""
-    asked = requests(150)
-
-    def fault(number, body):
-        return error(429, "busy") if fake.in_flight > 4 else None
-
-    fake = Server(fault, delay=0.01)
-    with fake:
-        ask(asked, fake, store, concurrency=32, retries=2)
-    assert answers(asked, store) == [GOOD] * 150
-    refused = len(fake.bodies) - 150
-    assert refused < 150  # 32 workers that only waited and tried again would be refused far more often
-
-
-def test_after_a_refusal_as_many_as_before_are_in_flight_again(store):
-    seen = []
-
-    def fault(number, body):
-        seen.append(fake.in_flight)
-        return error(429, "busy") if number in (20, 21) else None
-
-    fake = Server(fault, delay=0.02)
-    with fake:
-        ask(requests(250), fake, store, concurrency=8)
-    assert min(max(seen[number : number + 8]) for number in range(22, 60)) <= 5
-    assert max(seen[-40:]) == 8
 
 
 def test_a_lone_surrogate_in_a_question_or_an_answer_stops_nothing(store):
@@ -401,43 +350,6 @@ def test_a_lone_surrogate_in_a_question_or_an_answer_stops_nothing(store):
         ask(asked, fake, store)
     assert answers(asked, store) == [Colour(colour="red")] * 3
     assert fake.bodies[0]["messages"][0]["content"] == "0 ?"
-
-
-def test_the_gate_halves_once_for_a_burst_and_widens_again():
-    async def play():
-        gate = Pace(16, asyncio.Event())
-        for _ in range(12):
-            gate.speed_up(time.monotonic())
-        started = [await gate.enter() for _ in range(16)]
-        blocked = asyncio.ensure_future(gate.enter())
-        await asyncio.sleep(0)
-        assert not blocked.done()
-        for start in started:
-            gate.slow_down(start, None)
-        assert gate.limit == 8
-        for _ in range(8):
-            gate.leave()
-        await asyncio.sleep(0)
-        assert not blocked.done()
-        gate.leave()
-        await blocked
-        gate.slow_down(time.monotonic(), None)
-        assert gate.limit == 4
-        for _ in range(10):
-            gate.speed_up(time.monotonic())
-        assert 5 < gate.limit < 8
-        for _ in range(10_000):
-            gate.speed_up(time.monotonic())
-        assert gate.limit == 16
-
-    asyncio.run(play())
-
-
-def test_a_server_that_is_always_busy_is_given_up(store):
-    with Server(lambda number, body: error(429, "come back never")) as fake, pytest.raises(RunError, match="never"):
-        ask(requests(30), fake, store, concurrency=2, retries=2)
-    assert store.totals()["replies"] == 0
-    assert 8 * 3 <= len(fake.bodies) <= 8 * 3 + 2  # eight requests, each three times
 
 
 def test_a_request_that_is_never_answered_is_an_error_in_every_run(store):
@@ -475,80 +387,6 @@ def test_answers_in_flight_are_kept_when_the_disk_is_full_and_nothing_is_corrupt
         ask(asked, fake, store)
         assert len(fake.bodies) <= 40 + 4
         assert all(isinstance(answer, Colour) for answer in answers(asked, store))
-
-
-def test_the_budget_is_never_exceeded_and_a_higher_one_resumes(store):
-    # 10 tokens in and 2 out, at 1000 and 5000 USD a million: 0.02 USD an answer, 0.26 reserved for 50 tokens out.
-    asked = requests(30)
-    prices = {"price_in": 1000.0, "price_out": 5000.0}
-    with Server(delay=0.01) as fake:
-        with pytest.raises(RunError, match=r"could exceed the budget of 0\.6 USD"):
-            ask(asked, fake, store, concurrency=8, budget=0.6, **prices)
-        first = len(fake.bodies)
-        spent = llm.spent(store, settings(fake.url, **prices))
-        assert 0.3 < spent <= 0.6
-        assert spent == pytest.approx(0.02 * first)
-        with pytest.raises(RunError, match=r"0\.6 USD"):
-            ask(asked, fake, store, budget=0.6, **prices)
-        assert len(fake.bodies) == first
-        ask(asked, fake, store, budget=5.0, **prices)
-    assert len(fake.bodies) == 30
-
-
-def test_the_budget_holds_where_the_server_tells_no_tokens(store):
-    silent = {name: value for name, value in completion('{"colour": "red"}').items() if name != "usage"}
-    prices = {"price_in": 1000.0, "price_out": 5000.0}
-    with Server(lambda number, body: (200, {}, silent)) as fake:
-        with pytest.raises(RunError, match=r"could exceed the budget of 0\.6 USD"):
-            ask(requests(30), fake, store, budget=0.6, **prices)
-        assert 0 < len(fake.bodies) < 30
-        assert 0.2 < llm.spent(store, settings(fake.url, **prices)) <= 0.6
-
-
-def test_a_budget_without_a_price_is_refused_before_anything_is_sent(store):
-    with Server() as fake, pytest.raises(ConfigError, match="price_in"):
-        ask(requests(3), fake, store, budget=1.0)
-    assert fake.bodies == []
-
-
-def test_the_estimate_counts_what_is_missing_and_learns_from_the_store(store):
-    asked = requests(10)
-    with Server() as fake:
-        config = settings(fake.url, price_in=1000.0, price_out=5000.0)
-        before = llm.estimate(lambda: asked, config, store.path)
-        ask(asked[:4], fake, store)
-        after = llm.estimate(lambda: asked, config, store.path)
-        assert len(fake.bodies) == 4
-    assert (before.requests, before.stored, before.completion_tokens) == (10, 0, 500)
-    assert before.usd == before.most_usd == pytest.approx((before.prompt_tokens * 1000 + 500 * 5000) / 1e6, rel=0.01)
-    assert (after.requests, after.stored, after.completion_tokens) == (6, 4, 12)
-    assert after.most_usd > 5 * after.usd
-    assert "6 requests to send, 4 answered before" in str(after)
-    assert llm.estimate(lambda: asked, settings(fake.url), store.path).usd is None
-
-
-def test_the_command_line_tells_the_cost_and_keeps_the_budget(tmp_path, capsys):
-    run = str(tmp_path / "run")
-    size = ["--set", "sample.shoppers=40", "--set", "sample.items=48"]
-    assert main(["sequences", run, "--sample", *size]) == 0
-    with Server() as fake:
-        command = ["narratives", run, "--backend", "openai", "--model", "m", "--base-url", fake.url]
-        assert main([*command, "--dry-run"]) == 0
-        assert "80 requests to send, 0 answered before" in (told := capsys.readouterr().out)
-        assert "price is not known" in told
-        assert fake.bodies == []
-        assert not (tmp_path / "run" / "requests").exists()
-        command += ["--price-in", "1", "--price-out", "5000", "--max-tokens", "50"]
-        assert main([*command, "--budget", "0.5"]) == 1
-        assert "could exceed the budget of 0.5 USD" in capsys.readouterr().err
-        first = len(fake.bodies)
-        assert 0 < first < 80
-        assert main([*command, "--budget", "50", "--dry-run"]) == 0
-        assert f"{80 - first} requests to send, {first} answered before" in capsys.readouterr().out
-        assert main([*command, "--budget", "50"]) == 0
-        assert len(fake.bodies) == 80
-        assert main(["ratings", run, *command[2:], "--votes", "3", "--dry-run"]) == 0
-        assert "480 requests to send" in capsys.readouterr().out
 
 
 def test_in_a_notebook_where_a_loop_runs_already_it_asks_too(store):
@@ -621,3 +459,85 @@ def test_the_servers_thread_is_gone_after_a_test():
     with Server():
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
+
+
+def test_a_large_answer_is_not_read_into_memory(store):
+    bomb = (200, {"content-encoding": "gzip"}, gzip.compress(bytes(60_000_000)))
+    tracemalloc.start()
+    try:
+        with Server(lambda number, body: bomb) as fake, pytest.raises(RunError, match=r"more than 1,\d{3},\d{3} bytes"):
+            ask(requests(1), fake, store, retries=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("url", "cause"),
+    [
+        ("http://127.0.0.1:9/v1", "connection is refused"),
+        ("http://models.example/v1", r"cannot be resolved \(DNS\)"),
+        ("https://127.0.0.1:PORT/v1", "TLS connection failed"),
+    ],
+)
+def test_the_message_names_why_a_server_is_not_reached(store, monkeypatch, url, cause):
+    def unresolved(host, *more, **options):
+        if host == "models.example":
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return resolve(host, *more, **options)
+
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", unresolved)
+    with Server() as fake:
+        config = settings(url.replace("PORT", str(fake.port)), retries=0)
+        with pytest.raises(RunError, match=cause):
+            llm.ask(lambda: requests(2), config, store, 2, "test")
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "posts"),
+    [
+        (error(400, "The response was filtered", code="content_filter"), "rejected the request: .*content filter", 1),
+        (error(403, "Input was flagged by moderation"), "rejected the request: .*flagged", 1),
+        ((200, {}, completion("", "content_filter")), "content filter stopped the answer", 1),
+        ((200, {}, completion(None, refusal="I cannot.")), "the model refused to answer", 2),
+        ((200, {}, completion('{"colour": "re', "length")), "cut off by the server at 2 tokens", 2),
+    ],
+    ids=["input filter", "moderation", "output filter", "refusal", "cut"],
+)
+def test_the_reason_of_a_request_without_a_usable_answer_is_listed(store, fault, reason, posts):
+    asked = requests(3)
+    with Server(lambda number, body: fault if "question 1" in str(body) else None) as fake:
+        ask(asked, fake, store, concurrency=1)
+        ask(asked, fake, store, concurrency=1)
+    good, failed, other = answers(asked, store)
+    assert good == other == GOOD
+    assert re.search(reason, failed.reason)
+    assert len(fake.bodies) == 2 + posts
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        error(404, "no route"),
+        error(403, "monthly quota exceeded"),
+        error(400, "API key expired"),
+        error(400, "the queue is full"),
+        (400, {"content-type": "text/html"}, "<html>Bad request</html>"),
+        (403, {"content-type": "text/html"}, "<!DOCTYPE html>Blocked"),
+    ],
+    ids=["404 of a gateway", "403 quota", "400 key", "400 queue", "400 page", "403 page"],
+)
+def test_an_error_of_the_account_or_a_gateway_is_never_stored(store, fault):
+    asked = requests(12)
+    with (
+        Server(lambda number, body: fault if "question 7" in str(body) else None) as fake,
+        pytest.raises(RunError, match="left 1 requests without an answer"),
+    ):
+        ask(asked, fake, store, concurrency=2)
+    assert store.totals()["replies"] == 11
+    assert answers(asked, store)[7] == asked[7]
+    with Server() as mended:
+        ask(asked, mended, store)
+    assert len(mended.bodies) == 1

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from regen_hf import llm
 from tests.llm.test_llm import Colour, request
 from tests.llm_server import Process
@@ -73,12 +75,13 @@ def wait_for(server, paid):
         time.sleep(0.005)
 
 
-def test_an_interrupted_run_waits_for_what_is_in_flight_and_pays_nothing_twice(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_an_interrupted_run_waits_for_what_is_in_flight_and_pays_nothing_twice(tmp_path, number):
     path = tmp_path / "requests.sqlite"
     with Process('{"colour": "red"}', 0.2) as server, runs_of(path, server) as (start, status):
         run = start()
         wait_for(server, 20)
-        os.kill(run, signal.SIGINT)
+        os.kill(run, number)
         assert status() == 130 << 8
         with llm.Store(path) as store:
             assert store.totals()["replies"] == server.paid()["paid"] >= 20

@@ -72,7 +72,8 @@ class Server:
     """`fault(number, body)` gives (status, headers, payload) for the request of that number (from 0), RESET, HANG,
     DRIP, the raw bytes of an answer, or None for an answer that fits the schema.
 
-    With `one_at_a_time`, an answer takes `delay` seconds after the one before it. A payload is JSON (dict), a string, or bytes; bytes are sent with the length of `headers["content-length"]`.
+    With `one_at_a_time`, an answer takes `delay` seconds after the one before it. A payload is JSON (dict), a string,
+    or bytes; bytes are sent with the length of `headers["content-length"]`.
     `extra(method, path, headers, data)` answers all other requests, in the same way.
     """
 

@@ -142,7 +142,9 @@ def test_failed_requests_go_to_another_model_which_is_named_in_the_row(run):
         models = [body["model"] for body in server.bodies]
     assert models.count("other") == counts(run)["failed"] + 2 == 2
     rows = outputs.rows([run / "narratives" / "narratives.parquet"], ["narrator"])
-    assert sorted({row["narrator"] for row in rows} - {"m"}) == ["m, other"] or models.count("other") == 2
+    changed = {row["narrator"] for row in rows} - {"m"}
+    assert changed
+    assert changed <= {"m, other", "other, m", "other"}
 
 
 def test_a_retry_model_without_retries_is_refused(run, capsys):

@@ -86,6 +86,7 @@ class Server:
         self.times = []
         self.paths = []
         self.authorizations = []
+        self.headers = []
         self.in_flight = self.most_in_flight = 0
         self.errors = []
 
@@ -103,6 +104,7 @@ class Server:
         self.times.append(time.monotonic())
         self.paths.append(path)
         self.authorizations.append(headers.get("authorization"))
+        self.headers.append(headers)
         return self.fault(number, body) or (200, {}, completion(json.dumps(answer_to(schema_in(body)))))
 
     def __enter__(self):

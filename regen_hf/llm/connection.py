@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..errors import ConfigError
+from ..version import __version__
 from .answers import writable
 from .pace import retry_after
 from .settings import OPENAI, LLMConfig
@@ -49,6 +50,8 @@ BUSY = re.compile(
 PAGE = re.compile(r"<(!doctype|html)", re.I)
 """The start of a web page."""
 
+ACCOUNT_HEADERS = (("OpenAI-Organization", "OPENAI_ORG_ID"), ("OpenAI-Project", "OPENAI_PROJECT_ID"))
+"""Headers that the official client sends too, and their environment variables."""
 ANSWER_BYTES = 2**20
 """Maximum bytes of an answer, besides those of its tokens."""
 TOKEN_BYTES = 64
@@ -210,6 +213,8 @@ class Connection:
                 "Authorization": f"Bearer {api_key(config)}",
                 "Content-Type": "application/json",
                 "Accept-Encoding": "identity",
+                "User-Agent": f"regen-hf/{__version__}",
+                **{name: value for name, variable in ACCOUNT_HEADERS if (value := os.environ.get(variable))},
             },
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

@@ -267,6 +267,16 @@ def test_the_key_goes_to_the_server_and_nowhere_else(store, tmp_path, monkeypatc
         assert key.encode() not in file.read_bytes()
 
 
+def test_organization_and_project_of_the_key_are_sent(store, monkeypatch):
+    monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
+    monkeypatch.setenv("OPENAI_PROJECT_ID", "proj-1")
+    with FakeServer() as fake:
+        ask(requests(1), fake, store)
+    (headers,) = fake.headers
+    assert (headers["openai-organization"], headers["openai-project"]) == ("org-1", "proj-1")
+    assert headers["user-agent"].startswith("regen-hf/")
+
+
 def test_the_official_server_is_not_asked_without_a_key(store, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="OPENAI_API_KEY"):

@@ -296,3 +296,16 @@ def test_requests_in_a_batch_are_not_asked_directly_too(store):
         with pytest.raises(RunError, match="openai-batch and that base_url to collect"):
             llm.ask(lambda: asked, settings(fake.url), store, 3, "test")
         assert fake.bodies == []
+
+
+@pytest.mark.parametrize("fault", [(400, {"error": {"message": "too long"}}), (200, completion("Perhaps blue."))])
+def test_a_request_without_a_usable_answer_is_sent_again_to_the_next_model(store, fault):
+    def line(body):
+        return fault if content(body) == "question 1" and body["model"] == "m" else None
+
+    asked = [request(number, further=("other",)) for number in range(4)]
+    api = BatchApi(line)
+    with Server(extra=api) as fake:
+        ask(asked, fake, store)
+    assert answers(asked, store) == [GOOD] * 4
+    assert llm.last(asked[1], store)[0].model == "other"

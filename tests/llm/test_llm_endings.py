@@ -136,8 +136,9 @@ def test_failed_requests_are_sent_again_with_another_seed_and_later_stages_becom
     assert Run(run).fingerprint(STAGES["ratings"]) != before
 
 
-def test_failed_requests_go_to_another_model_which_is_named_in_the_row(run):
-    with Server(Failing(FILTERED, 40)) as server:
+@pytest.mark.parametrize("fault", [FILTERED, error(413, "too long"), PROSE], ids=["content", "length", "unusable"])
+def test_failed_requests_go_to_another_model_which_is_named_in_the_row(run, fault):
+    with Server(Failing(fault, 40)) as server:
         assert narratives(run, server.url, "--retry-failed", "1", "--retry-model", "other") == 0
         models = [body["model"] for body in server.bodies]
     assert models.count("other") == counts(run)["failed"] + 2 == 2

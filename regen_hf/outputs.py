@@ -138,6 +138,11 @@ def requests_path(run: Path, stage: str) -> Path:
     return run / REQUESTS / f"{stage}.sqlite"
 
 
+def examples_path(run: Path, key: str) -> Path:
+    """The file with the few-shot examples that were chosen from the users of `run` for the settings behind `key`."""
+    return run / REQUESTS / f"narratives-examples-{key}.json"
+
+
 def is_run(run: Path) -> bool:
     """Whether `run` is a run folder."""
     return (run / RUN).exists()

@@ -2,7 +2,7 @@
 
 A setting names such files if its field has `metadata={"reads": "files"}` (paths or globs), `metadata={"reads":
 "files", "urls": True}` (URLs too, which are downloaded into the run) or `metadata={"reads": "model"}` (a model on the
-Hub, or the path of its folder).
+Hub, or the path of its folder). The values in `metadata["words"]` are no files.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def absolute(config: Config) -> Config:
             **{
                 field.name: _absolute(getattr(values, field.name), field.metadata["reads"])
                 for field in dataclasses.fields(values)
-                if "reads" in field.metadata
+                if "reads" in field.metadata and not _is_word(field, getattr(values, field.name))
             },
         )
         for name, values in config.items()
@@ -42,6 +42,8 @@ def absolute(config: Config) -> Config:
 
 def setting(field: dataclasses.Field[Any], value: Any) -> Any:
     """The part of a setting that enters the fingerprint; the path of a file outside the run does not."""
+    if _is_word(field, value):
+        return value
     if field.metadata.get("reads") == "files" or (field.metadata.get("reads") == "model" and _is_path(value)):
         return "files"
     return value
@@ -83,7 +85,7 @@ def read(settings: Any, run: Path, known: Mapping[str, Any], hashes: dict[str, s
     fetched = downloads(run) if urls_of_run else None
     for field in dataclasses.fields(settings):
         kind = field.metadata.get("reads")
-        if kind is None:
+        if kind is None or _is_word(field, getattr(settings, field.name)):
             continue
         for pattern in _patterns(getattr(settings, field.name)):
             if kind == "model" and not _is_path(pattern):
@@ -165,6 +167,11 @@ def _absolute(value: Any, kind: str) -> Any:
             return os.path.normpath(os.path.join(glob.escape(os.getcwd()), path))
         return os.path.abspath(path) if value and (kind == "files" or _is_path(value)) else value
     return value if value is None else tuple(_absolute(part, kind) for part in value)
+
+
+def _is_word(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether `value` is one of the words that the setting accepts in place of files."""
+    return "words" in field.metadata and any(part in field.metadata["words"] for part in value)
 
 
 def _is_path(value: Any) -> bool:

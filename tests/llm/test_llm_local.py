@@ -31,6 +31,8 @@ class Purchase(BaseModel):
 
 TURNS = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TURNS
+SILENT = TURNS.replace("messages %}", "messages if m.role != 'system' %}")
+"""A template that leaves out the text of the system."""
 
 
 def save_tiny_llama(folder, chat_template=None, seed=0):
@@ -143,7 +145,9 @@ def test_sampling_follows_the_models_distribution(llama):
     assert torch.allclose(shares, expected, atol=0.03)
 
 
-@pytest.mark.parametrize("template", [TURNS, NO_SYSTEM], ids=["with a system role", "without"])
+@pytest.mark.parametrize(
+    "template", [TURNS, NO_SYSTEM, SILENT], ids=["with a system role", "without", "without an error for it"]
+)
 def test_the_chat_template_is_filled_in(tmp_path, template):
     model = LocalModel(save_tiny_llama(tmp_path / "m", template))
     messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "who?"}]
@@ -230,7 +234,7 @@ def test_narratives_and_ratings_are_complete_rows_end_to_end(llama, tmp_path, mo
         out.mkdir()
         return stage.build(tmp_path, out, tmp_path, settings), pq.read_table(out / f"{name}.parquet").to_pylist()
 
-    counts, rows = build(narratives, NarrativesConfig(**config, zero_shot=True), "narratives")
+    counts, rows = build(narratives, NarrativesConfig(**config), "narratives")
     assert counts["failed"] == 0
     for row in rows:
         assert all(row["user"].values())

@@ -144,7 +144,7 @@ def test_a_local_model_of_random_weights_gives_valid_rows_from_history_to_datase
     settings = {
         "sequences": {"sample": True},
         "sample": {"shoppers": 1, "items": 48},
-        "narratives": {**local, "zero_shot": True, "max_tokens": 200, "window": 15_000},
+        "narratives": {**local, "examples": "none", "max_tokens": 200, "window": 15_000},
         "ratings": {**local, "max_tokens": 700, "window": 15_000},
         "dataset": {"name": "tiny"},
     }

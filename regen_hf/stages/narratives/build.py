@@ -34,7 +34,7 @@ def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[st
         return _write_reference(run, files, out, config)
     from . import prompted
 
-    return prompted.narrate(files, out, outputs.requests_path(run, "narratives"), config)
+    return prompted.narrate(run, files, out, config)
 
 
 def estimate(run: Path, config: NarrativesConfig) -> Estimate:
@@ -49,7 +49,7 @@ def estimate(run: Path, config: NarrativesConfig) -> Estimate:
     from . import prompted
 
     path = outputs.requests_path(run, "narratives")
-    return llm.estimate(lambda: prompted.requests(files, config), config, path)
+    return llm.estimate(lambda: prompted.estimated(run, files, config), config, path)
 
 
 def _sequence_files(run: Path) -> list[Path]:

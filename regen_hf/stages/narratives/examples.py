@@ -1,4 +1,7 @@
-"""The few-shot examples of the prompt `narratives`: examples of this package or of the user, as rows of a dataset.
+"""The few-shot examples of the prompt `narratives`, as rows of a dataset: of this package, of the run, or of the user.
+
+Small models copy names and words of their examples into answers about somebody else, so a real log gets none unless
+the settings ask for them, and every answer is checked against the examples.
 
 An example is a JSON object with `purchase_history` and the texts that the prompt requests, such as `last_purchase`
 (reason and explanation, both may be null) and `user` (profile, brief_summary, long_summary). Other fields of a row are
@@ -8,18 +11,22 @@ ignored.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, create_model
 
-from ... import prompts
+from ... import outputs, prompts
+from ...cards.facts import simulated
+from ...config import fingerprint
 from ...errors import InputError
 from ...reviews.files import find
 from ...schema import Task, narrative_prompts
 from . import checks
+from .names import Names
 from .settings import NarrativesConfig
+from .shared_words import joined, words
 
 PROMPT = "narratives"
 """The only prompt with examples."""
@@ -73,7 +80,10 @@ def example_type() -> type[BaseModel]:
         columns.setdefault(column, {})[name] = (text_type(task), ...)
     fields: dict[str, Any] = {column: (create_model(column, **texts), ...) for column, texts in columns.items()}
     example: type[BaseModel] = create_model(
-        "example", purchase_history=(Annotated[list[Purchase], Field(min_length=1)], ...), **fields
+        "example",
+        reviewer_id=(str | None, None),
+        purchase_history=(Annotated[list[Purchase], Field(min_length=1)], ...),
+        **fields,
     )
     return example
 
@@ -87,24 +97,42 @@ def messages(example: dict[str, Any]) -> tuple[prompts.Message, prompts.Message]
     )
 
 
-def files(config: NarrativesConfig) -> list[Path]:
-    """The files of the few-shot examples: those of the settings, by default those of this package.
+def files(run: Path, config: NarrativesConfig) -> list[Path]:
+    """The files of the few-shot examples that the settings name; with `run`, the file of the chosen users.
 
     Raises:
         InputError: a file does not exist.
     """
-    if config.zero_shot:
+    if config.examples == ("auto",):
+        return prompts.example_files() if simulated(run) else []
+    if config.examples == ("none",):
         return []
-    return find(config.examples, "--examples") if config.examples else prompts.example_files()
+    return [chosen_path(run, config)] if config.examples == ("run",) else find(config.examples, "--examples")
 
 
-def load(config: NarrativesConfig) -> list[dict[str, Any]]:
+def chosen_path(run: Path, config: NarrativesConfig) -> Path:
+    """The file of the examples from the users of the run; they are chosen once for a model, language and prompt."""
+    settings = [config.model, config.language, config.temperature, config.seed, prompts.identity(PROMPT)]
+    return outputs.examples_path(run, fingerprint(settings))
+
+
+def load(files: Sequence[Path], language: str) -> list[dict[str, Any]]:
     """The few-shot examples; a file contains one or a list of them.
 
     Raises:
         InputError: a file is missing or no JSON, an example lacks a field, or fails a check of the answers.
     """
-    return [_checked(example, source, config.language) for file in files(config) for source, example in _read(file)]
+    return [_checked(example, source, language) for file in files for source, example in _read(file)]
+
+
+def shown(given: Sequence[dict[str, Any]]) -> tuple[str, Names]:
+    """The words of the examples, `joined`, and the names of their items."""
+    items = [purchase["item"] for example in given for purchase in example["purchase_history"]]
+    reviews = [purchase["review"] for example in given for purchase in example["purchase_history"]]
+    texts = [review.get(name) or "" for review in reviews for name in ("summary", "text")]
+    answers = [task.text(example) or "" for example in given for task in narrative_prompts()[PROMPT]]
+    fields = [item.get(name) or "" for item in items for name in ("title", "description")]
+    return joined(map(words, [*texts, *answers, *fields])), Names.of(items, [*texts, *answers])
 
 
 def _read(file: Path) -> Iterator[tuple[str, Any]]:

@@ -17,10 +17,20 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, create_model
 
 from ... import llm, outputs, prompts
+from ...errors import RunError
 from ...model.interactions import without_last_review
 from ...schema import NARRATIVES, in_row, narrative_prompts
 from . import checks, examples
+from .names import NO_NAMES, Names
 from .settings import NarrativesConfig
+from .shared_words import joined, words
+
+CHOSEN = 3
+"""Number of few-shot examples from the users of a run."""
+CANDIDATES = 32
+"""Users among whom they are chosen."""
+MOST_ITEMS, MOST_USERS = 200_000, 1000
+"""Items and users whose titles and reviews are read for the names of the catalogue."""
 
 
 @functools.cache
@@ -49,47 +59,71 @@ class UserRequest:
 class Prompter:
     """Creates the requests of a run; stores the messages that are the same for all users.
 
+    Args:
+        config: the settings.
+        files: the files of the few-shot examples.
+        catalogue: the names of the catalogue, which answers are checked against.
+
     Raises:
         InputError: the few-shot examples are invalid.
         ConfigError: the window has no room for a history.
     """
 
-    def __init__(self, config: NarrativesConfig) -> None:
-        self.config = config
-        shots = [message for example in examples.load(config) for message in examples.messages(example)]
+    def __init__(self, config: NarrativesConfig, files: Sequence[Path] = (), catalogue: Names = NO_NAMES) -> None:
+        self.config, self.files = config, files
+        given = examples.load(files, config.language)
+        self.examples = len(given)
+        self.example_users = {example["reviewer_id"] for example in given if config.examples == ("run",)}
+        shots = tuple(message for example in given for message in examples.messages(example))
+        self.system = {prompt: prompts.system(prompt, language=config.language) for prompt in narrative_prompts()}
         self.fixed = {
-            prompt: (prompts.system(prompt, language=config.language), *(shots if prompt == examples.PROMPT else ()))
-            for prompt in narrative_prompts()
+            prompt: (system, *(shots if prompt == examples.PROMPT else ())) for prompt, system in self.system.items()
         }
+        texts = [prompts.user(prompt, history=dict.fromkeys(("data", "begin", "end"), "")) for prompt in self.system]
+        instructions = joined(words(message["content"]) for message in (*self.system.values(), *texts))
+        self._without_examples = checks.Shown(instructions, catalogue=catalogue)
+        self._with_examples = checks.Shown(instructions, *examples.shown(given), catalogue)
         for prompt in self.fixed:
-            self._room(prompt)  # raises before any request is sent
+            self._room(self.fixed[prompt])  # raises before any request is sent
 
     @functools.cached_property
     def identity(self) -> str:
         """The value of the column `narrator_prompt`."""
-        files = {examples.PROMPT: examples.files(self.config)}
+        files = {examples.PROMPT: self.files}
         return ", ".join(prompts.identity(prompt, files.get(prompt, ())) for prompt in self.fixed)
 
-    def requests(self, history: Sequence[dict[str, Any]]) -> list[UserRequest]:
+    def shown(self, user: dict[str, Any]) -> checks.Shown:
+        """What the model is shown beside the history of `user`; a user who is an example keeps the first answer."""
+        return self._without_examples if user["reviewer_id"] in self.example_users else self._with_examples
+
+    def requests(self, user: dict[str, Any]) -> list[UserRequest]:
         """A request per prompt for one user, none for an empty history."""
+        history = user["purchase_history"] or []
         if not history:
             return []
         withheld = without_last_review(history)
+        is_example = user["reviewer_id"] in self.example_users
         return [
-            self._request(prompt, withheld if any(task.metadata_only for task in tasks) else history)
+            self._request(
+                prompt,
+                withheld if any(task.metadata_only for task in tasks) else history,
+                (self.system[prompt],) if is_example else self.fixed[prompt],
+            )
             for prompt, tasks in narrative_prompts().items()
         ]
 
-    def _request(self, prompt: str, history: Sequence[dict[str, Any]]) -> UserRequest:
-        shown, left_out = prompts.fit(history, self._room(prompt))
+    def _request(
+        self, prompt: str, history: Sequence[dict[str, Any]], fixed: tuple[prompts.Message, ...]
+    ) -> UserRequest:
+        shown, left_out = prompts.fit(history, self._room(fixed))
         question = prompts.user(prompt, history=prompts.fence(prompts.history_lines(shown)))
-        request = llm.Request.of(self.config, (*self.fixed[prompt], question), answer_of(prompt))
+        request = llm.Request.of(self.config, (*fixed, question), answer_of(prompt))
         return UserRequest(prompt, request, left_out)
 
-    def _room(self, prompt: str) -> int:
+    def _room(self, fixed: tuple[prompts.Message, ...]) -> int:
         question = 200  # the words of the block `user`, its two marks and the schema of the answer
-        fixed = prompts.tokens(self.fixed[prompt]) + question
-        return prompts.room(self.config, fixed, "examples", "or give fewer examples, or none with zero_shot")
+        further = "or give fewer examples, or none with examples=none"
+        return prompts.room(self.config, prompts.tokens(fixed) + question, "examples", further)
 
 
 @dataclass(frozen=True)
@@ -101,20 +135,27 @@ class Attempt:
     """The model that answered: the one of the request, or of its retry."""
     result: BaseModel | llm.Failure | llm.Request
     failed: list[str]
+    truncated: frozenset[str] = frozenset()
+    """The tasks of the answer, if it reached the token limit."""
 
 
 def attempts(
-    first: UserRequest, history: Sequence[dict[str, Any]], store: llm.Store, language: str, repeats: int
+    first: UserRequest, user: dict[str, Any], store: llm.Store, prompter: Prompter, repeats: int
 ) -> Iterator[Attempt]:
     """The attempts at one answer in order: the first request, then at most `repeats` for failed checks."""
-    request = first.request
+    request, language = first.request, prompter.config.language
+    history, shown = user["purchase_history"] or [], prompter.shown(user)
+    tasks = narrative_prompts()[first.prompt]
     for number in range(repeats + 1):
         sent, result = llm.last(request, store)
         failed: list[str] = []
+        truncated: frozenset[str] = frozenset()
         if isinstance(result, BaseModel):
-            tasks = narrative_prompts()[first.prompt]
-            failed = checks.check(in_row(result.model_dump()), history, language, tasks)["failed"]
-        yield Attempt(request, sent.model, result, failed)
+            reply = store.get(sent.key)
+            if reply is not None and reply.finish_reason == "length":
+                truncated = frozenset(task.name for task in tasks)
+            failed = checks.check(in_row(result.model_dump()), history, language, tasks, shown, truncated)["failed"]
+        yield Attempt(request, sent.model, result, failed, truncated)
         if not failed or number == repeats or not isinstance(result, BaseModel):
             return
         reasons = "; ".join(checks.reason(name, language) for name in failed)
@@ -123,59 +164,116 @@ def attempts(
 
 
 def requests(
-    files: list[Path], config: NarrativesConfig, store: llm.Store | None = None, repeat: int = 0
+    files: list[Path], prompter: Prompter, store: llm.Store | None = None, repeat: int = 0
 ) -> Iterator[llm.Request]:
     """The requests for all users; with `repeat` above 0, the requests of that repetition for failed checks."""
-    prompter = Prompter(config)
     for user in outputs.rows(files):
-        history = user["purchase_history"] or []
-        for first in prompter.requests(history):
+        for first in prompter.requests(user):
             if store is None or repeat == 0:
                 yield first.request
                 continue
-            tried = list(attempts(first, history, store, config.language, repeat))
+            tried = list(attempts(first, user, store, prompter, repeat))
             if len(tried) > repeat:
                 yield tried[repeat].request
 
 
-def narrate(files: list[Path], out: Path, cache: Path, config: NarrativesConfig) -> dict[str, Any]:
+def estimated(run: Path, files: list[Path], config: NarrativesConfig) -> Iterator[llm.Request]:
+    """The requests of `narrate`; the examples of this package stand for those that are not chosen from the run yet."""
+    given = examples.files(run, config)
+    if config.examples == ("run",) and not given[0].exists():
+        given = prompts.example_files()[:CHOSEN]
+    yield from requests(files, Prompter(config, given))
+
+
+def choose_examples(run: Path, files: list[Path], store: llm.Store, catalogue: Names, config: NarrativesConfig) -> None:
+    """Write the first users whose answers pass all checks to the file of the examples, unless it exists.
+
+    They are among the first CANDIDATES users of the first split, which are sorted by their hash.
+
+    Raises:
+        RunError: no answer passes all checks.
+    """
+    path = examples.chosen_path(run, config)
+    if path.exists():
+        return
+    prompter = Prompter(config, (), catalogue)
+    candidates = [user for user in outputs.rows(files, limit=CANDIDATES) if user["purchase_history"]]
+
+    def first(user: dict[str, Any]) -> UserRequest:
+        return next(request for request in prompter.requests(user) if request.prompt == examples.PROMPT)
+
+    llm.ask(lambda: (first(user).request for user in candidates), config, store, len(candidates), "examples")
+    chosen: list[dict[str, Any]] = []
+    for user in candidates:
+        (attempt,) = attempts(first(user), user, store, prompter, 0)
+        if not isinstance(attempt.result, BaseModel) or attempt.failed:
+            continue
+        example = {**user, **in_row(attempt.result.model_dump())}
+        # All examples together leave most of the window to the history.
+        if prompts.tokens(examples.messages(example)) * CHOSEN * 3 < config.window:
+            chosen.append(example)
+        if len(chosen) == CHOSEN:
+            break
+    if not chosen:
+        raise RunError(
+            f"No answer of {config.model} about the first {len(candidates)} users passes all checks, expected one or "
+            "more for examples=run. Set examples to none or to files, or use another model."
+        )
+    outputs.write_json(path, chosen)
+
+
+def catalogue_names(run: Path, files: list[Path]) -> Names:
+    """The names of the catalogue of `run`, with the reviews of the first users as prose."""
+    items = outputs.rows(outputs.item_files(outputs.folder(run, "sequences")), limit=MOST_ITEMS)
+    users = outputs.rows(files, ["purchase_history"], limit=MOST_USERS)
+    purchases = (purchase for user in users for purchase in user["purchase_history"] or ())
+    return Names.of(items, ((purchase["review"] or {}).get("text") or "" for purchase in purchases))
+
+
+def narrate(run: Path, files: list[Path], out: Path, config: NarrativesConfig) -> dict[str, Any]:
     """Request the missing answers, then write `narratives.parquet`, and `failed.jsonl` for failed requests."""
-    prompter = Prompter(config)
     counts = {"users": 0, "failed": 0, "asked_again": 0, "reviews_left_out": 0, "users_cut": 0}
     failed_checks: Counter[str] = Counter()
+    warnings: Counter[str] = Counter()
     failures = llm.Failures(out, config)
+    catalogue = catalogue_names(run, files)
 
-    def answers(user: dict[str, Any], store: llm.Store) -> tuple[dict[str, Any], dict[str, None], int]:
-        """The texts of a user by task, the models that wrote them, and the number of reviews left out."""
+    def answers(user: dict[str, Any]) -> tuple[dict[str, Any], dict[str, None], int, frozenset[str]]:
+        """The texts of a user by task, the models that wrote them, reviews left out, and the truncated tasks."""
         texts: dict[str, Any] = {}
         models: dict[str, None] = {}
+        truncated: frozenset[str] = frozenset()
         left_out = 0
-        history = user["purchase_history"] or []
-        for first in prompter.requests(history):
+        for first in prompter.requests(user):
             left_out = max(left_out, first.left_out)
-            tried = list(attempts(first, history, store, config.language, config.fix))
+            tried = list(attempts(first, user, store, prompter, config.fix))
             counts["asked_again"] += len(tried) - 1
             failures.total += 1
-            answered = [(len(one.failed), one.model, one.result) for one in tried if isinstance(one.result, BaseModel)]
+            answered = [one for one in tried if isinstance(one.result, BaseModel)]
             if answered:
-                _, model, answer = min(reversed(answered), key=lambda one: one[0])
-                texts |= answer.model_dump()
-                models[model] = None
+                best = min(reversed(answered), key=lambda one: len(one.failed))
+                texts |= best.result.model_dump()  # type: ignore[union-attr]
+                truncated |= best.truncated
+                models[best.model] = None
             elif isinstance(failure := tried[0].result, llm.Failure):
                 failures.add(user["reviewer_id"], first.request.answer.__name__, failure)
-        return texts, models or {config.model: None}, left_out
+        return texts, models or {config.model: None}, left_out, truncated
 
-    with llm.Store(cache) as store:
+    with llm.Store(outputs.requests_path(run, "narratives")) as store:
+        if config.examples == ("run",):
+            choose_examples(run, files, store, catalogue, config)
+        prompter = Prompter(config, examples.files(run, config), catalogue)
         for repeat in range(config.fix + 1):
-            part = functools.partial(requests, files, config, store, repeat)
+            part = functools.partial(requests, files, prompter, store, repeat)
             total = sum(1 for _ in part()) if repeat else len(prompter.fixed) * outputs.count(files)
             llm.ask(part, config, store, total, desc=f"narratives, repetition {repeat}" if repeat else "narratives")
         with outputs.row_writer(out / outputs.NARRATIVES, NARRATIVES) as append:
             for user in outputs.rows(files):
-                texts, models, left_out = answers(user, store)
-                columns = in_row(texts)
-                results = checks.check(columns, user["purchase_history"] or [], config.language)
+                texts, models, left_out, truncated = answers(user)
+                columns, history = in_row(texts), user["purchase_history"] or []
+                results = checks.check(columns, history, config.language, None, prompter.shown(user), truncated)
                 failed_checks.update(results["failed"])
+                warnings.update(results["warnings"])
                 counts["users"] += 1
                 counts["reviews_left_out"] += left_out
                 counts["users_cut"] += bool(left_out)
@@ -194,6 +292,8 @@ def narrate(files: list[Path], out: Path, cache: Path, config: NarrativesConfig)
             **counts,
             "failed": failures.count,
             "failed_checks": dict(sorted(failed_checks.items())),
+            "check_warnings": dict(sorted(warnings.items())),
+            "examples": prompter.examples,
             **store.totals(),
             "prompts": prompts.hashes("history", *prompter.fixed, "examples"),
         }

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ...llm.settings import LLMConfig
 
 PACKAGES = ("openai", "outlines", "transformers")
 """Libraries whose versions the output depends on."""
 
+CHOICES = ("auto", "none", "run")
+"""The values of `examples` that are no files."""
+
 
 @dataclass(frozen=True)
 class NarrativesConfig(LLMConfig):
     """The narrator and its settings."""
 
+    REMOVED: ClassVar = {"zero_shot": "examples: none"}
+
     language: str = "en"
     """Language of the narratives, as ISO 639-1 (en, de, ja, …)."""
-    examples: tuple[str, ...] = field(default=(), metadata={"reads": "files"})
-    """JSON files of few-shot examples, as paths or globs; each contains one example or a list, shaped as a row of a
-    dataset. Default: the examples of this package."""
-    zero_shot: bool = False
-    """Send no examples, for a model with a small window."""
+    examples: tuple[str, ...] = field(default=("auto",), metadata={"reads": "files", "words": CHOICES})
+    """Few-shot examples: none; auto (those of this package for the simulated sample, none for a real log); run (the
+    first users of the run whose answers pass all checks, kept in the run); or JSON files, as paths or globs, with one
+    example or a list each, shaped as a row of a dataset."""
     retry_model: str = ""
     """Model that requests without a usable answer are sent to again (retry_failed); by default the same one."""
     fix: int = 0
@@ -31,6 +36,10 @@ class NarrativesConfig(LLMConfig):
         super().__post_init__()
         if len(self.language) != 2 or not self.language.islower():
             raise ValueError(f"language is {self.language!r}, expected two lower-case letters of ISO 639-1, such as en")
+        if not self.examples or (len(self.examples) > 1 and set(self.examples) & set(CHOICES)):
+            raise ValueError(
+                f"examples is {', '.join(self.examples) or 'empty'}, expected one of {', '.join(CHOICES)}, or files"
+            )
         if self.fix < 0:
             raise ValueError(f"fix is {self.fix}, expected 0 or more times")
         if self.retry_model and not self.retry_failed:

@@ -186,7 +186,7 @@ def test_build_writes_a_row_per_user_in_the_order_of_the_splits(tmp_path):
     assert table["reviewer_id"].to_pylist() == ["d", "b", "a", "c"]
     assert set(table["narrator"].to_pylist()) == {"reference"}
     assert set(table["narrator_prompt"].to_pylist()) == {None}
-    assert counts == {"users": 4, "from_truth": 0, "from_rules": 4, "failed_checks": {}}
+    assert counts == {"users": 4, "from_truth": 0, "from_rules": 4, "failed_checks": {}, "check_warnings": {}}
 
 
 def test_build_over_no_users_writes_an_empty_table(tmp_path):
@@ -201,8 +201,12 @@ def test_simulated_shoppers_have_the_narratives_of_the_truth_and_others_those_of
     (tmp_path / "sample").mkdir()
     truth = {
         "reviewer_id": "simulated",
-        "user": {"profile": "p", "brief_summary": "b", "long_summary": "l"},
-        "last_purchase": {"reason": "r", "explanation": "e", "endorsement": "n"},
+        "user": {"profile": "p", "brief_summary": "Buys pens.", "long_summary": "Buys many gel pens."},
+        "last_purchase": {
+            "reason": "Wanted a pen.",
+            "explanation": "Owns other pens.",
+            "endorsement": "Take this green pen.",
+        },
         "persona": "more",
     }
     pq.write_table(pa.Table.from_pylist([truth]), tmp_path / "sample" / "truth.parquet")
@@ -235,7 +239,8 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 
 
 def test_memory_does_not_grow_with_the_number_of_users(tmp_path, monkeypatch):
-    monkeypatch.setattr(checks, "check", lambda *arguments: {"failed": []})  # slow where memory is traced
+    passed = {"failed": [], "warnings": []}
+    monkeypatch.setattr(checks, "check", lambda *arguments: passed)  # slow where memory is traced
 
     def peak(users, name):
         run = tmp_path / name
@@ -386,12 +391,18 @@ def written(answers):
         if asks_for_endorsement(body):
             return None
         answer = answer_to(body["response_format"]["json_schema"]["schema"], GOOD)
-        return 200, {}, completion(json.dumps({**answer, "user_profile": "Keen writer of long letters", **next(given)}))
+        return 200, {}, completion(json.dumps({**answer, **DISTINCT, **next(given)}))
 
     return fault
 
 
 GOOD = "The customer likes to write letters by hand and shops for pens and paper."
+DISTINCT = {
+    "user_profile": "Keen writer of long letters",
+    "purchase_reason": "They wanted one more pen for their letters.",
+    "purchase_reason_explanation": "Two of the three earlier purchases were pens as well.",
+    "brief_user_summary": "They shop for pens and are hard on thin paper.",
+}
 
 
 def narrate(tmp_path, answers, **settings):
@@ -464,7 +475,7 @@ def test_another_language_is_found_and_asked_for(tmp_path):
     assert row["checks"]["brief_summary"]["language"] == "de"
     assert counts["failed_checks"] == {"brief_summary.language": 1}
     assert "Write in English" in asked[0]["messages"][0]["content"]
-    german_prompt = prompted.Prompter(NarrativesConfig(language="de", zero_shot=True))
+    german_prompt = prompted.Prompter(NarrativesConfig(language="de"))
     (system,) = german_prompt.fixed["narratives"]
     assert "the language with the code 'de'" in system["content"]
 
@@ -473,7 +484,7 @@ def test_another_language_is_found_and_asked_for(tmp_path):
     ("language", "text"), [("zh", "喜欢钢笔和好纸的办公用品买家"), ("ja", "文房具が好きな実用的な買い手")]
 )
 def test_a_language_without_spaces_is_found_and_asked_for(language, text):
-    written = in_row(dict.fromkeys(TASKS, text))
+    written = in_row({task: f"{text}{number}" for number, task in enumerate(TASKS)})  # distinct
     assert checks.check(written, PENS, language)["failed"] == []
     assert checks.check(written, PENS, "en")["failed"] == [f"{task.field[1]}.language" for task in written_tasks()]
     written["user"]["profile"] = "Buyer of pens by 三菱"
@@ -503,12 +514,12 @@ def test_the_prompt_holds_the_rules_of_the_papers_prompt(rule):
 def test_what_is_the_same_for_all_users_comes_first_and_the_endorsement_has_no_examples(tmp_path):
     write_sequences(tmp_path, train=[("a", PENS), ("b", PENS[:2])])
     with Server() as server:
-        run_build(tmp_path, openai(server))
+        run_build(tmp_path, openai(server, examples=package_examples()))
     by_kind = {
         kind: [b["messages"] for b in server.bodies if asks_for_endorsement(b) is kind] for kind in (False, True)
     }
     first, second = by_kind[False]
-    assert len(first) == len(second) == 1 + 2 * len(examples.load(NarrativesConfig())) + 1
+    assert len(first) == len(second) == 1 + 2 * len(prompts.example_files()) + 1
     assert first[:-1] == second[:-1]
     assert [message["role"] for message in first] == ["system", *["user", "assistant"] * 5, "user"]
     assert [[message["role"] for message in messages] for messages in by_kind[True]] == [["system", "user"]] * 2
@@ -518,7 +529,7 @@ def test_the_oldest_reviews_are_not_shown_where_a_history_is_too_long_and_that_i
     history = [purchase(f"P{i}", f"Pen {i}", text=f"review{i} " + "long " * 3000, rating=4) for i in range(4)]
     write_sequences(tmp_path, train=[("long", history), ("short", PENS)])
     with Server() as server:
-        settings = {"window": 14_000, "max_tokens": 1000, "zero_shot": True}
+        settings = {"window": 14_000, "max_tokens": 1000}
         counts, table = run_build(tmp_path, openai(server, **settings))
     assert table["narrator_left_out"].to_pylist() == [2, 0]
     assert (counts["users_cut"], counts["reviews_left_out"]) == (1, 2)
@@ -534,21 +545,25 @@ def test_a_window_without_room_is_refused_with_the_numbers(tmp_path):
     write_sequences(tmp_path, train=[("u", PENS)])
     with (
         Server() as server,
-        pytest.raises(ConfigError, match=r"window of 3000 tokens is too small.*or none with zero_shot"),
+        pytest.raises(ConfigError, match=r"window of 3000 tokens is too small.*or none with examples=none"),
     ):
-        run_build(tmp_path, openai(server, window=3000))
+        run_build(tmp_path, openai(server, window=3000, examples=package_examples()))
     assert not server.bodies
+
+
+def package_examples():
+    return tuple(map(str, prompts.example_files()))
 
 
 ROW = {
     "purchase_history": PENS,
     "last_purchase": {"reason": "They wanted a green pen.", "explanation": None},
-    "user": {"profile": "Keen writer of long letters", "brief_summary": GOOD, "long_summary": GOOD},
+    "user": {"profile": "Keen writer of long letters", "brief_summary": "They buy pens.", "long_summary": GOOD},
 }
 
 
 def test_the_examples_of_the_package_follow_the_rules_and_teach_that_a_reason_can_be_unknown():
-    loaded = examples.load(NarrativesConfig())  # raises where one breaks a rule
+    loaded = examples.load(prompts.example_files(), "en")  # raises where one breaks a rule
     assert len(loaded) == 5
     assert [one["last_purchase"]["reason"] is None for one in loaded].count(True) == 1
     assert all(one["purchase_history"][-1]["review"]["text"] for one in loaded)
@@ -566,7 +581,8 @@ def test_own_examples_take_the_place_of_those_of_the_package(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "a.json").write_text(json.dumps(ROW))
     (tmp_path / "mine" / "b.json").write_text(json.dumps([ROW, ROW]))
-    prompter = prompted.Prompter(NarrativesConfig(examples=(str(tmp_path / "mine" / "*.json"),)))
+    config = NarrativesConfig(examples=(str(tmp_path / "mine" / "*.json"),))
+    prompter = prompted.Prompter(config, examples.files(tmp_path, config))
     assert len(prompter.fixed["narratives"]) == 1 + 2 * 3
     answer = json.loads(prompter.fixed["narratives"][2]["content"])
     assert list(answer) == list(prompted.answer_of("narratives").model_fields)
@@ -589,8 +605,117 @@ def test_examples_that_cannot_be_used_are_told_with_file_and_place(tmp_path, con
     path = tmp_path / "shots.json"
     path.write_text(content)
     with pytest.raises(InputError, match=message) as caught:
-        examples.load(NarrativesConfig(examples=(str(path),)))
+        examples.load([path], "en")
     assert "shots.json" in str(caught.value)
+
+
+@pytest.mark.parametrize(("sample", "given"), [(True, 5), (False, 0)])
+def test_only_the_simulated_sample_gets_the_examples_of_the_package(tmp_path, sample, given):
+    write_sequences(tmp_path, train=[("u", PENS)])
+    manifest = {"fingerprint": "", "inputs": {"stages": {}, "files": {}}, "counts": {}, "seconds": 1}
+    manifest["config"] = {"sample": sample}
+    (tmp_path / "sequences" / "manifest.json").write_text(json.dumps(manifest))
+    with Server() as server:
+        counts, _ = run_build(tmp_path, openai(server))
+    assert counts["examples"] == given
+    assert sorted(len(body["messages"]) for body in server.bodies) == [2, 2 + 2 * given]
+
+
+def good_answers(number, body):
+    """Answers about PENS that pass all checks, except about the users whose history begins with a red pen."""
+    answer = answer_to(body["response_format"]["json_schema"]["schema"], GOOD)
+    own = body["messages"][-1]["content"]
+    bad = own.index("Title: Red Gel Pen") < own.index("Title: Blue Gel Pen") if "Title: Blue" in own else True
+    texts = (
+        DISTINCT | {"product_endorsement": "This pen suits your letters."} | ({"user_profile": "Writer"} if bad else {})
+    )
+    return 200, {}, completion(json.dumps(answer | {key: text for key, text in texts.items() if key in answer}))
+
+
+def test_examples_of_the_run_are_its_first_users_whose_answers_pass_and_are_chosen_once(tmp_path):
+    bad, good = [PENS[1], PENS[0], PENS[3]], PENS
+    histories = [bad, good, good[:2], bad, good, good, good[:3]]
+    users = [(f"u{i}", [purchase(f"B{i}", f"Big Notebook {i}"), *own]) for i, own in enumerate(histories)]
+    write_sequences(tmp_path, train=users)
+    with Server(good_answers) as server:
+        counts, first = run_build(tmp_path, openai(server, examples=("run",), concurrency=1))
+    assert counts["examples"] == 3
+    (path,) = (tmp_path / "requests").glob("narratives-examples-*.json")
+    assert [row["reviewer_id"] for row in json.loads(path.read_text())] == ["u1", "u2", "u4"]
+    shapes = {len(body["messages"]) for body in server.bodies[len(users) :] if not asks_for_endorsement(body)}
+    assert shapes == {2 + 2 * 3}
+    # Users who are examples keep the answer that was chosen, so it is not requested a second time.
+    assert counts["replies"] == len(server.bodies) == len(users) + len(users) - 3 + len(users)
+    rows = {row["reviewer_id"]: row for row in first.to_pylist()}
+    assert rows["u1"]["checks"]["failed"] == []
+    assert "example" in {name.partition(".")[2] for name in rows["u5"]["checks"]["failed"]}  # the same words as in u1
+    frozen = path.read_text()
+    (tmp_path / "out").rename(tmp_path / "first")
+    with Server() as server:
+        _, again = run_build(tmp_path, openai(server, examples=("run",)))
+    assert not server.bodies
+    assert path.read_text() == frozen
+    assert again.to_pylist() == first.to_pylist()
+
+
+def test_a_run_without_a_good_answer_has_no_examples_to_give(tmp_path):
+    write_sequences(tmp_path, train=[("u", PENS)])
+    with Server() as server, pytest.raises(RunError, match=r"No answer of some-model .* Set examples to none"):
+        run_build(tmp_path, openai(server, examples=("run",)))
+
+
+def test_an_answer_that_names_an_item_of_an_example_is_requested_again(tmp_path):
+    example = copy.deepcopy(ROW)
+    example["user"]["long_summary"] = "Somebody who draws."
+    for entry in example["purchase_history"]:
+        entry["item"]["title"] = f"Kestermoor {entry['item']['title']}"
+        entry["review"]["text"] = "A Kestermoor pen, and what a pen."
+    (tmp_path / "shots.json").write_text(json.dumps(example))
+    leak = {"brief_user_summary": "They return to Kestermoor for all their pens."}
+    row, counts, asked = narrate(tmp_path, [leak, {}], fix=1, examples=(str(tmp_path / "shots.json"),))
+    assert row["user"]["brief_summary"] == DISTINCT["brief_user_summary"]
+    assert (counts["asked_again"], row["checks"]["failed"]) == (1, [])
+    assert "takes names or words from an example" in asked[1]["messages"][-1]["content"]
+    assert "Kestermoor" not in asked[1]["messages"][-1]["content"]
+
+
+def test_an_answer_cut_at_the_token_limit_is_requested_again(tmp_path):
+    """Its JSON can be complete: a local model closes its texts in time."""
+    cut = {"brief_user_summary": "They shop for pens and"}
+    limited = {"brief_user_summary": "They shop for pens and paper"}
+
+    def fault(number, body):
+        answer = answer_to(body["response_format"]["json_schema"]["schema"], GOOD) | DISTINCT
+        given = [cut, limited, {}][min(number, 2)]
+        return 200, {}, completion(json.dumps(answer | given), finish_reason="stop" if number != 1 else "length")
+
+    write_sequences(tmp_path, train=[("u", PENS)])
+    with Server(
+        lambda number, body: fault(sum(not asks_for_endorsement(b) for b in server.bodies) - 1, body)
+    ) as server:
+        counts, table = run_build(tmp_path, openai(server, concurrency=1, fix=2))
+    assert counts["asked_again"] == 2
+    assert table.to_pylist()[0]["user"]["brief_summary"] == DISTINCT["brief_user_summary"]
+
+
+@pytest.mark.parametrize("examples", [(), ("auto", "none"), ("run", "mine.json")])
+def test_examples_are_one_choice_or_files(examples):
+    with pytest.raises(ValueError, match="expected one of auto, none, run, or files"):
+        NarrativesConfig(examples=examples)
+
+
+def test_the_removed_setting_names_the_one_in_its_place(tmp_path):
+    with pytest.raises(ConfigError, match=r"narratives\.zero_shot was removed.*narratives\.examples: none"):
+        Run(tmp_path / "run", {"narratives": {"zero_shot": True}})
+
+
+def test_a_choice_of_examples_is_no_file_and_part_of_the_fingerprint(tmp_path):
+    prints = set()
+    for choice in ("auto", "none", "run"):
+        run = Run(tmp_path / "run", {"narratives": {"examples": choice}, "sequences": {"sample": True}})
+        assert run.config["narratives"].examples == (choice,)
+        prints.add(run.fingerprint(STAGES["narratives"]))
+    assert len(prints) == 3
 
 
 def test_an_edited_example_makes_the_narratives_stale_and_a_missing_one_is_told(tmp_path):
@@ -603,7 +728,7 @@ def test_an_edited_example_makes_the_narratives_stale_and_a_missing_one_is_told(
     assert Run(tmp_path / "run", {"narratives": settings}).fingerprint(STAGES["narratives"]) != before
     path.unlink()
     with pytest.raises(InputError, match=r"shots\.json"):
-        examples.load(NarrativesConfig(examples=(str(path),)))
+        examples.files(tmp_path, NarrativesConfig(examples=(str(path),)))
 
 
 @pytest.mark.parametrize(

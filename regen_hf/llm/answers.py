@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
+PLACEHOLDER = "text of "
+"""The start of a placeholder in the example of an answer."""
 MOST_BRACES = 100
 """Positions in a text at which an object is searched."""
 
@@ -58,7 +60,7 @@ def read_answer(text: str, answer: type[BaseModel], cut_off: bool = False) -> Re
     from pydantic import ValidationError
 
     try:
-        return _reading(answer.model_validate_json(text), repaired=False)
+        return _reading(answer.model_validate_json(text), text, repaired=False)
     except ValidationError as error:
         reason = _reason(error)
         is_json = error.errors()[0]["type"] != "json_invalid"
@@ -68,7 +70,7 @@ def read_answer(text: str, answer: type[BaseModel], cut_off: bool = False) -> Re
         for value in (candidate, *_inner(candidate)):
             known = {name: field for name, field in value.items() if name in answer.model_fields}
             try:
-                reading = _reading(answer.model_validate_json(_dumped(known)), repaired=True)
+                reading = _reading(answer.model_validate_json(_dumped(known)), text, repaired=True)
             except ValidationError as error:
                 reading = Reading(None, reason=_reason(error))
             if reading.answer is not None:
@@ -135,11 +137,13 @@ def _placeholder(name: str, part: dict[str, Any]) -> str:
     kinds = part.get("anyOf", [part])
     choices = [str(choice) for kind in kinds for choice in kind.get("enum", ())]
     null = ", or null" if {"type": "null"} in kinds else ""
-    return f"<one of: {', '.join(choices)}{null}>" if choices else f"<text of {name}{null}>"
+    return f"<one of: {', '.join(choices)}{null}>" if choices else f"<{PLACEHOLDER}{name}{null}>"
 
 
-def _reading(answer: BaseModel, repaired: bool) -> Reading:
+def _reading(answer: BaseModel, text: str, repaired: bool) -> Reading:
     """`answer`, unless it holds placeholders of the example."""
+    if PLACEHOLDER not in text:
+        return Reading(answer, repaired)
     for name, placeholder in example_of(type(answer)).items():
         value = getattr(answer, name)
         if isinstance(value, str) and value.strip("<>. ") == placeholder[1:-1]:

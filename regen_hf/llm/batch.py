@@ -24,7 +24,7 @@ from tqdm import tqdm
 from ..errors import ConfigError, RunError, require
 from .completions import parse_reply
 from .connection import NO_SUCH_MODEL, api_key, is_rejection, redact
-from .dialects import Dialect
+from .dialects import Dialect, names_dialect
 from .request import Reply, Request, Sent
 from .settings import LLMConfig
 from .spending import Spending
@@ -218,7 +218,8 @@ class Batches:
         for _, reply in self._replies(outputs, batch):
             lines += 1
             answered += reply.state == "answered"
-            rejection = rejection or (reply.text if reply.state == "rejected" else "")
+            refused = reply.state == "rejected" or (reply.state == "unanswered" and names_dialect(reply.text))
+            rejection = rejection or (reply.text if refused else "")
             self.last_message = reply.text if reply.state == "unanswered" else self.last_message
         if state.request_counts and lines < state.request_counts.completed:
             raise RunError(

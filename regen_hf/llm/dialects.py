@@ -97,8 +97,7 @@ class Dialects:
 
     def after_refusal(self, model: str, dialect: Dialect, status: int, message: str) -> Dialect | None:
         """The dialect to try after an error; None where the dialect is not the reason."""
-        named = FORM.search(message) or SYSTEM.search(message)
-        refused = status in (400, 422, 501) or (named and status not in (0, 401, 402, 403, 429, 503))
+        refused = status in (400, 422, 501) or (status not in (0, 401, 402, 403, 429, 503) and names_dialect(message))
         return dialect.after(message) if refused and model not in self._proven else None
 
     def after_fault(self, model: str, dialect: Dialect, status: int) -> Dialect:
@@ -145,6 +144,15 @@ class Dialects:
             self._balance[model] = 0
             return True
         return False
+
+
+def names_dialect(message: str) -> bool:
+    """Whether an error message is about the form of the answer or the system role.
+
+    >>> names_dialect("Failed to parse grammar"), names_dialect("System role not supported"), names_dialect("busy")
+    (True, True, False)
+    """
+    return bool(FORM.search(message) or SYSTEM.search(message))
 
 
 def _names(field: str, message: str) -> bool:

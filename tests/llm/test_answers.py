@@ -25,12 +25,6 @@ class Verdict(BaseModel):
     better: Literal["first", "second"]
 
 
-@pytest.fixture
-def store(tmp_path):
-    with llm.Store(tmp_path / "requests.sqlite") as store:
-        yield store
-
-
 REPAIRED = {
     "text before it": f"Sure, here it is: {TEXT}",
     "text after it": f"{TEXT}\n\nI hope this helps {{smile}}.",

@@ -7,22 +7,10 @@ import pytest
 
 from regen_hf import llm
 from regen_hf.errors import ConfigError
-from regen_hf.llm import pace
 from tests.llm.test_llm import Colour, answers, ask, request, requests
 from tests.llm_server import Server, answer_to, completion, error, schema_in
 
 GOOD = Colour(colour="Some words.")
-
-
-@pytest.fixture
-def store(tmp_path):
-    with llm.Store(tmp_path / "requests.sqlite") as store:
-        yield store
-
-
-@pytest.fixture(autouse=True)
-def _quick_tries(monkeypatch):
-    monkeypatch.setattr(pace, "FIRST_WAIT", 0.01)
 
 
 def form(body):

@@ -180,9 +180,10 @@ def test_a_bad_answer_is_asked_again_in_a_second_batch(store):
     assert len(api.paid) == 5
 
 
-def test_a_form_that_the_server_does_not_take_is_given_up_after_one_batch(store):
+@pytest.mark.parametrize("status", [400, 500, 501])
+def test_a_form_that_the_server_does_not_take_is_given_up_after_one_batch(store, status):
     def line(body):
-        return (400, {"error": {"message": "json_schema is not supported"}}) if "response_format" in body else None
+        return (status, {"error": {"message": "json_schema is not supported"}}) if "response_format" in body else None
 
     asked = requests(3)
     api = BatchApi(line)

@@ -172,6 +172,18 @@ def test_a_prompt_past_the_window_is_rejected_and_the_others_are_answered(llama,
     assert "window of 16384" in llm.read(long, store).reason
 
 
+def test_a_text_that_is_closed_at_its_share_of_the_tokens_counts_as_cut():
+    from regen_hf.llm.local import _Sampler
+
+    asked = (request(0), request(1))
+    logits = torch.tensor([[0.0, 5.0, -torch.inf], [0.0, -torch.inf, 5.0]])  # a quotation mark, a letter, the end
+    sampler = _Sampler(asked, torch.tensor([True, False, False]), 2)
+    text = torch.tensor([[1], [2]])
+    for _ in range(4):
+        sampler(text, torch.where(torch.tensor([[True], [False]]), logits, torch.tensor([-torch.inf, -torch.inf, 1.0])))
+    assert sampler.cut == [True, False]  # where no string can be closed, none is cut
+
+
 def test_several_models_share_the_requests_one_after_the_other(llama, tmp_path, store):
     other = save_tiny_llama(tmp_path / "other", seed=1)
     config = settings(llama)

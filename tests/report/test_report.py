@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.cli import main
+from regen_hf.llm.request import Reply, Sent
 from regen_hf.llm.store import Store
 from regen_hf.metrics.tables import markdown
 from regen_hf.outputs import split_files
@@ -259,9 +260,7 @@ def test_the_cost_is_that_of_the_stored_answers(finished_run, tmp_path):
     prices = {"narratives": {**model, "price_in": 1.0, "price_out": 2.0}, "ratings": model}
     for name in prices:
         with Store(run / "requests" / f"{name}.sqlite") as store:
-            store.execute(
-                "INSERT INTO replies VALUES ('key', 'judge', '{}', '', 'answered', '', 'stop', 1500000, 500000, 0, 0)"
-            )
+            store.put(Sent("key", "judge", {}), Reply("", prompt_tokens=1_500_000, completion_tokens=500_000))
     paid = Run(run, prices)
     (stages, _versions) = reproduction.sections(paid)[0].blocks
     costs = {row[0]: row[3] for row in stages.rows}

@@ -37,8 +37,8 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
     if missing["users"] and not config.partial:
         by_task = ", ".join(f"{count:,} without {task}" for task, count in missing.items() if task != "users" and count)
         raise RunError(
-            f"{missing['users']:,} users of {run} lack narratives: {by_task}. Run `regen narratives {run}` again to "
-            f"request them again, or leave them null: regen dataset {run} --partial"
+            f"{missing['users']:,} users of {run} lack narratives: {by_task}. Send their requests again (`regen "
+            f"narratives {run} --retry-failed 1`, then 2, …), or leave them null: regen dataset {run} --partial"
         )
     rules = filters.rules(config)
     counts: dict[str, Any] = {}

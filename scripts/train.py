@@ -17,6 +17,7 @@ from accelerate import PartialState
 from regen_hf.config import parse_yaml
 from regen_hf.errors import ConfigError, RegenError
 from regen_hf.run import Run
+from regen_hf.run.full_disk import full_disk
 from regen_hf.run.stages import STAGES
 
 
@@ -44,6 +45,10 @@ def main() -> None:
                 stage.code.build(run=run.folder, out=Path(out), work=work, config=run.config["training"])
     except RegenError as error:
         raise SystemExit(f"train.py: {error}") from None
+    except Exception as error:
+        if message := full_disk(error, [options.folder]):
+            raise SystemExit(f"train.py: {message}") from None
+        raise
 
 
 def training_settings(options: list[str]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..errors import RegenError, optional_imports
 from .parser import make_parser
@@ -42,8 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         from ..run.full_disk import full_disk
 
-        folder = getattr(options, "folder", None)
-        if message := full_disk(error, Path(folder) if folder else None):
+        given = vars(options) if options else {}
+        folders = [given.get("out"), given.get("folder"), *given.get("folders", ()), given.get("predictions")]
+        if message := full_disk(error, [path for path in folders if path]):
             print(f"regen: {message}", file=sys.stderr)
             return 1
         if not isinstance(error, OSError) or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):

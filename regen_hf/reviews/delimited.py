@@ -28,8 +28,8 @@ BATCH = 20_000
 """Records that are Python objects at the same time."""
 FLOAT_ID = r"^(0|[1-9][0-9]*)\.0+$"
 """An integer id in a column that pandas converted to floats because a value is missing."""
-TIME = re.compile(r"[0-9]{8,}(\.[0-9]*)?$|[0-9]{4}-[0-9]{2}-[0-9]{2}")
-"""A time in 1971 or later: unix time, or a date as 20230511 or 2023-05-11."""
+TIME = re.compile(r"([0-9]{8,}|[3-7][0-9]{4})(\.[0-9]*)?$|[0-9](\.[0-9]*)?[eE]\+?[0-9]+$|[0-9]{4}-[0-9]{2}-[0-9]{2}")
+"""A time in 1971 or later: unix time, a date as 20230511 or 2023-05-11, or a day of a spreadsheet."""
 Quoting = Literal["strict", "lenient", "none"]
 UNQUOTED = 0.95
 """Share of lines with the right number of fields in a file without quoting; the others are damaged."""
@@ -252,17 +252,23 @@ class _Reader:
         """
         if self.time is None:
             return all(map(self._is_record, lines))
-        first, last = self._is_record(lines[0]), self._is_record(lines[-1])
+        # In a text, spaces follow commas; in a record, only where they do in the others.
+        spaced = row[self.time][:1].isspace()
+        first, last = self._is_record(lines[0], spaced), self._is_record(lines[-1], spaced)
         inside = (line for cell in row for line in cell.split("\n")[1:-1])
-        return any(map(self._is_record, inside)) or (last and (first or "\n" in row[-1]))
+        return any(self._is_record(line, spaced) for line in inside) or (last and (first or "\n" in row[-1]))
 
-    def _is_record(self, line: str) -> bool:
-        """Whether a line, split without quoting, has the fields of a record, ids, and the time of a review."""
+    def _is_record(self, line: str, spaced: bool = False) -> bool:
+        """Whether a line, split without quoting, has the fields of a record, ids, and the time of a review.
+
+        `spaced` is whether a space precedes the time.
+        """
         row = line.rstrip("\r\n").split(self.delimiter)
         if len(row) != len(self.names) or not all(row[position].strip() for position in self.ids):
             return False
         if self.time is not None:
-            return TIME.match(row[self.time].strip('"')) is not None
+            time = row[self.time]
+            return time[:1].isspace() == spaced and TIME.match(time.strip().strip('"')) is not None
         # Unlike ids, a text has spaces, also after its commas.
         return not any(re.search(r"\s", row[position]) for position in self.ids) and not any(
             cell[:1].isspace() for cell in row

@@ -170,7 +170,8 @@ def _read(
         totals.add(one)
     check_mapped(sources, option, missing)
     if not totals.read:
-        raise InputError(f"{', '.join(map(str, paths))}, given as {option}, contain no record. Check the files.")
+        contain = "contain" if len(paths) > 1 else "contains"
+        raise InputError(f"{', '.join(map(str, paths))}, given as {option}, {contain} no record. Check the files.")
     files = {"read": len(paths), "unquoted": unquoted, "missing": dict(sorted(Counter(chain(*missing)).items()))}
     return IngestResult(
         totals.tables, totals.rejects, totals.read, dict(totals.dropped), dict(totals.cleaned), totals.size, files

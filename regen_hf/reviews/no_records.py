@@ -16,8 +16,11 @@ OTHER_DELIMITERS = ("::", "|")
 """Delimiters that are not recognised without a setting; `|` occurs within the fields of other files too."""
 
 
-def no_records(path: Path, option: str, chunk: Chunk | None) -> str:
-    """The error message for a file, given as `option`, whose first `chunk` has no JSON object and no header."""
+def no_records(path: Path, option: str, chunk: Chunk | None, delimiter: str = "") -> str:
+    """The error message for a file, given as `option`, whose first `chunk` has no JSON object and no header.
+
+    `delimiter` is that of the settings.
+    """
     file = f"{path}, given as {option},"
     name = "--item-encoding" if option == "--items" else "--encoding"
     lines = chunk.lines["line"].to_pylist() if chunk else []
@@ -40,18 +43,32 @@ def no_records(path: Path, option: str, chunk: Chunk | None) -> str:
             f"Read another encoding with {name}, such as latin-1, or cp1252 for text from Windows."
         )
     if line.lstrip().startswith("["):
-        hint = "Convert a JSON array to JSON lines with: jq -c '.[]'."
-    elif line.lstrip().startswith("{"):
+        return json_array(path, option, line)
+    if line.lstrip().startswith("{"):
         hint = "Convert JSON objects of several lines, or without line ends, to JSON lines with: jq -c '.'."
     elif line.lstrip().startswith("<"):
         hint = "Is it a saved error page?"
+    elif delimiter and delimiter not in line:
+        return (
+            f"{file} has no delimiter {delimiter!r} in its first line ({line.strip()[:60]!r}), expected names of "
+            f"columns with it. Correct {'--item-delimiter' if option == '--items' else '--delimiter'}, or omit it "
+            "to recognise a comma, tab or semicolon."
+        )
     elif message := missing_header(path, option, line, [line]):
         return message
     else:
-        hint = "Expected one JSON object per line, or a first line that names the columns."
+        hint = "Expected one JSON object per line, or names of columns with a comma, tab, semicolon or --delimiter."
     return (
         f"{file} is neither JSON lines nor CSV or TSV: its first lines contain no JSON object and "
         f"no names of columns. It begins with {line.strip()[:60]!r}. {hint}"
+    )
+
+
+def json_array(path: Path, option: str, line: str) -> str:
+    """The error message for a file, given as `option`, that is a JSON array with the first `line`."""
+    return (
+        f"{path}, given as {option}, is a JSON array, expected JSON lines. It begins with {line.strip()[:60]!r}. "
+        "Convert it with: jq -c '.[]'."
     )
 
 

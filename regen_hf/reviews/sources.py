@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from ..errors import InputError
 from .delimited import Quoting, check_names, delimited, fits_unquoted, header
 from .formats import SAMPLED, Dialect, Format, no_column, recognise
 from .lines import Chunk, chunks, json_keys
-from .no_records import missing_header, no_records
+from .no_records import json_array, missing_header, no_records
 from .parquet import PARQUET as MAGIC
 from .parquet import parquet, parquet_columns
 from .records import Records
@@ -19,6 +20,8 @@ JSON, LITERALS, DELIMITED, PARQUET = "json", "literals", "delimited", "parquet"
 """Kinds of files; literals are those of Python, one dict per line."""
 BLOCK = 2**20
 """Bytes of text from which the kind of a file is recognised."""
+ARRAY = re.compile(r"\s*\[\s*(\{.*[^]\s]\s*)?$")
+"""The first line of a JSON array of objects that has several lines."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +83,18 @@ def open_source(path: Path, option: str, form: Format | None, dialect: Dialect) 
     first = next(chunks(path, BLOCK, dialect.encoding), None)
     lines = first.lines["line"].slice(0, SAMPLED).to_pylist() if first else []
     keys, literals = json_keys(lines)
+    line = next((line for line in lines if line is None or line.strip()), None) or ""  # None is not UTF-8
+    if keys and ARRAY.match(line):  # one object per line of it
+        raise InputError(json_array(path, option, line))
     if keys:
         found = recognise(path, keys, option, form)
         return Source(path, LITERALS if literals else JSON, found, tuple(keys), dialect)
-    line = next((line for line in lines if line is None or line.strip()), None) or ""  # None is not UTF-8
     columns = header(line, dialect.delimiter or None)
     if dialect.header and line:
         delimiter = dialect.delimiter or (columns[1] if columns else ",")
         columns = [name.strip() for name in dialect.header.split(",")], delimiter
     if not columns:
-        raise InputError(no_records(path, option, first))
+        raise InputError(no_records(path, option, first, dialect.delimiter))
     names, delimiter = columns
     # A name of a column may be a number, such as a year.
     no_header = None if dialect.header else missing_header(path, option, line, names)

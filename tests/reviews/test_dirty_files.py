@@ -41,6 +41,11 @@ def as_json(records) -> bytes:
     return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
+def commas(records) -> bytes:
+    """JSON objects, one per line, with commas between them."""
+    return as_json(records).strip().replace(b"\n", b",\n")
+
+
 def as_table(records, delimiter, end="\n") -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), delimiter=delimiter, lineterminator=end)
@@ -139,7 +144,17 @@ def test_damaged_compression(read, put, form, ending, damage, message):
         ("tar.gz", lambda d: gzip.compress(b"r.json".ljust(257, b"\x00") + b"ustar" + d), "tar archive.*Unpack it"),
         ("gzip within gzip", lambda d: gzip.compress(gzip.compress(d)), "gzip within gzip"),
         ("parquet within gzip", lambda d: gzip.compress(as_parquet(GOOD)), "compressed parquet"),
-        ("JSON array", lambda d: json.dumps(GOOD, indent=1).encode(), "neither JSON lines nor.*jq"),
+        ("JSON array", lambda d: json.dumps(GOOD, indent=1).encode(), "is a JSON array.*jq"),
+        (
+            "array of lines",
+            lambda d: b"[\n" + as_json(GOOD).strip().replace(b"\n", b",\n") + b"\n]\n",
+            "is a JSON array",
+        ),
+        (
+            "lines of an array",
+            lambda d: b"[" + as_json(GOOD).strip().replace(b"\n", b",\n") + b"\n]",
+            "is a JSON array",
+        ),
         ("objects without line ends", lambda d: as_json(GOOD).replace(b"\n", b""), "neither JSON lines nor"),
         (
             "no header",
@@ -149,7 +164,7 @@ def test_damaged_compression(read, put, form, ending, damage, message):
         ("other columns", lambda d: d.replace(b"reviewerID", b"who"), "columns that are not recognised.*who"),
         ("swapped", lambda d: as_json([ITEM]), "looks like Amazon items of 2018; did you swap"),
         ("swapped table", lambda d: as_table([ITEM], ","), "looks like Amazon items of 2018; did you swap"),
-        ("header alone", lambda d: as_table(GOOD, ",").split(b"\n")[0], "contain no record"),
+        ("header alone", lambda d: as_table(GOOD, ",").split(b"\n")[0], "contains no record"),
         ("one column", lambda d: b"reviewerID\nA1\nA2\n", "neither JSON lines nor.*no names of columns"),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value else None,
@@ -174,7 +189,7 @@ CHECKED = {"write_page_checksum": True, "compression": "none", "use_dictionary":
             lambda: as_parquet(GOOD).replace(b"reviewerID", b"reviewer\xff\xff"),
             "not a complete parquet file",
         ),
-        ("no row", lambda: parquet_of(pa.Table.from_pylist(GOOD).slice(0, 0)), "contain no record"),
+        ("no row", lambda: parquet_of(pa.Table.from_pylist(GOOD).slice(0, 0)), "contains no record"),
         ("other columns", lambda: as_parquet([{"who": 1, "what": 2}]), "not recognised.*what, who"),
         ("swapped", lambda: as_parquet([ITEM]), "looks like Amazon items of 2018; did you swap"),
         ("error page", lambda: b"<html><body>404</body></html>", "saved error page"),

@@ -36,14 +36,14 @@ def message(path, option="--reviews"):
         (TEXT.encode("utf-16-be"), "looks like UTF-16.*--encoding utf-16-be"),
         (b"\x7fELF\x02\x01\x01\x00\x00,a,b\n\x00\n", "is not text: line 1 contains zero bytes.*as CSV"),
         (bytes(100), "is not text: line 1 contains zero bytes"),
-        (json.dumps([{"user": 1}]).encode(), r"neither JSON lines nor.*JSON array.*jq -c '\.\[\]'"),
+        (json.dumps([{"user": 1}]).encode(), r"is a JSON array, expected JSON lines.*jq -c '\.\[\]'"),
         (json.dumps({"user": 1}, indent=1).encode(), r"neither JSON lines nor.*several lines.*jq -c '\.'"),
         (b"\n<!DOCTYPE html>\n<title>404, sorry</title>\n", "error page"),
         (b"1::1193::5::978300760\n", "no header.*--delimiter '::' --header \"user,item,rating,time\""),
         (b"user::item::rating::time\n", "has the delimiter '::' .*expected comma.*with --delimiter '::'\\."),
         (b"u,1|i|5|978300760\n", r"no header.*--delimiter '\|' --header"),
         (b"978300760\n", 'no header: .*--header "user,item,rating,time"'),
-        (b"reviews\nA1\n", "a first line that names the columns"),
+        (b"reviews\nA1\n", "names of columns with a comma, tab, semicolon or --delimiter"),
     ],
     ids=lambda value: None if isinstance(value, bytes) else value[:20],
 )
@@ -73,3 +73,9 @@ def test_a_header_that_is_a_record(put, names, expected):
     text = missing_header(put(b""), "--reviews", ",".join(names), names)
     assert (text is not None) == expected
     assert not text or ("has no header" in text and "--delimiter" not in text)
+
+
+def test_a_delimiter_that_is_not_in_the_first_line(put):
+    path = put(b"user,item,time\na,1,1500000000\n")
+    text = no_records(path, "--items", next(chunks(path, 2**20), None), "::")
+    assert re.search("has no delimiter '::' in its first line .'user,item,time'.*Correct --item-delimiter", text)

@@ -141,8 +141,9 @@ def typed_reviews(fields: ir.Table, scale: Sequence[float] = (), missing: Sequen
 
 
 def ratings(rows: pa.Table) -> Ratings:
-    """The numeric ratings of `typed_reviews`, rejected or not."""
+    """The finite ratings of `typed_reviews`, rejected or not."""
     stars = rows["stars"]
+    stars = pc.if_else(pc.is_finite(stars), stars, None)
     limits = pc.min_max(stars).as_py()
     outside = pc.or_(pc.less(stars, LOWEST), pc.greater(stars, HIGHEST))
     binary = pc.or_(pc.equal(stars, 0), pc.equal(stars, 1))

@@ -163,6 +163,12 @@ def test_text_settings_are_checked(sequences, option, value, message):
     assert message in err
 
 
+@pytest.mark.parametrize("scale", [["10", "1"], ["0", "inf"], ["nan", "5"], ["1"], ["1", "5", "10"]])
+def test_a_scale_without_two_finite_ends_is_an_error(sequences, scale):
+    code, _, _, err = sequences({"r": "u,i,t,r,x\n"}, "--rating-scale", *scale, columns=OPTIONAL)
+    assert (code, f"rating_scale is {' '.join(scale)}, expected" in err) == (1, True)
+
+
 def test_a_tab_may_be_typed_as_in_a_shell(sequences):
     code, users, _, _ = sequences({"r": "a,b\t1\t1500000000\n"}, "--delimiter", r"\t", "--header", "u,i,t")
     assert (code, users) == (0, {"a,b": [("1", None, None)]})

@@ -210,7 +210,9 @@ def test_a_file_of_another_scale_is_refused_whatever_the_chunks(read, form, star
         read(f"r.{form}", written(form, each("r", stars)), chunk_size=500)
 
 
-@pytest.mark.parametrize("stars", [["1"] * 9, ["0", "1", "1", "1"], ["3"] * 99 + ["0"], ["NA"] * 9])
+@pytest.mark.parametrize(
+    "stars", [["1"] * 9, ["0", "1", "1", "1"], ["3"] * 99 + ["0"], ["3"] * 9 + ["inf"], ["NA"] * 9]
+)
 def test_a_file_of_stars_is_not_refused(read, stars):
     read("r.csv", written("csv", each("r", stars)))
 

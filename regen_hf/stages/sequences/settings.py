@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import codecs
 import datetime
+import math
 import time
 from dataclasses import dataclass, field
 
@@ -87,7 +88,10 @@ class SequencesConfig:
         for kind in ("reviews", "items"):
             self.form(kind)
         self._check_text()
-        if self.rating_scale and (len(self.rating_scale) != 2 or not self.rating_scale[0] < self.rating_scale[1]):
+        is_finite = all(map(math.isfinite, self.rating_scale))
+        if self.rating_scale and not (
+            is_finite and len(self.rating_scale) == 2 and self.rating_scale[0] < self.rating_scale[1]
+        ):
             given = " ".join(f"{value:g}" for value in self.rating_scale)
             raise ConfigError(f"rating_scale is {given}, expected the lowest and the highest rating, such as 1 10.")
         mapped = ", ".join(name for name in ITEM_COLUMNS if name in self.columns)

@@ -107,7 +107,8 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     yield from _wrapped(f"Narratives by {_writer(row.get('narrator'))}{rated}", width)
     yield "─" * width
     scores = row.get("metadata") or {}
-    failed = (row.get("checks") or {}).get("failed") or []
+    checks = row.get("checks") or {}
+    failed = [*(checks.get("failed") or ()), *(f"{check} (warning)" for check in checks.get("warnings") or ())]
     yield from _scores("history", "example", scores, votes, width)
     for task in TASKS.values():
         text = task.text(row)

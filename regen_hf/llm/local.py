@@ -143,8 +143,8 @@ class LocalModel:
                 generation_config=config,
                 logits_processor=LogitsProcessorList([guide, sampler]),
             )
-        for request, tokens, row in zip(
-            requests, prompts, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True
+        for request, tokens, row, cut in zip(
+            requests, prompts, output[:, inputs["input_ids"].shape[1] :].tolist(), sampler.cut, strict=True
         ):
             ended = eos in row
             answer = row[: row.index(eos)] if ended else row
@@ -152,7 +152,7 @@ class LocalModel:
                 request,
                 Reply(
                     self.tokenizer.decode(answer, skip_special_tokens=True),
-                    finish_reason="stop" if ended else "length",
+                    finish_reason="stop" if ended and not cut else "length",
                     prompt_tokens=len(tokens),
                     completion_tokens=len(answer),
                 ),
@@ -170,6 +170,7 @@ class _Sampler:
         self.quotes = quotes  # (V,): whether a token begins with a quotation mark
         self.share = share  # maximum tokens of one string
         self.since_quote = [0] * len(requests)
+        self.cut = [False] * len(requests)  # whether a string was closed at its share
         self.started = False
 
     def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -185,6 +186,7 @@ class _Sampler:
                 closing = torch.where(self.quotes, sampled[row], -torch.inf)
                 if closing.max() > -torch.inf:
                     sampled[row] = closing
+                    self.cut[row] = True
             if temperature > 0:
                 uniform = torch.rand(
                     sampled.shape[1], generator=self.noise[row], device=sampled.device, dtype=torch.float64

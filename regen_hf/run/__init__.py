@@ -392,13 +392,17 @@ def not_a_run(folder: Path, hint: str) -> str:
 
 
 def describe(counts: Mapping[str, Any]) -> str:
-    """The plain numbers among a stage's counts, in a line.
+    """The plain numbers among a stage's counts and its failed checks, in a line.
 
     >>> describe({"users": 6000, "detail": {"a": 1}, "loss": 0.51234})
     'users 6,000, loss 0.512'
+    >>> describe({"users": 60, "failed_checks": {"profile.words": 2}})
+    'users 60, failed checks profile.words 2'
     """
+    failed = [f"{name} {number:,}" for name, number in (counts.get("failed_checks") or {}).items()]
     numbers = {name: value for name, value in counts.items() if isinstance(value, int | float)}
-    return ", ".join(
+    shown = [
         f"{name.replace('_', ' ')} {value:,}" if isinstance(value, int) else f"{name.replace('_', ' ')} {value:.3g}"
         for name, value in numbers.items()
-    )
+    ]
+    return ", ".join([*shown, *([f"failed checks {', '.join(failed)}"] if failed else [])])

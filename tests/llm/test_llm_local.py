@@ -172,16 +172,17 @@ def test_a_prompt_past_the_window_is_rejected_and_the_others_are_answered(llama,
     assert "window of 16384" in llm.read(long, store).reason
 
 
-def test_a_text_that_is_closed_at_its_share_of_the_tokens_counts_as_cut():
+def test_a_text_that_is_closed_at_its_share_of_the_tokens_counts_as_cut(llama):
     from regen_hf.llm.local import _Sampler
 
-    asked = (request(0), request(1))
-    logits = torch.tensor([[0.0, 5.0, -torch.inf], [0.0, -torch.inf, 5.0]])  # a quotation mark, a letter, the end
-    sampler = _Sampler(asked, torch.tensor([True, False, False]), 2)
-    text = torch.tensor([[1], [2]])
+    config = settings(llama)
+    asked = [llm.Request.of(config, ({"role": "user", "content": str(n)},), Purchase) for n in range(2)]
+    none = -torch.inf
+    logits = torch.tensor([[0.0, 5.0, none], [none, none, 5.0]])  # a quotation mark, a letter, the end
+    sampler = _Sampler(tuple(asked), torch.tensor([True, False, False]), 2)
     for _ in range(4):
-        sampler(text, torch.where(torch.tensor([[True], [False]]), logits, torch.tensor([-torch.inf, -torch.inf, 1.0])))
-    assert sampler.cut == [True, False]  # where no string can be closed, none is cut
+        sampler(torch.tensor([[1], [2]]), logits)
+    assert sampler.cut == [True, False]  # after the end of an answer nothing is closed
 
 
 def test_several_models_share_the_requests_one_after_the_other(llama, tmp_path, store):

@@ -27,8 +27,11 @@ MOST_VERBATIM = 6
 LEAST_WORDS = 8
 EXAMPLE_RUN = 6
 """Words in a row that an answer may not share with a few-shot example."""
-COPIED_RUN = 25
-"""Words in a row that an answer may not share with a description."""
+COPIED_RUN = 30
+"""Words in a row that a text may share with a description."""
+MOST_COPIED, MOST_COPIED_OF_PITCH = 0.5, 0.75
+"""Share of a text that runs of words from descriptions may be; an endorsement may quote a sentence, as its prompt asks
+for what the description says."""
 
 # A narrative is about the customer or addresses them; "I" in one of these phrases is the language model.
 REFUSAL = re.compile(
@@ -195,7 +198,7 @@ def check(
             "instructions": shares(tokens, shown.instructions, MOST_VERBATIM + 1, record.words),
             "example": shares(tokens, shown.examples, EXAMPLE_RUN, record.words)
             or bool(shown.example_names.in_text(text, record.words)),
-            "copied": _is_copied(tokens, record),
+            "copied": _is_copied(tokens, record, MOST_COPIED_OF_PITCH if task.metadata_only else MOST_COPIED),
             "product": task.metadata_only and endorses_another(text, history),
             "names": bool(shown.catalogue.in_text(text, record.words)),
             "unknown_names": language == "en" and bool(capitals(text, record.words)),
@@ -220,13 +223,10 @@ def _measured(result: Mapping[str, Any], text: str, task: Task, language: str) -
     }
 
 
-def _is_copied(tokens: Sequence[str], record: Record) -> bool:
-    """Whether runs of six words from descriptions are more than half of a text, or one is longer than COPIED_RUN.
-
-    An endorsement may quote a sentence: its prompt asks for what the description says.
-    """
+def _is_copied(tokens: Sequence[str], record: Record, most: float) -> bool:
+    """Whether runs of six words from descriptions are more than `most` of a text, or one is longer than COPIED_RUN."""
     runs = [run for run in shared_runs(tokens, record.description_words, record.names) if run >= EXAMPLE_RUN]
-    return sum(runs) > len(tokens) / 2 or max(runs, default=0) > COPIED_RUN
+    return sum(runs) > most * len(tokens) or max(runs, default=0) > COPIED_RUN
 
 
 def severity(failed: str) -> str:

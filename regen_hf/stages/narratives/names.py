@@ -165,7 +165,8 @@ def endorses_another(text: str, history: Sequence[dict[str, Any]]) -> bool:
 
 
 def _stems(text: str) -> list[str]:
-    return [word.rstrip("s") for word in words(text) if len(word) > 2 and word.isalpha() and word not in STOP_WORDS]
+    names = map(_name, words(text))
+    return [name.rstrip("s") for name in names if len(name) > 2 and name.isalpha() and name not in STOP_WORDS]
 
 
 def _name(word: str) -> str:

@@ -85,7 +85,7 @@ def leaf(category: str | None) -> str | None:
 
 
 def first_sentence(description: str | None) -> str | None:
-    """The first sentence of a description if it is prose, otherwise None.
+    """The first sentence of a description if it is prose of at most 25 words, otherwise None.
 
     >>> first_sentence("Fine paper for daily notes. Made to last.")
     'Fine paper for daily notes.'
@@ -94,7 +94,9 @@ def first_sentence(description: str | None) -> str | None:
     """
     text = " ".join(html.unescape(description or "").split())
     sentence = re.split(r"(?<=[.!?])\s", text, maxsplit=1)[0]
-    prose = 20 <= len(sentence) <= 220 and sentence[0].isupper() and sentence[-1] in ".!?"
+    prose = (
+        20 <= len(sentence) <= 220 and len(sentence.split()) <= 25 and sentence[0].isupper() and sentence[-1] in ".!?"
+    )
     return sentence if prose and not re.search(r"[<>{}]", sentence) else None
 
 

@@ -183,6 +183,13 @@ def test_texts_about_the_user_pass(field, text):
     assert failed(field, text) == set()
 
 
+def test_an_endorsement_may_name_its_product_by_a_brand_with_an_apostrophe():
+    own = [*HISTORY[:-1], purchase("Lowe's Gift Card", "Gift Cards")]
+    pitch = "Lowe’s has all for your wall, and it goes with the Vintrel wall planner."
+    assert "product" not in failed("product_endorsement", pitch, own)
+    assert "product" in failed("product_endorsement", pitch.replace("Lowe’s", "It"), own)
+
+
 def test_an_answer_at_the_token_limit_needs_a_stop():
     phrase = "A light for the next trip"
     assert failed("purchase_reason", phrase) == set()

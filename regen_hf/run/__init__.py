@@ -174,8 +174,9 @@ class Run:
         ]
         if not stale:
             return ""
+        names = f"{', '.join(stale[:-1])} and {stale[-1]}" if stale[1:] else stale[0]
         return (
-            f"The output of {' and '.join(stale)} in {self.folder} is stale: settings or inputs have changed since. "
+            f"The output of {names} in {self.folder} is stale: settings or inputs have changed since. "
             f"Run `regen run {self.folder}` to update it."
         )
 

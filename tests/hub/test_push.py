@@ -115,7 +115,7 @@ def test_push_export_and_demo_name_a_stale_output(hub, tiny_run, monkeypatch, ca
     config.write_text(config.read_text().replace("max_steps: 12", "max_steps: 77"))
     message = rf"The output of {{}} in {re.escape(str(tiny_run))} is stale.*Run `regen run"
     lines = "".join(push(tiny_run, "org", dry_run=True))
-    assert re.search(message.format("`train` and `evaluate` and `attribution`"), lines)
+    assert re.search(message.format("`train`, `evaluate` and `attribution`"), lines)
     assert "stale" not in "".join(push(tiny_run, "org", ["dataset"], dry_run=True))
     for command in (["export", "--to", "vllm"], ["demo", "--port", "7999"]):
         assert main([command[0], str(tiny_run), *command[1:]]) == 0

@@ -26,8 +26,9 @@ def show(name: str, entry: Mapping[str, Any], files: Mapping[str, Any] | None = 
     """Print an entry of `accounting.json` and its counts of `files` on standard error."""
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in entry["dropped"].items()) or "none"
     lines = [f"{name}: {entry['read']:,} lines read, {entry['kept']:,} kept, dropped: {dropped}"]
-    if files and files["unquoted"]:
-        lines.append(f"{name}: {files['unquoted']} files read without quoting, because a quote swallowed records")
-    for column, count in files["missing"].items() if files else ():
-        lines.append(f"{name}: {count} files have no {column}")
+    if files:
+        total = f"of {files['read']} files"
+        if files["unquoted"]:
+            lines.append(f"{name}: quotes are text in {files['unquoted']} {total}, where one swallowed records")
+        lines += [f"{name}: no {column} in {count} {total}" for column, count in files["missing"].items()]
     print("\n".join(lines), file=sys.stderr)  # noqa: T201

@@ -7,7 +7,7 @@ from typing import Any
 
 TIME = (
     "unix seconds, milliseconds, microseconds or nanoseconds, an ISO 8601 date (2023-05-11 or "
-    "2023-05-11T18:02:11+02:00) or 20230511"
+    "2023-05-11T18:02:11+02:00), 20230511, 20230511180211 or a day of a spreadsheet"
 )
 EXPECTED = {
     "not_json": "one JSON object per line",

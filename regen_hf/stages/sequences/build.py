@@ -109,7 +109,7 @@ def _check_kept(kind: str, read: IngestResult) -> None:
     most = max(read.dropped, key=read.dropped.__getitem__)
     examples = (row for path in read.rejects for row in pq.read_table(path).to_pylist() if row["reason"] == most)
     raise InputError(
-        f"None of the {read.read:,} records of {kind} is valid. Dropped: {explained(read.dropped, next(examples))}"
+        f"No record of {kind} is valid, {read.read:,} were read. Dropped: {explained(read.dropped, next(examples))}"
     )
 
 

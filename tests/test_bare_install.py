@@ -149,7 +149,7 @@ def test_real_environments_do_as_the_hidden_packages(finished_run, tmp_path):
     if subprocess.run([*pip, "download", "--no-deps", "-d", tmp_path, "wrapt"], check=False).returncode:
         pytest.skip("no package index can be reached")
     for extras in ([], ["llm"]):
-        project = f"{ROOT}[{','.join(extras)}]"
+        project = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
         subprocess.run([*pip, "install", "-c", ROOT / "constraints.txt", project], check=True)
         (tmp_path / "_".join(["walk", *extras])).mkdir()
         assert not wrong(extras, finished_run, tmp_path / "_".join(["walk", *extras]), python)

@@ -39,10 +39,13 @@ def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section
 
     known = [field.name for field in dataclasses.fields(cls)]  # type: ignore[arg-type]
     rest = next((field.name for field in dataclasses.fields(cls) if field.metadata.get("rest")), None)  # type: ignore[arg-type]
+    removed = getattr(cls, "REMOVED", {})
+    # Folders of earlier versions hold every setting: one that was off had no effect.
+    values = {key: value for key, value in values.items() if key not in removed or value}
     loose = {key: value for key, value in values.items() if key not in known}
     for key in loose:
-        if key in getattr(cls, "REMOVED", {}):  # what to set instead, by the name of the removed setting
-            raise ConfigError(f"The setting {name}.{key} was removed. Set in its place {name}.{cls.REMOVED[key]}.")  # type: ignore[attr-defined]
+        if key in removed:  # what to set instead, by the name of the removed setting
+            raise ConfigError(f"The setting {name}.{key} was removed. Set in its place {name}.{removed[key]}.")
     if loose and rest is None:
         raise ConfigError(unknown(f"{name}.{next(iter(loose))}", [f"{name}.{field}" for field in known]))
     if loose and rest is not None:

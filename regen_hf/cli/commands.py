@@ -102,6 +102,8 @@ def stage(options: argparse.Namespace) -> None:
         for source in sources:
             run.build_with_progress(source)
         run.need(stage)
+        if not run.is_fresh(stage):
+            run.check_packages_of(stage)  # before a setting that they reject is saved
         run.save()
         if getattr(options, "refresh", False):
             run.refresh(options.command)

@@ -172,7 +172,7 @@ def _is_missing(value: Any) -> bool:
     """Whether `value` is None, NaN, or NA or NaT of pandas."""
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
-    return isinstance(value, (float, Decimal)) and value != value
+    return value.is_nan() if isinstance(value, Decimal) else isinstance(value, float) and value != value
 
 
 def _item_id(value: Any) -> str | None:
@@ -260,10 +260,13 @@ def one_each(name: str, value: str | Sequence[str | None] | None, n_histories: i
     """One value per history, from one value for all or a list of values.
 
     Raises:
-        ValueError: the numbers of values and histories differ.
+        ValueError: the numbers of values and histories differ, or `value` is neither text nor a list.
     """
     if value is None or isinstance(value, str):
         return [value] * n_histories
+    value = _plain(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name} is {reprlib.repr(value)}, expected text, or a list with one text per history.")
     if len(value) != n_histories:
         raise ValueError(f"{name} has {len(value)} values for {n_histories} histories, expected one value per history.")
     return list(value)

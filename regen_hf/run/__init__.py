@@ -231,12 +231,18 @@ class Run:
         for stage in self._until(until):
             if not self.is_fresh(stage):
                 try:
-                    self._check_packages(stage)
+                    self.check_packages_of(stage)
                 except MissingPackageError as error:
                     missing |= dict.fromkeys(error.packages)
         require(*missing)
 
-    def _check_packages(self, stage: Stage) -> None:
+    def check_packages_of(self, stage: Stage) -> None:
+        """Check that the optional packages of `stage` are installed, and settings that belong to a library.
+
+        Raises:
+            MissingPackageError: some are not.
+            ConfigError: a package that a setting needs is not installed, or a library rejects a setting.
+        """
         config = self.config[stage.section]
         if hasattr(config, "check_packages"):  # they depend on the settings
             config.check_packages()
@@ -316,7 +322,7 @@ class Run:
         self.need(stage)
         if self.is_fresh(stage):
             return False
-        self._check_packages(stage)
+        self.check_packages_of(stage)
         self.download(stage)
         mark = self.fingerprint(stage)
         target, work = outputs.folder(self.folder, stage.command), self.folder / outputs.WORK

@@ -140,6 +140,8 @@ def test_unknown_tasks_and_unclear_prompts_are_refused():
         parts([], prompt="gift <|item|>")
     with pytest.raises(ValueError, match="task has 2 values for 1 histories"):
         parts([], [TASK, TASK])
+    with pytest.raises(ValueError, match="prompt is 5, expected text, or a list with one text per history"):
+        parts([], prompt=5)
 
 
 def test_a_prompt_of_ones_own_replaces_the_task():

@@ -63,6 +63,13 @@ def test_a_setting_that_needs_a_missing_package_is_refused_before_any_stage(tmp_
     assert not (tmp_path / "run").exists()
 
 
+def test_a_setting_that_the_trainer_rejects_is_not_saved(tiny_run, capsys):
+    before = (tiny_run / "config.yaml").read_text()
+    assert main(["train", str(tiny_run), "--set", "training.logging_strategy=maybe"]) == 1
+    assert re.search(r"maybe is not a valid.*Given: training\.logging_strategy", capsys.readouterr().err, re.DOTALL)
+    assert (tiny_run / "config.yaml").read_text() == before
+
+
 def test_brackets_and_spaces_in_paths_are_no_patterns(finished_run, tmp_path, monkeypatch):
     folder = tmp_path / "a[1] b*"
     (folder / "raw [x]").mkdir(parents=True)

@@ -102,12 +102,12 @@ def check_sft_packages(values: Mapping[str, Any]) -> None:
         if arguments.use_liger_kernel and not is_liger_kernel_available():
             raise ImportError("use_liger_kernel needs liger-kernel. Install it with `pip install liger-kernel`")
     except (ImportError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"The trainer rejects the settings of the training: {error}") from error
+        raise ConfigError(_rejected(error, values)) from error
     try:
         SFTTrainer.get_optimizer_cls_and_kwargs(arguments)
     except (ImportError, ValueError) as error:
         if "install" in str(error):  # other errors need the model
-            raise ConfigError(f"The trainer rejects the settings of the training: {error}") from error
+            raise ConfigError(_rejected(error, values)) from error
 
 
 def checked_lora(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,3 +146,8 @@ def _checked(cls: type, values: Mapping[str, Any], settings: Sequence[str], pref
             message = error.errors()[0]["msg"].removesuffix(".")
             raise ValueError(f"{prefix}{name} was given {value!r}: {message}") from None
     return checked
+
+
+def _rejected(error: Exception, values: Mapping[str, Any]) -> str:
+    names = ", ".join(f"training.{name}" for name in values)
+    return f"The trainer rejects the settings of the training: {error}. Given: {names}."

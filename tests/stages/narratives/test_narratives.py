@@ -707,6 +707,7 @@ def test_examples_are_one_choice_or_files(examples):
 def test_the_removed_setting_names_the_one_in_its_place(tmp_path):
     with pytest.raises(ConfigError, match=r"narratives\.zero_shot was removed.*narratives\.examples: none"):
         Run(tmp_path / "run", {"narratives": {"zero_shot": True}})
+    assert Run(tmp_path / "run", {"narratives": {"zero_shot": False}}).config["narratives"] == NarrativesConfig()
 
 
 def test_a_choice_of_examples_is_no_file_and_part_of_the_fingerprint(tmp_path):

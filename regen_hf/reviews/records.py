@@ -104,12 +104,24 @@ def without_surrogates(text: str) -> str:
     return text
 
 
+class _NanIsNone(ast.NodeTransformer):
+    """Replaces `nan`, as Python prints a missing number, by None."""
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: D102
+        return ast.Constant(None) if node.id == "nan" else node
+
+
 def python_literal(text: str) -> Any:
-    """The value of a Python literal, None where `text` is none."""
+    """The value of a Python literal with None for `nan`; None where `text` is no literal.
+
+    >>> python_literal("{'rating': nan, 'text': 'nan'}")
+    {'rating': None, 'text': 'nan'}
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a backslash before any letter is a warning of Python's
-            return ast.literal_eval(text)
+            tree = ast.parse(text, mode="eval")
+            return ast.literal_eval(_NanIsNone().visit(tree) if "nan" in text else tree)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
 

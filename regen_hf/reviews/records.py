@@ -107,7 +107,7 @@ def without_surrogates(text: str) -> str:
 class _NanIsNone(ast.NodeTransformer):
     """Replaces `nan`, as Python prints a missing number, by None."""
 
-    def visit_Name(self, node: ast.Name) -> ast.AST:  # noqa: D102
+    def visit_Name(self, node: ast.Name) -> ast.AST:
         return ast.Constant(None) if node.id == "nan" else node
 
 

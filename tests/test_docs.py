@@ -71,11 +71,16 @@ def test_the_page_on_using_a_model(office, capsys):
     assert soft.shape == cf_part.shape == content_part.shape == (1, 1, 32)
 
 
+def forget_modules(package, monkeypatch):
+    """Forget the remote code of `package` that other tests have loaded from other caches."""
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / package).is_dir()])
+    for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+
+
 def test_the_page_on_serving_sends_the_prompt_embeddings(office, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    # Remote code that another test has loaded came from another cache.
-    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
-        monkeypatch.delitem(sys.modules, name)
+    forget_modules("transformers_modules", monkeypatch)
     export_vllm(office, "runs/office/export/vllm")
     requests = []
 
@@ -165,6 +170,7 @@ def test_the_page_on_the_tables(whole_run, capsys, monkeypatch):
 
     monkeypatch.setattr(evaluate.config, "HF_METRICS_CACHE", "metrics")
     monkeypatch.setattr(evaluate.config, "HF_MODULES_CACHE", "modules")
+    forget_modules("evaluate_modules", monkeypatch)
     # Two of the nine runs, with fewer users.
     compare, score = commands("reproduce_the_tables.md")
     text = (PAGES / "reproduce_the_tables.md").read_text()

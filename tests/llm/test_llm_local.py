@@ -103,7 +103,9 @@ def test_a_model_of_random_weights_gives_answers_of_the_schema(llama, store, mon
     assert all(isinstance(outcome, Purchase) for outcome in outcomes)
     assert len({outcome.summary for outcome in outcomes}) == 7
     replies = [store.get(one.key) for one in asked]
-    assert {reply.finish_reason for reply in replies} == {"stop"}
+    assert {reply.finish_reason for reply in replies} == {
+        "length"
+    }  # random words do not end before their share of tokens
     assert all(10 < reply.completion_tokens <= 110 for reply in replies)
     assert replies[0].prompt_tokens < replies[6].prompt_tokens
     assert llm.spent(store, config) == 0.0

@@ -230,8 +230,10 @@ print("same")
 
 
 def test_a_value_of_lora_that_peft_rejects_is_an_error(train):
-    with pytest.raises(ConfigError, match=r"rejects the settings of the training: .*r.* positive"):
-        train("bad", config(lora={"r": -1}))
+    with pytest.raises(ConfigError, match=r"rejects the settings of the training: No modules were targeted"):
+        train("bad", config(lora={"target_modules": ["no_such_module"]}))
+    with pytest.raises(ValueError, match=r"lora\.r was given -1, expected at least 1"):
+        config(lora={"r": -1})
 
 
 def test_task_weights_repeat_examples_and_leave_some_out(finished_run, train):

@@ -235,7 +235,8 @@ def test_the_withheld_view_holds_nothing_of_the_last_review(finished_run, proces
     """The last review says something else: in the withheld view no input changes, in the paper's view one does."""
     history = next(rows(split_files(finished_run / "dataset", "test")))["purchase_history"]
     other = json.loads(json.dumps(history))
-    other[-1]["review"] = {"summary": "Never again", "rating": 1, "text": "It broke at once.", "unix_time": 1}
+    later = history[-1]["review"]["unix_time"] + 1
+    other[-1]["review"] = {"summary": "Never again", "rating": 1, "text": "It broke at once.", "unix_time": later}
     for task in TASKS:
         first, second = processor(history=history, task=task), processor(history=other, task=task)
         same = all(torch.equal(first[name], second[name]) for name in first)

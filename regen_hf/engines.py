@@ -54,7 +54,7 @@ def memory_bytes(memory: str) -> int:
 
 def chunk_size(memory: str) -> int:
     """Bytes of text to parse at a time under a memory limit such as "2GB"."""
-    return max(memory_bytes(memory) // 64, 2**20)
+    return max(memory_bytes(memory) // 32, 2**20)
 
 
 def hash_ranges(size: int, memory: str) -> list[tuple[str, str]]:

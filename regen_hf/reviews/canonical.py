@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ..schema import ITEMS
 from . import cleaning, times
-from .nulls import NULL_WORDS, is_null_word
+from .nulls import is_null_word
 from .rating_scale import HIGHEST, LOWEST, Ratings
 from .scrubbing import EMAIL, scrub_column
 
@@ -63,7 +63,7 @@ def clean_items(rows: pa.Table, counts: Counter[str]) -> pa.Table:
         "title": cleaning.title,
         "category": cleaning.category,
         "description": cleaning.description,
-        "price": lambda text, changes: cleaning.price(None if (text or "").strip() in NULL_WORDS else text, changes),
+        "price": cleaning.price,
     }
     for name, rule in rules.items():
         texts = rows[name].combine_chunks().dictionary_encode(null_encoding="encode")

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..model.histories import encodable
 from .nulls import NULL_WORDS
-from .records import python_literal, without_surrogates
+from .records import python_literal
 
 # Only names of HTML elements: "<3" and "<Black>" are text.
 ELEMENTS = (
@@ -175,7 +176,7 @@ def _strings(text: str | None, values: list[Any] | None, rule: str, counts: Coun
     """The strings among `values`, or the text itself where it is not a list."""
     if values is None:
         return [text] if text else []
-    strings = [without_surrogates(value) for value in values if isinstance(value, str)]
+    strings = [encodable(value) for value in values if isinstance(value, str)]
     if strings:
         counts[rule] += 1
     return strings

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import InputError
+from .formats import IDS
 from .lines import Chunk
 from .nulls import NULL_WORDS
 from .records import Records
@@ -71,14 +72,13 @@ def delimited(
     names: Sequence[str],
     delimiter: str,
     fields: Mapping[str, str],
-    identifiers: Sequence[str] = ("reviewer_id", "asin"),
     *,
     quoting: Quoting = "strict",
     has_header: bool = True,
 ) -> Iterator[Records]:
     r"""The records of the lines of a CSV or TSV file with the columns `names`.
 
-    Blank lines before the header are no records. In a column of `identifiers`, an unquoted `17.0` becomes `17`, counted
+    Blank lines before the header are no records. In a column of `IDS`, an unquoted `17.0` becomes `17`, counted
     in the column `float_ids` of the result, and an unquoted blank cell, `\N`, `NULL`, `NA`, `NaN` or `None` is null.
 
     Args:
@@ -86,7 +86,6 @@ def delimited(
         names: the columns of the file.
         delimiter: one or several characters.
         fields: maps the columns of the result to columns of the file; a missing column is null.
-        identifiers: columns of the result.
         quoting: `strict` is that of RFC 4180. With `none`, and with a delimiter of several characters, each line is a
             record and its quotes are text. `lenient` is `strict`, but the first line of a record that contains other
             records is treated as one with unbalanced quotes, and reading continues with the next line.
@@ -96,7 +95,7 @@ def delimited(
         StrayQuote: with `strict`, a record contains other records. Read the file again from its beginning, with `none`
             if `fits_unquoted`, otherwise with `lenient`.
     """
-    reader = _Reader(names, delimiter, fields, identifiers, quoting if len(delimiter) == 1 else "none")
+    reader = _Reader(names, delimiter, fields, quoting if len(delimiter) == 1 else "none")
     lines: list[str] = []
     number = 1
     started = not has_header
@@ -178,15 +177,14 @@ class _Reader:
     names: Sequence[str]
     delimiter: str
     fields: Mapping[str, str]
-    identifiers: Sequence[str]
     quoting: Quoting
 
     def __post_init__(self) -> None:
         self.positions = {
             name: self.names.index(column) for name, column in self.fields.items() if column in self.names
         }
-        self.ids = [self.positions[name] for name in self.identifiers if name in self.positions]
-        self.time = next((self.positions[name] for name in ("time", "unix_time") if name in self.positions), None)
+        self.ids = [self.positions[name] for name in IDS if name in self.positions]
+        self.time = self.positions.get("unix_time")
 
     def records(
         self, lines: list[str], number: int, *, last: bool
@@ -321,7 +319,7 @@ class _Columns:
             position = self.reader.positions.get(name)
             if position is None:
                 table[name] = pa.nulls(count, pa.string())
-            elif name in self.reader.identifiers:
+            elif name in IDS:
                 table[name] = self._ids(position, columns[position], bounds, float_ids)
             else:
                 table[name] = pa.array(columns[position], pa.string())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,27 @@ class Dialect:
     """Name of a Python codec."""
 
 
+def is_utf8(encoding: str) -> bool:
+    """Whether `encoding`, the name of a Python codec of text, is UTF-8.
+
+    Raises:
+        ConfigError: there is no such codec.
+    """
+    try:
+        "".encode(encoding)  # a codec that is not one of text fails
+        codecs.getincrementaldecoder(encoding)
+        return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
+    except (LookupError, ValueError):
+        raise ConfigError(
+            f"encoding is {encoding!r}, which Python does not know, expected the name of a Python codec such as utf-8, "
+            "latin-1, cp1252 or utf-16."
+        ) from None
+
+
 USER_COLUMNS = {"user": "reviewer_id", "item": "asin", "time": "unix_time"}
 """Names that a mapping of own columns must have, and the canonical column of each."""
+IDS = ("reviewer_id", "asin")
+"""Canonical columns in which the number 17.0 is the id 17."""
 REVIEW_COLUMNS = {**USER_COLUMNS, "rating": "rating", "summary": "summary", "text": "text"}
 ITEM_COLUMNS = {name: name for name in ("title", "category", "description", "price")}
 FLAT_ITEM = ("asin", "title", "price")

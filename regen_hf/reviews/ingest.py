@@ -5,7 +5,7 @@ chunks of complete records. Each chunk becomes one parquet file of canonical row
 that a range of hashes is cheap to read. A record without a canonical row becomes a reject, with its file, number and
 reason. After an interruption, finished chunks are reused.
 
-    reviews   user_hash, reviewer_id, asin, unix_time, rating, summary, text
+    reviews   user_hash, reviewer_id, asin, time, rating, summary, text
     items     asin, title, category, description, price
     rejects   file, line, reason, raw
 
@@ -19,7 +19,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -35,7 +35,7 @@ from ..outputs import replacing
 from . import canonical
 from .delimited import Quoting, StrayQuote
 from .files import find
-from .formats import Dialect, Format
+from .formats import IDS, Dialect, Format
 from .lines import Chunk, from_python_literal, progress
 from .rating_scale import Ratings, check_scale
 from .records import Records
@@ -96,8 +96,8 @@ def read_reviews(engine: DuckDB, patterns: Sequence[str], work: Path, options: I
     Finished chunks of an interrupted run in `work` are reused.
 
     Raises:
-        InputError: a file is missing, damaged, or no file of reviews; a mapped column is in no file; the
-            ratings have another scale; or `options.strict` and a record is rejected.
+        InputError: a file is missing, damaged, or no file of reviews; a mapped column is in no file; the ratings
+            have another scale; or `options.strict` and a record is rejected.
     """
     return _read(engine, patterns, "reviews", "--reviews", work, options)
 
@@ -133,8 +133,8 @@ class _Totals:
     ratings: Ratings = field(default_factory=Ratings)
 
     def add(self, other: _Totals) -> None:
-        for part in fields(self):
-            setattr(self, part.name, getattr(self, part.name) + getattr(other, part.name))
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
 
 
 def _read(
@@ -282,7 +282,7 @@ def _fields(engine: DuckDB, chunk: Chunk | Records, source: Source) -> ir.Table:
     if source.kind == LITERALS:
         texts = [(line and from_python_literal(line)) or line for line in lines["line"].to_pylist()]
         lines = lines.set_column(1, "line", pa.array(texts, pa.large_string()))
-    return engine.read_json(lines, source.form.fields, source.form.flat, ids=("reviewer_id", "asin"))
+    return engine.read_json(lines, source.form.fields, source.form.flat, ids=IDS)
 
 
 def _strict(reject: dict[str, str]) -> str:

@@ -15,8 +15,10 @@ import numpy as np
 import pyarrow as pa
 from isal import igzip, igzip_lib
 
-from ..errors import ConfigError, InputError
-from .records import python_literal, without_surrogates
+from ..errors import InputError
+from ..model.histories import encodable
+from .formats import is_utf8
+from .records import python_literal
 
 GZIP = b"\x1f\x8b"
 ZSTD = b"\x28\xb5\x2f\xfd"
@@ -81,23 +83,6 @@ class _Transcoded:
             self.rest = self.decoder.decode(piece, self.ended).encode(errors="surrogateescape")
         piece, self.rest = self.rest[:size], self.rest[size:]
         return piece
-
-
-def is_utf8(encoding: str) -> bool:
-    """Whether `encoding`, the name of a Python codec of text, is UTF-8.
-
-    Raises:
-        ConfigError: there is no such codec.
-    """
-    try:
-        "".encode(encoding)  # a codec that is not one of text fails
-        codecs.getincrementaldecoder(encoding)
-        return codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
-    except (LookupError, ValueError):
-        raise ConfigError(
-            f"encoding is {encoding!r}, expected the name of a Python codec such as utf-8, latin-1, cp1252 or utf-16. "
-            "Correct the name."
-        ) from None
 
 
 def chunks(path: Path, size: int, encoding: str = "utf-8") -> Iterator[Chunk]:
@@ -191,7 +176,7 @@ def json_keys(lines: Iterable[str | None]) -> tuple[set[str], bool]:
         except RecursionError:
             record = None
         if isinstance(record, dict):
-            keys.update(map(without_surrogates, record))
+            keys.update(map(encodable, record))
     return keys, literals
 
 
@@ -205,7 +190,7 @@ def from_python_literal(line: str) -> str | None:
     if not isinstance(record, dict):
         return None
     try:
-        return without_surrogates(json.dumps(record, ensure_ascii=False))
+        return encodable(json.dumps(record, ensure_ascii=False))
     except (TypeError, RecursionError):  # a set, bytes, a number that is complex
         return None
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from ..errors import InputError
 from .lines import check_unchanged
 from .records import Records, as_json, is_text, python_values
+from .times import END, FIRST
 
 PARQUET = b"PAR1"
 LARGEST = 2**29
@@ -22,8 +23,6 @@ BUFFER = 2**20
 """Bytes of a column that are read at a time, instead of a complete row group."""
 UNITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 """Digits of a fraction of a second, by unit of time."""
-NUMERIC = (31_536_000, 9_214_646_400)
-"""Seconds of 1971-01-01 and 2262-01-01: every format reads numbers between them as seconds."""
 
 
 def parquet_columns(path: Path) -> list[str]:
@@ -164,7 +163,7 @@ def _text(values: pa.Array) -> tuple[pa.Array, pa.Array | None]:
 
 
 def _moments(values: pa.Array) -> pa.Array:
-    """Times and dates as unix seconds with all digits of their fraction; as ISO dates outside of `NUMERIC`."""
+    """Times and dates as unix seconds with all digits of their fraction; moments that are not valid as ISO dates."""
     unit = "s" if pa.types.is_date32(values.type) else "ms" if pa.types.is_date64(values.type) else values.type.unit
     if pa.types.is_timestamp(values.type):
         values = values.cast(pa.int64())  # a cast to text would need the time zone
@@ -176,7 +175,7 @@ def _moments(values: pa.Array) -> pa.Array:
         rest = pc.subtract(ticks, pc.multiply(seconds, 10**digits))
         fraction = pc.utf8_lpad(rest.cast(pa.string()), digits, "0")
         text = pc.if_else(pc.equal(rest, 0), text, pc.binary_join_element_wise(text, fraction, "."))
-    is_numeric = pc.and_(pc.greater_equal(seconds, NUMERIC[0]), pc.less(seconds, NUMERIC[1]))
+    is_numeric = pc.and_(pc.greater_equal(seconds, FIRST), pc.less(seconds, END))
     return text if pc.all(is_numeric).as_py() else pc.if_else(is_numeric, text, moments.cast(pa.string()))
 
 

@@ -91,19 +91,6 @@ def python_value(scalar: pa.Scalar, errors: str) -> Any:
     return scalar.cast(pa.string()).as_py()
 
 
-def without_surrogates(text: str) -> str:
-    r"""`text` with one character for each pair of surrogates, and U+FFFD for each other surrogate.
-
-    >>> without_surrogates("\ud83d\ude00 \ud83d"), without_surrogates("é")
-    ('😀 \ufffd', 'é')
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
-
-
 class _NanIsNone(ast.NodeTransformer):
     """Replaces `nan`, as Python prints a missing number, by None."""
 

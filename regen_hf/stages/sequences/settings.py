@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import calendar
-import codecs
 import datetime
 import math
 import time
@@ -11,7 +10,7 @@ from dataclasses import dataclass, field
 
 from ...engines import memory_bytes
 from ...errors import ConfigError, InputError
-from ...reviews.formats import ITEM_COLUMNS, Dialect, Format, chosen, named
+from ...reviews.formats import ITEM_COLUMNS, Dialect, Format, chosen, is_utf8, named
 from ...reviews.times import END, SECOND
 from ...schema import MAX_HISTORY
 
@@ -125,14 +124,8 @@ class SequencesConfig:
             raise ConfigError(f"engine is {self.engine!r}, expected duckdb or spark.")
 
     def _check_text(self) -> None:
-        for name in ("encoding", "item_encoding"):
-            try:
-                codecs.lookup(getattr(self, name) or self.encoding)
-            except LookupError:
-                raise ConfigError(
-                    f"{name} is {getattr(self, name)!r}, which Python does not know, expected one such as utf-8, "
-                    "latin-1, cp1252 or utf-16."
-                ) from None
+        for encoding in (self.encoding, self.item_encoding or self.encoding):
+            is_utf8(encoding)
         for name in ("delimiter", "item_delimiter"):
             value = getattr(self, name).replace("\\t", "\t")  # as typed in a shell
             if '"' in value or "\n" in value or "\r" in value:

@@ -45,7 +45,7 @@ def main() -> None:
                 stage.code.build(run=run.folder, out=Path(out), work=work, config=run.config["training"])
     except RegenError as error:
         raise SystemExit(f"train.py: {error}") from None
-    except Exception as error:
+    except Exception as error:  # each library has its own for a full disk; others are raised again
         if message := full_disk(error, [options.folder]):
             raise SystemExit(f"train.py: {message}") from None
         raise

@@ -95,11 +95,9 @@ def answer_part(text: str) -> str:
     >>> answer_part("<think>A draft.</think> It is red."), answer_part("<think>A draft."), answer_part("red")
     (' It is red.', '', 'red')
     """
-    end = None
-    for end in _REASONING_END.finditer(text):  # noqa: B007 (the last one)
-        pass
-    if end is not None:
-        return text[end.end() :]
+    ends = list(_REASONING_END.finditer(text))
+    if ends:
+        return text[ends[-1].end() :]
     return "" if _REASONING.match(text) else text
 
 

@@ -112,7 +112,7 @@ class Dialects:
         Args:
             model: The model of the request.
             dialect: The dialect of the request.
-            after_fault: Whether it was found by `after_fault`. The fault may have had another reason, so it takes two
+            after_fault: Whether it comes from `after_fault`. The fault may have had another reason, so it takes two
                 requests.
         """
         accepted = self._accepted.get(model)

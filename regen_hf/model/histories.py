@@ -202,12 +202,12 @@ def item_ids(name: str, values: Any) -> list[str]:
     ids = []
     for index, value in enumerate(_plain(values)):
         try:
-            found = _item_id(_plain(value))
+            item = _item_id(_plain(value))
         except ValueError:
-            found = None
-        if found is None:
+            item = None
+        if item is None:
             raise ValueError(f"{name}[{index}] is {reprlib.repr(value)}, expected text or an integer.")
-        ids.append(found)
+        ids.append(item)
     return ids
 
 

@@ -37,9 +37,9 @@ def no_records(path: Path, option: str, chunk: Chunk | None, delimiter: str = ""
         )
     line = lines[start]
     if line is None:
-        found = "contains no line of text in UTF-8" if not any(lines) else f"is not UTF-8 in line {start + 1}"
+        problem = "contains no line of text in UTF-8" if not any(lines) else f"is not UTF-8 in line {start + 1}"
         return (
-            f"{file} {found}: it begins with {content[:60]!r}. Expected JSON lines, CSV or TSV in UTF-8. "
+            f"{file} {problem}: it begins with {content[:60]!r}. Expected JSON lines, CSV or TSV in UTF-8. "
             f"Read another encoding with {name}, such as latin-1, or cp1252 for text from Windows."
         )
     if line.lstrip().startswith("["):
@@ -87,10 +87,10 @@ def missing_header(path: Path, option: str, line: str, names: Sequence[str]) -> 
     prefix, columns = ("--item-", "item,title,category") if option == "--items" else ("--", "user,item,rating,time")
     options = [f"{prefix}delimiter '{delimiter}'"] if delimiter else []
     options += [f'{prefix}header "{columns}"'] if is_record else []
-    found = "has no header: its first line is a record" if is_record else f"has the delimiter {delimiter!r}"
+    problem = "has no header: its first line is a record" if is_record else f"has the delimiter {delimiter!r}"
     expected = "names of columns" if is_record else "comma, tab or semicolon"
     return (
-        f"{path}, given as {option}, {found} ({line.strip()[:60]!r}), expected {expected}. "
+        f"{path}, given as {option}, {problem} ({line.strip()[:60]!r}), expected {expected}. "
         f"Read it with {' '.join(options)}{' (name its columns in their order)' if is_record else ''}."
     )
 

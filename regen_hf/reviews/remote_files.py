@@ -68,7 +68,7 @@ class Remote:
         while True:
             try:
                 piece = self.read()
-            except Exception as error:
+            except Exception as error:  # errors of the file systems have no common class
                 raise Cut(reason(error)) from None
             if not piece:
                 return
@@ -209,7 +209,7 @@ class FileSystem:
             return [pattern]
         try:
             matches = self.system.glob(path, detail=True)
-        except Exception as error:
+        except Exception as error:  # of any file system
             raise self._error(pattern, error) from None
         names = sorted(name for name, info in matches.items() if info["type"] == "file")
         if not names:
@@ -229,7 +229,7 @@ class FileSystem:
             file.seek(start)
         except InputError:
             raise
-        except Exception as error:
+        except Exception as error:  # of any file system
             raise self._error(url, error) from None
 
         def read() -> bytes:

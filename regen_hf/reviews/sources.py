@@ -77,9 +77,9 @@ def open_source(path: Path, option: str, form: Format | None, dialect: Dialect) 
         start = file.read(len(MAGIC))
     if start == MAGIC:
         names = parquet_columns(path)
-        found = recognise(path, names, option, form)
-        check_names(path, names, found.fields.values())
-        return Source(path, PARQUET, found, tuple(names))
+        matched = recognise(path, names, option, form)
+        check_names(path, names, matched.fields.values())
+        return Source(path, PARQUET, matched, tuple(names))
     first = next(chunks(path, BLOCK, dialect.encoding), None)
     lines = first.lines["line"].slice(0, SAMPLED).to_pylist() if first else []
     keys, literals = json_keys(lines)
@@ -87,8 +87,8 @@ def open_source(path: Path, option: str, form: Format | None, dialect: Dialect) 
     if keys and ARRAY.match(line):  # one object per line of it
         raise InputError(json_array(path, option, line))
     if keys:
-        found = recognise(path, keys, option, form)
-        return Source(path, LITERALS if literals else JSON, found, tuple(keys), dialect)
+        matched = recognise(path, keys, option, form)
+        return Source(path, LITERALS if literals else JSON, matched, tuple(keys), dialect)
     columns = header(line, dialect.delimiter or None)
     if dialect.header and line:
         delimiter = dialect.delimiter or (columns[1] if columns else ",")
@@ -99,11 +99,11 @@ def open_source(path: Path, option: str, form: Format | None, dialect: Dialect) 
     # A name of a column may be a number, such as a year.
     no_header = None if dialect.header else missing_header(path, option, line, names)
     try:
-        found = recognise(path, names, option, form)
+        matched = recognise(path, names, option, form)
     except InputError as error:
         raise InputError(no_header) if no_header else error from None
-    check_names(path, names, found.fields.values())
-    return Source(path, DELIMITED, found, tuple(names), dialect, delimiter)
+    check_names(path, names, matched.fields.values())
+    return Source(path, DELIMITED, matched, tuple(names), dialect, delimiter)
 
 
 def check_mapped(sources: Sequence[Source], option: str, missing: Sequence[Collection[str]]) -> None:

@@ -10,15 +10,6 @@ from regen_hf.reviews.lines import chunks
 TEXT = "user;item;Käufer\r\n" + "a;1;größer, 😀\n" * 100 + "b;2;end"
 
 
-@pytest.fixture
-def put(tmp_path):
-    def run(data):
-        (tmp_path / "r.csv").write_bytes(data)
-        return tmp_path / "r.csv"
-
-    return run
-
-
 def lines_of(path, size=2**20, encoding="utf-8"):
     return [line for chunk in chunks(path, size, encoding) for line in chunk.lines["line"].to_pylist()]
 

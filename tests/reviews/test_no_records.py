@@ -11,15 +11,6 @@ from regen_hf.reviews.no_records import missing_header, no_records
 TEXT = "user;item;Käufer\r\n" + "a;1;größer\n" * 100 + "b;2;end\n"
 
 
-@pytest.fixture
-def put(tmp_path):
-    def run(data):
-        (tmp_path / "r.csv").write_bytes(data)
-        return tmp_path / "r.csv"
-
-    return run
-
-
 def message(path, option="--reviews"):
     return no_records(path, option, next(chunks(path, 2**20), None))
 

@@ -57,21 +57,21 @@ class DatasetConfig:
     @property
     def dropped(self) -> dict[str, tuple[str, ...]]:
         """The failed checks that null a text, by the given name, as `<text>.<kind>`."""
-        kinds = [kind for kind in CHECK_KINDS if kind not in WARNINGS]
-        return {
-            check: (check,)
-            if "." in check and not check.endswith(f".{ERRORS}")
-            else tuple(
-                f"{name}.{kind}"
-                for name in TEXTS
-                if check.partition(".")[0] in (name, ERRORS) or "." not in check
-                for kind in (kinds if check.rpartition(".")[2] == ERRORS else [check])
-            )
-            for check in self.drop_failed
-        }
+        return {check: _failed_checks(check) for check in self.drop_failed}
 
     @property
     def min_scores(self) -> list[tuple[str, str, int]]:
         """The parts and attributes with their lowest scores."""
         matches = [SCORE.fullmatch(score) for score in self.min_score]
         return [(match[1], match[2], int(match[3])) for match in matches if match]
+
+
+def _failed_checks(check: str) -> tuple[str, ...]:
+    """The failed checks that an entry of drop_failed stands for.
+
+    >>> _failed_checks("profile.words"), len(_failed_checks("cut")) == len(TEXTS)
+    (('profile.words',), True)
+    """
+    text, _, kind = check.rpartition(".")
+    kinds = [one for one in CHECK_KINDS if one not in WARNINGS] if kind == ERRORS else [kind]
+    return tuple(f"{name}.{one}" for name in ([text] if text else TEXTS) for one in kinds)

@@ -83,7 +83,7 @@ class Names:
             return []
         tokens = WORD.findall(text.replace("’", "'"))
         lower = [_name(token) for token in tokens]
-        found = dict.fromkeys(
+        matches = dict.fromkeys(
             name
             for token, name in zip(tokens, lower, strict=True)
             if name in self.words and token != token.lower() and f" {name} " not in known
@@ -95,8 +95,8 @@ class Names:
                 # In lower case, the words can be a description of another item.
                 upper = sum(token != token.lower() for token in tokens[start + 1 : start + length])
                 if title in self.titles and upper > 1 and f" {title} " not in known:
-                    found[title] = None
-        return list(found)
+                    matches[title] = None
+        return list(matches)
 
     @functools.cached_property
     def _first_words(self) -> frozenset[str]:
@@ -124,7 +124,7 @@ def capitals(text: str, known: str) -> list[str]:
     >>> capitals("They like pens by Parker and Pilot. Ink, too.", " pilot § ")
     ['parker']
     """
-    found: dict[str, None] = {}
+    matches: dict[str, None] = {}
     end = 0
     before = ""
     for match in WORD.finditer(text.replace("’", "'")):
@@ -133,9 +133,9 @@ def capitals(text: str, known: str) -> list[str]:
         inside = end and not re.search(r"[^\s,]", text[end : match.start()]) and before == before.lower()
         named = inside and word[0].isupper() and len(name) > 2 and name not in STOP_WORDS and name not in CALENDAR
         if named and f" {name} " not in known and f" {word.lower()} " not in known:
-            found[name] = None
+            matches[name] = None
         before, end = word, match.end()
-    return list(found)
+    return list(matches)
 
 
 def endorses_another(text: str, history: Sequence[dict[str, Any]]) -> bool:
@@ -152,14 +152,14 @@ def endorses_another(text: str, history: Sequence[dict[str, Any]]) -> bool:
     items = [purchase["item"] or {} for purchase in history]
     if not items or not items[-1].get("title"):
         return False
-    told = set(_stems(text))
+    written = set(_stems(text))
     final = set(_stems(items[-1]["title"]))
     wider = final | set(_stems((items[-1].get("category") or "").rpartition(" - ")[2]))
     for item in items[:-1]:
         title = set(_stems(item.get("title") or ""))
         others, own = title - final, wider - title
-        named = len(others & told)
-        if named >= 2 and named >= 0.6 * len(others) and own and not own & told:
+        named = len(others & written)
+        if named >= 2 and named >= 0.6 * len(others) and own and not own & written:
             return True
     return False
 

@@ -1,15 +1,16 @@
 # make quickstart   everything on simulated shoppers, offline after the install
 # make test         the test suite
 # make venv         only the environment
+# make models       the real language model of the tests
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 EXTRAS := llm,train,eval,space,spark,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv quickstart test lint format lock
+.PHONY: help venv models quickstart test lint format lock
 
 help:
-	@echo "make quickstart | test | venv | lint | format | lock   (see README.md and CONTRIBUTING.md)"
+	@echo "make quickstart | test | venv | models | lint | format | lock   (see README.md and CONTRIBUTING.md)"
 
 venv: .venv/installed
 
@@ -23,7 +24,12 @@ venv: .venv/installed
 quickstart: venv
 	$(BIN)/regen quickstart
 
-test: venv
+models: .models/smollm2-135m/config.json
+
+.models/smollm2-135m/config.json: | .venv/installed
+	scripts/models.sh smollm2-135m
+
+test: venv models
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: venv

@@ -247,13 +247,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="settings to run; earlier results of the others are kept")
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--max-users", type=int, default=100)
+    parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--shoppers", type=int, default=SampleConfig.shoppers)
     parser.add_argument("--items", type=int, default=SampleConfig.items)
     options = parser.parse_args()
     common = training_settings(options.set)
     report: dict = {"group": options.group, "seeds": options.seeds, "training": common}
-    report["world"] = {"shoppers": options.shoppers, "items": options.items, "test users at most": options.max_users}
+    report["world"] = {"shoppers": options.shoppers, "items": options.items, "test users at most": options.users}
     written = options.results / f"{options.group}.json"
     before = json.loads(written.read_text(encoding="utf-8")) if options.only and written.exists() else {}
     for name, value in report.items():
@@ -270,7 +270,7 @@ def main() -> None:
         folders = []
         for seed in options.seeds:
             folder = options.folder / options.group / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
-            build_variant(world, folder, common | changes | {"seed": seed}, {"max_users": options.max_users})
+            build_variant(world, folder, common | changes | {"seed": seed}, {"users": options.users})
             folders.append(folder)
         settings[name] = summary(folders) | fact_shares(folders)
     settings = {name: settings[name] for name in GROUPS[options.group] if name in settings} | settings

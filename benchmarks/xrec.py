@@ -82,7 +82,7 @@ def main() -> None:
         for seed in options.seeds:
             folder = options.folder / f"{name}-{seed}"
             training = {"tasks": TASKS} | common | GROUPS["table1"][name] | {"seed": seed}
-            build_variant(world, folder, training, {"tasks": TASKS, "max_users": 0, "max_new_tokens": 160})
+            build_variant(world, folder, training, {"tasks": TASKS, "users": 0, "max_new_tokens": 160})
             folders.append(folder)
         settings[name] = summary(folders)
     report = {

@@ -28,7 +28,7 @@ TINY = {
         "vocab_size": 600,
         "save_steps": 4,
     },
-    "evaluation": {"max_users": 6, "max_new_tokens": 24},
+    "evaluation": {"users": 6, "max_new_tokens": 24},
     "attribution": {"points": 40, "users": 2},
     "figures": {"dpi": 50},
 }

@@ -22,6 +22,7 @@ FLOORS = [
     ["progress"],
     ["intervals"],
     ["outputs"],
+    ["user_rows"],
     ["model"],
     ["engines"],
     ["reviews"],

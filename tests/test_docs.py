@@ -183,7 +183,7 @@ def test_the_page_on_the_tables(whole_run, capsys, monkeypatch):
     runs = [path for pattern in re.findall(r"runs/\S+", compare) for path in sorted(map(str, Path().glob(pattern)))]
     assert runs == ["runs/both-0", "runs/cf-0"]
     for run in runs:
-        assert main(shlex.split(evaluate_run.replace("$run", run).replace("--limit 0", "--limit 2"))) == 0
+        assert main(shlex.split(evaluate_run.replace("$run", run).replace("--users 0", "--users 2"))) == 0
     options = shlex.split(re.sub(r"runs/\S+ ", "", compare).removeprefix("compare"))
     assert main(["compare", *runs, *options]) == 0
     assert "| Purchase reason | BLEU |" in Path("tables/office/comparison.md").read_text()

@@ -38,7 +38,7 @@ def test_a_seventh_task_over_an_existing_field_is_trained_and_evaluated(tmp_path
     settings = {
         **TINY,
         "training": {**TINY["training"], "tasks": tasks, "max_steps": 6},
-        "evaluation": {"tasks": tasks, "max_users": 4, "max_new_tokens": 8},
+        "evaluation": {"tasks": tasks, "users": 4, "max_new_tokens": 8},
     }
     done = subprocess.run(
         [sys.executable, "-c", OUTSIDER, str(run), json.dumps(settings)],

@@ -91,7 +91,7 @@ The section `training` of a --config file also accepts any field of TRL's SFTCon
 Writes narratives for users that training has not seen, and for the controls, and scores both. Narratives of an earlier
 evaluation with the same model and decoding are scored again without loading the model.
 
-  regen evaluate runs/sample --limit 100
+  regen evaluate runs/sample --users 100
   regen evaluate runs/sample --tasks user_profile long_user_summary --temperature 0.7 --top-p 0.9
 
 Related commands:
@@ -113,7 +113,7 @@ is fitted on test users, and no trained model is needed. Writes RUN/next_item/re
 rank of every target.
 
   regen next-item runs/office
-  regen next-item runs/office --max-users 5000
+  regen next-item runs/office --users 5000
 """,
     ),
     "grounding": (

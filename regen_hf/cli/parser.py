@@ -87,8 +87,6 @@ def _add_stage_command(add: Add, name: str, with_settings: bool) -> None:
         command.add_argument("--refresh", action="store_true", help=help.REFRESH)
     if name == "dataset":
         _add_release(command)
-    if name == "evaluate":
-        command.add_argument("--limit", dest="evaluation.max_users", metavar="VALUE", help="the same as --max-users")
     if name == "judge":
         command.add_argument(
             "--against",

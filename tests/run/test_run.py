@@ -73,7 +73,7 @@ def test_an_edited_config_file_of_the_run_counts_too(tiny_run):
 
 
 def test_a_stage_refuses_stale_input_and_names_the_command(tiny_run, capsys):
-    assert regen("figures", tiny_run, "--set", "evaluation.max_users=3") == 1
+    assert regen("figures", tiny_run, "--set", "evaluation.users=3") == 1
     told = capsys.readouterr().err
     assert f"regen evaluate {tiny_run}" in told
     assert "is stale" in told
@@ -145,7 +145,7 @@ def test_a_finished_stage_that_was_killed_before_its_rename_is_not_done_again(ti
 def test_status_tells_fresh_stale_and_missing(tiny_run, capsys):
     shutil.rmtree(tiny_run / "figures")
     path = tiny_run / "config.yaml"
-    path.write_text(path.read_text().replace("max_users: 6", "max_users: 5"))
+    path.write_text(path.read_text().replace("users: 6", "users: 5"))
     assert regen("status", tiny_run) == 0
     states = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
     assert states == {
@@ -267,7 +267,7 @@ def wait_for(process: subprocess.Popen, seen, seconds: float = 120) -> None:
         ("train", {"training": {**TINY["training"], "max_steps": 80}}, "model.keep/*/stage-0.checkpoints/checkpoint-8"),
         (
             "evaluate",
-            {"evaluation": {"max_users": 0, "max_new_tokens": 60}},
+            {"evaluation": {"users": 0, "max_new_tokens": 60}},
             "evaluation.keep/*/fused-user_profile-0.parquet",
         ),
     ],

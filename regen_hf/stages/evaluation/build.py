@@ -29,7 +29,7 @@ PART = 1024
 def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[str, Any]:
     """Write and score narratives; predictions, scores, results and tables go into `out`."""
     files = outputs.dataset_files(run, config.split)
-    users = [{"row": row, **user} for row, user in enumerate(outputs.rows(files, limit=config.max_users or None))]
+    users = [{"row": row, **user} for row, user in enumerate(outputs.rows(files, limit=config.users or None))]
     if not users:
         raise InputError(
             f"The {config.split} split contains no users. Provide more reviews, or a larger share for the split."
@@ -44,7 +44,7 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     results = {
         "split": config.split,
         "n_users": len(users),
-        "max_users": config.max_users,
+        "users": config.users,
         **scores,
         "about": describe_models(trained, config.text_users if 0 < config.text_users < len(users) else None),
         "missing_references": {task: sum(not TASKS[task].text(user) for user in users) for task in config.tasks},
@@ -112,7 +112,7 @@ def predict(
         texts["nearest", task] = [of_nearest[task][number] for number in selected[task]]
     key = fingerprint(
         [outputs.manifest(run, stage)["fingerprint"] for stage in ("dataset", "embeddings", "train")]
-        + [config.split, config.max_users, config.text_users, config.batch_size, describe_decoding(config), config.seed]
+        + [config.split, config.users, config.text_users, config.batch_size, describe_decoding(config), config.seed]
     )
     previous = _previous_texts(run, key)
     writer = Writer(run, config, longest)

@@ -20,7 +20,7 @@ class EvaluationConfig:
 
     split: str = "test"
     """Split of the users: `test` or `validation`."""
-    max_users: int = 100
+    users: int = 100
     """Number of users, the first of the split; 0 for all."""
     text_users: int = 25
     """Number of users for the control `text_history`, the first ones; 0 for all. A history as text is slow to read."""
@@ -47,7 +47,7 @@ class EvaluationConfig:
             raise ValueError(
                 f"split was given {self.split!r}, expected {' or '.join(HELD_OUT)}: training has not seen their users"
             )
-        at_least(self, 0, "max_users", "text_users", "temperature")
+        at_least(self, 0, "users", "text_users", "temperature")
         at_least(self, 1, "max_new_tokens", "batch_size", "num_beams")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p was given {self.top_p}, expected a probability above 0 and at most 1")

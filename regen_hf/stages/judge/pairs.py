@@ -54,7 +54,7 @@ def read_pairs(run: Path, config: JudgeConfig) -> list[Pair]:
     ours = _texts(outputs.path(run, "evaluate", outputs.PREDICTIONS), config.model_of_run)
     theirs = _texts(Path(config.other), config.model_of_other)
     shared = [key for key in ours if key in theirs and key[1] in config.tasks]
-    users = list(dict.fromkeys(user for user, _ in shared))[: config.max_users or None]
+    users = list(dict.fromkeys(user for user, _ in shared))[: config.users or None]
     histories = _histories(run, set(users))
     pairs = [
         Pair(user, task, ours[user, task], theirs[user, task], histories[user])

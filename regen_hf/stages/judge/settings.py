@@ -24,7 +24,7 @@ class JudgeConfig(VotesConfig):
     """Name of the model in the other predictions."""
     tasks: tuple[str, ...] = DEFAULT_TASKS
     """Narratives to compare."""
-    max_users: int = 100
+    users: int = 100
     """Number of users, the first that both predictions contain; 0 for all."""
     votes: int = 3
     """Votes on each pair of texts, each in both orders."""
@@ -32,4 +32,4 @@ class JudgeConfig(VotesConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tasks(self.tasks)
-        at_least(self, 0, "max_users")
+        at_least(self, 0, "users")

@@ -11,12 +11,13 @@ from tqdm import tqdm
 from ... import llm, outputs, schema
 from ...errors import RunError
 from ...llm.spending import Estimate
+from ...user_rows import UserRows
 from . import checks
 from .settings import NarrativesConfig
 
 
 def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[str, Any]:
-    """Write `out/narratives.parquet` for every user of `run/sequences`.
+    """Write `out/narratives.parquet` for the users of `run/sequences`, or the first `config.users` of them.
 
     Simulated shoppers get their narratives from `run/sample/truth.parquet`. `work` is not used: answers are cached in
     `run/requests`.
@@ -29,12 +30,12 @@ def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[st
         RunError: there are no sequences, or the server cannot be used.
         InputError: the few-shot examples are invalid.
     """
-    files = _sequence_files(run)
+    users = _selected(run, config)
     if config.backend == "reference":
-        return _write_reference(run, files, out, config)
+        return _write_reference(run, users, out, config)
     from . import prompted
 
-    return prompted.narrate(run, files, out, config)
+    return prompted.narrate(run, users, out, config)
 
 
 def estimate(run: Path, config: NarrativesConfig) -> Estimate:
@@ -43,23 +44,23 @@ def estimate(run: Path, config: NarrativesConfig) -> Estimate:
     Raises:
         RunError: there are no sequences.
     """
-    files = _sequence_files(run)
+    users = _selected(run, config)
     if config.backend == "reference":
         return Estimate()
     from . import prompted
 
     path = outputs.requests_path(run, "narratives")
-    return llm.estimate(lambda: prompted.estimated(run, files, config), config, path)
+    return llm.estimate(lambda: prompted.estimated(run, users, config), config, path)
 
 
-def _sequence_files(run: Path) -> list[Path]:
+def _selected(run: Path, config: NarrativesConfig) -> UserRows:
     files = outputs.sequence_files(run)
     if not files:
         raise RunError(f"There are no sequences in {run}. Run first: regen sequences {run} …")
-    return files
+    return UserRows.first(files, config.users)
 
 
-def _write_reference(run: Path, files: list[Path], out: Path, config: NarrativesConfig) -> dict[str, Any]:
+def _write_reference(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> dict[str, Any]:
     from . import reference
 
     truth = _truth(outputs.path(run, "sample", outputs.TRUTH))
@@ -67,7 +68,7 @@ def _write_reference(run: Path, files: list[Path], out: Path, config: Narratives
     failed: Counter[str] = Counter()
     warnings: Counter[str] = Counter()
     with outputs.row_writer(out / outputs.NARRATIVES, schema.NARRATIVES) as append:
-        for user in tqdm(outputs.rows(files), total=outputs.count(files), desc="narratives", unit=" users"):
+        for user in tqdm(users.rows(), total=len(users), desc="narratives", unit=" users"):
             reviewer_id, history = user["reviewer_id"], user["purchase_history"] or []
             true_texts = truth.get(reviewer_id)
             counts["users"] += 1

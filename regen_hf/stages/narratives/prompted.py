@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from ... import llm, outputs, prompts
 from ...errors import RunError
 from ...model.interactions import without_last_review
 from ...schema import NARRATIVES, in_row, narrative_prompts
+from ...user_rows import UserRows
 from . import checks, examples
 from .names import NO_NAMES, Names
 from .settings import NarrativesConfig
@@ -164,10 +166,10 @@ def attempts(
 
 
 def requests(
-    files: list[Path], prompter: Prompter, store: llm.Store | None = None, repeat: int = 0
+    users: UserRows, prompter: Prompter, store: llm.Store | None = None, repeat: int = 0
 ) -> Iterator[llm.Request]:
-    """The requests for all users; with `repeat` above 0, the requests of that repetition for failed checks."""
-    for user in outputs.rows(files):
+    """The requests for `users`; with `repeat` above 0, the requests of that repetition for failed checks."""
+    for user in users.rows():
         for first in prompter.requests(user):
             if store is None or repeat == 0:
                 yield first.request
@@ -177,18 +179,18 @@ def requests(
                 yield tried[repeat].request
 
 
-def estimated(run: Path, files: list[Path], config: NarrativesConfig) -> Iterator[llm.Request]:
+def estimated(run: Path, users: UserRows, config: NarrativesConfig) -> Iterator[llm.Request]:
     """The requests of `narrate`; the examples of this package stand for those that are not chosen from the run yet."""
     given = examples.files(run, config)
     if config.examples == ("run",) and not given[0].exists():
         given = prompts.example_files()[:CHOSEN]
-    yield from requests(files, Prompter(config, given))
+    yield from requests(users, Prompter(config, given))
 
 
-def choose_examples(run: Path, files: list[Path], store: llm.Store, catalogue: Names, config: NarrativesConfig) -> None:
+def choose_examples(run: Path, users: UserRows, store: llm.Store, catalogue: Names, config: NarrativesConfig) -> None:
     """Write the first users whose answers pass all checks to the file of the examples, unless it exists.
 
-    They are among the first CANDIDATES users of the first split, which are sorted by their hash.
+    They are among the first CANDIDATES of `users`: of the first split, which is sorted by a hash.
 
     Raises:
         RunError: no answer passes all checks.
@@ -197,7 +199,7 @@ def choose_examples(run: Path, files: list[Path], store: llm.Store, catalogue: N
     if path.exists():
         return
     prompter = Prompter(config, (), catalogue)
-    candidates = [user for user in outputs.rows(files, limit=CANDIDATES) if user["purchase_history"]]
+    candidates = [user for user in itertools.islice(users.rows(), CANDIDATES) if user["purchase_history"]]
 
     def first(user: dict[str, Any]) -> UserRequest:
         return next(request for request in prompter.requests(user) if request.prompt == examples.PROMPT)
@@ -222,7 +224,7 @@ def choose_examples(run: Path, files: list[Path], store: llm.Store, catalogue: N
     outputs.write_json(path, chosen)
 
 
-def catalogue_names(run: Path, files: list[Path]) -> Names:
+def catalogue_names(run: Path, files: Sequence[Path]) -> Names:
     """The names of the catalogue of `run`, with the reviews of the first users as prose."""
     items = outputs.rows(outputs.item_files(outputs.folder(run, "sequences")), limit=MOST_ITEMS)
     users = outputs.rows(files, ["purchase_history"], limit=MOST_USERS)
@@ -230,13 +232,13 @@ def catalogue_names(run: Path, files: list[Path]) -> Names:
     return Names.of(items, ((purchase["review"] or {}).get("text") or "" for purchase in purchases))
 
 
-def narrate(run: Path, files: list[Path], out: Path, config: NarrativesConfig) -> dict[str, Any]:
-    """Request the missing answers, then write `narratives.parquet`, and `failed.jsonl` for failed requests."""
+def narrate(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> dict[str, Any]:
+    """Request the missing answers about `users`; write `narratives.parquet`, and `failed.jsonl` for failed requests."""
     counts = {"users": 0, "failed": 0, "asked_again": 0, "reviews_left_out": 0, "users_cut": 0}
     failed_checks: Counter[str] = Counter()
     warnings: Counter[str] = Counter()
     failures = llm.Failures(out, config)
-    catalogue = catalogue_names(run, files)
+    catalogue = catalogue_names(run, users.files)
 
     def answers(user: dict[str, Any]) -> tuple[dict[str, Any], dict[str, None], int, frozenset[str]]:
         """The texts of a user by task, the models that wrote them, reviews left out, and the truncated tasks."""
@@ -261,14 +263,14 @@ def narrate(run: Path, files: list[Path], out: Path, config: NarrativesConfig) -
 
     with llm.Store(outputs.requests_path(run, "narratives")) as store:
         if config.examples == ("run",):
-            choose_examples(run, files, store, catalogue, config)
+            choose_examples(run, users, store, catalogue, config)
         prompter = Prompter(config, examples.files(run, config), catalogue)
         for repeat in range(config.fix + 1):
-            part = functools.partial(requests, files, prompter, store, repeat)
-            total = sum(1 for _ in part()) if repeat else len(prompter.fixed) * outputs.count(files)
+            part = functools.partial(requests, users, prompter, store, repeat)
+            total = sum(1 for _ in part()) if repeat else len(prompter.fixed) * len(users)
             llm.ask(part, config, store, total, desc=f"narratives, repetition {repeat}" if repeat else "narratives")
         with outputs.row_writer(out / outputs.NARRATIVES, NARRATIVES) as append:
-            for user in outputs.rows(files):
+            for user in users.rows():
                 texts, models, left_out, truncated = answers(user)
                 columns, history = in_row(texts), user["purchase_history"] or []
                 results = checks.check(columns, history, config.language, None, prompter.shown(user), truncated)

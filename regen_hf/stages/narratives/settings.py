@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from ...config import at_least
 from ...llm.settings import LLMConfig
 
 PACKAGES = ("openai", "outlines", "transformers")
@@ -20,6 +21,8 @@ class NarrativesConfig(LLMConfig):
 
     REMOVED: ClassVar = {"zero_shot": "examples: none"}
 
+    users: int = 0
+    """Number of users for a preview, by a hash of their ids; 0 for all. More users include the same ones."""
     language: str = "en"
     """Language of the narratives, as ISO 639-1 (en, de, ja, …)."""
     examples: tuple[str, ...] = field(default=("auto",), metadata={"reads": "files", "words": CHOICES})
@@ -34,6 +37,7 @@ class NarrativesConfig(LLMConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(self, 0, "users")
         if len(self.language) != 2 or not self.language.islower():
             raise ValueError(f"language is {self.language!r}, expected two lower-case letters of ISO 639-1, such as en")
         if not self.examples or (len(self.examples) > 1 and set(self.examples) & set(CHOICES)):

@@ -38,7 +38,7 @@ def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tup
     Raises:
         InputError: no test user has a last purchase to predict.
     """
-    cases = read_cases(run, "test", recommender.index, recommender.alpha, config.max_users)
+    cases = read_cases(run, "test", recommender.index, recommender.alpha, config.users)
     if not len(cases):
         raise InputError(
             "No test user has a last purchase to predict, which requires two purchases of different items. Users left "

@@ -14,7 +14,7 @@ PACKAGES = ("implicit", "numpy")
 class NextItemConfig:
     """Settings of `regen next-item RUN`."""
 
-    max_users: int = 0
+    users: int = 0
     """Number of test users, the first of the split; 0 for all."""
     neighbours: int = 100
     """Neighbours of each item in item kNN."""
@@ -22,6 +22,6 @@ class NextItemConfig:
     """Seed of the bootstrap and of the order among ties."""
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "max_users")
+        at_least(self, 0, "users")
         at_least(self, 1, "neighbours")
         check_seed(self)

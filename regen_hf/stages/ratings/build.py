@@ -13,7 +13,7 @@ from .settings import RatingsConfig
 
 
 def build(run: Path, out: Path, work: Path, config: RatingsConfig) -> dict[str, Any]:
-    """Write `votes.parquet`, `ratings.parquet` and `agreement.json` for every user of `run/narratives`.
+    """Write `votes.parquet`, `ratings.parquet` and `agreement.json` for the users of `run/narratives`.
 
     `work` is not used: answers are cached in `run/requests`.
 
@@ -23,7 +23,7 @@ def build(run: Path, out: Path, work: Path, config: RatingsConfig) -> dict[str, 
     Raises:
         RunError: sequences or narratives are missing or of different users, or the server cannot be used.
     """
-    files, narratives = _inputs(run)
+    users = _selected(run, config)
     if config.backend == "reference":
         from . import reference
 
@@ -33,10 +33,10 @@ def build(run: Path, out: Path, work: Path, config: RatingsConfig) -> dict[str, 
                 [reference.rate(*rated, vote=number, seed=config.seed) for number in range(config.votes)]
             )
 
-        return votes.write(votes.users(files, narratives), vote, outputs.count(files), out, config)
+        return votes.write(users, vote, out, config)
     from . import prompted
 
-    return prompted.rate(files, narratives, out, outputs.requests_path(run, "ratings"), config)
+    return prompted.rate(users, out, outputs.requests_path(run, "ratings"), config)
 
 
 def estimate(run: Path, config: RatingsConfig) -> Estimate:
@@ -45,26 +45,20 @@ def estimate(run: Path, config: RatingsConfig) -> Estimate:
     Raises:
         RunError: sequences or narratives are missing or of different users.
     """
-    files, narratives = _inputs(run)
+    users = _selected(run, config)
     if config.backend == "reference":
         return Estimate()
     from . import prompted
 
     path = outputs.requests_path(run, "ratings")
-    return llm.estimate(lambda: prompted.requests(files, narratives, config), config, path)
+    return llm.estimate(lambda: prompted.requests(users, config), config, path)
 
 
-def _inputs(run: Path) -> tuple[list[Path], Path]:
-    """The files of the histories, and the file of their narratives."""
+def _selected(run: Path, config: RatingsConfig) -> votes.Users:
+    """The users with narratives, or the first `config.users` of them."""
     files, narratives = outputs.sequence_files(run), outputs.path(run, "narratives", outputs.NARRATIVES)
     if not files:
         raise RunError(f"There are no sequences in {run}. Run first: regen sequences {run} …")
     if not narratives.exists():
         raise RunError(f"There are no narratives in {run}. Run first: regen narratives {run}")
-    written, expected = outputs.count([narratives]), outputs.count(files)
-    if written != expected:
-        raise RunError(
-            f"{narratives} has {written} users, expected the {expected} users of the sequences. Run again: regen "
-            f"narratives {run}"
-        )
-    return files, narratives
+    return votes.Users(files, narratives, config.users)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from ... import llm, outputs, prompts
+from ... import llm, prompts
 from ...schema import RATED, rated_tasks
 from . import votes
 from .settings import RatingsConfig
@@ -103,13 +103,13 @@ def room(texts: str, config: RatingsConfig) -> int:
     return prompts.room(config, fixed, "texts")
 
 
-def requests(files: list[Path], narratives: Path, config: RatingsConfig) -> Iterator[llm.Request]:
-    """The requests for all votes on all users."""
-    for user in votes.users(files, narratives):
+def requests(users: votes.Users, config: RatingsConfig) -> Iterator[llm.Request]:
+    """The requests for all votes on `users`."""
+    for user in users:
         yield from (request for _, _, request, _ in user_requests(user, config))
 
 
-def rate(files: list[Path], narratives: Path, out: Path, cache: Path, config: RatingsConfig) -> dict[str, Any]:
+def rate(users: votes.Users, out: Path, cache: Path, config: RatingsConfig) -> dict[str, Any]:
     """Request the missing votes, then write all votes and scores, and `failed.jsonl` for failed requests."""
     failures = llm.Failures(out, config)
     identity = prompts.identity("ratings")
@@ -134,10 +134,9 @@ def rate(files: list[Path], narratives: Path, out: Path, cache: Path, config: Ra
                 failures.add(user["reviewer_id"], f"{stage}, vote {number}", answer)
         return votes.UserVotes(given, identity, left_out)
 
-    total = outputs.count(files)
     with llm.Store(cache) as store:
-        part = functools.partial(requests, files, narratives, config)
-        llm.ask(part, config, store, total=len(RATED) * config.votes * total, desc="ratings")
-        counts = votes.write(votes.users(files, narratives), vote, total, out, config)
+        part = functools.partial(requests, users, config)
+        llm.ask(part, config, store, total=len(RATED) * config.votes * len(users), desc="ratings")
+        counts = votes.write(users, vote, out, config)
         failures.check()
         return {**counts, "failed": failures.count, **store.totals(), "prompts": prompts.hashes("history", "ratings")}

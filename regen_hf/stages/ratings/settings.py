@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...config import at_least
 from ...llm.settings import VotesConfig
 
 PACKAGES = ("openai", "outlines", "transformers")
@@ -14,8 +15,14 @@ PACKAGES = ("openai", "outlines", "transformers")
 class RatingsConfig(VotesConfig):
     """The raters and their settings."""
 
+    users: int = 0
+    """Number of users for a preview, by the same hash as that of the narratives; 0 for all who have narratives."""
     votes: int = 1
     """Votes on each user; the paper uses 10 to 15."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 0, "users")
 
     @property
     def raters(self) -> tuple[str, ...]:

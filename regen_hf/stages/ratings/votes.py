@@ -11,8 +11,8 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ... import outputs
-from ...errors import RunError
 from ...schema import RATED, RATINGS
+from ...user_rows import UserRows
 from . import aggregation
 from .agreement import Agreement
 from .settings import RatingsConfig
@@ -44,26 +44,30 @@ class UserVotes:
     """Reviews left out of the prompt, to fit the window of the model."""
 
 
-def users(files: list[Path], narratives: Path) -> Iterator[dict[str, Any]]:
-    """Rows with a user's history and narratives; both files are read in parallel, so memory stays bounded.
+class Users:
+    """Histories and narratives of the users to rate, the first `most` of those who have narratives; 0 for all.
 
     Raises:
         RunError: the narratives are of other users, or in another order, than the sequences.
     """
-    texts = outputs.rows([narratives], ["reviewer_id", "last_purchase", "user"])
-    for row, written in zip(outputs.rows(files), texts, strict=True):
-        if written["reviewer_id"] != row["reviewer_id"]:
-            raise RunError(
-                f"{narratives} has user {written['reviewer_id']!r} in place of {row['reviewer_id']!r}, expected the "
-                "users of the sequences in the same order. Write the narratives again."
-            )
-        yield {**row, **written, "purchase_history": row["purchase_history"] or []}
+
+    def __init__(self, sequences: list[Path], narratives: Path, most: int = 0) -> None:
+        self._texts = UserRows.first([narratives], most)
+        self._histories = UserRows.of(sequences, self._texts.ids())
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Rows with a user's history and narratives; both files are read in parallel, so memory stays bounded."""
+        texts = self._texts.rows(["reviewer_id", "last_purchase", "user"])
+        for row, written in zip(self._histories.rows(), texts, strict=True):
+            yield {**row, **written, "purchase_history": row["purchase_history"] or []}
 
 
 def write(
-    users: Iterator[dict[str, Any]],
+    users: Users,
     vote: Callable[[dict[str, Any]], UserVotes],
-    total: int,
     out: Path,
     config: RatingsConfig,
 ) -> dict[str, Any]:
@@ -77,7 +81,7 @@ def write(
         outputs.row_writer(out / outputs.VOTES, VOTES, batch_size=50_000) as append_vote,
         outputs.row_writer(out / outputs.RATINGS, RATINGS) as append_rating,
     ):
-        for user in tqdm(users, total=total, desc="ratings", unit=" users"):
+        for user in tqdm(users, total=len(users), desc="ratings", unit=" users"):
             result = vote(user)
             metadata, rows = user_ratings(result.votes, config.raters)
             agreement.add(metadata, rows)

@@ -67,7 +67,7 @@ def test_an_unknown_encoder_raises_an_error(finished_run, tmp_path):
     work, out = tmp_path / "work", tmp_path / "out"
     for folder in (work, out):
         folder.mkdir()
-    config = EvaluationConfig(max_users=1, max_new_tokens=2, tasks=("user_profile",), encoder="nobody/no-such-encoder")
+    config = EvaluationConfig(users=1, max_new_tokens=2, tasks=("user_profile",), encoder="nobody/no-such-encoder")
     with pytest.raises(ConfigError, match="nobody/no-such-encoder"):
         build(finished_run, out, work, config)
 
@@ -103,7 +103,7 @@ def test_a_model_trained_on_text_reads_the_history_as_text(tiny_run, tmp_path, m
     monkeypatch.setattr(RegenForCausalLM, "generate", recorded)
     (tmp_path / "out").mkdir()
     (tmp_path / "work").mkdir()
-    settings = EvaluationConfig(max_users=1, max_new_tokens=4, tasks=("user_profile",))
+    settings = EvaluationConfig(users=1, max_new_tokens=4, tasks=("user_profile",))
     build(tiny_run, tmp_path / "out", tmp_path / "work", settings)
     user = next(rows(split_files(tiny_run / "dataset", "test")))
     tokenizer = RegenProcessor.from_pretrained(tiny_run / "model").tokenizer
@@ -117,7 +117,7 @@ def test_a_model_trained_on_no_history_is_shown_none(tiny_run, folders):
     manifest["config"]["history"] = "empty"
     path.write_text(json.dumps(manifest))
     (tiny_run / "evaluation").rename(tiny_run / "before")  # it was shown histories
-    build(tiny_run, *folders, EvaluationConfig(max_users=3, max_new_tokens=4, tasks=("user_profile",)))
+    build(tiny_run, *folders, EvaluationConfig(users=3, max_new_tokens=4, tasks=("user_profile",)))
     texts = {}
     for row in pq.read_table(folders[0] / "predictions.parquet").to_pylist():
         texts.setdefault(row["model"], []).append(row["prediction"])
@@ -131,7 +131,7 @@ def test_a_finished_part_is_not_written_again(finished_run, tmp_path):
     work, out = tmp_path / "work", tmp_path / "out"
     for folder in (work, out):
         folder.mkdir()
-    config = EvaluationConfig(max_users=3, max_new_tokens=4, tasks=("user_profile",))
+    config = EvaluationConfig(users=3, max_new_tokens=4, tasks=("user_profile",))
     build(finished_run, out, work, config)
     pq.write_table(pa.table({"prediction": ["kept"] * 3}), work / "fused-user_profile-0.parquet")
     build(finished_run, out, work, config)
@@ -161,7 +161,7 @@ def test_a_missing_library_raises_an_error_before_anything_is_written(
     monkeypatch.setitem(sys.modules, package, None)
     metrics._rouge_scorer.cache_clear()
     with pytest.raises(RegenError, match=rf'pip install "regen-hf\[{extra}\]"'):
-        build(finished_run, tmp_path, tmp_path, EvaluationConfig(max_users=1))
+        build(finished_run, tmp_path, tmp_path, EvaluationConfig(users=1))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -219,7 +219,7 @@ def test_each_control_gets_the_input_of_its_name(finished_run, folders, monkeypa
 
     monkeypatch.setattr(RegenForCausalLM, "generate", recorded)
     settings = EvaluationConfig(
-        max_users=2, max_new_tokens=3, batch_size=1, tasks=("product_endorsement",), text_users=0
+        users=2, max_new_tokens=3, batch_size=1, tasks=("product_endorsement",), text_users=0
     )
     build(finished_run, *folders, settings)
     names = ["fused", "content", "cf", "empty_history", "shuffled_history", "text_history"]
@@ -256,7 +256,7 @@ def test_a_model_of_one_half_is_its_own_control():
 
 
 def test_the_text_control_may_cover_only_the_first_users(finished_run, folders):
-    settings = EvaluationConfig(max_users=3, text_users=1, max_new_tokens=2, tasks=("user_profile",))
+    settings = EvaluationConfig(users=3, text_users=1, max_new_tokens=2, tasks=("user_profile",))
     build(finished_run, *folders, settings)
     results = json.loads((folders[0] / "results.json").read_text())
     assert results["models"]["text_history"]["user_profile"]["n"] == 1
@@ -265,7 +265,7 @@ def test_the_text_control_may_cover_only_the_first_users(finished_run, folders):
 
 
 def test_a_single_user_is_scored_without_a_shuffled_control(finished_run, folders):
-    settings = EvaluationConfig(max_users=1, max_new_tokens=8, tasks=("user_profile",))
+    settings = EvaluationConfig(users=1, max_new_tokens=8, tasks=("user_profile",))
     build(finished_run, *folders, settings)
     models = json.loads((folders[0] / "results.json").read_text())["models"]
     assert list(models) == list(CONTROLS)
@@ -316,7 +316,7 @@ def test_decoding_is_applied_and_recorded(finished_run, tmp_path, monkeypatch):
         out, work = tmp_path / f"out{number}", tmp_path / f"work{number}"
         out.mkdir()
         work.mkdir()
-        settings = EvaluationConfig(max_users=3, max_new_tokens=6, tasks=("user_profile",), **decoding)
+        settings = EvaluationConfig(users=3, max_new_tokens=6, tasks=("user_profile",), **decoding)
         build(finished_run, out, work, settings)
         kept = pq.read_table(out / "predictions.parquet").to_pylist()
         texts = [row["prediction"] for row in kept if row["model"] == "fused"]
@@ -358,7 +358,7 @@ def test_histories_with_vectors_that_are_not_finite_raise_an_error(tiny_run, fol
     with pytest.raises(
         InputError, match=f"history of {split} user 0 contain values that are not finite.*regen embeddings"
     ):
-        build(tiny_run, *folders, EvaluationConfig(max_users=2, tasks=("user_profile",)))
+        build(tiny_run, *folders, EvaluationConfig(users=2, tasks=("user_profile",)))
 
 
 def test_the_tables_of_the_run_contain_all_scores(finished_run, results):

@@ -20,7 +20,7 @@ def world(tmp_path_factory):
             "sequences": {"sample": True},
             "sample": {"shoppers": 1000, "items": 240},
             "training": {"max_steps": 150},
-            "evaluation": {"max_users": 60, "text_users": 1},
+            "evaluation": {"users": 60, "text_users": 1},
         },
     )
     with run.locked():

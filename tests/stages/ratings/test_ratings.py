@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import shutil
 
 import krippendorff
 import numpy as np
@@ -197,11 +198,35 @@ def test_missing_narratives_are_told_with_the_command_to_run(tmp_path):
         run_build(tmp_path)
 
 
-def test_fewer_narratives_than_users_are_refused(tmp_path):
-    make_run(tmp_path, [("a", HISTORY, narratives()), ("b", HISTORY, narratives())])
+def test_the_users_with_narratives_are_rated_or_the_first_of_them(tmp_path):
+    shoppers = [
+        (name, [purchase(f"Pen {name}", "smooth")], narratives(f"{name} writes.", f"{name}!")) for name in "abcdefgh"
+    ]
+    for user in shoppers:
+        user[2]["user"]["profile"] = f"{user[0]} buys pens"
+    make_run(tmp_path, shoppers)
     path = tmp_path / "narratives" / "narratives.parquet"
+    pq.write_table(pq.read_table(path).take([1, 3, 4, 6, 7]), path)
+    counts, ratings, votes = run_build(tmp_path)
+    assert ratings["reviewer_id"].to_pylist() == list("bdegh")
+    assert counts["users"] == 5
+    chosen = []
+    for users in (1, 3):
+        shutil.rmtree(tmp_path / "out")
+        with Server() as server:
+            counts, ratings, votes = run_build(tmp_path, openai(server, users=users))
+        chosen.append(ratings["reviewer_id"].to_pylist())
+        assert (counts["users"], len(set(votes["reviewer_id"].to_pylist()))) == (users, users)
+        assert len(server.bodies) == (4 if users == 1 else 8)  # the first user was rated before
+    assert set(chosen[0]) < set(chosen[1])
+    assert chosen[1] == [user for user in "bdegh" if user in chosen[1]]
+
+
+def test_narratives_of_a_user_without_a_history_are_refused(tmp_path):
+    make_run(tmp_path, [("a", HISTORY, narratives()), ("b", HISTORY, narratives())])
+    path = tmp_path / "sequences" / "train.parquet"
     pq.write_table(pq.read_table(path).slice(0, 1), path)
-    with pytest.raises(RunError, match="has 1 users, expected the 2 users of the sequences"):
+    with pytest.raises(RunError, match="'b' is not among the 1 users of the sequences"):
         run_build(tmp_path)
 
 

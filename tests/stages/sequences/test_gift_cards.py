@@ -18,7 +18,7 @@ pytestmark = pytest.mark.real_data
 SMALL = [
     *("--set", "embeddings.cf_dim=16", "--set", "embeddings.content_dim=32", "--set", "embeddings.content_steps=20"),
     *("--set", "training.max_steps=20", "--set", "training.hidden_size=32", "--set", "training.num_layers=2"),
-    *("--set", "evaluation.max_users=5", "--set", "evaluation.max_new_tokens=24"),
+    *("--set", "evaluation.users=5", "--set", "evaluation.max_new_tokens=24"),
 ]
 
 

@@ -458,7 +458,7 @@ def test_features_a_transformer_and_a_longer_history_reach_the_model(tiny_run):
             "max_steps": 3,
             "tasks": ["product_endorsement"],
         },
-        "evaluation": {"tasks": ["product_endorsement"], "max_users": 3, "max_new_tokens": 8},
+        "evaluation": {"tasks": ["product_endorsement"], "users": 3, "max_new_tokens": 8},
     }
     run = Run(tiny_run, overrides)
     with run.locked():

@@ -200,6 +200,17 @@ def predictions(run: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return pq.read_table(path(run, "evaluate", PREDICTIONS), columns=columns)
 
 
+def preview(run: Path) -> str:
+    """A sentence for errors about a split without users: of how many users the dataset of `run` is a preview, if so."""
+    counts = manifest(run, "dataset").get("counts", {})
+    if not counts.get("preview_of"):
+        return ""
+    return (
+        f" The dataset is a preview of {sum(counts[split] for split in SPLITS):,} of {counts['preview_of']:,} users: "
+        f"write narratives of more users with `regen narratives {run} --users N` (0 for all), then `regen run {run}`."
+    )
+
+
 def split_files(output: Path, split: str) -> list[Path]:
     """The parquet files of `split` below `output` (the output of a stage, or a dataset repository), in order."""
     return sorted(output.glob(f"**/{split}*.parquet"))

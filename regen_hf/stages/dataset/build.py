@@ -21,8 +21,12 @@ from .settings import DatasetConfig
 def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, Any]:
     """Join the outputs of earlier stages to a dataset repository in `out`.
 
+    The rows are the users who have a row in `narratives.parquet`, which may be a preview. Scores are null where the
+    ratings have no row.
+
     Returns:
-        Counts: users of each split, items, users with missing narratives, bytes of the rows in memory.
+        Counts: users of each split, users of the sequences if it is a preview, items, users with missing narratives,
+        bytes of the rows in memory.
 
     Raises:
         RunError: narratives are missing, and `partial` is off.
@@ -47,6 +51,8 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
         files = outputs.split_files(outputs.folder(run, source), split)
         rows = _batches(files, work, rules) if released else _joined(run, files, work, rules)
         counts[split], sizes[split] = shards.write(rows, features(ROW).arrow_schema, out / name, split)
+    if not released and sum(counts.values()) < (users := outputs.count(outputs.sequence_files(run))):
+        counts["preview_of"] = users
     rows = _read(outputs.item_files(outputs.folder(run, source)))
     counts["items"], sizes["items"] = shards.write(rows, features(ITEMS).arrow_schema, out / f"{name}-items", "items")
     counts["users_without_narratives"] = missing["users"]
@@ -90,7 +96,7 @@ def _files(*paths: Path) -> list[str]:
 
 
 def _missing(run: Path, work: Path) -> dict[str, int]:
-    """The number of users without a narrative that every user should have, in total (`users`) and by task."""
+    """The number of rows of narratives without one that every user should have, in total (`users`) and by task."""
     null = {task.name: f"n.{task.sql} IS NULL" for task in written_tasks() if not task.may_be_null}
     columns = [
         f"count(*) FILTER ({' OR '.join(null.values())}) AS users",
@@ -98,14 +104,8 @@ def _missing(run: Path, work: Path) -> dict[str, int]:
     ]
     with _connect(work) as connection:
         relation = connection.sql(
-            f"""
-            SELECT {", ".join(columns)} FROM read_parquet($sequences) s
-            LEFT JOIN read_parquet($narratives) n USING (reviewer_id)
-            """,  # noqa: S608 (names of schema.TASKS)
-            params={
-                "sequences": _files(*outputs.sequence_files(run)),
-                "narratives": _files(outputs.path(run, "narratives", outputs.NARRATIVES)),
-            },
+            f"SELECT {', '.join(columns)} FROM read_parquet($narratives) n",  # noqa: S608 (names of schema.TASKS)
+            params={"narratives": _files(outputs.path(run, "narratives", outputs.NARRATIVES))},
         )
         return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
@@ -134,7 +134,7 @@ def _dropped(run: Path, source: str, work: Path, rules: list[filters.Rule]) -> d
 
 
 def _joined(run: Path, files: list[Path], work: Path, rules: list[filters.Rule]) -> Iterator[pa.RecordBatch]:
-    """The rows of one split; a user whose narratives or scores are missing has nulls there, as where a rule applies.
+    """The rows of one split; missing texts and scores are null, as where a rule applies.
 
     The `files` of the sequences are consecutive ranges of the users' hashes, and each fits into memory: joined and
     sorted one by one, they are in the order of the hash.
@@ -148,7 +148,7 @@ def _joined(run: Path, files: list[Path], work: Path, rules: list[filters.Rule])
                            n.narrator, n.narrator_prompt, n.narrator_left_out,
                            r.rater, r.rater_prompt, r.rater_left_out, n.checks
                     FROM read_parquet($sequences) s
-                    LEFT JOIN read_parquet($narratives) n USING (reviewer_id)
+                    JOIN read_parquet($narratives) n USING (reviewer_id)
                     LEFT JOIN read_parquet($ratings) r USING (reviewer_id)
                 )
                 ORDER BY md5(reviewer_id)

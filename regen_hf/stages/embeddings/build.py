@@ -39,7 +39,9 @@ def write_cf(run: Path, out: Path, asins: list[str], config: EmbeddingsConfig) -
     """Fit ALS on the train users and write the vectors of the items `asins`."""
     user_items = user_item_matrix(outputs.dataset_files(run, "train"), asins, config.cf_alpha)
     if user_items.nnz == 0:
-        raise InputError("The train split has no purchases to fit CF on. Add reviews.")
+        raise InputError(
+            "The train split has no purchases to fit CF on." + (outputs.preview(run) or " Provide more reviews.")
+        )
     item_factors, user_gram = fit(user_items, config)
     norms = np.linalg.norm(item_factors, axis=1)
     warm = norms > 0

@@ -32,7 +32,8 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     users = [{"row": row, **user} for row, user in enumerate(outputs.rows(files, limit=config.users or None))]
     if not users:
         raise InputError(
-            f"The {config.split} split contains no users. Provide more reviews, or a larger share for the split."
+            f"The {config.split} split contains no users."
+            + (outputs.preview(run) or " Provide more reviews, or a larger share for the split.")
         )
     signatures()  # raises for a missing library before anything is written
     encoder_name, encoder = similarity_encoder(run, config.encoder)

@@ -42,7 +42,8 @@ def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tup
     if not len(cases):
         raise InputError(
             "No test user has a last purchase to predict, which requires two purchases of different items. Users left "
-            f"out: {cases.left_out}. Provide more reviews, or a larger share for the test split."
+            f"out: {cases.left_out}."
+            + (outputs.preview(run) or " Provide more reviews, or a larger share for the test split.")
         )
     validation = read_cases(run, "validation", recommender.index, recommender.alpha, MAX_VALIDATION)
     weights = choose_weights(recommender, validation)

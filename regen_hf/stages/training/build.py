@@ -165,7 +165,7 @@ def load_examples(
         fits = "" if window is None else f" that fits into the model's window of {window} tokens"
         raise InputError(
             f"The {split} split has no narrative to learn from{fits}. Run the `narratives` stage on more users, or "
-            "name a backbone with a longer window."
+            f"name a backbone with a longer window.{outputs.preview(run)}"
         ) from error
     return Examples(examples, Histories.of(run, split))
 

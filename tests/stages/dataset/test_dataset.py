@@ -21,7 +21,7 @@ from regen_hf import __version__
 from regen_hf.cards.facts import language
 from regen_hf.cli import main
 from regen_hf.outputs import rows, split_files
-from regen_hf.run import Run
+from regen_hf.run import STAGES, Run
 from regen_hf.schema import NARRATIVES, RATED, ROW, SPLITS, TASKS, features
 
 
@@ -76,13 +76,52 @@ def test_rows_join_by_user_whatever_their_order(finished_run, tmp_path):
     pq.write_table(table.take(list(reversed(range(1, len(table))))), path)  # the first user's are lost
     out = tmp_path / "out"
     out.mkdir()
-    build(run, out, tmp_path, DatasetConfig(name="x", partial=True))
+    counts = build(run, out, tmp_path, DatasetConfig(name="x"))
+    assert (sum(counts[split] for split in SPLITS), counts["preview_of"]) == (159, 160)
     lost = table.column("reviewer_id")[0].as_py()
     truth = {row["reviewer_id"]: row["last_purchase"] for row in table.to_pylist()}
     for split in SPLITS:
         for row in rows(split_files(out, split)):
-            expected = None if row["reviewer_id"] == lost else truth[row["reviewer_id"]]
-            assert row["last_purchase"] == expected
+            assert row["reviewer_id"] != lost
+            assert row["last_purchase"] == truth[row["reviewer_id"]]
+
+
+def test_a_preview_is_stated_and_its_unrated_users_have_no_scores(tiny_run, capsys):
+    ids = {}
+    for users in (12, 6):
+        given = ["--set", f"narratives.users={users}", "--set", "ratings.users=4"]
+        assert main(["run", str(tiny_run), "--until", "dataset", *given]) == 0
+        written = [row for split in SPLITS for row in rows(split_files(tiny_run / "dataset", split))]
+        ids[users] = {row["reviewer_id"] for row in written}
+        rated = {row["reviewer_id"] for row in written if row["rater"]}
+        assert (len(written), len(rated)) == (users, 4)
+        assert all((row["metadata"] is None) == (row["reviewer_id"] not in rated) for row in written)
+        card = DatasetCard.load(tiny_run / "dataset" / "README.md").text
+        assert f"**This is a preview: {users} of the 160 users,**" in card
+        assert "preview of 160" in capsys.readouterr().err
+    assert ids[6] < ids[12]
+    assert load_dataset(str(tiny_run / "dataset"))["train"].num_rows == len(ids[6] & set(train_users(tiny_run)))
+    assert main(["run", str(tiny_run), "--until", "dataset", "--set", "narratives.users=0"]) == 0
+    assert "This is a preview" not in DatasetCard.load(tiny_run / "dataset" / "README.md").text
+
+
+def train_users(run):
+    return [row["reviewer_id"] for row in rows(split_files(run / "sequences", "train"), ["reviewer_id"])]
+
+
+def test_a_preview_without_users_in_a_split_names_the_option(tiny_run, tmp_path):
+    from regen_hf.errors import InputError
+    from regen_hf.stages.evaluation.build import build
+    from regen_hf.stages.evaluation.settings import EvaluationConfig
+
+    assert main(["run", str(tiny_run), "--until", "dataset", "--set", "narratives.users=1"]) == 0
+    counts = Run(tiny_run).manifest(STAGES["dataset"])["counts"]
+    empty = [split for split in ("validation", "test") if not counts[split]]
+    assert empty
+    told = f"The dataset is a preview of 1 of 160 users: .* with `regen narratives {tiny_run} --users N`"
+    for split in empty:
+        with pytest.raises(InputError, match=f"The {split} split contains no users. {told}"):
+            build(tiny_run, tmp_path, tmp_path, EvaluationConfig(split=split))
 
 
 def without_narratives(run, users, field=("user", "long_summary")):

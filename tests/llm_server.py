@@ -56,6 +56,21 @@ def error(status, message="scripted", code=None, **headers):
     return status, {"retry-after-ms": "1", **headers}, {"error": {"message": message, "type": "e", "code": code}}
 
 
+def prompt_tokens(body):
+    """The tokens of a request; a token has 4 bytes."""
+    return sum(len(message["content"].encode()) for message in body["messages"]) // 4
+
+
+def window(tokens, text="This model's maximum context length is {} tokens. However, you requested {} tokens"):
+    """A script of a server with a context window of `tokens`: a longer prompt and answer is an error 400."""
+
+    def fault(number, body):
+        needed = prompt_tokens(body) + body["max_tokens"]
+        return error(400, text.format(tokens, needed)) if needed > tokens else None
+
+    return fault
+
+
 def schema_in(body):
     """The schema in a request: in its response format, or derived from the example at the end of its last message."""
     form = body.get("response_format", {})
@@ -96,7 +111,7 @@ class Server:
 
     def respond(self, method, path, headers, data):
         """(status, headers, payload), or RESET, HANG, DRIP."""
-        if (method, path) != ("POST", "/v1/chat/completions"):
+        if method != "POST" or not path.partition("?")[0].endswith("/chat/completions"):
             return self.extra(method, path, headers, data)
         body = json.loads(data)
         number = len(self.bodies)

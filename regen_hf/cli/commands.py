@@ -34,7 +34,14 @@ def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
         if not (equals and dot):
             raise ConfigError(f"--set was given {text!r}, expected SECTION.KEY=VALUE, such as training.max_steps=200.")
         try:
-            values.setdefault(name, {})[key] = parse_yaml(value)
+            setting = values.setdefault(name, {})
+            *mappings, last = key.split(".")
+            for mapping in mappings:  # such as narratives.extra_body.top_k=20
+                before = setting.get(mapping)
+                inner = dict(before) if isinstance(before, dict) else {}
+                setting[mapping] = inner
+                setting = inner
+            setting[last] = parse_yaml(value)
         except ValueError:
             raise ConfigError(f"--set was given {text!r}: the value is not valid YAML.") from None
     given = vars(options)

@@ -159,18 +159,33 @@ def _add_settings(command: argparse.ArgumentParser, name: str, cls: type) -> Non
         default = field.default_factory() if callable(field.default_factory) else field.default
         if isinstance(default, tuple):
             default = " ".join(default)
-        shown = "" if default in (None, "") else f" (default: {default})"
+        shown = "" if default in (None, "", {}) else f" (default: {default})"
         flag = "--" + field.name.replace("_", "-")
         about = (texts.get(field.name, "") + shown).replace("%", "%%")
         destination = f"{name}.{field.name}"
-        if types[field.name] is bool:
+        if types[field.name] in (bool, bool | None):
             group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, dest=destination, help=about)
+        elif "mapping" in field.metadata:
+            group.add_argument(flag, type=_mapping, metavar="MAPPING", dest=destination, help=about)
         elif any(typing.get_origin(part) is dict for part in (types[field.name], *typing.get_args(types[field.name]))):
             continue  # a mapping comes from a file
         elif typing.get_origin(types[field.name]) is tuple:
-            group.add_argument(flag, nargs="+", metavar=_metavar(field.name), dest=destination, help=about)
+            metavar = _metavar(field.name)
+            group.add_argument(flag, nargs="+", action="extend", metavar=metavar, dest=destination, help=about)
         else:
             group.add_argument(flag, metavar=_metavar(field.name), dest=destination, help=about)
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    from ..config import parse_yaml
+
+    try:
+        value = parse_yaml(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"given {text!r}, expected a mapping as JSON or YAML, such as {{top_k: 20}}")
+    return value
 
 
 def _metavar(name: str) -> str:

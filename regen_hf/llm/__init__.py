@@ -35,10 +35,13 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from .failures import Failures
+from .live import progress_bar
 from .request import Failure, Reply, Request
 from .settings import BACKENDS, OPENAI, LLMConfig, VotesConfig
 from .spending import Estimate, estimate, spent
 from .store import Store, last, read
+from .window_lookup import passes, stored_window, until_superseded
+from .windows import Window
 
 __all__ = [
     "BACKENDS",
@@ -52,11 +55,14 @@ __all__ = [
     "Request",
     "Store",
     "VotesConfig",
+    "Window",
     "ask",
     "estimate",
     "last",
+    "passes",
     "read",
     "spent",
+    "stored_window",
 ]
 
 
@@ -71,7 +77,8 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
     """Store a reply to every request that the store has none for; repeat an invalid answer once, with the reason.
 
     Requests are drawn as they are sent, so memory does not grow with their number. Afterwards each has a stored reply,
-    and `read` returns an answer or a failure.
+    and `read` returns an answer or a failure. The rest of them is not sent once an error states a smaller window than
+    the one that they were fitted to; `passes` yields that window next.
 
     Args:
         requests: Returns the requests, the same ones in each call.
@@ -88,6 +95,6 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
     """
     from . import batch, local, server
 
-    with store.locked(), tqdm(total=total, desc=desc, unit=" requests") as bar:
+    with store.locked(), progress_bar(total, desc) as bar:
         backends: dict[str, Backend] = {"transformers": local, "openai-batch": batch, "openai": server}
-        backends[config.backend].ask(requests, config, store, bar)
+        backends[config.backend].ask(lambda: until_superseded(requests(), config, store), config, store, bar)

@@ -131,6 +131,16 @@ def example_of(answer: type[BaseModel]) -> dict[str, str]:
     return {name: _placeholder(name, part) for name, part in schema_of(answer)["properties"].items()}
 
 
+@functools.cache
+def instruction(answer: type[BaseModel]) -> str:
+    """The form of `answer` in words, with an example to fill in."""
+    example = json.dumps(example_of(answer), ensure_ascii=False)
+    return (
+        "Answer with one JSON object of this form, and nothing else. Replace each text between < and > by your own:\n"
+        + example
+    )
+
+
 def _placeholder(name: str, part: dict[str, Any]) -> str:
     kinds = part.get("anyOf", [part])
     choices = [str(choice) for kind in kinds for choice in kind.get("enum", ())]

@@ -23,8 +23,9 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, RunError, require
 from .completions import parse_reply
-from .connection import NO_SUCH_MODEL, api_key, is_rejection, redact
+from .connection import NO_SUCH_MODEL, is_rejection, stated_window
 from .dialects import Dialect, names_dialect
+from .headers import api_key, headers, redact
 from .request import Reply, Request, Sent
 from .settings import LLMConfig
 from .spending import Spending
@@ -61,12 +62,16 @@ class Batches:
     def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
         self.config, self.store, self.bar = config, store, bar
         require("openai")
-        key = api_key(config)
+        key, sent = api_key(config), headers(config)
         import openai
 
-        self.client = openai.OpenAI(
-            api_key=key, base_url=config.base_url, max_retries=config.retries, timeout=config.timeout
-        )
+        (self.url,) = config.base_url
+        options: Any = {"api_key": key, "base_url": self.url, "default_headers": sent}
+        options |= {"max_retries": config.retries, "timeout": config.timeout}
+        if config.api_version:
+            self.client: openai.OpenAI = openai.AzureOpenAI(**options, api_version=config.api_version)
+        else:
+            self.client = openai.OpenAI(**options)
         self.folder = store.path.with_suffix(".batches")
         self.spending = Spending(config, store)
         self.most = MOST_REQUESTS
@@ -79,7 +84,7 @@ class Batches:
         rows = self.store.execute(
             "SELECT number, model, file_id, batch_id, requests, worst, form, max_tokens, seed, temperature, system "
             "FROM batches WHERE server = ? ORDER BY number",
-            (self.config.base_url,),
+            (self.url,),
         )
         return [
             Batch(number, model, file_id, batch_id, count, worst_case, dialect_of(*dialect))
@@ -93,7 +98,7 @@ class Batches:
             RunError: not even one of them fits the budget.
         """
         self._leave_other_servers()
-        dialects = self.store.dialects(self.config.base_url)
+        dialects = self.store.dialects(self.url)
         files: dict[str, _File] = {}
         prepared, stored, full = 0, 0, False
         for request in requests:
@@ -129,9 +134,7 @@ class Batches:
 
     def _leave_other_servers(self) -> None:
         """Delete the batches that were prepared for another server; raises RunError if one was submitted there."""
-        other = self.store.execute(
-            "SELECT number, server, file_id FROM batches WHERE server != ?", (self.config.base_url,)
-        )
+        other = self.store.execute("SELECT number, server, file_id FROM batches WHERE server != ?", (self.url,))
         for number, server, file_id in other:
             if file_id is not None:
                 raise RunError(
@@ -149,7 +152,7 @@ class Batches:
             os.replace(file.path, self._path(number))
             values = (
                 number,
-                self.config.base_url,
+                self.url,
                 file.model,
                 file.dialect.form,
                 file.dialect.max_tokens,
@@ -218,6 +221,10 @@ class Batches:
         for _, reply in self._replies(outputs, batch):
             lines += 1
             answered += reply.state == "answered"
+            window = stated_window(reply.text) if reply.state == "rejected" else None
+            if window is not None:
+                self.store.limit_window(self.url, batch.model, window)
+                continue
             refused = reply.state == "rejected" or (reply.state == "unanswered" and names_dialect(reply.text))
             rejection = rejection or (reply.text if refused else "")
             self.last_message = reply.text if reply.state == "unanswered" else self.last_message
@@ -232,7 +239,7 @@ class Batches:
         if doubtful and not further and NO_SUCH_MODEL.search(rejection):
             self._free(batch)
             raise ConfigError(
-                f"The server {self.config.base_url} rejects requests to model {batch.model!r}: {rejection}. Check "
+                f"The server {self.url} rejects requests to model {batch.model!r}: {rejection}. Check "
                 "base_url and model."
             )
         with self.store.transaction():
@@ -241,7 +248,7 @@ class Batches:
                 if sampling and reply.state != "unanswered" and (further is None or reply.state != "rejected"):
                     self.store.put(Sent(key, batch.model, json.loads(sampling[0][0])), reply)
             if further or answered:
-                self.store.remember(self.config.base_url, batch.model, further or batch.dialect)
+                self.store.remember(self.url, batch.model, further or batch.dialect)
             self._delete(batch.number)
         self.spending.reserved -= batch.worst_case
         for _, reply in self._replies(outputs, batch):
@@ -252,7 +259,7 @@ class Batches:
         if state.status in ("failed", "cancelled"):
             reason = "; ".join(f"{problem.code}: {problem.message}" for problem in problems) or "without a reason"
             raise RunError(
-                f"Batch {batch.batch_id} of {self.config.base_url} is {state.status}: {redact(reason)}. Its answers "
+                f"Batch {batch.batch_id} of {self.url} is {state.status}: {redact(reason)}. Its answers "
                 "are kept. Run the same command again to resume."
             )
 
@@ -262,7 +269,7 @@ class Batches:
         if any(other.batch_id for other in self.open()):
             return
         if batch.requests == 1:
-            raise RunError(f"The server {self.config.base_url} does not accept a batch of one request: {message}.")
+            raise RunError(f"The server {self.url} does not accept a batch of one request: {message}.")
         self.most = batch.requests // 2
         self._free(batch)
 
@@ -355,7 +362,7 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
             missing = sum(unsent(request, store) is not None for request in requests())
             reason = batches.last_message or "they expired"
             raise RunError(
-                f"{IDLE_ROUNDS} batches on {config.base_url} left {missing:,} requests without an answer: {reason}. "
+                f"{IDLE_ROUNDS} batches on {config.base_url[0]} left {missing:,} requests without an answer: {reason}. "
                 "All answers are kept. Run the same command again to resume."
             )
 
@@ -370,13 +377,13 @@ def _errors(config: LLMConfig) -> Iterator[None]:
     except openai.APIStatusError as error:
         kind = ConfigError if error.status_code in (401, 402, 403, 404) else RunError
         raise kind(
-            f"The Batch API of {config.base_url} returned an error: {_message_of(error)}. Check OPENAI_API_KEY and "
+            f"The Batch API of {config.base_url[0]} returned an error: {_message_of(error)}. Check OPENAI_API_KEY and "
             "base_url. Submitted batches continue, and the same command collects them."
         ) from None
     except openai.APIError as error:
         cause = error.__cause__ or error
         raise RunError(
-            f"The Batch API of {config.base_url} does not answer: {redact(f'{type(cause).__name__}: {cause}')}. "
+            f"The Batch API of {config.base_url[0]} does not answer: {redact(f'{type(cause).__name__}: {cause}')}. "
             "Submitted batches continue, and the same command collects them."
         ) from None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .connection import error_in, redact
+from .connection import error_in
+from .headers import redact
 from .request import Reply
 
 

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import urllib.request
 import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ..errors import ConfigError
-from ..version import __version__
-from .answers import writable
+from .headers import headers, redact, url_of
 from .pace import retry_after
-from .settings import OPENAI, LLMConfig
+from .settings import LLMConfig
 
 if TYPE_CHECKING:
     import aiohttp
@@ -47,11 +44,20 @@ BUSY = re.compile(
     re.I,
 )
 """Error messages of a server or gateway with too many requests, which some send with status 400 or 403."""
+WINDOW = re.compile(
+    r"""\d+\ (?:tokens\ )?>\ ([\d,]+)                                         # … > 200000 maximum
+    | must\ be\ <=\ ([\d,]+)\.\ given                                          # inputs + max_new_tokens must be <= …
+    | ([\d,]+)\ (?:tokens?\ )?maximum\ context\ length
+    | maximum\ number\ of\ tokens\ allowed\ \(([\d,]+)
+    | \bn_ctx\b\W{0,3}([\d,]+)
+    | (?:context\ (?:length|size|window|limit)|max\w*\ (?:model|prompt|sequence)\ length)
+      (?:(?!exceed|request)\D){0,30}([\d,]+)(?![\d,]|\ \+)""",
+    re.I | re.X,
+)
+"""Error messages that state the context window of the model."""
 PAGE = re.compile(r"<(!doctype|html)", re.I)
 """The start of a web page."""
 
-ACCOUNT_HEADERS = (("OpenAI-Organization", "OPENAI_ORG_ID"), ("OpenAI-Project", "OPENAI_PROJECT_ID"))
-"""Headers that the official client sends too, and their environment variables."""
 ANSWER_BYTES = 2**20
 """Maximum bytes of an answer, besides those of its tokens."""
 TOKEN_BYTES = 64
@@ -67,6 +73,7 @@ class AttemptFailed(Exception):
         wait: The server's retry-after, in seconds.
         code: The code of the error in the answer.
         timed_out: Whether no answer came in time.
+        unreachable: Whether there was no connection to the server.
         page: Whether the answer is a web page, which comes from a gateway and not from the server of the model.
     """
 
@@ -78,10 +85,11 @@ class AttemptFailed(Exception):
         code: str | None = None,
         timed_out: bool = False,
         page: bool = False,
+        unreachable: bool = False,
     ) -> None:
         super().__init__(message)
         self.message, self.status, self.wait, self.code = message, status, wait, code
-        self.timed_out, self.page = timed_out, page
+        self.timed_out, self.page, self.unreachable = timed_out, page, unreachable
 
     @property
     def overloaded(self) -> bool:
@@ -121,38 +129,23 @@ def is_rejection(status: int, message: str = "", page: bool = False) -> bool:
     """
     if status in (400, 403) and CONTENT_RULES.search(message):
         return True
+    if status in (*REJECTED, 500) and stated_window(message) is not None:
+        return True
     elsewhere = page or ACCOUNT.search(message) or BUSY.search(message)
     return status in REJECTED and not (status == 400 and elsewhere)
 
 
-def api_key(config: LLMConfig) -> str:
-    """The key from the environment; `none` if there is none and the server may need none.
+def stated_window(message: str) -> int | None:
+    """The context window that an error message states, in tokens; None if it states none.
 
-    Raises:
-        ConfigError: there is no key for the official server, or the key has invalid characters.
+    >>> stated_window("This model's maximum context length is 4096 tokens. However, you requested 5000 tokens")
+    4096
+    >>> stated_window("Requested tokens (2371) exceed context window of 2048"), stated_window("You sent 5000 tokens")
+    (2048, None)
     """
-    key = _environment_key()
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError(
-            "The environment variable OPENAI_API_KEY contains a line break or a character outside of ASCII, expected "
-            "only the key. Set it again."
-        )
-    if not key and config.base_url.rstrip("/") == OPENAI:
-        raise ConfigError(
-            f"The server {OPENAI} needs a key. Set the environment variable OPENAI_API_KEY, or set base_url to a "
-            "server that needs none."
-        )
-    return key or "none"
-
-
-def _environment_key() -> str:
-    return os.environ.get("OPENAI_API_KEY", "").strip()  # a key that was read from a file ends with a line break
-
-
-def redact(message: str) -> str:
-    """`message` of a server or a library without the key."""
-    key = _environment_key()
-    return writable(message.replace(key, "***") if len(key) > 4 else message)
+    match = WINDOW.search(message)
+    digits = next(filter(None, match.groups())).replace(",", "") if match else ""
+    return int(digits) if 1 <= len(digits) <= 9 else None
 
 
 def error_in(payload: Any) -> AttemptFailed | None:
@@ -185,37 +178,33 @@ def _error_parts(payload: Any) -> tuple[str, str | None]:
     message, code = error.get("message"), error.get("code")
     if not isinstance(message, str) or not message or "metadata" in error:  # a router's details are in its metadata
         message = json.dumps(error)
+    if isinstance(error.get("n_ctx"), int):  # the only statement of the window in some versions of llama.cpp
+        message += f" (n_ctx {error['n_ctx']})"
     if isinstance(code, str) and code in ("content_filter", "content_policy_violation"):
         message = f"content filter: {message}"
     return redact(message)[:500], None if code is None else str(code)
 
 
 class Connection:
-    """A session with the server of `config`, to be closed by its user; needs a running event loop.
+    """A session with a server, to be closed by its user; needs a running event loop.
 
     Raises:
-        ConfigError: see `api_key`.
+        ConfigError: see `endpoint.headers`.
     """
 
-    def __init__(self, config: LLMConfig) -> None:
+    def __init__(self, config: LLMConfig, base_url: str) -> None:
         import aiohttp
 
         self.timeout = config.timeout
         self.connect_timeout = min(30.0, config.timeout)
-        self.url = config.base_url.rstrip("/") + "/chat/completions"
-        address = urlsplit(config.base_url)
+        self.url = url_of(base_url, "/chat/completions", config)
+        address = urlsplit(base_url)
         bypass = urllib.request.proxy_bypass(address.hostname or "")
         self._proxy = None if bypass else urllib.request.getproxies().get(address.scheme)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.connect_timeout),
-            headers={
-                "Authorization": f"Bearer {api_key(config)}",
-                "Content-Type": "application/json",
-                "Accept-Encoding": "identity",
-                "User-Agent": f"regen-hf/{__version__}",
-                **{name: value for name, variable in ACCOUNT_HEADERS if (value := os.environ.get(variable))},
-            },
+            headers={**headers(config), "Content-Type": "application/json", "Accept-Encoding": "identity"},
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -244,11 +233,13 @@ class Connection:
         except AttemptFailed:
             raise
         except aiohttp.ConnectionTimeoutError:
-            raise AttemptFailed(f"no connection within {self.connect_timeout} seconds") from None
+            message = f"no connection within {self.connect_timeout} seconds"
+            raise AttemptFailed(message, unreachable=True) from None
         except TimeoutError:
             raise AttemptFailed(f"no answer within {self.timeout} seconds", timed_out=True) from None
         except Exception as error:  # a library's exceptions for malformed answers have no common class
-            raise AttemptFailed(redact(_cause(error))) from None
+            unreachable = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientSSLError)
+            raise AttemptFailed(redact(_cause(error)), unreachable=unreachable) from None
         try:
             payload = json.loads(content)
         except (ValueError, RecursionError):

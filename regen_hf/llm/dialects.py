@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .answers import has_fields
+from .connection import stated_window
 from .request import FORMS, Reply, Request, without_system
 
 SEEDS = ("seed", "random_seed", "")
@@ -97,6 +98,8 @@ class Dialects:
 
     def after_refusal(self, model: str, dialect: Dialect, status: int, message: str) -> Dialect | None:
         """The dialect to try after an error; None where the dialect is not the reason."""
+        if stated_window(message) is not None:
+            return None
         refused = status in (400, 422, 501) or (status not in (0, 401, 402, 403, 429, 503) and names_dialect(message))
         return dialect.after(message) if refused and model not in self._proven else None
 

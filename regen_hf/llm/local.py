@@ -1,29 +1,35 @@
-"""The backend `transformers`: batched generation with a local model, constrained to the JSON schema by `outlines`.
+"""The backend `transformers`: a local model in this process, constrained to the JSON schema by `outlines`.
 
-Sampling adds Gumbel noise to the logits and takes the maximum, which draws from the softmax distribution. The noise is
-seeded with the key of the request only, so an answer does not depend on the other requests of its batch, nor on where
-a killed run was resumed.
+The sampling is seeded with the key of the request only. So an answer does not depend on the other requests of its
+batch, beyond the rounding of sums, nor on where a killed run was resumed.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections import defaultdict
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from tqdm import tqdm
 
-from ..errors import ConfigError, require
+from ..errors import ConfigError, RunError, require
 from .answers import schema_of
-from .request import Message, Reply, Request, without_system
+from .chat_template import ChatTemplate, unloadable
+from .request import Reply, Request
 from .settings import LOCAL, LLMConfig
 from .store import Store, unsent
 
 if TYPE_CHECKING:
-    import torch
     from pydantic import BaseModel
+
+    from .decoding import Batch, Grammar, Row
+
+WAITING = 64
+"""Requests that are drawn ahead, to decode those of similar length together."""
+BATCH_TOKENS = {"cpu": 32_768, "cuda": 262_144}
+"""Default of batch_tokens."""
 
 
 class LocalModel:
@@ -31,27 +37,27 @@ class LocalModel:
 
     Args:
         name: A folder, or a name on the Hub. The model runs on the GPU if there is one.
+        batch_tokens: Maximum tokens of a batch, padding and the longest possible answers included.
 
     Raises:
         ConfigError: the model cannot be loaded; with the library's message.
         RegenError: a library is not installed.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, batch_tokens: int | None = None) -> None:
         require(*LOCAL)
         import outlines
         import torch
         import transformers
+        from outlines.backends.outlines_core import OutlinesCoreBackend
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.template = ChatTemplate.of(name)
+        self.tokenizer = self.template.tokenizer
         try:
-            self.tokenizer = cast(Any, transformers.AutoTokenizer.from_pretrained(name, padding_side="left"))
             self.model = cast(Any, transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto"))
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"The local model {name!r} cannot be loaded: {error}. Set model to the folder or the name on the Hub "
-                "of a causal language model with its tokenizer."
-            ) from None
+            raise unloadable(name, error) from None
         self.model.to(device).eval()
         if self.tokenizer.eos_token_id is None:
             raise ConfigError(
@@ -60,174 +66,173 @@ class LocalModel:
             )
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        self.window: int | None = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        self._constrained = outlines.from_transformers(self.model, self.tokenizer)
-        self._guide = functools.cache(self._make_guide)
-        texts = self.tokenizer.batch_decode(
-            [[number] for number in range(self.model.get_output_embeddings().out_features)]
-        )
-        self._quotes = torch.tensor([text.lstrip(" ").startswith('"') for text in texts], device=device)
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[device]
+        self._outlines = OutlinesCoreBackend(outlines.from_transformers(self.model, self.tokenizer))
+        size = self.model.get_output_embeddings().out_features
+        texts = self.tokenizer.batch_decode([[number] for number in range(size)])
+        self._quotes = [text.lstrip(" ").startswith('"') for text in texts]
+        self._quote_mask = torch.tensor(self._quotes, device=device)  # (V,)
+        self._grammar = functools.cache(self._make_grammar)
+        self._share = functools.cache(self._make_share)
 
-    def _make_guide(self, answer: type[BaseModel]) -> Any:
-        import outlines
+    def _make_grammar(self, answer: type[BaseModel]) -> Grammar:
+        from .decoding import Grammar
 
-        generator: Any = outlines.Generator(self._constrained, outlines.types.JsonSchema(json.dumps(schema_of(answer))))
-        return generator.logits_processor
+        processor: Any = self._outlines.get_json_schema_logits_processor(json.dumps(schema_of(answer)))
+        return Grammar(processor.index, self._quote_mask)
 
-    def prompt(self, messages: Iterable[Message]) -> list[int]:
-        """Token ids of `messages` in the model's chat template, or as plain paragraphs if it has none."""
-        turns = list(messages)
-        if not self.tokenizer.chat_template:
-            text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
-            return list(self.tokenizer(text).input_ids)
-        encoded = self.tokenizer.apply_chat_template(
-            turns if self._system_role else without_system(turns), add_generation_prompt=True, return_dict=True
-        )
-        return list(encoded["input_ids"])
+    def answers(self, draw: Callable[[], Request | None]) -> Iterator[tuple[Request, Reply]]:
+        """The replies to the requests that `draw` returns, as they are complete.
 
-    @functools.cached_property
-    def _system_role(self) -> bool:
-        """Whether the chat template has a system role: some raise an error for it, others leave its text out."""
-        from jinja2 import TemplateError
+        Args:
+            draw: Returns the next request, or None if there is none now. It is called again after each reply, so that
+                a reply can lead to another request.
 
-        turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
-        try:
-            return "Be brief." in self.tokenizer.apply_chat_template(turns, tokenize=False)
-        except TemplateError:
-            return False
+        Raises:
+            RunError: one request by itself needs more memory than the GPU has.
+        """
+        from .decoding import Batch, has_shared_cache
 
-    def answers(self, requests: list[Request]) -> Iterator[tuple[Request, Reply]]:
-        """The replies to requests of one answer class and one max_tokens, generated together."""
-        fitting = []
-        for request in requests:
-            tokens = self.prompt(request.messages)
-            if self.window is not None and len(tokens) + request.max_tokens > self.window:
-                message = (
-                    f"{len(tokens)} tokens of the prompt and {request.max_tokens} of the answer exceed the model's "
-                    f"window of {self.window}"
-                )
-                yield request, Reply(message, "rejected")
-            else:
-                fitting.append((request, tokens))
-        if fitting:
-            yield from self._generate(*zip(*fitting, strict=True))
+        waiting: list[Row] = []
+        batch = Batch(self.model) if has_shared_cache(self.model) else None
+        while True:
+            while len(waiting) < WAITING and (request := draw()) is not None:
+                row = self._row(request)
+                if isinstance(row, Reply):
+                    yield request, row
+                else:
+                    waiting.append(row)
+            if not waiting and not (batch and batch.rows):
+                return
+            waiting.sort(key=lambda row: row.reserved)
+            done = self._step(batch, waiting) if batch else self._together(waiting)
+            yield from ((row.request, self._reply(row)) for row in done)
 
-    def _share(self, request: Request) -> int:
+    def _row(self, request: Request) -> Row | Reply:
+        """The row of `request`, or the reply that rejects it."""
+        from .decoding import Row
+
+        tokens, window = self.template.prompt(request.messages, request.thinking), self.template.window
+        if window is not None and len(tokens) + request.max_tokens > window:
+            return Reply(
+                f"{len(tokens)} tokens of the prompt and {request.max_tokens} of the answer exceed the model's window "
+                f"of {window}",
+                "rejected",
+            )
+        share = self._share(request.answer, request.max_tokens)
+        end: int = self.tokenizer.eos_token_id
+        return Row(request, tokens, self._grammar(request.answer), share, self._quotes, end)
+
+    def _make_share(self, answer: type[BaseModel], max_tokens: int) -> int:
         """Maximum tokens of each free text of the answer, so that all of them fit into max_tokens."""
-        parts = schema_of(request.answer)["properties"]
+        parts = schema_of(answer)["properties"]
         longest = {name: max(part.get("enum", [""]), key=len) for name, part in parts.items()}
         # Names and labels; the factor leaves space for the white space that a model adds.
         fixed = 1.5 * len(self.tokenizer(json.dumps(longest)).input_ids)
         texts = sum("enum" not in part for part in parts.values())
-        return max(1, int(request.max_tokens - fixed) // max(1, texts))
+        return max(1, int(max_tokens - fixed) // max(1, texts))
 
-    def _generate(
-        self, requests: tuple[Request, ...], prompts: tuple[list[int], ...]
-    ) -> Iterator[tuple[Request, Reply]]:
+    def _step(self, batch: Batch, waiting: list[Row]) -> list[Row]:
+        """One step of `batch`, with the longest rows of `waiting` that fit; the rows that are done."""
         import torch
-        from transformers import GenerationConfig, LogitsProcessorList
 
-        inputs = self.tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt").to(self.model.device)
-        guide = self._guide(requests[0].answer)
-        guide.reset()
-        sampler = _Sampler(requests, self._quotes, self._share(requests[0]))
-        eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
-        config = GenerationConfig(
-            max_new_tokens=requests[0].max_tokens, do_sample=False, eos_token_id=eos, pad_token_id=pad
+        joining: list[Row] = []
+        for row in reversed(waiting):
+            rows = [*batch.rows, *joining, row]
+            if len(rows) * max(one.reserved for one in rows) <= self.batch_tokens or len(rows) == 1:
+                joining.append(row)
+        waiting[:] = [row for row in waiting if row not in joining]
+        try:
+            return batch.step(joining)
+        except torch.OutOfMemoryError:
+            rows = list(dict.fromkeys([*batch.rows, *joining]))
+            self._halve(rows)
+            batch.clear()
+            waiting += rows
+            return []
+
+    def _together(self, waiting: list[Row]) -> list[Row]:
+        """The longest rows of `waiting`, after they were decoded to their end."""
+        import torch
+
+        from .decoding import decode_fixed
+
+        count = 1
+        while count < len(waiting) and (count + 1) * waiting[-1].reserved <= self.batch_tokens:
+            count += 1
+        rows = [waiting.pop() for _ in range(count)]
+        try:
+            decode_fixed(self.model, rows, self.tokenizer.pad_token_id)
+        except torch.OutOfMemoryError:
+            self._halve(rows)
+            waiting += rows
+            return []
+        return rows
+
+    def _halve(self, rows: list[Row]) -> None:
+        """Halve the tokens of a batch after the memory did not suffice for `rows`, which start again."""
+        import torch
+
+        longest = max(row.reserved for row in rows)
+        if len(rows) == 1:
+            raise RunError(
+                f"The GPU has not enough memory for {self.model.name_or_path!r} and a request of {longest} tokens. "
+                "Lower window and max_tokens, or use a smaller model."
+            )
+        self.batch_tokens = len(rows) * longest // 2
+        for row in rows:
+            row.restart()
+        torch.cuda.empty_cache()
+
+    def _reply(self, row: Row) -> Reply:
+        return Reply(
+            self.tokenizer.decode(row.tokens, skip_special_tokens=True),
+            finish_reason="stop" if row.ended and not row.cut else "length",
+            prompt_tokens=len(row.prompt),
+            completion_tokens=len(row.tokens),
         )
-        # torch.compile of the guide's mask takes a minute and a C++ compiler, for a few operations.
-        with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-            output = self.model.generate(
-                input_ids=inputs["input_ids"],
-                attention_mask=inputs["attention_mask"],
-                generation_config=config,
-                logits_processor=LogitsProcessorList([guide, sampler]),
-            )
-        for request, tokens, row, cut in zip(
-            requests, prompts, output[:, inputs["input_ids"].shape[1] :].tolist(), sampler.cut, strict=True
-        ):
-            ended = eos in row
-            answer = row[: row.index(eos)] if ended else row
-            yield (
-                request,
-                Reply(
-                    self.tokenizer.decode(answer, skip_special_tokens=True),
-                    finish_reason="stop" if ended and not cut else "length",
-                    prompt_tokens=len(tokens),
-                    completion_tokens=len(answer),
-                ),
-            )
-
-
-class _Sampler:
-    """Samples with the temperature and key of each request; closes a string before it uses the tokens of the others."""
-
-    def __init__(self, requests: tuple[Request, ...], quotes: torch.Tensor, share: int) -> None:
-        import torch
-
-        self.temperatures = [request.temperature for request in requests]
-        self.noise = [torch.Generator(quotes.device).manual_seed(int(request.key[:15], 16)) for request in requests]
-        self.quotes = quotes  # (V,): whether a token begins with a quotation mark
-        self.share = share  # maximum tokens of one string
-        self.since_quote = [0] * len(requests)
-        self.cut = [False] * len(requests)  # whether a string was closed at its share
-        self.started = False
-
-    def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Noisy logits, (B, V)."""
-        import torch
-
-        sampled = logits.float().clone()
-        for row, temperature in enumerate(self.temperatures):
-            if self.started:
-                closed = bool(self.quotes[input_ids[row, -1]])
-                self.since_quote[row] = 0 if closed else self.since_quote[row] + 1
-            if self.since_quote[row] >= self.share:
-                closing = torch.where(self.quotes, sampled[row], -torch.inf)
-                if closing.max() > -torch.inf:
-                    sampled[row] = closing
-                    self.cut[row] = True
-            if temperature > 0:
-                uniform = torch.rand(
-                    sampled.shape[1], generator=self.noise[row], device=sampled.device, dtype=torch.float64
-                )
-                sampled[row] = sampled[row] / temperature - torch.log(-torch.log(uniform)).float()
-        self.started = True
-        return sampled
 
 
 def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
     """Store a reply to every request that `store` has none for, one model after the other."""
-    done: set[str] = set()
-    while True:
-        name: str | None = None
-        model: LocalModel | None = None
-        waiting: defaultdict[tuple[type[BaseModel], int], list[Request]] = defaultdict(list)
+    name = _pass(requests, config, store, bar, first=True)
+    while name is not None:
+        name = _pass(requests, config, store, bar, first=False)
 
-        def flush(batch: list[Request]) -> None:
-            nonlocal model
-            while batch:
-                model = model or LocalModel(batch[0].model)
-                for request, reply in model.answers(batch):
-                    store.put(request, reply)
-                # An invalid answer is repeated at once.
-                batch[:] = [again for request in batch if (again := unsent(request, store)) is not None]
 
+def _pass(
+    requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any], first: bool
+) -> str | None:
+    """Answer the requests to the model of the first one without a reply, and return this model."""
+    name: str | None = None
+    repeated: deque[Request] = deque()
+
+    def unanswered() -> Iterator[Request]:
         for request in requests():
-            if request.model in done or (name is not None and request.model != name):
-                continue
-            name = request.model
-            bar.update()
             missing = unsent(request, store)
-            if missing is None:
-                bar.initial += 1
-                continue
-            batch = waiting[request.answer, request.max_tokens]
-            batch.append(missing)
-            if len(batch) >= config.batch_size:
-                flush(batch)
-        if name is None:
-            return
-        for batch in waiting.values():
-            flush(batch)
-        done.add(name)
+            if missing is not None:
+                yield missing
+            elif first:
+                bar.initial += 1  # not part of the rate
+                bar.update()
+
+    remaining = unanswered()
+
+    def draw() -> Request | None:
+        if repeated:
+            return repeated.popleft()
+        return next((request for request in remaining if request.model == name), None)
+
+    head = next(remaining, None)
+    if head is None:
+        return None
+    name = head.model
+    repeated.append(head)
+    for request, reply in LocalModel(name, config.batch_tokens).answers(draw):
+        store.put(request, reply)
+        missing = unsent(request, store)
+        if missing is None:
+            bar.update()
+        elif missing.model == name:
+            repeated.append(missing)  # an invalid answer is repeated at once
+    return name

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import email.utils
 import math
 import random
 import time
-from collections import deque
 from collections.abc import Mapping
 
 FIRST_WAIT = 0.5
@@ -22,7 +19,7 @@ START = 4
 
 
 class Pace:
-    """A semaphore whose limit follows the server, as a TCP sender's does.
+    """The limit of the requests in flight on a server; it follows the server, as a TCP sender's does.
 
     The limit doubles per round of answers until the server is overloaded for the first time. Then it halves, and grows
     by one per round. An answer that took more than a third of the time-out, and more than twice as long as the fastest
@@ -30,55 +27,40 @@ class Pace:
 
     Args:
         most: Maximum number of requests in flight.
-        halted: Set when nothing more is to be sent; then `enter` does not wait.
         timeout: Seconds until a request times out.
     """
 
-    def __init__(self, most: int, halted: asyncio.Event, timeout: float = math.inf) -> None:
-        self.most, self.halted, self.timeout = most, halted, timeout
+    def __init__(self, most: int, timeout: float = math.inf) -> None:
+        self.most, self.timeout = most, timeout
         self.limit = float(min(most, START))
         self.in_flight = 0
         self._steep_until = float(most)  # below this limit it doubles per round
         self._fastest = math.inf
-        self._waiting: deque[asyncio.Future[None]] = deque()
         self._halved_at = self._paused_until = 0.0
 
     @property
     def pause(self) -> float:
         """Seconds until the end of the pause that the server requested."""
-        return max(0.0, self._paused_until - time.monotonic())
+        return max(0.0, self._paused_until - time.monotonic()) if self._paused_until else 0.0
 
-    async def enter(self) -> float:
-        """Wait until another request may be sent; returns the start time, for `speed_up` and `slow_down`."""
-        held = False  # by `_wake`
-        while True:
-            pause = self.pause
-            if pause > 0 and not self.halted.is_set():
-                if held:
-                    self.leave()
-                    held = False
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.halted.wait(), pause * random.uniform(1.0, 1.05))  # noqa: S311 (no secret)
-            elif not held and self.in_flight >= int(self.limit):
-                turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                self._waiting.append(turn)
-                await turn
-                held = True
-            else:
-                self.in_flight += not held
-                return time.monotonic()
+    @property
+    def capacity(self) -> float:
+        """The limit, or the one up to which it grows without an overload."""
+        return max(self.limit, self._steep_until)
 
-    def leave(self) -> None:
-        """Count a request as no longer in flight."""
-        self.in_flight -= 1
-        self._wake()
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may be sent."""
+        return self.in_flight < int(self.limit) and not self.pause
 
-    def _wake(self) -> None:
-        while self.in_flight < int(self.limit) and self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                self.in_flight += 1
+    def restart(self, at: float) -> None:
+        """Pause until the time `at`, then start with one request at a time."""
+        self._paused_until = max(self._paused_until, at)
+        self.limit = 1.0
+
+    def resume(self) -> None:
+        """End the pause."""
+        self._paused_until = 0.0
 
     def speed_up(self, started: float) -> None:
         """Raise the limit after the answer to a request that was sent at `started`."""
@@ -86,7 +68,6 @@ class Pace:
         self._fastest = min(self._fastest, seconds)
         if self.limit < self.most and not (seconds > self.timeout / 3 and seconds > 2 * self._fastest):
             self.limit = min(self.most, self.limit + (1 if self.limit < self._steep_until else 1 / self.limit))
-            self._wake()
 
     def slow_down(self, started: float, wait: float | None) -> bool:
         """Halve the limit, once for all requests that were in flight together, and pause for `wait` seconds.

@@ -7,15 +7,16 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .answers import answer_part, example_of, read_answer, schema_of, writable
+from .answers import answer_part, instruction, read_answer, schema_of, writable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from .settings import LLMConfig
+    from .windows import Window
 
 RETRY_SEED = 1_000_000
 """Added to the seed when a failed request is sent again; more than there are votes."""
@@ -49,10 +50,24 @@ class Request:
     """Whether this repeats a question whose answer was invalid."""
     further: tuple[str, ...] = ()
     """Models that the question is sent to again, in turn, when there is no usable answer; see `LLMConfig`."""
+    top_p: float | None = None
+    thinking: bool | None = None
+    extra_body: dict[str, Any] = field(default_factory=dict)
+    """Further fields of the JSON body."""
+    window: Window | None = field(default=None, compare=False)
+    """What the messages were fitted to."""
+    too_long: str = ""
+    """Why the messages do not fit into the window; such a request is never sent."""
 
     @classmethod
     def of(
-        cls, config: LLMConfig, messages: tuple[Message, ...], answer: type[BaseModel], vote: int = 0, model: str = ""
+        cls,
+        config: LLMConfig,
+        messages: tuple[Message, ...],
+        answer: type[BaseModel],
+        vote: int = 0,
+        model: str = "",
+        window: Window | None = None,
     ) -> Request:
         """A request with the sampling of `config`; `vote` is added to its seed, `model` overrides its model."""
         return cls(
@@ -64,12 +79,19 @@ class Request:
             config.max_tokens,
             vote,
             further=config.further(model or config.model),
+            top_p=config.top_p,
+            thinking=config.thinking,
+            extra_body=config.extra_body,
+            window=window,
+            too_long="" if window is None else window.excess(messages, answer),
         )
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """The sampling settings, which are stored with the reply."""
-        return {"temperature": self.temperature, "seed": self.seed, "max_tokens": self.max_tokens, "vote": self.vote}
+        """The sampling settings, which are stored with the reply; optional ones only where they are set."""
+        values = {"temperature": self.temperature, "seed": self.seed, "max_tokens": self.max_tokens, "vote": self.vote}
+        optional = {"top_p": self.top_p, "thinking": self.thinking, "extra_body": self.extra_body or None}
+        return values | {name: value for name, value in optional.items() if value is not None}
 
     @functools.cached_property
     def key(self) -> str:
@@ -85,19 +107,20 @@ class Request:
         """The JSON body of the request, with the schema in the form `form` of FORMS."""
         messages = list(self.messages)
         if form != "json_schema" or self.repeated:  # JSON mode requires the word JSON in the messages
-            instruction = (
-                "Answer with one JSON object of this form, and nothing else. Replace each text between < and > by "
-                "your own:\n"
-            )
-            example = json.dumps(example_of(self.answer), ensure_ascii=False)
-            messages = [*messages, {"role": "user", "content": instruction + example}]
+            messages = [*messages, {"role": "user", "content": instruction(self.answer)}]
         body = {
             "model": self.model,
             "messages": merged(messages),
             "temperature": self.temperature,
             "seed": self.seed,
             "max_tokens": self.max_tokens,
+            **self.extra_body,
         }
+        if self.top_p is not None:
+            body["top_p"] = self.top_p
+        if self.thinking is not None:
+            template = self.extra_body.get("chat_template_kwargs", {})
+            body["chat_template_kwargs"] = {**template, "enable_thinking": self.thinking}
         if form == "json_schema":
             schema = {"name": self.answer.__name__, "schema": schema_of(self.answer), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -107,7 +130,10 @@ class Request:
 
     def again(self, reply: str, reason: str) -> Request:
         """The same question followed by the invalid answer `reply` and the reason why it is invalid."""
-        answer = {"role": "assistant", "content": answer_part(reply).strip() or "(no text)"}
+        text = answer_part(reply).strip() or "(no text)"
+        if self.window is not None:
+            text, reason = self.window.quoted(text, reason)
+        answer = {"role": "assistant", "content": text}
         correction = (
             f"That answer cannot be used: {reason}. Answer again, with one JSON object of the required form and "
             "nothing else."

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
-import signal
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,39 +15,43 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, RegenError, RunError, require
 from .completions import parse_reply
-from .connection import NO_SUCH_MODEL, AttemptFailed, Connection, api_key, error_in, redact
-from .dialects import Dialect, Dialects
-from .pace import LONGEST_WAIT, Pace, backoff
+from .connection import NO_SUCH_MODEL, AttemptFailed, error_in
+from .dialects import Dialect
+from .fleet import STREAK, Fleet, Server
+from .headers import headers, redact
+from .interrupts import interruptible
+from .limits import Limits
+from .live import state
+from .pace import LONGEST_WAIT, backoff
 from .request import Failure, Reply, Request, outcome_of
 from .settings import LLMConfig
 from .spending import Spending, with_tokens
 from .store import Store, unsent
-
-STREAK = 8
-"""Requests without an answer, one after the other, that stop a run; more where more are in flight."""
+from .windows import learn
 
 
 class Workers:
-    """One call of `ask`: concurrent workers that share the requests, and their statistics of the server.
+    """One call of `ask`: concurrent workers that share the requests and the servers.
 
     Either the request or the server can cause a failure. A streak of failures without an answer shows that it was the
-    server: all workers stop after the requests in flight return. A rejection is stored once an answer shows that the
-    server works; a request without an answer is never stored, and makes the run end with an error.
+    server: it is set aside, or all workers stop after the requests in flight return, if it is the last one. A rejection
+    is stored once an answer shows that the server works; a request without an answer is never stored, and makes the run
+    end with an error.
     """
 
     def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
         self.config, self.store, self.bar = config, store, bar
         self.halted = asyncio.Event()
-        self.pace = Pace(config.concurrency, self.halted, config.timeout)
+        self.fleet = Fleet(config, store, self._warn)
+        self.limits = Limits(config, self.halted)
         self.spending = Spending(config, store)
         self.stop: BaseException | None = None
-        self.answered = self.failed = self.unanswered = self.streak = self.holding = 0
+        self.answered = self.failed = self.unanswered = self.holding = 0
+        self.drawn = self.sent = 0
+        """Requests that the workers have, and those among them that wait for an answer of a server."""
         self.last_message = ""
-        self.dialects = Dialects(store.dialects(config.base_url), functools.partial(store.remember, config.base_url))
-        self.doubtful: list[tuple[Request, Reply]] = []
-        """Rejections since the last answer, at most as many as a streak that stops the run."""
         self.further: list[Request] = []
-        """Requests to be sent after those rejections, by the setting retry_failed."""
+        """Requests to be sent after the others: retries of rejections, and requests that a dead server rejected."""
         self.opened = asyncio.Event()
         self.in_flight: dict[str, asyncio.Event] = {}
         """Events by the key of a request that is being sent; set when it is done."""
@@ -59,11 +61,11 @@ class Workers:
         """How often the limit of the requests in flight was halved for them."""
         self.parked: list[asyncio.Future[None]] = []
         """Requests that timed out and wait for another answer."""
-        self.connection = Connection(config)
 
     async def run(self, requests: Iterator[Request]) -> None:
         """Send all of `requests`."""
-        with self._interruptible():
+        shown = asyncio.create_task(self._show())
+        with interruptible(self._interrupt), self.store.statistics.timed():
             try:
                 while True:
                     await asyncio.gather(*(self._work(requests, number) for number in range(self.config.concurrency)))
@@ -73,50 +75,43 @@ class Workers:
                         break
                     requests, self.further = iter(self.further), []
             finally:
-                await self.connection.close()
+                shown.cancel()
+                self._update()
+                await self.fleet.close()
         if self.stop:
             raise self.stop
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C, SIGTERM or SIGHUP waits for the requests in flight, which are paid for; a second cancels.
-
-        A SIGHUP that is ignored, as `nohup` arranges, stays ignored.
-        """
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-        def interrupt() -> None:
-            if self.stop is None:
-                self._halt(KeyboardInterrupt())
-                waiting = f"stopping after the {self.pace.in_flight} requests in flight return"
-                with contextlib.suppress(OSError):  # the terminal is gone
-                    self.bar.write(f"{waiting} (at most {self.config.timeout:.0f} s)", file=sys.stderr)
-            elif task is not None:
-                task.cancel()
-
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-        if handlers[signal.SIGHUP] == signal.SIG_IGN:
-            del handlers[signal.SIGHUP]
-        for number in handlers:
-            loop.add_signal_handler(number, interrupt)
-        try:
-            yield
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
-        finally:
-            for number, handler in handlers.items():
-                loop.remove_signal_handler(number)
-                if handler is not None:
-                    signal.signal(number, handler)
+    def _interrupt(self) -> bool:
+        """Wait for the requests in flight, which are paid for; False if nothing is sent any more already."""
+        if self.stop is not None:
+            return False
+        self._halt(KeyboardInterrupt())
+        waiting = f"stopping after the {self.sent} requests in flight return"
+        self._warn(f"{waiting} (at most {self.config.timeout:.0f} s)")
+        return True
 
     def _halt(self, reason: BaseException) -> None:
         """Send nothing more; the first reason is raised."""
         self.stop = self.stop or reason
         self.halted.set()
+        self.fleet.halt()
+        self.limits.wake()
         self._unpark()
+
+    def _warn(self, message: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            self.bar.write(message, file=sys.stderr)
+
+    async def _show(self) -> None:
+        """Show the state at regular intervals, also while no answer comes."""
+        while True:
+            await asyncio.sleep(self.bar.mininterval)
+            self._update()
+            self.bar.refresh()
+
+    def _update(self) -> None:
+        spending = str(self.spending)
+        self.bar.set_postfix_str(state(self.sent, self.drawn - self.sent, self.failed, spending), refresh=False)
 
     async def _work(self, requests: Iterator[Request], number: int) -> None:
         """Take requests and complete each. One worker probes the server before the others start."""
@@ -127,12 +122,16 @@ class Workers:
                 missing = unsent(request, self.store)
                 if missing is None:
                     self.bar.initial += 1  # not part of the rate
-                await self._complete(missing)
+                    await asyncio.sleep(0)  # many stored answers in a row must not block the requests in flight
+                else:
+                    self.drawn += 1
+                    try:
+                        await self._complete(missing)
+                    finally:
+                        self.drawn -= 1
                 if self.stop:
                     return
-                if self.bar.update():  # True a few times a second, when the bar is drawn
-                    self.bar.set_postfix_str(f"{self.failed} failed, {self.spending}", refresh=False)
-                await asyncio.sleep(0)  # many stored answers in a row must not block the requests in flight
+                self.bar.n += 1
         except Exception as error:  # of the function that creates the requests: wait for those in flight
             self._halt(error)
         finally:
@@ -147,70 +146,82 @@ class Workers:
                 continue
             done = self.in_flight[missing.key] = asyncio.Event()
             try:
-                reply = await self._send(missing)
+                answer = await self._send(missing)
             finally:
                 del self.in_flight[missing.key]
                 done.set()
-            if reply is None:
+            if answer is None:
                 return
+            reply, server = answer
             outcome = outcome_of(missing, reply)
             usable = not isinstance(outcome, Failure | Request)
-            if not self.dialects.judge(missing, reply, usable):
+            if not server.dialects.judge(missing, reply, usable):
                 self.opened.set()
             self.failed += isinstance(outcome, Failure)
             missing = unsent(outcome, self.store) if isinstance(outcome, Request) else None
 
-    async def _send(self, request: Request) -> Reply | None:
-        """Send a request until there is a reply, and store it; None where there is none."""
+    async def _send(self, request: Request) -> tuple[Reply, Server] | None:
+        """Send a request until there is a reply, and store it; returns it with its server, None where there is none."""
         attempts = answered = 0
-        dialect = self.dialects.of(request.model)
+        guess: tuple[Server, Dialect] | None = None
         while (reserved := await self._reserve(request)) is not None:
-            started = await self.pace.enter()
+            server = await self.fleet.enter()
+            started, estimated = time.monotonic(), 0.0
             failure: AttemptFailed | None = None
+            reply: Reply | None = None
             try:
-                reply = await self._adapt(request, dialect) if self.stop is None else None
+                estimated = await self.limits.wait(request) if server else 0.0
+                started = time.monotonic()
+                if server and self.stop is None:
+                    dialect = guess[1] if guess and guess[0] is server else server.dialects.of(request.model)
+                    reply = await self._adapt(server, request, dialect)
             except AttemptFailed as error:
                 failure = error
             finally:
-                self.pace.leave()
+                if server:
+                    self.fleet.leave(server)
                 self.holding -= 1
-                if failure is None or failure.status:  # otherwise it may have been paid for without an answer
+                # Otherwise it may have been paid for without an answer.
+                if failure is None or failure.status or failure.unreachable:
                     self.spending.reserved -= reserved
+            if server is None:
+                return None
             if failure is None:
-                kept = reply is not None and self._keep(request, reply, started)
+                kept = reply is not None and self._keep(server, request, reply, started, estimated)
                 self._unpark()
-                return reply if kept else None
+                return (reply, server) if reply is not None and kept else None
             self.opened.set()
             self.last_message = failure.message
             if failure.overloaded or failure.timed_out:
-                self._slow_down(request, failure, started)
+                self._slow_down(server, request, failure, started)
             self._unpark()
-            if self._hopeless(request, failure):
+            if self._hopeless(server, request, failure):
                 return None
             if failure.rejected:
-                self._reject(request, failure)
+                self._reject(server, request, failure)
                 return None
+            if self.fleet.set_aside(server, failure):
+                continue  # on another server
             # An overloaded server that answers other requests in the meantime does not use up attempts.
             attempts = 1 if failure.overloaded and self.answered > answered else attempts + 1
             answered = self.answered
             if attempts > self.config.retries or failure.about_account:
                 self.unanswered += 1
-                self._count_failure()
+                self._count_failure(server)
                 return None
             if failure.timed_out:
                 await self._another_answer(answered)
-            dialect = self.dialects.after_fault(request.model, dialect, failure.status)
+            guess = (server, server.dialects.after_fault(request.model, dialect, failure.status))
             wait = backoff(attempts) if failure.wait is None else failure.wait
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.halted.wait(), wait)
         return None
 
-    def _slow_down(self, request: Request, failure: AttemptFailed, started: float) -> None:
+    def _slow_down(self, server: Server, request: Request, failure: AttemptFailed, started: float) -> None:
         """Narrow the pace; stop where several requests time out in every attempt, and no other one is answered."""
-        if (failure.wait or 0.0) > self.pace.pause + LONGEST_WAIT:
-            notice = f"the server asks for a pause of {failure.wait:.0f} s: {failure.message}"
-            self.bar.write(notice, file=sys.stderr)
-        halved = self.pace.slow_down(started, failure.wait)
+        if (failure.wait or 0.0) > server.pace.pause + LONGEST_WAIT:
+            self._warn(f"the server asks for a pause of {failure.wait:.0f} s: {failure.message}")
+        halved = server.pace.slow_down(started, failure.wait)
         if failure.timed_out:
             self.silent.add(request.key)
             self.silent_rounds += halved
@@ -223,7 +234,7 @@ class Workers:
 
         A slow server may still work on the request that timed out; posting it again would only make its queue longer.
         """
-        while self.answered == answered and self.pace.in_flight and not self.halted.is_set():
+        while self.answered == answered and self.fleet.in_flight and not self.halted.is_set():
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self.parked.append(turn)
             await turn
@@ -234,30 +245,36 @@ class Workers:
                 turn.set_result(None)
         self.parked.clear()
 
-    async def _adapt(self, request: Request, dialect: Dialect) -> Reply:
+    async def _adapt(self, server: Server, request: Request, dialect: Dialect) -> Reply:
         """One attempt in `dialect`, or in a further one that the server does not refuse."""
-        model, guessed = request.model, dialect != self.dialects.of(request.model)
+        model, dialects = request.model, server.dialects
+        guessed = dialect != dialects.of(model)
         first: AttemptFailed | None = None
         while True:
             try:
-                reply = await self._attempt(request, dialect)
+                reply = await self._attempt(server, request, dialect)
             except AttemptFailed as failure:
-                further = self.dialects.after_refusal(model, dialect, failure.status, failure.message)
+                further = dialects.after_refusal(model, dialect, failure.status, failure.message)
                 if further is None:
                     # Rejected in every form, so the form is not the reason: the first message names it best.
                     raise first if first and failure.rejected else failure from None
                 # After a change of a field name, the message is resolved and not the reason of the next error.
                 renamed = further.form == dialect.form
                 first, dialect = None if renamed else first or failure, further
+                await self.limits.wait(request)
             else:
-                if model not in self.dialects and not dialect.temperature:
+                if model not in dialects and not dialect.temperature:
                     default = f"{model} accepts no temperature: its default is used instead of"
-                    self.bar.write(f"{default} {request.temperature}", file=sys.stderr)
-                self.dialects.accept(model, dialect, guessed)
+                    self._warn(f"{default} {request.temperature}")
+                dialects.accept(model, dialect, guessed)
                 return reply
 
-    async def _attempt(self, request: Request, dialect: Dialect) -> Reply:
-        payload = await self.connection.post(dialect.body(request), request.max_tokens)
+    async def _attempt(self, server: Server, request: Request, dialect: Dialect) -> Reply:
+        self.sent += 1
+        try:
+            payload = await server.connection.post(dialect.body(request), request.max_tokens)
+        finally:
+            self.sent -= 1
         reply = parse_reply(payload, dialect.form)
         if reply is None:
             shown = redact(json.dumps(payload))[:500]
@@ -278,16 +295,18 @@ class Workers:
                 await asyncio.sleep(0.02)  # the requests in flight will cost less than their worst case
         return None
 
-    def _keep(self, request: Request, reply: Reply, started: float) -> bool:
+    def _keep(self, server: Server, request: Request, reply: Reply, started: float, estimated: float) -> bool:
         """Store a reply and the rejections before it; False if the disk is full."""
         try:
             self.store.put(request, reply)
             self.spending.pay(request.model, reply, request)
+            self.limits.correct(estimated, reply)
+            server.statistics.add(time.monotonic() - started, reply)
             self.answered += 1
-            self.streak = self.silent_rounds = 0
+            self.silent_rounds = 0
             self.silent.clear()
-            self.pace.speed_up(started)
-            self._store(self.doubtful)
+            self.fleet.answered(server, started)
+            self._store(server.doubtful)
         except RunError as error:  # the disk is full: send no more, but try to store those in flight
             self._halt(error)
             return False
@@ -302,25 +321,35 @@ class Workers:
                 self.further.append(outcome)
         rejections.clear()
 
-    def _reject(self, request: Request, failure: AttemptFailed) -> None:
+    def _reject(self, server: Server, request: Request, failure: AttemptFailed) -> None:
         rejection = (request, Reply(failure.message, "rejected"))
-        if failure.by_content_rules:  # never for a fault of the server
+        smaller_window = learn(failure.message, server.url, request, self.store)
+        if failure.by_content_rules or smaller_window:  # never for a fault of the server
             self._store([rejection])
         else:
-            self.doubtful.append(rejection)
-            self._count_failure()
+            server.doubtful.append(rejection)
+            self._count_failure(server)
 
-    def _count_failure(self) -> None:
-        self.streak += 1
-        if self.streak >= max(STREAK, self.config.concurrency):
+    def _count_failure(self, server: Server) -> None:
+        server.streak += 1
+        enough = server.aside or server.streak >= max(STREAK, self.config.concurrency)
+        if enough and not self._give_up(server):
             self._halt(self._no_answers())
 
-    def _hopeless(self, request: Request, failure: AttemptFailed) -> bool:
+    def _give_up(self, server: Server) -> bool:
+        """Send what a server rejected to another server; False if there is none."""
+        if not self.fleet.give_up(server, self.last_message):
+            return False
+        self.further += [request for request, _ in server.doubtful]
+        server.doubtful.clear()
+        return True
+
+    def _hopeless(self, server: Server, request: Request, failure: AttemptFailed) -> bool:
         """Stop all workers where no request can succeed: a wrong key, no credit, an unknown model.
 
         After an answer, an error 403 or 404 without these reasons comes from a gateway and may pass.
         """
-        known = request.model in self.dialects
+        known = request.model in server.dialects
         if not (
             failure.status in (401, 402)
             or failure.code == "insufficient_quota"
@@ -331,7 +360,7 @@ class Workers:
             return False
         self._halt(
             ConfigError(
-                f"The server {self.config.base_url} rejects requests to model {request.model!r}: {failure.message}. "
+                f"The server {server.url} rejects requests to model {request.model!r}: {failure.message}. "
                 "Check the key in OPENAI_API_KEY, base_url and model."
             )
         )
@@ -339,22 +368,29 @@ class Workers:
 
     def _verdict(self) -> RegenError | None:
         """The error of the run, after all requests; None if each of them has an answer or a rejection."""
-        if all(request.model in self.dialects for request, _ in self.doubtful):
-            self._store(self.doubtful)
-        return self._no_answers() if self.unanswered or self.doubtful else None
+        for server in self.fleet.servers:
+            if all(request.model in server.dialects for request, _ in server.doubtful):
+                self._store(server.doubtful)
+            elif self.answered:
+                self._give_up(server)
+        return self._no_answers() if self.unanswered or self._rejected else None
+
+    @property
+    def _rejected(self) -> int:
+        return sum(len(server.doubtful) for server in self.fleet.servers)
 
     def _no_answers(self) -> RunError:
         return RunError(
-            f"The server {self.config.base_url} left {self.unanswered + len(self.doubtful):,} requests without an "
-            f"answer: {self.last_message}. The {self.answered:,} answers of this run are kept. Run the same command "
-            "again to resume."
+            f"The {self.fleet.names} left {self.unanswered + self._rejected:,} requests without an answer: "
+            f"{self.last_message}. The {self.answered:,} answers of this run are kept. Run the same command again to "
+            "resume."
         )
 
 
 def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
     """Store a reply to every request that `store` has none for."""
     require("aiohttp")
-    api_key(config)  # an invalid key raises before the loop starts
+    headers(config)  # an invalid key raises before the loop starts
     if submitted := store.execute("SELECT server FROM batches WHERE file_id IS NOT NULL"):
         raise RunError(
             f"Batches of these requests were submitted to {submitted[0][0]}, so they would be paid for twice. Run the "

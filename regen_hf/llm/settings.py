@@ -6,12 +6,12 @@ import functools
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, ClassVar
 
 from ..errors import ConfigError, require
+from . import endpoint
+from .endpoint import OPENAI as OPENAI
 
-OPENAI = "https://api.openai.com/v1"
 BACKENDS = ("reference", "openai", "openai-batch", "transformers")
 LOCAL = ("torch", "transformers", "outlines")
 """Packages of the backend transformers."""
@@ -23,24 +23,43 @@ BATCH_DISCOUNT = 0.5
 class LLMConfig:
     """The language model of a stage. The config of the stage inherits these settings."""
 
+    REMOVED: ClassVar = {"batch_size": "batch_tokens"}
+
     backend: str = "reference"
     """Source of the answers: reference (fixed rules, no LLM), openai (any OpenAI-compatible server), openai-batch (its
     Batch API: half the price, within a day) or transformers (a local model in this process)."""
     model: str = ""
     """Name of the model on the server, or name or folder of a local model; required unless backend is reference."""
-    base_url: str = field(default=OPENAI, metadata={"affects_output": False})
-    """Address of the OpenAI-compatible server. Its key is read from the environment variable OPENAI_API_KEY."""
+    base_url: tuple[str, ...] = field(default=(OPENAI,), metadata={"affects_output": False})
+    """Address of the OpenAI-compatible server; with several, each request goes to the one with the lowest load. The key
+    is read from the environment variable OPENAI_API_KEY."""
+    api_version: str = field(default="", metadata={"affects_output": False})
+    """Version of Azure's API, sent as ?api-version=…; the key is then sent in the header api-key."""
+    extra_header: tuple[str, ...] = field(default=(), metadata={"affects_output": False})
+    """Header to send with each request, as 'NAME: VALUE'. $NAME in the value is replaced by that environment variable
+    when a request is sent; secrets are accepted only in this form."""
+    extra_body: dict[str, Any] = field(default_factory=dict, metadata={"mapping": True})
+    """Further fields of each request, such as '{"top_k": 20}'; a mapping in the configuration."""
     temperature: float = 0.7
     """Sampling temperature, 0 to 2."""
+    top_p: float | None = None
+    """Share of the probability that tokens are sampled from, above 0 and up to 1; by default, that of the server."""
+    thinking: bool | None = None
+    """Turn the thinking of the model on or off by chat_template_kwargs.enable_thinking (vLLM, SGLang, llama.cpp, a
+    local model). By default it is not sent; for other servers, set extra_body, as in '{"reasoning_effort": "low"}'."""
     max_tokens: int = 2048
     """Maximum length of an answer, in tokens."""
-    window: int = 128_000
-    """Context window of the model in tokens, prompt and answer together. The oldest reviews of a longer history are
-    not shown."""
+    window: int | None = None
+    """Context window of the model in tokens, prompt and answer together. By default, that of the server, of its
+    errors or of the local model, else 128000. The oldest reviews of a longer history are not shown."""
     seed: int = 0
     """Selects among phrasings (reference), or is sent with each request; vote number n has seed + n."""
     concurrency: int = field(default=16, metadata={"affects_output": False})
-    """Maximum number of requests in flight; it decreases while the server reports an overload."""
+    """Maximum number of requests in flight, on all servers; it decreases while a server reports an overload."""
+    requests_per_minute: float = field(default=0.0, metadata={"affects_output": False})
+    """Maximum number of requests sent per minute, to all servers; 0 is no limit."""
+    tokens_per_minute: float = field(default=0.0, metadata={"affects_output": False})
+    """Maximum number of tokens per minute, of prompts and answers, on all servers; 0 is no limit."""
     timeout: float = field(default=600.0, metadata={"affects_output": False})
     """Seconds until a request times out."""
     retries: int = field(default=5, metadata={"affects_output": False})
@@ -54,8 +73,9 @@ class LLMConfig:
     those of a finished stage again."""
     poll: float = field(default=60.0, metadata={"affects_output": False})
     """Seconds between two polls of the batches (openai-batch)."""
-    batch_size: int = field(default=8, metadata={"affects_output": False})
-    """Requests in a batch of a local model (transformers)."""
+    batch_tokens: int | None = field(default=None, metadata={"affects_output": False})
+    """Maximum tokens of a batch of a local model, with its longest possible answers (transformers); by default 32768
+    on a CPU and 262144 on a GPU, where it is halved when the memory does not suffice."""
     price_in: float | None = field(default=None, metadata={"affects_output": False})
     """USD per million prompt tokens; the default is in regen_hf/llm/prices.yaml."""
     price_out: float | None = field(default=None, metadata={"affects_output": False})
@@ -71,15 +91,21 @@ class LLMConfig:
                 f"model is empty, but the {self.backend} backend needs the name of a model; set model to a name on the "
                 "server, or to the name or folder of a local model"
             )
-        address = urlsplit(self.base_url)
-        if "@" in address.netloc or address.query or address.fragment:
-            # Without the value, which may contain a key.
+        if isinstance(self.base_url, str):
+            object.__setattr__(self, "base_url", (self.base_url,))
+        endpoint.check_addresses(self.base_url)
+        if self.backend == "openai-batch" and len(self.base_url) > 1:
             raise ValueError(
-                "base_url contains a user name, a query or a fragment, expected only an address; remove the part "
-                "before @ or after ?, and set the environment variable OPENAI_API_KEY to the key"
+                f"base_url has {len(self.base_url)} addresses, but a batch is sent to one server; set base_url to one "
+                "address, or backend to openai"
             )
-        if address.scheme not in ("http", "https") or not address.netloc:
-            raise ValueError(f"base_url is {self.base_url!r}, expected an address such as http://localhost:8000/v1")
+        endpoint.check_headers(self.extra_header)
+        endpoint.check_body(self.extra_body, self.thinking)
+        if self.backend == "transformers" and (self.extra_body or self.top_p is not None):
+            name = "extra_body" if self.extra_body else "top_p"
+            raise ValueError(f"{name} is set, but the transformers backend does not support it; remove {name}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, expected a number above 0 and up to 1")
         if not 0 <= self.temperature <= 2:
             raise ValueError(f"temperature is {self.temperature}, expected a number from 0 to 2")
         for name, least, unit in (
@@ -87,16 +113,20 @@ class LLMConfig:
             ("concurrency", 1, "requests in flight"),
             ("retries", 0, "retries"),
             ("retry_failed", 0, "times"),
-            ("batch_size", 1, "requests"),
             ("seed", 0, ""),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected {least} or more {unit}".rstrip())
-        if self.window <= self.max_tokens:
+        if self.batch_tokens is not None and self.batch_tokens < 1:
+            raise ValueError(f"batch_tokens is {self.batch_tokens}, expected 1 or more tokens")
+        if self.window is not None and self.window <= self.max_tokens:
             raise ValueError(
                 f"window is {self.window}, expected more tokens than the maximum length of an answer (max_tokens is "
                 f"{self.max_tokens})"
             )
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected a number per minute, or 0 for no limit")
         for name in ("timeout", "poll"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected a number of seconds above 0")
@@ -114,6 +144,16 @@ class LLMConfig:
     def further(self, model: str) -> tuple[str, ...]:
         """The models of the retries (retry_failed) of a request to `model`."""
         return (model,) * self.retry_failed
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of the first requests."""
+        return (self.model,)
+
+    @property
+    def repetitions(self) -> int:
+        """How often a request is repeated with the invalid answers before."""
+        return 1
 
 
 @dataclass(frozen=True)
@@ -170,7 +210,7 @@ def price(model: str, config: LLMConfig, batched: bool | None = None) -> Price |
     """
     if config.backend in ("reference", "transformers"):
         return Price(0.0, 0.0)
-    listed = _prices().get(model, {}) if config.base_url.rstrip("/") == OPENAI else {}
+    listed = _prices().get(model, {}) if all(url.rstrip("/") == OPENAI for url in config.base_url) else {}
     prompt = listed.get("in") if config.price_in is None else config.price_in
     completion = listed.get("out") if config.price_out is None else config.price_out
     if prompt is None or completion is None:

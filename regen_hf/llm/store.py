@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 from ..errors import RunError
 from .dialects import Dialect
 from .request import Failure, Reply, Request, Sent, reading_of
+from .statistics import RunStatistics
 
-LAYOUT = 5
-"""Version of the tables. A file with another number is not read, except layout 4, which is extended."""
+LAYOUT = 6
+"""Version of the tables. A file with another number is not read, except those of ADDED, which are extended."""
 
 TABLES = (
     # One row per request that was answered or rejected. `sampling` and `form` record the
@@ -37,12 +38,19 @@ TABLES = (
     "CREATE TABLE in_batches (key TEXT PRIMARY KEY, batch INTEGER NOT NULL, sampling TEXT NOT NULL)",
 )
 """The tables of layout 4."""
-ADDED = (
-    "ALTER TABLE replies ADD COLUMN repaired INTEGER NOT NULL DEFAULT 0",
-    "ALTER TABLE dialects ADD COLUMN system INTEGER NOT NULL DEFAULT 1",
-    "ALTER TABLE batches ADD COLUMN system INTEGER NOT NULL DEFAULT 1",
-)
-"""The columns that layout 5 adds."""
+ADDED = {
+    4: (
+        "ALTER TABLE replies ADD COLUMN repaired INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE dialects ADD COLUMN system INTEGER NOT NULL DEFAULT 1",
+        "ALTER TABLE batches ADD COLUMN system INTEGER NOT NULL DEFAULT 1",
+    ),
+    # The context window of a model on a server: as the server states it, and the smallest one of its errors since.
+    5: (
+        "CREATE TABLE windows (server TEXT NOT NULL, model TEXT NOT NULL, stated INTEGER, tokens INTEGER NOT NULL, "
+        "PRIMARY KEY (server, model))",
+    ),
+}
+"""What the next layout adds, by the number of a layout."""
 
 
 class Store:
@@ -57,6 +65,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.statistics = RunStatistics()
         with self._errors():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
@@ -67,10 +76,11 @@ class Store:
             if not self.execute("SELECT 1 FROM sqlite_master"):
                 for table in (*TABLES, "PRAGMA user_version=4"):
                     self.execute(table)
-            if self.execute("PRAGMA user_version")[0][0] == 4:
-                for column in (*ADDED, f"PRAGMA user_version={LAYOUT}"):
-                    self.execute(column)
             layout = self.execute("PRAGMA user_version")[0][0]
+            while layout in ADDED:
+                for addition in (*ADDED[layout], f"PRAGMA user_version={layout + 1}"):
+                    self.execute(addition)
+                layout += 1
         if layout != LAYOUT:
             self.close()
             raise RunError(
@@ -117,6 +127,26 @@ class Store:
         values = (server, model, *dataclasses.astuple(dialect))
         self.execute("INSERT OR REPLACE INTO dialects VALUES (?, ?, ?, ?, ?, ?, ?)", values)
 
+    def window(self, server: str, model: str) -> int | None:
+        """The known context window of `model` on `server`."""
+        rows = self.execute("SELECT tokens FROM windows WHERE server = ? AND model = ?", (server, model))
+        return rows[0][0] if rows else None
+
+    def state_window(self, server: str, model: str, tokens: int) -> None:
+        """Store the window that the server states. Errors since then count, as long as it states the same one."""
+        self.execute(
+            "INSERT INTO windows VALUES (?1, ?2, ?3, ?3) ON CONFLICT DO UPDATE SET stated = ?3, "
+            "tokens = iif(stated IS ?3, tokens, ?3)",
+            (server, model, tokens),
+        )
+
+    def limit_window(self, server: str, model: str, tokens: int) -> None:
+        """Store the window in an error of the server, if it is the smallest one."""
+        self.execute(
+            "INSERT INTO windows VALUES (?1, ?2, NULL, ?3) ON CONFLICT DO UPDATE SET tokens = min(tokens, ?3)",
+            (server, model, tokens),
+        )
+
     def totals(self) -> dict[str, int]:
         """Answers and tokens of this store, over all runs, and how many answers had to be repaired."""
         names = ("replies", "repaired", "prompt_tokens", "completion_tokens")
@@ -125,6 +155,10 @@ class Store:
             "WHERE state = 'answered'"
         )
         return {name: int(value) for name, value in zip(names, rows[0], strict=True)}
+
+    def counts(self) -> dict[str, Any]:
+        """The totals, and in `this_run` the latency and tokens of the answers of this run."""
+        return {**self.totals(), "this_run": self.statistics.summary()}
 
     def close(self) -> None:
         """Close the file."""
@@ -205,6 +239,8 @@ def unsent(request: Request, store: Store) -> Request | None:
 
 def last(request: Request, store: Store) -> tuple[Request, BaseModel | Failure | Request]:
     """The last repetition of `request`, and its outcome as `read` returns it."""
+    if request.too_long:
+        return request, Failure(request.too_long, "")
     reply = store.get(request.key)
     if reply is None:
         return request, request

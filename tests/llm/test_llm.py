@@ -302,7 +302,7 @@ def test_a_store_of_another_layout_is_reported_and_stays_as_it_is(tmp_path):
     with llm.Store(path) as store:
         store.put(request(1), llm.Reply("kept"))
         store.execute("PRAGMA user_version=3")
-    with pytest.raises(RunError, match=r"requests\.sqlite has layout 3, expected layout 5\. .* delete the file"):
+    with pytest.raises(RunError, match=r"requests\.sqlite has layout 3, expected layout 6\. .* delete the file"):
         llm.Store(path)
     with sqlite3.connect(path) as connection:
         assert connection.execute("SELECT text FROM replies").fetchall() == [("kept",)]

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from regen_hf.errors import ConfigError, RunError
+from regen_hf.llm.fleet import Fleet
 from regen_hf.llm.pace import Pace
-from tests.llm.test_llm import Colour, answers, ask, requests
+from tests.llm.test_llm import Colour, answers, ask, requests, settings
 from tests.llm_server import HANG, Server, error
 
 GOOD = Colour(colour="Some words.")
@@ -70,32 +71,35 @@ def test_after_a_refusal_as_many_as_before_are_in_flight_again(store):
     assert max(seen[-40:]) == 8
 
 
-def test_the_gate_halves_once_for_a_burst_and_widens_again():
+def test_the_limit_halves_once_for_a_burst_and_grows_again(store):
     async def play():
-        gate = Pace(16, asyncio.Event())
+        fleet = Fleet(settings("http://127.0.0.1:9/v1", concurrency=16), store, print)
+        pace = fleet.servers[0].pace
         for _ in range(12):
-            gate.speed_up(time.monotonic())
-        started = [await gate.enter() for _ in range(16)]
-        blocked = asyncio.ensure_future(gate.enter())
+            pace.speed_up(time.monotonic())
+        started = time.monotonic()
+        servers = [await fleet.enter() for _ in range(16)]
+        blocked = asyncio.ensure_future(fleet.enter())
         await asyncio.sleep(0)
         assert not blocked.done()
-        for start in started:
-            gate.slow_down(start, None)
-        assert gate.limit == 8
-        for _ in range(8):
-            gate.leave()
+        for _ in servers:
+            pace.slow_down(started, None)
+        assert pace.limit == 8
+        for server in servers[:8]:
+            fleet.leave(server)
         await asyncio.sleep(0)
         assert not blocked.done()
-        gate.leave()
+        fleet.leave(servers[8])
         await blocked
-        gate.slow_down(time.monotonic(), None)
-        assert gate.limit == 4
+        pace.slow_down(time.monotonic(), None)
+        assert pace.limit == 4
         for _ in range(10):
-            gate.speed_up(time.monotonic())
-        assert 5 < gate.limit < 8
+            pace.speed_up(time.monotonic())
+        assert 5 < pace.limit < 8
         for _ in range(10_000):
-            gate.speed_up(time.monotonic())
-        assert gate.limit == 16
+            pace.speed_up(time.monotonic())
+        assert pace.limit == 16
+        await fleet.close()
 
     asyncio.run(play())
 
@@ -108,7 +112,7 @@ def test_a_server_that_is_always_busy_is_given_up(store):
 
 
 def test_the_limit_doubles_per_round_until_the_first_overload():
-    gate = Pace(64, asyncio.Event(), timeout=60)
+    gate = Pace(64, timeout=60)
     assert gate.limit == 4
     for _ in range(4):
         gate.speed_up(time.monotonic())
@@ -122,12 +126,12 @@ def test_the_limit_doubles_per_round_until_the_first_overload():
 
 
 def test_an_answer_that_waited_in_a_queue_does_not_raise_the_limit():
-    gate = Pace(64, asyncio.Event(), timeout=30)
+    gate = Pace(64, timeout=30)
     gate.speed_up(time.monotonic() - 2)
     assert gate.limit == 5
     gate.speed_up(time.monotonic() - 11)
     assert gate.limit == 5
-    slow = Pace(64, asyncio.Event(), timeout=30)
+    slow = Pace(64, timeout=30)
     slow.speed_up(time.monotonic() - 20)
     slow.speed_up(time.monotonic() - 25)  # not longer than the others: no queue
     assert slow.limit == 6

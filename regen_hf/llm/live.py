@@ -1,0 +1,47 @@
+"""The line of progress of a stage with a language model: on a terminal, or as lines of a log."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm import tqdm
+
+LOG_SECONDS = 30.0
+"""Seconds between two lines of a log."""
+TERMINAL_SECONDS = 0.5
+"""Seconds between two updates on a terminal."""
+
+
+class _Log:
+    """Writes each state of a bar as a line of its own."""
+
+    def write(self, text: str) -> None:
+        if text.strip():
+            sys.stderr.write(text.strip() + "\n")
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+def progress_bar(total: int, desc: str) -> tqdm[Any]:
+    """A bar of `total` answers. Its time left comes from the rate of the answers of this run.
+
+    The number of an answer that was stored before is added to `initial` too.
+    """
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=desc,
+        unit=" answers",
+        smoothing=0,  # the mean rate; answers come in bursts
+        miniters=1,
+        mininterval=TERMINAL_SECONDS if terminal else LOG_SECONDS,
+        file=None if terminal else _Log(),
+        ncols=None if terminal else 160,
+    )
+
+
+def state(in_flight: int, waiting: int, failed: int, spending: object) -> str:
+    """The state of the requests, behind the bar: those sent, and those that wait for a server or a limit."""
+    return f"{in_flight:,} in flight, {waiting:,} waiting, {failed:,} failed, {spending}"

@@ -27,7 +27,7 @@ from .request import Failure, Reply, Request, outcome_of
 from .settings import LLMConfig
 from .spending import Spending, with_tokens
 from .store import Store, unsent
-from .windows import learn
+from .window_lookup import learn
 
 
 class Workers:

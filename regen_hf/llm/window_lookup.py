@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, RunError
 from .connection import stated_window
-from .endpoint import headers, url_of
+from .headers import headers, url_of
 from .request import Message, Request
 from .settings import OPENAI, LLMConfig
 from .store import Store

@@ -7,20 +7,21 @@ history comes before the part that differs between stages for the same reason.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
-
 if TYPE_CHECKING:
     import jinja2
+    from pydantic import BaseModel
 
-    from ..llm.settings import LLMConfig
+    from ..llm.windows import Window
 
 FOLDER = Path(__file__).parent
 EXAMPLES = FOLDER / "examples"
@@ -28,9 +29,6 @@ EXAMPLES = FOLDER / "examples"
 CONTROL = re.compile(r"<(?=\S)|\[(?=/?[A-Z_]+\])")
 """The start of a possible control token of a model, such as `<|im_end|>`, `</s>` or `[INST]`. It would end the message
 that contains the data, so `fence` inserts a space."""
-BYTES_PER_TOKEN = 3
-"""A low estimate for any tokenizer: English text has more than 4."""
-
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""
 
@@ -68,65 +66,52 @@ def fence(data: str) -> dict[str, str]:
     return {"data": f"{begin}\n{data}\n{end}", "begin": begin, "end": end}
 
 
-def tokens(messages: Iterable[Message]) -> int:
-    """A high estimate of the number of tokens of `messages`."""
-    return sum(_tokens(message["content"]) + 8 for message in messages)
+@dataclass(frozen=True)
+class Fitted:
+    """A purchase history as far as a window has room for it."""
+
+    history: Sequence[dict[str, Any]]
+    left_out: int = 0
+    """Reviews whose text is not shown, or cut."""
+    cut: bool = False
+    """Whether anything is not shown."""
 
 
-def room(config: LLMConfig, fixed: int, what: str, further: str = "") -> int:
-    """Maximum tokens of a history in the model's window.
+def fit(
+    history: Sequence[dict[str, Any]],
+    messages: Callable[[Sequence[dict[str, Any]]], tuple[Message, ...]],
+    answer: type[BaseModel],
+    window: Window,
+) -> Fitted:
+    """A history shortened until its prompt fits into `window`, or as far as possible.
 
-    Args:
-        config: Holds the window and the maximum length of an answer.
-        fixed: Tokens of the prompt without the history.
-        what: The parts of the prompt beside the instructions, for the message.
-        further: What else a user can change, for the message.
-
-    Raises:
-        ConfigError: the window is too small for any history.
-    """
-    left = config.window - config.max_tokens - fixed
-    if left < 1:
-        todo = f"Raise window, lower max_tokens, {further}" if further else "Raise window, or lower max_tokens"
-        raise ConfigError(
-            f"The window of {config.window} tokens is too small for a history: an answer takes up to "
-            f"{config.max_tokens}, instructions and {what} take about {fixed}. {todo}."
-        )
-    return left
-
-
-def fit(history: Sequence[dict[str, Any]], room: int) -> tuple[Sequence[dict[str, Any]], int]:
-    """A history shortened to `room` tokens, and the number of reviews whose text is not shown.
-
-    The texts of the oldest reviews are removed first (titles and ratings stay), then the descriptions of the oldest
-    items. Every purchase keeps its position and its title. If that is still too long, the model's server rejects it.
+    Texts longer than half of the room are cut first. Then the texts of the oldest reviews are removed (titles and
+    ratings stay), then the descriptions of the oldest items, then the oldest purchases. The last purchase stays; its
+    texts are removed last.
 
     Args:
         history: A purchase history, oldest first.
-        room: Maximum tokens of its lines.
-
-    >>> pen = {"item": {"title": "Pen"}, "review": {"text": "word " * 300}}
-    >>> shown, left_out = fit([pen, pen, pen], room=1200)
-    >>> left_out, [purchase["review"]["text"] is None for purchase in shown]
-    (1, [True, False, False])
+        messages: Returns the prompt with a history.
+        answer: The class of the answer.
+        window: The window of the model.
     """
-    excess = sum(_tokens(text) for purchase in history for text in _texts(purchase)) - room
-    if excess <= 0:
-        return history, 0
-    shown = list(history)
-    left_out = 0
-    for index, purchase in enumerate(shown):
-        review = purchase["review"] or {}
-        if excess > 0 and review.get("text"):
-            excess -= _tokens(review["text"])
-            left_out += 1
-            shown[index] = {**purchase, "review": {**review, "text": None, "left_out": True}}
-    for index, purchase in enumerate(shown):
-        item = purchase["item"] or {}
-        if excess > 0 and item.get("description"):
-            excess -= _tokens(item["description"])
-            shown[index] = {**purchase, "item": {**item, "description": None}}
-    return shown, left_out
+
+    def tokens(shown: Sequence[dict[str, Any]]) -> int:
+        return window.count(messages(shown), answer)
+
+    if tokens(history) <= window.room:
+        return Fitted(history)
+    longest = (window.room - tokens(())) // 2
+    start = [{name: _cut(purchase[name] or {}, window, longest) for name in ("item", "review")} for purchase in history]
+    steps = _steps(len(history))
+    count = bisect.bisect_left(
+        range(len(steps)), True, key=lambda count: tokens(_shortened(start, steps[:count])) <= window.room
+    )
+    shown = _shortened(start, steps[:count])
+    remaining = [{}] * (len(history) - len(shown)) + [purchase["review"] for purchase in shown]
+    texts = [(purchase["review"] or {}).get("text") for purchase in history]
+    left_out = sum(bool(text) and text != review.get("text") for text, review in zip(texts, remaining, strict=True))
+    return Fitted(shown, left_out, cut=True)
 
 
 def hashes(*names: str) -> dict[str, str]:
@@ -154,16 +139,33 @@ def _hash(*files: Path) -> str:
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def _tokens(text: str) -> int:
-    return len(text.encode()) // BYTES_PER_TOKEN
+def _steps(length: int) -> list[tuple[str, int]]:
+    """How a history is shortened: what is removed, and the index of its purchase, in order."""
+    last = length - 1
+    oldest = [(part, index) for part in ("text", "description", "purchase") for index in range(last)]
+    return [*oldest, *((part, last) for part in ("description", "text", "summary", "category"))]
 
 
-def _texts(purchase: dict[str, Any]) -> list[str]:
-    """The texts of a purchase, and blanks in place of its short fields and the labels of its lines."""
-    item, review = purchase["item"] or {}, purchase["review"] or {}
-    texts = [item.get(name) for name in ("title", "category", "description")]
-    texts += [review.get(name) for name in ("summary", "text")]
-    return [text for text in texts if text] + [" " * 180]
+def _shortened(history: Sequence[dict[str, Any]], steps: list[tuple[str, int]]) -> list[dict[str, Any]]:
+    """`history` after `steps`."""
+    shown: list[dict[str, Any]] = [
+        {"item": dict(purchase["item"]), "review": dict(purchase["review"])} for purchase in history
+    ]
+    dropped = 0
+    for part, index in steps:
+        if part == "purchase":
+            dropped += 1
+        elif part in ("description", "category"):
+            shown[index]["item"][part] = None
+        elif shown[index]["review"].get(part):
+            shown[index]["review"] |= {part: None} | ({"left_out": True} if part == "text" else {})
+    if dropped:
+        shown[dropped]["earlier"] = dropped
+    return shown[dropped:]
+
+
+def _cut(fields: dict[str, Any], window: Window, tokens: int) -> dict[str, Any]:
+    return {name: window.cut(value, tokens) if isinstance(value, str) else value for name, value in fields.items()}
 
 
 def _block(name: str, block: str, values: dict[str, Any]) -> str:

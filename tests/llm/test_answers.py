@@ -230,6 +230,7 @@ def test_a_store_of_the_layout_before_is_extended(tmp_path):
         store.put(request(0), llm.Reply(f"Sure! {TEXT}"))
         for table, column in (("replies", "repaired"), ("dialects", "system"), ("batches", "system")):
             store.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        store.execute("DROP TABLE windows")
         store.execute("PRAGMA user_version=4")
     for _ in range(2):
         with llm.Store(path) as store:

@@ -87,10 +87,11 @@ def build(run: Path, out: Path, work: Path, config: GroundingConfig) -> dict[str
     with contextlib.ExitStack() as stack:
         stored = None
         if config.backend != "reference":
-            requests = _requests(run, vocabulary, config)
             store = stack.enter_context(llm.Store(outputs.requests_path(run, "grounding")))
-            llm.ask(requests, config, store, total=sum(1 for _ in requests()), desc="grounding")
-            stored = StoredVerdicts(store, out, config)
+            for window in llm.passes(config, store):
+                requests = _requests(run, vocabulary, config, window)
+                llm.ask(requests, config, store, total=sum(1 for _ in requests()), desc="grounding")
+            stored = StoredVerdicts(store, out, config, window)
         append = stack.enter_context(outputs.row_writer(out / outputs.CLAIMS, CLAIMS))
         bar = stack.enter_context(tqdm(total=total, desc="      checking", unit="narrative", leave=False))
         for narrative in narratives(run, vocabulary):
@@ -102,7 +103,8 @@ def build(run: Path, out: Path, work: Path, config: GroundingConfig) -> dict[str
         answers: dict[str, int] = {}
         if stored:
             stored.failures.check()
-            answers = {"failed": stored.failures.count, **stored.store.totals()}
+            tokens = stored.window.tokens
+            answers = {"failed": stored.failures.count, "window": tokens, **stored.store.counts()}
     users = len({user for by_user in counts.values() for user in by_user})
     results = {
         "split": outputs.results(run)["split"],
@@ -128,13 +130,16 @@ def estimate(run: Path, config: GroundingConfig) -> Estimate:
     """The requests that `build` would send to a language model, and their cost; sends none."""
     if config.backend == "reference":
         return Estimate()
-    requests = _requests(run, catalogue_vocabulary(run), config)
-    return llm.estimate(requests, config, outputs.requests_path(run, "grounding"))
+    path = outputs.requests_path(run, "grounding")
+    requests = _requests(run, catalogue_vocabulary(run), config, llm.stored_window(config, path))
+    return llm.estimate(requests, config, path)
 
 
-def _requests(run: Path, vocabulary: Vocabulary, config: GroundingConfig) -> Callable[[], Iterator[llm.Request]]:
+def _requests(
+    run: Path, vocabulary: Vocabulary, config: GroundingConfig, window: llm.Window
+) -> Callable[[], Iterator[llm.Request]]:
     return lambda: (
-        request(question, config)
+        request(question, config, window)
         for narrative in narratives(run, vocabulary)
         for question in questions(narrative)
         if question

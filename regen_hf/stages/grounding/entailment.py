@@ -106,34 +106,37 @@ def answer_of(number: int) -> type[BaseModel]:
     return answer
 
 
-def request(question: Question, config: GroundingConfig) -> llm.Request:
+def request(question: Question, config: GroundingConfig, window: llm.Window) -> llm.Request:
     """The request to a language model about the claims of one narrative."""
     claims = prompts.fence(
         "\n".join(f"{index}. {' '.join(claim.split())}" for index, claim in enumerate(question.claims, 1))
     )
+    number = len(question.claims)
+
+    def messages(record: str, what: str) -> tuple[prompts.Message, ...]:
+        user = prompts.user("grounding", what=what, record=prompts.fence(record), claims=claims, number=number)
+        return prompts.system("grounding"), user
+
+    def of_history(history: Sequence[dict[str, Any]]) -> tuple[prompts.Message, ...]:
+        return messages(prompts.history_lines(history), "everything the customer bought, the oldest first")
+
     if question.history is None:
-        what, record = "what another text says about this customer", prompts.fence(question.text)
-    else:
-        fixed = prompts.tokens([prompts.system("grounding"), {"role": "user", "content": claims["data"]}]) + 500
-        shown, _ = prompts.fit(question.history, prompts.room(config, fixed, "claims"))
-        what, record = "everything the customer bought, the oldest first", prompts.fence(prompts.history_lines(shown))
-    messages = (
-        prompts.system("grounding"),
-        prompts.user("grounding", what=what, record=record, claims=claims, number=len(question.claims)),
-    )
-    return llm.Request.of(config, messages, answer_of(len(question.claims)))
+        about_text = messages(question.text, "what another text says about this customer")
+        return llm.Request.of(config, about_text, answer_of(number), window=window)
+    fitted = prompts.fit(question.history, of_history, answer_of(number), window)
+    return llm.Request.of(config, of_history(fitted.history), answer_of(number), window=window)
 
 
 class StoredVerdicts:
     """Verdicts of a language model, read from its stored answers; failed requests are listed in `out`."""
 
-    def __init__(self, store: llm.Store, out: Path, config: GroundingConfig) -> None:
-        self.store, self.config = store, config
+    def __init__(self, store: llm.Store, out: Path, config: GroundingConfig, window: llm.Window) -> None:
+        self.store, self.config, self.window = store, config, window
         self.failures = llm.Failures(out, config)
 
     def __call__(self, question: Question) -> list[bool | None]:
         """Whether each claim is supported; None where the request failed."""
-        answer = llm.read(request(question, self.config), self.store)
+        answer = llm.read(request(question, self.config, self.window), self.store)
         self.failures.total += 1
         if isinstance(answer, llm.Failure):
             self.failures.add(question.reviewer_id, question.about, answer)

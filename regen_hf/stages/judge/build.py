@@ -47,14 +47,10 @@ def build(run: Path, out: Path, work: Path, config: JudgeConfig) -> dict[str, An
     pairs = read_pairs(run, config)
     warnings = warn_of_relatives(run, config)
     with llm.Store(outputs.requests_path(run, "judge")) as store:
-        llm.ask(
-            functools.partial(requests, pairs, config),
-            config,
-            store,
-            total=sum(2 * config.votes for pair in pairs if not pair.same),
-            desc="judge",
-        )
-        votes = read_votes(pairs, store, out, config)
+        total = sum(2 * config.votes for pair in pairs if not pair.same)
+        for window in llm.passes(config, store):
+            llm.ask(functools.partial(requests, pairs, config, window), config, store, total=total, desc="judge")
+        votes = read_votes(pairs, store, out, config, window)
         outputs.write_parquet(out / outputs.VOTES, votes_table(votes))
         results = {
             "run": {"model": config.model_of_run, "name": run.resolve().name},
@@ -70,14 +66,21 @@ def build(run: Path, out: Path, work: Path, config: JudgeConfig) -> dict[str, An
         }
         outputs.write_results(out, results)
         failed = sum(vote.won is None for vote in votes)
-        return {"users": results["n_users"], "pairs": len(pairs), "failed": failed, **store.totals()}
+        return {
+            "users": results["n_users"],
+            "pairs": len(pairs),
+            "failed": failed,
+            "window": window.tokens,
+            **store.counts(),
+        }
 
 
 def estimate(run: Path, config: JudgeConfig) -> Estimate:
     """The number and the cost of the requests that `build` would send; sends none."""
     pairs = read_pairs(run, config)
     warn_of_relatives(run, config)
-    return llm.estimate(functools.partial(requests, pairs, config), config, outputs.requests_path(run, "judge"))
+    path = outputs.requests_path(run, "judge")
+    return llm.estimate(functools.partial(requests, pairs, config, llm.stored_window(config, path)), config, path)
 
 
 def families(name: str) -> set[str]:

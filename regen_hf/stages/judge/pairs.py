@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -112,28 +112,31 @@ def answer() -> type[BaseModel]:
     return model
 
 
-def requests(pairs: list[Pair], config: JudgeConfig) -> Iterator[llm.Request]:
+def requests(pairs: list[Pair], config: JudgeConfig, window: llm.Window) -> Iterator[llm.Request]:
     """The requests for all votes on all pairs, each pair in both orders."""
     for pair in pairs:
         for vote in range(config.votes):
             for ours_first in (True, False):
                 if not pair.same:
-                    yield request(pair, vote, ours_first, config)
+                    yield request(pair, vote, ours_first, config, window)
 
 
-def request(pair: Pair, vote: int, ours_first: bool, config: JudgeConfig) -> llm.Request:
+def request(pair: Pair, vote: int, ours_first: bool, config: JudgeConfig, window: llm.Window) -> llm.Request:
     """The request for one vote on a pair, in one order."""
     first, second = (pair.ours, pair.theirs) if ours_first else (pair.theirs, pair.ours)
-    fixed = prompts.tokens([prompts.system("judge"), {"role": "user", "content": pair.ours + pair.theirs}]) + 700
-    shown, _ = prompts.fit(pair.history, prompts.room(config, fixed, "texts"))
-    messages = (
-        prompts.system("judge"),
-        prompts.user(
-            "judge",
-            wanted=TASKS[pair.task].description,
-            history=prompts.fence(prompts.history_lines(shown)),
-            first=prompts.fence(first),
-            second=prompts.fence(second),
-        ),
-    )
-    return llm.Request.of(config, messages, answer(), vote, config.models[vote % len(config.models)])
+
+    def messages(history: Sequence[dict[str, Any]]) -> tuple[prompts.Message, ...]:
+        return (
+            prompts.system("judge"),
+            prompts.user(
+                "judge",
+                wanted=TASKS[pair.task].description,
+                history=prompts.fence(prompts.history_lines(history)),
+                first=prompts.fence(first),
+                second=prompts.fence(second),
+            ),
+        )
+
+    fitted = prompts.fit(pair.history, messages, answer(), window)
+    model = config.models[vote % len(config.models)]
+    return llm.Request.of(config, messages(fitted.history), answer(), vote, model, window)

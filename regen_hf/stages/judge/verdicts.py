@@ -73,7 +73,9 @@ class Vote:
         return self.ours_first == self.theirs_first != "tie"
 
 
-def read_votes(pairs: Iterable[Pair], store: llm.Store, out: Path, config: JudgeConfig) -> list[Vote]:
+def read_votes(
+    pairs: Iterable[Pair], store: llm.Store, out: Path, config: JudgeConfig, window: llm.Window
+) -> list[Vote]:
     """The votes on all pairs from the cached answers; failed requests are listed in `out`.
 
     Raises:
@@ -88,7 +90,7 @@ def read_votes(pairs: Iterable[Pair], store: llm.Store, out: Path, config: Judge
                 continue
             verdicts: list[str | None] = []
             for ours_first in (True, False):
-                answer = llm.read(request(pair, number, ours_first, config), store)
+                answer = llm.read(request(pair, number, ours_first, config, window), store)
                 failures.total += 1
                 if isinstance(answer, llm.Failure):
                     failures.add(pair.reviewer_id, f"{pair.task}, vote {number}", answer)

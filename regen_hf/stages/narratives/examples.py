@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, create_model
 
-from ... import outputs, prompts
+from ... import llm, outputs, prompts
 from ...cards.facts import simulated
 from ...config import fingerprint
 from ...errors import InputError
@@ -123,6 +123,11 @@ def load(files: Sequence[Path], language: str) -> list[dict[str, Any]]:
         InputError: a file is missing or no JSON, an example lacks a field, or fails a check of the answers.
     """
     return [_checked(example, source, language) for file in files for source, example in _read(file)]
+
+
+def fit(given: Sequence[dict[str, Any]], window: llm.Window) -> bool:
+    """Whether the examples leave most of the window to a history."""
+    return 3 * sum(window.count(messages(example)) for example in given) <= window.room
 
 
 def shown(given: Sequence[dict[str, Any]]) -> tuple[str, Names]:

@@ -56,6 +56,8 @@ class UserRequest:
     request: llm.Request
     left_out: int
     """Reviews left out of the prompt, to fit the window of the model."""
+    cut: bool
+    """Whether anything of the history is left out."""
 
 
 class Prompter:
@@ -65,16 +67,26 @@ class Prompter:
         config: the settings.
         files: the files of the few-shot examples.
         catalogue: the names of the catalogue, which answers are checked against.
+        window: the window of the model; by default that of the settings.
 
     Raises:
         InputError: the few-shot examples are invalid.
         ConfigError: the window has no room for a history.
     """
 
-    def __init__(self, config: NarrativesConfig, files: Sequence[Path] = (), catalogue: Names = NO_NAMES) -> None:
-        self.config, self.files = config, files
+    def __init__(
+        self,
+        config: NarrativesConfig,
+        files: Sequence[Path] = (),
+        catalogue: Names = NO_NAMES,
+        window: llm.Window | None = None,
+    ) -> None:
+        self.config, self.files, self.window = config, files, window or llm.Window(config)
         given = examples.load(files, config.language)
-        self.examples = len(given)
+        loaded = len(given)
+        while given and not examples.fit(given, self.window):
+            given.pop()
+        self.examples, self.examples_left_out = len(given), loaded - len(given)
         self.example_users = {example["reviewer_id"] for example in given if config.examples == ("run",)}
         shots = tuple(message for example in given for message in examples.messages(example))
         self.system = {prompt: prompts.system(prompt, language=config.language) for prompt in narrative_prompts()}
@@ -86,7 +98,9 @@ class Prompter:
         self._without_examples = checks.Shown(instructions, catalogue=catalogue)
         self._with_examples = checks.Shown(instructions, *examples.shown(given), catalogue)
         for prompt in self.fixed:
-            self._room(self.fixed[prompt])  # raises before any request is sent
+            tokens = self.window.count(self._messages(self.fixed[prompt], prompt, ()), answer_of(prompt))
+            if tokens >= self.window.room:
+                raise self.window.too_small("examples" if self.examples else "the form of the answer", tokens)
 
     @functools.cached_property
     def identity(self) -> str:
@@ -100,32 +114,24 @@ class Prompter:
 
     def requests(self, user: dict[str, Any]) -> list[UserRequest]:
         """A request per prompt for one user, none for an empty history."""
-        history = user["purchase_history"] or []
-        if not history:
-            return []
-        withheld = without_last_review(history)
-        is_example = user["reviewer_id"] in self.example_users
-        return [
-            self._request(
-                prompt,
-                withheld if any(task.metadata_only for task in tasks) else history,
-                (self.system[prompt],) if is_example else self.fixed[prompt],
-            )
-            for prompt, tasks in narrative_prompts().items()
-        ]
+        return [self.request(user, prompt) for prompt in self.fixed if user["purchase_history"]]
 
-    def _request(
-        self, prompt: str, history: Sequence[dict[str, Any]], fixed: tuple[prompts.Message, ...]
-    ) -> UserRequest:
-        shown, left_out = prompts.fit(history, self._room(fixed))
-        question = prompts.user(prompt, history=prompts.fence(prompts.history_lines(shown)))
-        request = llm.Request.of(self.config, (*fixed, question), answer_of(prompt))
-        return UserRequest(prompt, request, left_out)
+    def request(self, user: dict[str, Any], prompt: str) -> UserRequest:
+        """The request of `prompt` for a user with a history."""
+        history, answer = user["purchase_history"], answer_of(prompt)
+        if any(task.metadata_only for task in narrative_prompts()[prompt]):
+            history = without_last_review(history)
+        fixed = (self.system[prompt],) if user["reviewer_id"] in self.example_users else self.fixed[prompt]
+        messages = functools.partial(self._messages, fixed, prompt)
+        fitted = prompts.fit(history, messages, answer, self.window)
+        request = llm.Request.of(self.config, messages(fitted.history), answer, window=self.window)
+        return UserRequest(prompt, request, fitted.left_out, fitted.cut)
 
-    def _room(self, fixed: tuple[prompts.Message, ...]) -> int:
-        question = 200  # the words of the block `user`, its two marks and the schema of the answer
-        further = "or give fewer examples, or none with examples=none"
-        return prompts.room(self.config, prompts.tokens(fixed) + question, "examples", further)
+    @staticmethod
+    def _messages(
+        fixed: tuple[prompts.Message, ...], prompt: str, history: Sequence[dict[str, Any]]
+    ) -> tuple[prompts.Message, ...]:
+        return (*fixed, prompts.user(prompt, history=prompts.fence(prompts.history_lines(history))))
 
 
 @dataclass(frozen=True)
@@ -168,9 +174,16 @@ def attempts(
 def requests(
     users: UserRows, prompter: Prompter, store: llm.Store | None = None, repeat: int = 0
 ) -> Iterator[llm.Request]:
-    """The requests for `users`; with `repeat` above 0, the requests of that repetition for failed checks."""
-    for user in users.rows():
-        for first in prompter.requests(user):
+    """The requests for `users`; with `repeat` above 0, the requests of that repetition for failed checks.
+
+    All requests of one prompt come before those of the next one: a server that caches the prefix of a prompt then
+    reads the instructions and the examples once, instead of once per user.
+    """
+    for prompt in prompter.fixed:
+        for user in users.rows():
+            if not user["purchase_history"]:
+                continue
+            first = prompter.request(user, prompt)
             if store is None or repeat == 0:
                 yield first.request
                 continue
@@ -184,7 +197,8 @@ def estimated(run: Path, users: UserRows, config: NarrativesConfig) -> Iterator[
     given = examples.files(run, config)
     if config.examples == ("run",) and not given[0].exists():
         given = prompts.example_files()[:CHOSEN]
-    yield from requests(users, Prompter(config, given))
+    window = llm.stored_window(config, outputs.requests_path(run, "narratives"))
+    yield from requests(users, Prompter(config, given, window=window))
 
 
 def choose_examples(run: Path, users: UserRows, store: llm.Store, catalogue: Names, config: NarrativesConfig) -> None:
@@ -198,21 +212,21 @@ def choose_examples(run: Path, users: UserRows, store: llm.Store, catalogue: Nam
     path = examples.chosen_path(run, config)
     if path.exists():
         return
-    prompter = Prompter(config, (), catalogue)
     candidates = [user for user in itertools.islice(users.rows(), CANDIDATES) if user["purchase_history"]]
 
     def first(user: dict[str, Any]) -> UserRequest:
-        return next(request for request in prompter.requests(user) if request.prompt == examples.PROMPT)
+        return prompter.request(user, examples.PROMPT)
 
-    llm.ask(lambda: (first(user).request for user in candidates), config, store, len(candidates), "examples")
+    for window in llm.passes(config, store):
+        prompter = Prompter(config, (), catalogue, window)
+        llm.ask(lambda: (first(user).request for user in candidates), config, store, len(candidates), "examples")
     chosen: list[dict[str, Any]] = []
     for user in candidates:
         (attempt,) = attempts(first(user), user, store, prompter, 0)
         if not isinstance(attempt.result, BaseModel) or attempt.failed:
             continue
         example = {**user, **in_row(attempt.result.model_dump())}
-        # All examples together leave most of the window to the history.
-        if prompts.tokens(examples.messages(example)) * CHOSEN * 3 < config.window:
+        if examples.fit([example] * CHOSEN, prompter.window):
             chosen.append(example)
         if len(chosen) == CHOSEN:
             break
@@ -245,9 +259,9 @@ def narrate(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> 
         texts: dict[str, Any] = {}
         models: dict[str, None] = {}
         truncated: frozenset[str] = frozenset()
-        left_out = 0
+        left_out, cut = 0, False
         for first in prompter.requests(user):
-            left_out = max(left_out, first.left_out)
+            left_out, cut = max(left_out, first.left_out), cut or first.cut
             tried = list(attempts(first, user, store, prompter, config.fix))
             counts["asked_again"] += len(tried) - 1
             failures.total += 1
@@ -259,16 +273,18 @@ def narrate(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> 
                 models[best.model] = None
             elif isinstance(failure := tried[0].result, llm.Failure):
                 failures.add(user["reviewer_id"], first.request.answer.__name__, failure)
+        counts["users_cut"] += cut
         return texts, models or {config.model: None}, left_out, truncated
 
     with llm.Store(outputs.requests_path(run, "narratives")) as store:
         if config.examples == ("run",):
             choose_examples(run, users, store, catalogue, config)
-        prompter = Prompter(config, examples.files(run, config), catalogue)
-        for repeat in range(config.fix + 1):
-            part = functools.partial(requests, users, prompter, store, repeat)
-            total = sum(1 for _ in part()) if repeat else len(prompter.fixed) * len(users)
-            llm.ask(part, config, store, total, desc=f"narratives, repetition {repeat}" if repeat else "narratives")
+        for window in llm.passes(config, store):
+            prompter = Prompter(config, examples.files(run, config), catalogue, window)
+            for repeat in range(config.fix + 1):
+                part = functools.partial(requests, users, prompter, store, repeat)
+                total = sum(1 for _ in part()) if repeat else len(prompter.fixed) * len(users)
+                llm.ask(part, config, store, total, desc=f"narratives, repetition {repeat}" if repeat else "narratives")
         with outputs.row_writer(out / outputs.NARRATIVES, NARRATIVES) as append:
             for user in users.rows():
                 texts, models, left_out, truncated = answers(user)
@@ -278,7 +294,6 @@ def narrate(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> 
                 warnings.update(results["warnings"])
                 counts["users"] += 1
                 counts["reviews_left_out"] += left_out
-                counts["users_cut"] += bool(left_out)
                 append(
                     {
                         "reviewer_id": user["reviewer_id"],
@@ -296,6 +311,8 @@ def narrate(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> 
             "failed_checks": dict(sorted(failed_checks.items())),
             "check_warnings": dict(sorted(warnings.items())),
             "examples": prompter.examples,
-            **store.totals(),
+            "examples_left_out": prompter.examples_left_out,
+            "window": prompter.window.tokens,
+            **store.counts(),
             "prompts": prompts.hashes("history", *prompter.fixed, "examples"),
         }

@@ -19,7 +19,7 @@ CHOICES = ("auto", "none", "run")
 class NarrativesConfig(LLMConfig):
     """The narrator and its settings."""
 
-    REMOVED: ClassVar = {"zero_shot": "examples: none"}
+    REMOVED: ClassVar = {**LLMConfig.REMOVED, "zero_shot": "examples: none"}
 
     users: int = 0
     """Number of users for a preview, by a hash of their ids; 0 for all. More users include the same ones."""
@@ -54,3 +54,8 @@ class NarrativesConfig(LLMConfig):
     def further(self, model: str) -> tuple[str, ...]:
         """The models of the retries (retry_failed) of a request to `model`."""
         return (self.retry_model or model,) * self.retry_failed
+
+    @property
+    def repetitions(self) -> int:
+        """How often a request is repeated with the invalid answers before."""
+        return super().repetitions + self.fix

@@ -51,7 +51,7 @@ def estimate(run: Path, config: RatingsConfig) -> Estimate:
     from . import prompted
 
     path = outputs.requests_path(run, "ratings")
-    return llm.estimate(lambda: prompted.requests(users, config), config, path)
+    return llm.estimate(lambda: prompted.estimated(users, path, config), config, path)
 
 
 def _selected(run: Path, config: RatingsConfig) -> votes.Users:

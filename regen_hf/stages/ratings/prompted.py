@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,14 +53,23 @@ def answer_of(stage: str) -> type[BaseModel]:
     return answer
 
 
-def user_requests(user: dict[str, Any], config: RatingsConfig) -> Iterator[tuple[int, str, llm.Request, int]]:
-    """The requests about one user: (vote, stage, request, reviews left out).
+@dataclass(frozen=True)
+class Vote:
+    """The request for one vote on one stage of a user."""
 
-    A stage without texts has none. The requests of one vote are consecutive: a server that caches the prefix of a
-    prompt reads the history once.
+    number: int
+    stage: str
+    request: llm.Request
+
+
+def user_requests(user: dict[str, Any], config: RatingsConfig, window: llm.Window) -> tuple[list[Vote], prompts.Fitted]:
+    """The requests about one user, and the history that they show.
+
+    A stage without texts has none. All votes on a stage are consecutive, and all stages of a user: a server that caches
+    the prefix of a prompt then reads the history once per user, and the rest once per stage, as votes have one prompt.
     """
     if not user["purchase_history"]:
-        return
+        return [], prompts.Fitted(())
     texts = {
         stage: "\n".join(
             f"{task.label or task.title}: {' '.join(text.split())}"
@@ -68,45 +78,61 @@ def user_requests(user: dict[str, Any], config: RatingsConfig) -> Iterator[tuple
         )
         for stage in RATED
     }
-    shown, left_out = prompts.fit(user["purchase_history"], room(max(texts.values(), key=len), config))
-    history = prompts.fence(prompts.history_lines(shown))
-    messages = {
-        stage: (
-            prompts.system("ratings"),
-            prompts.user(
-                "ratings",
-                stage=stage,
-                attributes=scored(stage),
-                labels={attribute: labels(attribute) for attribute in scored(stage)},
-                confidence_labels=LABELS,
-                history=history,
-                texts=prompts.fence(text) if text else None,
-            ),
-        )
+    # A stage without tasks rates the history.
+    prompt_of = {
+        stage: functools.partial(messages, stage, text)
         for stage, text in texts.items()
-        if text or not rated_tasks(stage)  # a stage without tasks rates the history
+        if text or not rated_tasks(stage)
     }
-    for vote in range(config.votes):
-        model = config.models[vote % len(config.models)]
-        for stage, pair in messages.items():
-            yield vote, stage, llm.Request.of(config, pair, answer_of(stage), vote, model), left_out
+    sizes = {stage: window.count(prompt(()), answer_of(stage)) for stage, prompt in prompt_of.items()}
+    # All stages have the same history. A stage that has no room for one does not shorten it.
+    longest = max(prompt_of, key=lambda stage: (sizes[stage] < window.room, sizes[stage]))
+    fitted = prompts.fit(user["purchase_history"], prompt_of[longest], answer_of(longest), window)
+    models = config.models
+    asked = [
+        Vote(
+            number, stage, llm.Request.of(config, pair, answer_of(stage), number, models[number % len(models)], window)
+        )
+        for stage, prompt in prompt_of.items()
+        for pair in (prompt(fitted.history),)
+        for number in range(config.votes)
+    ]
+    return asked, fitted
 
 
-def room(texts: str, config: RatingsConfig) -> int:
-    """The tokens that a history may have, given the longest of the texts to rate.
+def messages(stage: str, text: str, history: Sequence[dict[str, Any]]) -> tuple[prompts.Message, ...]:
+    """The prompt that rates `text`, in a stage, by `history`."""
+    return (
+        prompts.system("ratings"),
+        prompts.user(
+            "ratings",
+            stage=stage,
+            attributes=scored(stage),
+            labels={attribute: labels(attribute) for attribute in scored(stage)},
+            confidence_labels=LABELS,
+            history=prompts.fence(prompts.history_lines(history)),
+            texts=prompts.fence(text) if text else None,
+        ),
+    )
+
+
+def requests(users: votes.Users, config: RatingsConfig, window: llm.Window) -> Iterator[llm.Request]:
+    """The requests for all votes on `users`.
 
     Raises:
-        ConfigError: there is no room.
+        ConfigError: the window has no room for a history.
     """
-    question = 1000  # the block `user` with the longest list of attributes, the marks, and the schema of the answer
-    fixed = prompts.tokens([prompts.system("ratings"), {"role": "user", "content": texts}]) + question
-    return prompts.room(config, fixed, "texts")
-
-
-def requests(users: votes.Users, config: RatingsConfig) -> Iterator[llm.Request]:
-    """The requests for all votes on `users`."""
+    for stage in RATED:
+        tokens = window.count(messages(stage, "", ()), answer_of(stage))
+        if tokens >= window.room:
+            raise window.too_small("the form of the answer", tokens)
     for user in users:
-        yield from (request for _, _, request, _ in user_requests(user, config))
+        yield from (vote.request for vote in user_requests(user, config, window)[0])
+
+
+def estimated(users: votes.Users, cache: Path, config: RatingsConfig) -> Iterator[llm.Request]:
+    """The requests of `rate`, as far as the window of the model is known."""
+    yield from requests(users, config, llm.stored_window(config, cache))
 
 
 def rate(users: votes.Users, out: Path, cache: Path, config: RatingsConfig) -> dict[str, Any]:
@@ -116,14 +142,14 @@ def rate(users: votes.Users, out: Path, cache: Path, config: RatingsConfig) -> d
 
     def vote(user: dict[str, Any]) -> votes.UserVotes:
         given: list[votes.Vote] = [{} for _ in range(config.votes)]
-        left_out = 0
-        for number, stage, request, left_out in user_requests(user, config):  # noqa: B007 (the same for all requests)
-            answer = llm.read(request, store)
+        asked, fitted = user_requests(user, config, window)
+        for one in asked:
+            answer, stage = llm.read(one.request, store), one.stage
             failures.total += 1
-            given[number][stage] = {}
+            given[one.number][stage] = {}
             if isinstance(answer, BaseModel):
                 chosen = answer.model_dump()
-                given[number][stage] = {
+                given[one.number][stage] = {
                     attribute: (
                         labels(attribute).index(chosen[attribute]) + 1,
                         LABELS.index(chosen[f"{attribute}_confidence"]) + 1,
@@ -131,12 +157,19 @@ def rate(users: votes.Users, out: Path, cache: Path, config: RatingsConfig) -> d
                     for attribute in scored(stage)
                 }
             elif isinstance(answer, llm.Failure):
-                failures.add(user["reviewer_id"], f"{stage}, vote {number}", answer)
-        return votes.UserVotes(given, identity, left_out)
+                failures.add(user["reviewer_id"], f"{stage}, vote {one.number}", answer)
+        return votes.UserVotes(given, identity, fitted.left_out, fitted.cut)
 
     with llm.Store(cache) as store:
-        part = functools.partial(requests, users, config)
-        llm.ask(part, config, store, total=len(RATED) * config.votes * len(users), desc="ratings")
+        for window in llm.passes(config, store):
+            part = functools.partial(requests, users, config, window)
+            llm.ask(part, config, store, total=len(RATED) * config.votes * len(users), desc="ratings")
         counts = votes.write(users, vote, out, config)
         failures.check()
-        return {**counts, "failed": failures.count, **store.totals(), "prompts": prompts.hashes("history", "ratings")}
+        return {
+            **counts,
+            "failed": failures.count,
+            "window": window.tokens,
+            **store.counts(),
+            "prompts": prompts.hashes("history", "ratings"),
+        }

@@ -42,6 +42,8 @@ class UserVotes:
     """The prompts of the rater; see schema.RATER."""
     left_out: int = 0
     """Reviews left out of the prompt, to fit the window of the model."""
+    cut: bool = False
+    """Whether anything of the history is left out."""
 
 
 class Users:
@@ -100,7 +102,7 @@ def write(
             counts["votes"] += len(rows)
             counts["failed_votes"] += sum(row["score"] is None for row in rows)
             counts["reviews_left_out"] += result.left_out
-            counts["users_cut"] += bool(result.left_out)
+            counts["users_cut"] += result.cut
     report = agreement.report(config.raters)
     outputs.write_json(out / outputs.AGREEMENT, report, indent=1)
     return {**counts, "agreement_warnings": len(report["warnings"])}

@@ -541,16 +541,6 @@ def test_the_oldest_reviews_are_not_shown_where_a_history_is_too_long_and_that_i
     assert len(shown) / 3 < 14_000 - 1000
 
 
-def test_a_window_without_room_is_refused_with_the_numbers(tmp_path):
-    write_sequences(tmp_path, train=[("u", PENS)])
-    with (
-        Server() as server,
-        pytest.raises(ConfigError, match=r"window of 3000 tokens is too small.*or none with examples=none"),
-    ):
-        run_build(tmp_path, openai(server, window=3000, examples=package_examples()))
-    assert not server.bodies
-
-
 def package_examples():
     return tuple(map(str, prompts.example_files()))
 

@@ -14,7 +14,7 @@ import pytest
 from regen_hf.errors import ConfigError, RunError
 from regen_hf.llm.request import REPETITION_SEED
 from regen_hf.schema import NARRATIVES, RATED, RATINGS, SEQUENCES
-from regen_hf.stages.ratings import aggregation, prompted, reference
+from regen_hf.stages.ratings import aggregation, reference
 from regen_hf.stages.ratings.agreement import Agreement, Tally
 from regen_hf.stages.ratings.build import build
 from regen_hf.stages.ratings.settings import RatingsConfig
@@ -411,9 +411,31 @@ def test_a_history_too_long_for_the_raters_window_is_cut_and_told(tmp_path):
     assert (counts["users_cut"], counts["reviews_left_out"]) == (1, 2)
     shown = next(text for body in server.bodies if "review3" in (text := body["messages"][1]["content"]))
     assert [f"review{i}" in shown for i in range(4)] == [False, False, True, True]
-    user = {"reviewer_id": "u", "purchase_history": HISTORY, **narratives()}
+    shutil.rmtree(tmp_path / "out")
     with pytest.raises(ConfigError, match="window of 2000 tokens is too small"):
-        list(prompted.user_requests(user, openai(server, window=2000, max_tokens=1000)))
+        run_build(tmp_path, openai(server, window=2000, max_tokens=1000))
+
+
+def test_a_text_too_long_to_rate_fails_by_itself_with_the_reason(tmp_path):
+    texts = narratives()
+    texts["user"] |= {"long_summary": "They like pens. " * 600}
+    make_run(tmp_path, [("u", HISTORY, texts)])
+    with Server() as server:
+        counts, ratings, _ = run_build(tmp_path, openai(server, window=5000, max_tokens=1000, max_failed=0.3))
+    assert sorted(map(stage_of, server.bodies)) == ["endorsement", "example", "last_purchase"]
+    assert (counts["failed"], counts["users_cut"]) == (1, 0)
+    (failed,) = (tmp_path / "out" / "failed.jsonl").read_text().splitlines()
+    assert "with the shortest history, expected at most" in json.loads(failed)["reason"]
+    assert ratings["metadata"].to_pylist()[0]["endorsement"]["veracity"]
+
+
+def test_the_requests_of_a_user_and_the_votes_on_one_prompt_are_consecutive(tmp_path):
+    make_run(tmp_path, [("a", HISTORY, narratives()), ("b", HISTORY[:2], narratives())])
+    with Server() as server:
+        run_build(tmp_path, openai(server, concurrency=1, votes=3))
+    assert [stage_of(body) for body in server.bodies] == [stage for stage in RATED for _ in range(3)] * 2
+    sent = [body["messages"] for body in server.bodies]
+    assert sum(one != other for one, other in itertools.pairwise(sent)) == 2 * len(RATED) - 1
 
 
 def test_a_reason_that_tells_of_the_time_after_the_purchase_is_to_be_penalized_in_its_own_stage_alone(tmp_path):

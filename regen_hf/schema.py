@@ -119,7 +119,7 @@ SEQUENCES = pa.schema([("reviewer_id", pa.string()), ("purchase_history", PURCHA
 ITEMS = pa.schema(list(ITEM))
 # The narrator or rater: the name of a language model, or `reference` for the fixed rules. Then its prompts with a hash
 # of their content, such as "narratives 2 (1f0c94ab), …", null for the rules; and the number of reviews that were left
-# out of the prompt to fit the window of the model.
+# out of the prompt, or cut, to fit the window of the model.
 NARRATOR = [("narrator", pa.string()), ("narrator_prompt", pa.string()), ("narrator_left_out", pa.int64())]
 RATER = [("rater", pa.string()), ("rater_prompt", pa.string()), ("rater_left_out", pa.int64())]
 NARRATIVES = pa.schema(

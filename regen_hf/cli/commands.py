@@ -209,11 +209,12 @@ def report(options: argparse.Namespace) -> None:
 
 
 def inspect(options: argparse.Namespace) -> None:
-    """One shopper's history and narratives."""
-    from ..inspection import inspect
+    """One shopper's history and narratives, or the requests about one."""
+    from ..inspection import inspect, inspect_requests
 
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # not every terminal has stars
-    for line in inspect(_existing(options.folder), options.user):
+    run = _existing(options.folder)
+    for line in inspect_requests(run, options.request) if options.request else inspect(run, options.user):
         print(line)
 
 

@@ -29,6 +29,7 @@ Batch API at half the price; `transformers` runs a local model. Answers are cach
 
   regen narratives runs/office
   regen narratives runs/office --backend openai --base-url http://localhost:8000/v1 --model my-model
+  regen narratives runs/office --backend openai --model gpt-4.1-mini --users 20     a preview
   regen narratives runs/office --backend openai-batch --model gpt-4.1-mini --dry-run
   regen narratives runs/office --backend openai-batch --model gpt-4.1-mini --budget 50
 """,
@@ -224,9 +225,13 @@ It also lists which numbers the same settings reproduce exactly, and which only 
 INSPECT = """\
 Prints the purchases of one shopper, oldest first, and the narratives with their scores.
 Without --user it shows the first test user and lists others.
+--request prints the requests about a shopper to the narrator and the raters, message by message, with every stored
+answer as the model wrote it and why it cannot be used or which checks it failed. It sends nothing, and works while
+another process sends requests.
 
   regen inspect runs/sample
   regen inspect runs/office --user A101G2KLTWSA51
+  regen inspect runs/office --request A101G2KLTWSA51
 """
 
 PUSH = """\

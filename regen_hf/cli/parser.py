@@ -112,7 +112,11 @@ def _add_view_commands(add: Add) -> None:
     add("status", "state, counts and seconds of every stage", help.STATUS, commands.status)
     add("report", "the outputs of a run in one HTML file", help.REPORT, commands.report)
     inspect = add("inspect", "one shopper's history and narratives", help.INSPECT, commands.inspect)
-    inspect.add_argument("--user", metavar="ID", help="the shopper's reviewer_id")
+    shown = inspect.add_mutually_exclusive_group()
+    shown.add_argument("--user", metavar="ID", help="the shopper's reviewer_id")
+    shown.add_argument(
+        "--request", metavar="ID", help="print the requests about this shopper to a language model, and the raw answers"
+    )
 
 
 def _add_push(add: Add) -> None:

@@ -36,10 +36,10 @@ from tqdm import tqdm
 
 from .failures import Failures
 from .live import progress_bar
-from .request import Failure, Reply, Request
+from .request import Failure, Reply, Request, reason_of
 from .settings import BACKENDS, OPENAI, LLMConfig, VotesConfig
 from .spending import Estimate, estimate, spent
-from .store import Store, last, read
+from .store import Store, exchange, last, read
 from .window_lookup import passes, stored_window, until_superseded
 from .windows import Window
 
@@ -58,9 +58,11 @@ __all__ = [
     "Window",
     "ask",
     "estimate",
+    "exchange",
     "last",
     "passes",
     "read",
+    "reason_of",
     "spent",
     "stored_window",
 ]

@@ -209,23 +209,33 @@ def outcome_of(request: Request, reply: Reply) -> BaseModel | Failure | Request:
 def reading_of(request: Request, reply: Reply) -> tuple[BaseModel | Failure | Request, bool]:
     """As `outcome_of`, and whether the text of the answer had to be repaired."""
     if reply.state == "rejected":
-        return _failed(request, f"the server rejected the request: {reply.text}", ""), False
+        return _failed(request, reason_of(request, reply), ""), False
     reading = read_answer(reply.text, request.answer, reply.cut_off)
     if reading.answer is not None:
         return reading.answer, reading.repaired
-    return _without_answer(request, reply, reading.reason), False
+    reason = reason_of(request, reply)
+    if request.repeated or reply.finish_reason == "content_filter":  # the same question would be filtered again
+        return _failed(request, reason, reply.text), False
+    return request.again(reply.text, reason), False
 
 
-def _without_answer(request: Request, reply: Reply, reason: str) -> Failure | Request:
-    if reply.finish_reason == "content_filter":  # the same question would be filtered again
-        return _failed(request, "the server's content filter stopped the answer", reply.text)
+def reason_of(request: Request, reply: Reply) -> str:
+    """Why `reply` has no usable answer; empty if it has one."""
+    if reply.state == "rejected":
+        return f"the server rejected the request: {reply.text}"
+    reading = read_answer(reply.text, request.answer, reply.cut_off)
+    if reading.answer is not None:
+        return ""
+    if reply.finish_reason == "content_filter":
+        return "the server's content filter stopped the answer"
+    reason = reading.reason
     if reply.finish_reason == "refusal":
         reason = f"the model refused to answer. {reason}"
     if reply.cut_off:
         by_server = reply.completion_tokens < request.max_tokens
         limit = f"by the server at {reply.completion_tokens}" if by_server else f"at {request.max_tokens}"
         reason = f"it was cut off {limit} tokens; be brief. {reason}"
-    return _failed(request, reason, reply.text) if request.repeated else request.again(reply.text, reason)
+    return reason
 
 
 def merged(messages: list[Message]) -> list[Message]:

@@ -51,7 +51,7 @@ def estimate(requests: Callable[[], Iterable[Request]], config: LLMConfig, path:
     sent = stored = prompt_tokens = completion_tokens = 0
     usd = most_usd = 0.0
     priced = True
-    with Store(path if path.exists() else Path(":memory:")) as store:
+    with Store(path, read_only=True) as store:
         totals = store.totals()
         mean_length = totals["completion_tokens"] / totals["replies"] if totals["replies"] else None
         for request in requests():

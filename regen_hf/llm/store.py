@@ -58,20 +58,35 @@ class Store:
 
     Args:
         path: The file. It is created if it does not exist, with its folder.
+        read_only: Open it for reading, also while another process writes: nothing is created or changed.
 
     Raises:
         RunError: the file is not a store or has another layout, or the disk is full.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, read_only: bool = False) -> None:
+        self.path, self.read_only = path, read_only
         self.statistics = RunStatistics()
         with self._errors():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
-        # With WAL a committed reply survives a kill; only a power failure can lose the latest replies.
-        self.execute("PRAGMA journal_mode=WAL")
-        self.execute("PRAGMA synchronous=NORMAL")
+            if not read_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = _view(path) if read_only else _connect(path)
+        if not read_only:
+            # With WAL a committed reply survives a kill; only a power failure can lose the latest replies.
+            self.execute("PRAGMA journal_mode=WAL")
+            self.execute("PRAGMA synchronous=NORMAL")
+        layout = self.execute("PRAGMA user_version")[0][0]
+        if layout != LAYOUT:
+            layout = self._extended()
+        if layout != LAYOUT:
+            self.close()
+            raise RunError(
+                f"The store of paid answers {self.path} has layout {layout}, expected layout {LAYOUT}. Use the version "
+                "of regen-hf that wrote it; or delete the file, and its answers are requested and paid for again."
+            )
+
+    def _extended(self) -> int:
+        """Create the tables, or extend those of an older layout; returns the layout."""
         with self.transaction():
             if not self.execute("SELECT 1 FROM sqlite_master"):
                 for table in (*TABLES, "PRAGMA user_version=4"):
@@ -81,12 +96,7 @@ class Store:
                 for addition in (*ADDED[layout], f"PRAGMA user_version={layout + 1}"):
                     self.execute(addition)
                 layout += 1
-        if layout != LAYOUT:
-            self.close()
-            raise RunError(
-                f"The store of paid answers {path} has layout {layout}, expected layout {LAYOUT}. Use the version of "
-                "regen-hf that wrote it; or delete the file, and its answers are requested and paid for again."
-            )
+        return int(layout)
 
     def get(self, key: str) -> Reply | None:
         """The reply under `key`, None where the request was not sent yet."""
@@ -221,6 +231,23 @@ class Store:
             ) from None
 
 
+def _connect(database: Path | str, **options: Any) -> sqlite3.Connection:
+    return sqlite3.connect(database, timeout=60, isolation_level=None, check_same_thread=False, **options)
+
+
+def _view(path: Path) -> sqlite3.Connection:
+    """A connection that cannot write to the file; a copy in memory if the file is missing or has an older layout."""
+    if not path.exists():
+        return _connect(":memory:")
+    view = _connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    if view.execute("PRAGMA user_version").fetchone()[0] == LAYOUT:
+        return view
+    memory = _connect(":memory:")
+    with contextlib.closing(view):
+        view.backup(memory)
+    return memory
+
+
 def dialect_of(form: str, max_tokens: str, seed: str, temperature: int, system: int) -> Dialect:
     """The dialect in a row of the tables."""
     return Dialect(form, max_tokens, seed, bool(temperature), bool(system))
@@ -239,12 +266,22 @@ def unsent(request: Request, store: Store) -> Request | None:
 
 def last(request: Request, store: Store) -> tuple[Request, BaseModel | Failure | Request]:
     """The last repetition of `request`, and its outcome as `read` returns it."""
-    if request.too_long:
-        return request, Failure(request.too_long, "")
-    reply = store.get(request.key)
-    if reply is None:
-        return request, request
-    outcome, repaired = reading_of(request, reply)
-    if repaired and not reply.repaired:
-        store.execute("UPDATE replies SET repaired = 1 WHERE key = ?", (request.key,))
-    return last(outcome, store) if isinstance(outcome, Request) else (request, outcome)
+    *_, (sent, _, outcome) = exchange(request, store)
+    return sent, outcome
+
+
+def exchange(request: Request, store: Store) -> Iterator[tuple[Request, Reply | None, BaseModel | Failure | Request]]:
+    """`request` and its repetitions in turn, each with its reply and its outcome.
+
+    The outcome of a request without a reply is the request itself, or the failure of one that is too long to be sent.
+    """
+    outcome: BaseModel | Failure | Request = request
+    while isinstance(outcome, Request):
+        sent, reply = outcome, None if outcome.too_long else store.get(outcome.key)
+        if reply is None:
+            yield sent, None, Failure(sent.too_long, "") if sent.too_long else sent
+            return
+        outcome, repaired = reading_of(sent, reply)
+        if repaired and not (reply.repaired or store.read_only):
+            store.execute("UPDATE replies SET repaired = 1 WHERE key = ?", (sent.key,))
+        yield sent, reply, outcome

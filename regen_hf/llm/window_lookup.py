@@ -63,7 +63,7 @@ def passes(config: LLMConfig, store: Store) -> Iterator[Window]:
 
 def stored_window(config: LLMConfig, path: Path) -> Window:
     """The window as far as the store at `path` has it; sends nothing."""
-    with Store(path if path.exists() else Path(":memory:")) as store:
+    with Store(path, read_only=True) as store:
         try:
             return _known(config, store)
         except ConfigError:

@@ -1,32 +1,23 @@
-"""One shopper of a run on a terminal: purchases, narratives and scores.
-
-The texts are untrusted. Characters that move the cursor, change colours or the reading direction are shown as escapes,
-never sent to the terminal.
-"""
+"""One shopper of a run: purchases, narratives and scores."""
 
 from __future__ import annotations
 
 import difflib
 import glob
-import re
-import shutil
-import textwrap
-import unicodedata
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import outputs
-from .errors import RunError
-from .schema import RATED, SPLITS, TASKS, written_tasks
+from .. import outputs
+from ..errors import RunError
+from ..schema import RATED, SPLITS, TASKS, written_tasks
+from .terminal import clean, columns, cut, one_line, usable_width, wrapped
 
-UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters except tab and line feed, and marks that change the reading direction."""
 REVIEW_LINES = 3
 """Lines shown of the text of a review."""
 SOURCES = ("dataset", "release", "sequences")
-"""The stages whose rows are shown: the first one that the run has."""
+"""The stages whose rows are shown, the most complete one first."""
 
 
 def inspect(run: Path, user: str | None = None, width: int | None = None) -> Iterator[str]:
@@ -40,30 +31,21 @@ def inspect(run: Path, user: str | None = None, width: int | None = None) -> Ite
     Raises:
         RunError: the run has no histories yet, or no such user; the message names some users.
     """
-    width = max(min(width or shutil.get_terminal_size().columns, 110), 40)
+    width = usable_width(width)
     split, row = _find(run, user)
     if user is None:
         others = ", ".join(clean(other) for other in _ids(run)[1:])
-        yield from _wrapped(f"The first shopper of the split; --user ID shows another, for example: {others}", width)
+        yield from wrapped(f"The first shopper of the split; --user ID shows another, for example: {others}", width)
         yield ""
     history = row["purchase_history"] or []
     times = [_date(purchase["review"]["unix_time"]) for purchase in history]
     purchases = f"{len(history)} purchase{'s' if len(history) != 1 else ''}"
     period = ", " + " to ".join(dict.fromkeys([times[0], times[-1]])) if times else ""
-    yield from _wrapped(f"{_line(row['reviewer_id'])} · {split} · {purchases}{period}", width)
+    yield from wrapped(f"{one_line(row['reviewer_id'])} · {split} · {purchases}{period}", width)
     yield "═" * width
     for number, (date, purchase) in enumerate(zip(times, history, strict=True), 1):
         yield from _purchase(number, date, purchase, width, last=number == len(history))
     yield from _narratives(row, _votes(run, row["reviewer_id"]), width)
-
-
-def clean(text: Any) -> str:
-    r"""Text that is safe to print, with control characters and marks of direction as escapes.
-
-    >>> print(clean("a\x1b[31mred\u202e"))
-    a\x1b[31mred\u202e
-    """
-    return UNSAFE.sub(lambda match: ascii(match[0])[1:-1], str(text))
 
 
 def _purchase(number: int, date: str, purchase: dict[str, Any], width: int, last: bool) -> Iterator[str]:
@@ -72,15 +54,15 @@ def _purchase(number: int, date: str, purchase: dict[str, Any], width: int, last
     stars = "★" * rating + "☆" * (5 - rating) if rating else "  –  "
     price = f"  ${item['price']:,.2f}" if item["price"] is not None else ""
     head = f"{number:>3}  {date}  {stars}  "
-    title = _cut(_line(item["title"] or f"(no title: {item['asin']})"), width - len(head) - len(price))
-    yield head + title + " " * (width - len(head) - len(price) - _columns(title)) * bool(price) + price
+    title = cut(one_line(item["title"] or f"(no title: {item['asin']})"), width - len(head) - len(price))
+    yield head + title + " " * (width - len(head) - len(price) - columns(title)) * bool(price) + price
     if item["category"]:
-        yield " " * 5 + _cut(_line(item["category"]), width - 5)
-    opinion = ": ".join(_line(review[name]) for name in ("summary", "text") if review[name])
+        yield " " * 5 + cut(one_line(item["category"]), width - 5)
+    opinion = ": ".join(one_line(review[name]) for name in ("summary", "text") if review[name])
     if opinion:
-        lines = list(_wrapped(f"“{opinion}”", width, " " * 5))
+        lines = list(wrapped(f"“{opinion}”", width, " " * 5))
         if len(lines) > REVIEW_LINES:
-            lines = [*lines[: REVIEW_LINES - 1], _cut(lines[REVIEW_LINES - 1], width - 1) + "…"]
+            lines = [*lines[: REVIEW_LINES - 1], cut(lines[REVIEW_LINES - 1], width - 1) + "…"]
         yield from lines
     if last:
         yield " " * 5 + "└ the last purchase"
@@ -95,7 +77,7 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     yield ""
     if not written and row.get("narrator"):
         cause = "no request is sent for an empty history" if not row["purchase_history"] else "every answer failed"
-        yield from _wrapped(f"No narratives by {_writer(row['narrator'])}: {cause}.", width)
+        yield from wrapped(f"No narratives by {_writer(row['narrator'])}: {cause}.", width)
         return
     if not written:
         yield "No narratives yet: regen narratives RUN"
@@ -104,7 +86,7 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     most = max(map(len, votes.values()), default=0)
     if most > 1:
         rated += f" in {most} votes (in brackets the lowest and the highest, where they differ)"
-    yield from _wrapped(f"Narratives by {_writer(row.get('narrator'))}{rated}", width)
+    yield from wrapped(f"Narratives by {_writer(row.get('narrator'))}{rated}", width)
     yield "─" * width
     scores = row.get("metadata") or {}
     checks = row.get("checks") or {}
@@ -115,10 +97,10 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
         yield ""
         part = task.rated_in
         yield from _scores(task.name.replace("_", " "), part, scores if text else {}, votes, width)
-        yield from _wrapped(clean(text) if text else "(none)", width, "  ")
+        yield from wrapped(clean(text) if text else "(none)", width, "  ")
         kinds = [check.partition(".")[2] for check in failed if check.partition(".")[0] == task.field[-1]]
         if kinds:
-            yield from _wrapped(f"! failed checks: {', '.join(map(clean, kinds))}", width, "  ")
+            yield from wrapped(f"! failed checks: {', '.join(map(clean, kinds))}", width, "  ")
 
 
 def _writer(name: str | None) -> str:
@@ -133,7 +115,7 @@ def _scores(title: str, part: str | None, scores: dict[str, Any], votes: Votes, 
         for name in RATED.get(part or "", ())
         if rated.get(name)
     ]
-    yield from _wrapped(title + (f"  [{' · '.join(shown)}]" if shown else ""), width)
+    yield from wrapped(title + (f"  [{' · '.join(shown)}]" if shown else ""), width)
 
 
 def _spread(votes: list[int | None]) -> str:
@@ -171,42 +153,47 @@ def _user_rows(path: Path, user: str | None) -> list[dict[str, Any]]:
 
 def _find(run: Path, user: str | None) -> tuple[str, dict[str, Any]]:
     """The split and the row of a user, with the narratives and scores that the run has."""
-    source = _source(run)
     user = next(iter(_ids(run)), None) if user is None else user
-    for split in SPLITS:
-        row = _user_row(outputs.split_files(source, split), user)
-        if row and source == outputs.folder(run, "sequences"):
-            further = (("narratives", outputs.NARRATIVES), ("ratings", outputs.RATINGS))
-            row |= _user_row([outputs.path(run, stage, name) for stage, name in further], user)
-        if row:
-            return split, row
-    known = _ids(run, limit=None)
-    close = difflib.get_close_matches(user or "", known, n=3) or known[:3]
-    raise RunError(
+    for source in _sources(run):  # of a preview, the sequences have more users than the dataset
+        for split in SPLITS:
+            row = user_row(outputs.split_files(source, split), user)
+            if row and source == outputs.folder(run, "sequences"):
+                further = (("narratives", outputs.NARRATIVES), ("ratings", outputs.RATINGS))
+                row |= user_row([outputs.path(run, stage, name) for stage, name in further], user)
+            if row:
+                return split, row
+    raise unknown_user(run, user or "", _ids(run, limit=None))
+
+
+def unknown_user(run: Path, user: str, known: list[str]) -> RunError:
+    """The error for an id that is not among the `known` ones, which names close ones."""
+    close = difflib.get_close_matches(user, known, n=3) or known[:3]
+    return RunError(
         f"There is no user {clean(user)!r} among the {len(known):,} of {run}. Users of this run are, for example: "
         f"{', '.join(map(clean, close))}."
     )
 
 
-def _source(run: Path) -> Path:
-    for stage in SOURCES:
-        if outputs.folder(run, stage).exists():
-            return outputs.folder(run, stage)
-    raise RunError(f"There are no histories in {run} yet. Run first: regen run {run} …")
+def _sources(run: Path) -> list[Path]:
+    sources = [folder for stage in SOURCES if (folder := outputs.folder(run, stage)).exists()]
+    if not sources:
+        raise RunError(f"There are no histories in {run} yet. Run first: regen run {run} …")
+    return sources
 
 
-def _user_row(files: list[Path], user: str | None) -> dict[str, Any]:
+def user_row(files: list[Path], user: str | None) -> dict[str, Any]:
     """The columns of all `files` for a user; a file that does not exist is skipped."""
-    columns: dict[str, Any] = {}
+    row: dict[str, Any] = {}
     for path in files:
-        for row in _user_rows(path, user) if path.exists() else []:
-            columns |= row
-    return columns
+        for found in _user_rows(path, user) if path.exists() else []:
+            row |= found
+    return row
 
 
 def _ids(run: Path, limit: int | None = 5) -> list[str]:
-    """Ids of users of the run, the test split first."""
-    files = [path for split in reversed(SPLITS) for path in outputs.split_files(_source(run), split)]
+    """Ids of users of the run, the test split first; all of them without a `limit`."""
+    source = _sources(run)[0 if limit else -1]
+    files = [path for split in reversed(SPLITS) for path in outputs.split_files(source, split)]
     return [row["reviewer_id"] for row in outputs.rows(files, ["reviewer_id"], limit=limit)]
 
 
@@ -215,39 +202,3 @@ def _date(time: int | None) -> str:
         return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%d") if time is not None else "????-??-??"
     except (ValueError, OverflowError, OSError):
         return "????-??-??"
-
-
-def _line(text: str) -> str:
-    return " ".join(clean(text).split())
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> Iterator[str]:
-    """Lines of `text` of at most `width` columns; line breaks of the text stay."""
-    for paragraph in text.splitlines():
-        for line in textwrap.wrap(paragraph, width - len(indent)) or [""]:
-            # Characters of two columns (Chinese, Japanese, Korean, emoji) count as two.
-            while _columns(line) > width - len(indent):
-                head = _cut(line, width - len(indent), mark="")
-                yield indent + head
-                line = line[len(head) :].lstrip()
-            yield indent + line
-
-
-def _cut(text: str, columns: int, mark: str = "…") -> str:
-    """`text` cut to at most `columns` columns, with a mark if it is cut."""
-    if _columns(text) <= columns:
-        return text
-    kept = ""
-    for letter in text:
-        if _columns(kept + letter) > columns - len(mark):
-            break
-        kept += letter
-    return kept.rstrip() + mark if mark else kept
-
-
-def _columns(text: str) -> int:
-    """The width of a text on a terminal, in columns."""
-    return sum(
-        0 if unicodedata.combining(letter) else 2 if unicodedata.east_asian_width(letter) in "WF" else 1
-        for letter in text
-    )

@@ -32,11 +32,19 @@ BATCH_TOKENS = {"cpu": 32_768, "cuda": 262_144}
 """Default of batch_tokens."""
 
 
+def native_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16: it takes half the memory, and is slow where it is emulated."""
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 class LocalModel:
     """A causal language model and its tokenizer.
 
     Args:
-        name: A folder, or a name on the Hub. The model runs on the GPU if there is one.
+        name: A folder, or a name on the Hub. The model runs on the GPU if there is one, else in bfloat16 if the CPU
+            computes in it.
         batch_tokens: Maximum tokens of a batch, padding and the longest possible answers included.
 
     Raises:
@@ -52,10 +60,12 @@ class LocalModel:
         from outlines.backends.outlines_core import OutlinesCoreBackend
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        # SmolLM2 with ten answers: a step takes 0.28 instead of 0.67 CPU-seconds, and the prompts 25 instead of 62.
+        dtype = torch.bfloat16 if device == "cpu" and native_bfloat16() else "auto"
         self.template = ChatTemplate.of(name)
         self.tokenizer = self.template.tokenizer
         try:
-            self.model = cast(Any, transformers.AutoModelForCausalLM.from_pretrained(name, dtype="auto"))
+            self.model = cast(Any, transformers.AutoModelForCausalLM.from_pretrained(name, dtype=dtype))
         except (OSError, ValueError) as error:
             raise unloadable(name, error) from None
         self.model.to(device).eval()

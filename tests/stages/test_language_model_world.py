@@ -140,7 +140,7 @@ def test_a_local_model_of_random_weights_gives_valid_rows_from_history_to_datase
     config = json.loads((model / "config.json").read_text())
     # A token of this tokenizer is little more than a byte.
     (model / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 16_000}))
-    local = {"backend": "transformers", "model": str(model), "batch_size": 8}
+    local = {"backend": "transformers", "model": str(model)}
     settings = {
         "sequences": {"sample": True},
         "sample": {"shoppers": 1, "items": 48},

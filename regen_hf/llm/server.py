@@ -27,6 +27,7 @@ from .request import Failure, Reply, Request, outcome_of
 from .settings import LLMConfig
 from .spending import Spending, with_tokens
 from .store import Store, unsent
+from .turns import Turns
 from .window_lookup import learn
 
 
@@ -44,6 +45,7 @@ class Workers:
         self.halted = asyncio.Event()
         self.fleet = Fleet(config, store, self._warn)
         self.limits = Limits(config, self.halted)
+        self.turns = Turns()
         self.spending = Spending(config, store)
         self.stop: BaseException | None = None
         self.answered = self.failed = self.unanswered = self.holding = 0
@@ -107,7 +109,8 @@ class Workers:
         while True:
             await asyncio.sleep(self.bar.mininterval)
             self._update()
-            self.bar.refresh()
+            with contextlib.suppress(OSError):  # the terminal is gone
+                self.bar.refresh()
 
     def _update(self) -> None:
         spending = str(self.spending)
@@ -166,7 +169,8 @@ class Workers:
         guess: tuple[Server, Dialect] | None = None
         while (reserved := await self._reserve(request)) is not None:
             server = await self.fleet.enter()
-            started, estimated = time.monotonic(), 0.0
+            started = time.monotonic()
+            estimated = seconds = 0.0
             failure: AttemptFailed | None = None
             reply: Reply | None = None
             try:
@@ -175,6 +179,8 @@ class Workers:
                 if server and self.stop is None:
                     dialect = guess[1] if guess and guess[0] is server else server.dialects.of(request.model)
                     reply = await self._adapt(server, request, dialect)
+                    seconds = time.monotonic() - started
+                    await self.turns.next(self.fleet.in_flight, seconds)
             except AttemptFailed as error:
                 failure = error
             finally:
@@ -187,7 +193,9 @@ class Workers:
             if server is None:
                 return None
             if failure is None:
-                kept = reply is not None and self._keep(server, request, reply, started, estimated)
+                kept = reply is not None and self._keep(server, request, reply, started, seconds)
+                if reply is not None:
+                    self.limits.correct(estimated, reply)
                 self._unpark()
                 return (reply, server) if reply is not None and kept else None
             self.opened.set()
@@ -295,13 +303,12 @@ class Workers:
                 await asyncio.sleep(0.02)  # the requests in flight will cost less than their worst case
         return None
 
-    def _keep(self, server: Server, request: Request, reply: Reply, started: float, estimated: float) -> bool:
+    def _keep(self, server: Server, request: Request, reply: Reply, started: float, seconds: float) -> bool:
         """Store a reply and the rejections before it; False if the disk is full."""
         try:
             self.store.put(request, reply)
             self.spending.pay(request.model, reply, request)
-            self.limits.correct(estimated, reply)
-            server.statistics.add(time.monotonic() - started, reply)
+            server.statistics.add(seconds, reply)
             self.answered += 1
             self.silent_rounds = 0
             self.silent.clear()

@@ -333,7 +333,7 @@ def test_the_benchmark_measures_every_client_on_a_tiny_run():
     with Process(benchmark.ANSWER, 0.01) as server:
         for name in benchmark.CLIENTS:
             before = server.paid()["paid"]
-            result = benchmark.one(name, server.url, in_flight=4, count=20)
-            assert server.paid()["paid"] - before == 4 + 20  # the first 4 to warm up
+            result = benchmark.one(name, server.url, in_flight=4, rounds=6)
+            assert server.paid()["paid"] - before == 4 * (benchmark.RAMP + 6)
             assert 0 < result["per_second"] <= 4 / 0.01
             assert result["cpu_ms"] > 0

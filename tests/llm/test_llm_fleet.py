@@ -100,7 +100,7 @@ def test_a_server_that_works_again_gets_requests_again(store, capsys, monkeypatc
     monkeypatch.setattr("regen_hf.llm.fleet.ASIDE", 0.2)
     asked = requests(120)
     with Server(delay=0.02) as fake, Server(lambda number, body: RESET if number < 8 else None, delay=0.02) as other:
-        ask(asked, store, fake.url, other.url, retries=9)
+        ask(asked, store, fake.url, other.url, retries=9, concurrency=4)
     assert answers(asked, store) == [GOOD] * 120
     assert len(other.bodies) > 8 + 10
     assert f"the server {other.url} answers again" in capsys.readouterr().err

@@ -42,6 +42,6 @@ def progress_bar(total: int, desc: str) -> tqdm[Any]:
     )
 
 
-def state(in_flight: int, waiting: int, failed: int, spending: object) -> str:
-    """The state of the requests, behind the bar: those sent, and those that wait for a server or a limit."""
-    return f"{in_flight:,} in flight, {waiting:,} waiting, {failed:,} failed, {spending}"
+def state(in_flight: int, waiting: int, spending: object) -> str:
+    """The requests that a model works on, those that wait for it or for a limit, and the tokens and USD so far."""
+    return f"{in_flight:,} in flight, {waiting:,} waiting, {spending}"

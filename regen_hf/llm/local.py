@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
@@ -17,8 +18,10 @@ from tqdm import tqdm
 from ..errors import ConfigError, RunError, require
 from .answers import schema_of
 from .chat_template import ChatTemplate, unloadable
+from .live import state
 from .request import Reply, Request
 from .settings import LOCAL, LLMConfig
+from .spending import Spending
 from .store import Store, unsent
 
 if TYPE_CHECKING:
@@ -77,6 +80,8 @@ class LocalModel:
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.batch_tokens = batch_tokens or BATCH_TOKENS[device]
+        self.queued = 0
+        """Requests that were drawn and are not in the batch."""
         self._outlines = OutlinesCoreBackend(outlines.from_transformers(self.model, self.tokenizer))
         size = self.model.get_output_embeddings().out_features
         texts = self.tokenizer.batch_decode([[number] for number in range(size)])
@@ -116,6 +121,7 @@ class LocalModel:
                 return
             waiting.sort(key=lambda row: row.reserved)
             done = self._step(batch, waiting) if batch else self._together(waiting)
+            self.queued = len(waiting)
             yield from ((row.request, self._reply(row)) for row in done)
 
     def _row(self, request: Request) -> Row | Reply:
@@ -205,17 +211,26 @@ class LocalModel:
 
 def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
     """Store a reply to every request that `store` has none for, one model after the other."""
-    name = _pass(requests, config, store, bar, first=True)
-    while name is not None:
-        name = _pass(requests, config, store, bar, first=False)
+    spending = Spending(config, store)
+    with store.statistics.timed():
+        name = _pass(requests, config, store, bar, spending, first=True)
+        while name is not None:
+            name = _pass(requests, config, store, bar, spending, first=False)
 
 
 def _pass(
-    requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any], first: bool
+    requests: Callable[[], Iterable[Request]],
+    config: LLMConfig,
+    store: Store,
+    bar: tqdm[Any],
+    spending: Spending,
+    first: bool,
 ) -> str | None:
     """Answer the requests to the model of the first one without a reply, and return this model."""
     name: str | None = None
     repeated: deque[Request] = deque()
+    drawn: dict[str, float] = {}
+    """When each request was drawn, by its key."""
 
     def unanswered() -> Iterator[Request]:
         for request in requests():
@@ -229,17 +244,26 @@ def _pass(
     remaining = unanswered()
 
     def draw() -> Request | None:
-        if repeated:
-            return repeated.popleft()
-        return next((request for request in remaining if request.model == name), None)
+        request = repeated.popleft() if repeated else None
+        request = request or next((other for other in remaining if other.model == name), None)
+        if request is not None:
+            drawn[request.key] = time.monotonic()
+        return request
 
     head = next(remaining, None)
     if head is None:
         return None
     name = head.model
     repeated.append(head)
-    for request, reply in LocalModel(name, config.batch_tokens).answers(draw):
+    model = LocalModel(name, config.batch_tokens)
+    for request, reply in model.answers(draw):
         store.put(request, reply)
+        spending.pay(name, reply)
+        started = drawn.pop(request.key, time.monotonic())
+        if reply.state == "answered":
+            store.statistics.of(name).add(time.monotonic() - started, reply)
+        # A request that only waits is not part of the rate.
+        bar.set_postfix_str(state(max(0, len(drawn) - model.queued), model.queued, spending), refresh=False)
         missing = unsent(request, store)
         if missing is None:
             bar.update()

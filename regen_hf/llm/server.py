@@ -113,8 +113,8 @@ class Workers:
                 self.bar.refresh()
 
     def _update(self) -> None:
-        spending = str(self.spending)
-        self.bar.set_postfix_str(state(self.sent, self.drawn - self.sent, self.failed, spending), refresh=False)
+        counts = f"{self.failed:,} failed, {self.spending}"
+        self.bar.set_postfix_str(state(self.sent, self.drawn - self.sent, counts), refresh=False)
 
     async def _work(self, requests: Iterator[Request], number: int) -> None:
         """Take requests and complete each. One worker probes the server before the others start."""

@@ -115,7 +115,7 @@ def requests(config, count, **changes):
     return [llm.Request.of(config, (message(number),), Purchase, **changes) for number in range(count)]
 
 
-def test_a_model_of_random_weights_gives_answers_of_the_schema(llama, store, monkeypatch):
+def test_a_model_of_random_weights_gives_answers_of_the_schema(llama, store, monkeypatch, capsys):
     # The name of the model seeds the sampling: the same in every folder, as not every sample ends in time.
     monkeypatch.chdir(Path(llama).parent)
     config = settings(Path(llama).name)
@@ -131,6 +131,13 @@ def test_a_model_of_random_weights_gives_answers_of_the_schema(llama, store, mon
     assert all(10 < reply.completion_tokens <= 110 for reply in replies)
     assert replies[0].prompt_tokens < replies[6].prompt_tokens
     assert llm.spent(store, config) == 0.0
+    statistics = store.counts()["this_run"]
+    assert (statistics["requests"], statistics["completion_tokens"]) == (7, store.totals()["completion_tokens"])
+    lines = capsys.readouterr().err.splitlines()
+    assert "0/7" in lines[0]
+    assert "7/7" in lines[-1]
+    tokens = statistics["prompt_tokens"] + statistics["completion_tokens"]
+    assert f"0 in flight, 0 waiting, {tokens:,} tokens, 0.00 USD" in lines[-1]
     # Stored answers are not generated again, and no model is loaded.
     monkeypatch.setattr("regen_hf.llm.local.LocalModel", None)
     llm.ask(lambda: asked, config, store, 7, "test")
@@ -305,6 +312,16 @@ def test_the_chat_template_is_filled_in(tmp_path, template):
     assert text == (
         "<system>be brief<user>who?<assistant>" if template == TURNS else "<user>be brief\n\nwho?<assistant>"
     )
+
+
+def test_thinking_is_turned_off_in_the_chat_template(tmp_path):
+    switch = "{% if enable_thinking is defined and not enable_thinking %}nothing to think{% endif %}"
+    template = LocalModel(save_tiny_llama(tmp_path / "m", TURNS + switch)).template
+    ends = [
+        template.tokenizer.decode(template.prompt([{"role": "user", "content": "who?"}], thinking)).endswith("think")
+        for thinking in (None, True, False)
+    ]
+    assert ends == [False, False, True]
 
 
 def test_a_control_token_inside_a_review_does_not_end_the_message(local):

@@ -157,7 +157,7 @@ def test_secrets_are_in_no_file_and_no_message_and_options_change_no_answer(tmp_
         command = ["narratives", str(run), "--backend", "openai", "--model", "m", "--base-url"]
         assert main([*command, fake.url, *options]) == 1
     with Server(lambda number, body: echo if number == 3 else None) as fake:
-        assert main([*command, fake.url, "--max-failed", "1"]) == 0  # the options are kept
+        assert main([*command, fake.url, "--max-failed", "1", "--concurrency", "1"]) == 0  # the options are kept
     assert {headers["x-gateway"] for headers in fake.headers} == {SECRET}
     assert {headers["x-team"] for headers in fake.headers} == {"words"}
     (config,) = {json.dumps([body["top_k"], body["chat_template_kwargs"]]) for body in fake.bodies}
@@ -175,3 +175,26 @@ def test_secrets_are_in_no_file_and_no_message_and_options_change_no_answer(tmp_
     assert statistics["tokens_per_second"] > 0
     assert "servers" not in statistics
     assert b"Some words." in (run / "requests" / "narratives.sqlite").read_bytes()  # $TEAM is no secret
+
+
+def test_several_addresses_and_mappings_on_the_command_line_and_in_a_file(tmp_path, capsys):
+    from regen_hf.cli.commands import _overrides
+    from regen_hf.cli.parser import make_parser
+    from regen_hf.run.stages import make_config
+
+    def narratives(*words):
+        words = ["narratives", "RUN", "--set", "narratives.model=m", "--set", "narratives.backend=openai", *words]
+        return make_config(_overrides(make_parser(words).parse_args(words)))["narratives"]
+
+    urls = ("http://a/v1", "http://b/v1")
+    assert narratives("--base-url", urls[0], "--base-url", urls[1]).base_url == urls
+    assert narratives("--base-url", *urls).base_url == urls
+    path = tmp_path / "mine.yaml"
+    path.write_text("narratives: {base_url: [http://a/v1, http://b/v1], extra_body: {top_k: 20}, thinking: true}")
+    config = narratives("--config", str(path), "--set", "narratives.extra_body.stop_token_ids=[1]")
+    assert (config.base_url, config.thinking) == (urls, True)
+    assert config.extra_body == {"top_k": 20, "stop_token_ids": [1]}
+    assert narratives("--set", "narratives.base_url=http://a/v1").base_url == urls[:1]
+    with pytest.raises(SystemExit):
+        narratives("--extra-body", "top_k")
+    assert "expected a mapping as JSON or YAML, such as {top_k: 20}" in capsys.readouterr().err

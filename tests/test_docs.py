@@ -153,7 +153,7 @@ def test_the_page_on_rating_asks_the_server_and_tells_the_cost_before(whole_run,
         # These make the ratings stale, or need servers of their own.
         only_parsed = re.search("--retry|--extra|--api-version|--requests-per", command)
         kind = parsed if only_parsed else dry if "--dry-run" in command else asked
-        kind.append(command.replace("runs/batch", "runs/office"))
+        kind.append(command.replace("runs/batch", "runs/office").replace("A101G2KLTWSA51", "simulated-000011"))
     for command in parsed:
         words = shlex.split(command, comments=True)
         make_config(_overrides(make_parser(words).parse_args(words)))
@@ -165,7 +165,8 @@ def test_the_page_on_rating_asks_the_server_and_tells_the_cost_before(whole_run,
             assert main(shlex.split(command.replace("http://localhost:8000/v1", server.url))) == 0
     assert {body["model"] for body in server.bodies} == {"my-model"}
     assert len(dry) == 3
-    assert len(asked) == 4
+    assert len(asked) == 10
+    assert "Request to my-model" in capsys.readouterr().out
 
 
 def test_the_page_on_the_tables(whole_run, capsys, monkeypatch):

@@ -7,6 +7,7 @@ do not count: a server often runs with a smaller window. Of several models and s
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import urllib.error
@@ -99,8 +100,13 @@ def _known(config: LLMConfig, store: Store) -> Window:
     local = [ChatTemplate.of(model) for model in _models(config)]
     windows = [template.window for template in local if template.window is not None]
 
-    def count(messages: Sequence[Message], answer: type[BaseModel] | None = None) -> int:
+    @functools.lru_cache(maxsize=4)  # a fitted prompt is counted again for its request
+    def tokens(turns: tuple[tuple[str, str], ...]) -> int:
+        messages = [{"role": role, "content": content} for role, content in turns]
         return max(len(template.prompt(messages, config.thinking)) for template in local)
+
+    def count(messages: Sequence[Message], answer: type[BaseModel] | None = None) -> int:
+        return tokens(tuple((message["role"], message["content"]) for message in messages))
 
     return Window(config, config.window or min(windows, default=None), count)
 

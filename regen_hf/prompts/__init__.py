@@ -11,6 +11,7 @@ import bisect
 import functools
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,6 +72,8 @@ class Fitted:
     """A purchase history as far as a window has room for it."""
 
     history: Sequence[dict[str, Any]]
+    messages: tuple[Message, ...] = ()
+    """The prompt with this history."""
     left_out: int = 0
     """Reviews whose text is not shown, or cut."""
     cut: bool = False
@@ -95,23 +98,29 @@ def fit(
         answer: The class of the answer.
         window: The window of the model.
     """
-
-    def tokens(shown: Sequence[dict[str, Any]]) -> int:
-        return window.count(messages(shown), answer)
-
-    if tokens(history) <= window.room:
-        return Fitted(history)
-    longest = (window.room - tokens(())) // 2
-    start = [{name: _cut(purchase[name] or {}, window, longest) for name in ("item", "review")} for purchase in history]
+    prompt = messages(history)
+    tokens = window.count(prompt, answer)
+    if tokens <= window.room:
+        return Fitted(history, prompt)
+    room = window.room - window.count(messages(()), answer)
+    start = [
+        {name: _cut(purchase[name] or {}, window, room // 2) for name in ("item", "review")} for purchase in history
+    ]
     steps = _steps(len(history))
-    count = bisect.bisect_left(
-        range(len(steps)), True, key=lambda count: tokens(_shortened(start, steps[:count])) <= window.room
-    )
+
+    @functools.cache
+    def after(count: int) -> tuple[tuple[Message, ...], int]:
+        """The prompt after a number of steps, and its tokens in excess."""
+        prompt = messages(_shortened(start, steps[:count]))
+        return prompt, window.count(prompt, answer) - window.room
+
+    per_byte = tokens / sum(_bytes(message["content"]) for message in prompt)
+    count = _fewest(lambda count: after(count)[1], _saved(start, steps), per_byte)
     shown = _shortened(start, steps[:count])
     remaining = [{}] * (len(history) - len(shown)) + [purchase["review"] for purchase in shown]
     texts = [(purchase["review"] or {}).get("text") for purchase in history]
     left_out = sum(bool(text) and text != review.get("text") for text, review in zip(texts, remaining, strict=True))
-    return Fitted(shown, left_out, cut=True)
+    return Fitted(shown, after(count)[0], left_out, cut=True)
 
 
 def hashes(*names: str) -> dict[str, str]:
@@ -144,6 +153,44 @@ def _steps(length: int) -> list[tuple[str, int]]:
     last = length - 1
     oldest = [(part, index) for part in ("text", "description", "purchase") for index in range(last)]
     return [*oldest, *((part, last) for part in ("description", "text", "summary", "category"))]
+
+
+def _saved(history: Sequence[dict[str, Any]], steps: list[tuple[str, int]]) -> list[int]:
+    """About how many bytes the first n of `steps` save, for each n."""
+    saved = [0]
+    removed: Counter[int] = Counter()
+    for part, index in steps:
+        item, review = history[index]["item"], history[index]["review"]
+        size = _bytes(item.get(part) or review.get(part))
+        if part == "purchase":
+            size = sum(map(_bytes, (*item.values(), *review.values()))) - removed[index] + 90  # labels and short fields
+        elif part == "text" and size:
+            size -= len("(not shown)")
+        removed[index] += size
+        saved.append(saved[-1] + size)
+    return saved
+
+
+def _bytes(value: Any) -> int:
+    return len(value.encode(errors="replace")) if isinstance(value, str) else 0
+
+
+def _fewest(excess: Callable[[int], int], saved: list[int], per_byte: float) -> int:
+    """The fewest steps after which there are no tokens in excess; all of them if there always are.
+
+    Args:
+        excess: Returns the tokens in excess after a number of steps.
+        saved: See `_saved`.
+        per_byte: Tokens per byte.
+    """
+    low, high, count, needed, attempts = 0, len(saved) - 1, 0, excess(0), 0
+    while low < high:
+        # The estimate usually converges in two or three attempts.
+        count = (low + high) // 2 if attempts > 5 else bisect.bisect_left(saved, saved[count] + needed / per_byte)
+        count = max(low, min(high - 1, count))
+        needed, attempts = excess(count), attempts + 1
+        low, high = (low, count) if needed <= 0 else (count + 1, high)
+    return low
 
 
 def _shortened(history: Sequence[dict[str, Any]], steps: list[tuple[str, int]]) -> list[dict[str, Any]]:

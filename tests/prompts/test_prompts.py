@@ -74,10 +74,10 @@ def test_a_shortened_history_fits_keeps_its_order_and_ends_with_the_last_purchas
         one["item"]["description"] = "d" * description or None
     window = llm.Window(llm.LLMConfig(max_tokens=50), tokens)
     fitted = prompts.fit(history, messages, Answer, window)
-    needed = window.count(messages(fitted.history), Answer)
-    assert needed <= window.room
+    assert fitted.messages == messages(fitted.history)
+    assert window.count(fitted.messages, Answer) <= window.room
     if window.count(messages(history), Answer) <= window.room:
-        assert fitted == prompts.Fitted(history)
+        assert fitted == prompts.Fitted(history, messages(history))
         return
     shown = list(fitted.history)
     kept = history[len(history) - len(shown) :]  # the latest ones, in their order
@@ -113,3 +113,17 @@ def test_the_last_purchase_is_shown_although_its_texts_are_longer_than_the_windo
     (shown,) = fitted.history
     assert shown["item"]["title"].startswith("title title")
     assert (fitted.left_out, fitted.cut, shown["earlier"]) == (2, True, 1)
+
+
+def test_few_prompts_are_counted_until_a_long_history_fits():
+    history = [purchase(f"review{index} " * (20 + index), title=f"Pen {index}") for index in range(50)]
+    counted = []
+
+    def counting(history):
+        counted.append(1)
+        return messages(history)
+
+    for tokens in range(900, 5000, 400):
+        counted.clear()
+        assert prompts.fit(history, counting, Answer, llm.Window(llm.LLMConfig(max_tokens=50), tokens)).cut
+        assert len(counted) <= 8  # of 154 steps

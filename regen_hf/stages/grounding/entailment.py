@@ -124,7 +124,7 @@ def request(question: Question, config: GroundingConfig, window: llm.Window) -> 
         about_text = messages(question.text, "what another text says about this customer")
         return llm.Request.of(config, about_text, answer_of(number), window=window)
     fitted = prompts.fit(question.history, of_history, answer_of(number), window)
-    return llm.Request.of(config, of_history(fitted.history), answer_of(number), window=window)
+    return llm.Request.of(config, fitted.messages, answer_of(number), window=window)
 
 
 class StoredVerdicts:

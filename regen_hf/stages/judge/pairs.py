@@ -139,4 +139,4 @@ def request(pair: Pair, vote: int, ours_first: bool, config: JudgeConfig, window
 
     fitted = prompts.fit(pair.history, messages, answer(), window)
     model = config.models[vote % len(config.models)]
-    return llm.Request.of(config, messages(fitted.history), answer(), vote, model, window)
+    return llm.Request.of(config, fitted.messages, answer(), vote, model, window)

@@ -124,7 +124,7 @@ class Prompter:
         fixed = (self.system[prompt],) if user["reviewer_id"] in self.example_users else self.fixed[prompt]
         messages = functools.partial(self._messages, fixed, prompt)
         fitted = prompts.fit(history, messages, answer, self.window)
-        request = llm.Request.of(self.config, messages(fitted.history), answer, window=self.window)
+        request = llm.Request.of(self.config, fitted.messages, answer, window=self.window)
         return UserRequest(prompt, request, fitted.left_out, fitted.cut)
 
     @staticmethod

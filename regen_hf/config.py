@@ -66,7 +66,9 @@ def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section
         if not problem["loc"]:  # from `__post_init__`, whose message names the setting
             raise ConfigError(f"Settings of {name!r}: {message}.") from None
         key = ".".join([name, *map(str, problem["loc"])])
-        raise ConfigError(f"Setting {key} was given {problem['input']!r}: {message}.") from None
+        hidden = [field.name for field in dataclasses.fields(cls) if field.metadata.get("hidden")]  # type: ignore[arg-type]
+        value = "another value" if problem["loc"][0] in hidden else repr(problem["input"])  # it may be a secret
+        raise ConfigError(f"Setting {key} was given {value}: {message}.") from None
 
 
 def _check_number(key: str, value: Any, kind: Any) -> None:

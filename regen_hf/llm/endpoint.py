@@ -18,7 +18,7 @@ OWN_FIELDS = (
     *("response_format", "stream", "n"),
 )
 """Fields of a request that extra_body cannot contain."""
-SECRET = re.compile("auth|key|token|secret|cookie|password|credential", re.I)
+SECRET = re.compile(r"auth(?!or\b)|key|token|secret|cookie|password|credential", re.I)
 """Names of headers and environment variables that usually hold a secret."""
 REFERENCE = re.compile(r"\$\{\w+\}|\$\w+")
 """A reference to an environment variable."""

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 LOG_SECONDS = 30.0
 """Seconds between two lines of a log."""
+LOG_LINE = "{desc}: {percentage:.0f}%, {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 TERMINAL_SECONDS = 0.5
 """Seconds between two updates on a terminal."""
 
@@ -38,7 +39,7 @@ def progress_bar(total: int, desc: str) -> tqdm[Any]:
         miniters=1,
         mininterval=TERMINAL_SECONDS if terminal else LOG_SECONDS,
         file=None if terminal else _Log(),
-        ncols=None if terminal else 160,
+        bar_format=None if terminal else LOG_LINE,
     )
 
 

@@ -35,7 +35,7 @@ class LLMConfig:
     is read from the environment variable OPENAI_API_KEY."""
     api_version: str = field(default="", metadata={"affects_output": False})
     """Version of Azure's API, sent as ?api-version=…; the key is then sent in the header api-key."""
-    extra_header: tuple[str, ...] = field(default=(), metadata={"affects_output": False})
+    extra_header: tuple[str, ...] = field(default=(), metadata={"affects_output": False, "hidden": True})
     """Header to send with each request, as 'NAME: VALUE'. $NAME in the value is replaced by that environment variable
     when a request is sent; secrets are accepted only in this form."""
     extra_body: dict[str, Any] = field(default_factory=dict, metadata={"mapping": True})

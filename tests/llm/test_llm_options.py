@@ -7,6 +7,7 @@ import pytest
 
 from regen_hf import llm
 from regen_hf.cli import main
+from regen_hf.config import section
 from regen_hf.errors import ConfigError
 from tests.batch_server import BatchApi
 from tests.llm.test_llm import Colour, ask, request, requests, settings
@@ -89,6 +90,14 @@ def test_invalid_options_are_reported_without_a_secret(changes, message):
             **{"backend": "openai", "model": "m"} | changes
         )
     assert "sk-hidden" not in str(caught.value)
+
+
+def test_a_header_of_the_wrong_type_is_reported_without_it():
+    for header in ({"Authorization": "sk-hidden"}, [{"Authorization": "sk-hidden"}], "Authorization: sk-hidden"):
+        values = {"backend": "openai", "model": "m", "extra_header": header}
+        with pytest.raises(ConfigError, match=r"narratives.*extra_header") as caught:
+            section(llm.LLMConfig, values, "narratives")
+        assert "sk-hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("form", ["$GATEWAY_TOKEN", "${GATEWAY_TOKEN}"])

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
-PLACEHOLDER = "text of "
-"""The start of a placeholder in the example of an answer."""
+PLACEHOLDER = "..."
+"""The text of every field in the example of an answer. A small model copies brackets around a placeholder, or its words,
+into its answer."""
 MOST_BRACES = 100
 """Positions in a text at which an object is searched."""
 
@@ -124,37 +125,37 @@ def schema_of(answer: type[BaseModel]) -> dict[str, Any]:
 
 @functools.cache
 def example_of(answer: type[BaseModel]) -> dict[str, str]:
-    """An object of the shape of `answer`, with a placeholder for each value.
+    """An object of the shape of `answer`: a placeholder for each text, and the choices of the other fields.
 
     Small models fill in such an example, but copy a JSON schema as their answer.
     """
-    return {name: _placeholder(name, part) for name, part in schema_of(answer)["properties"].items()}
+    return {name: _placeholder(part) for name, part in schema_of(answer)["properties"].items()}
 
 
 @functools.cache
 def instruction(answer: type[BaseModel]) -> str:
     """The form of `answer` in words, with an example to fill in."""
-    example = json.dumps(example_of(answer), ensure_ascii=False)
+    example = example_of(answer)
+    choice = " and one of the listed choices in place of a list" if set(example.values()) - {PLACEHOLDER} else ""
     return (
-        "Answer with one JSON object of this form, and nothing else. Replace each text between < and > by your own:\n"
-        + example
+        "Answer with one JSON object of this form, and nothing else. Write your own text in place of each "
+        f"{PLACEHOLDER}{choice}:\n{json.dumps(example, ensure_ascii=False)}"
     )
 
 
-def _placeholder(name: str, part: dict[str, Any]) -> str:
+def _placeholder(part: dict[str, Any]) -> str:
     kinds = part.get("anyOf", [part])
     choices = [str(choice) for kind in kinds for choice in kind.get("enum", ())]
-    null = ", or null" if {"type": "null"} in kinds else ""
-    return f"<one of: {', '.join(choices)}{null}>" if choices else f"<{PLACEHOLDER}{name}{null}>"
+    return f"one of: {', '.join(choices)}" if choices else PLACEHOLDER
 
 
 def _reading(answer: BaseModel, text: str, repaired: bool) -> Reading:
     """`answer`, unless it holds placeholders of the example."""
-    if PLACEHOLDER not in text:
+    if PLACEHOLDER not in text and "…" not in text:
         return Reading(answer, repaired)
-    for name, placeholder in example_of(type(answer)).items():
+    for name in type(answer).model_fields:
         value = getattr(answer, name)
-        if isinstance(value, str) and value.strip("<>. ") == placeholder[1:-1]:
+        if isinstance(value, str) and value.strip() in (PLACEHOLDER, "…"):
             return Reading(None, reason=f"{name}: this field holds the placeholder of the example")
     return Reading(answer, repaired)
 

@@ -27,6 +27,7 @@ OPEN_ENDED = frozenset(
 MARKUP = re.compile(
     r"```|~~~|(?:BEGIN|END) (?:OF )?DATA\b|=== ?(?:BEGIN|END)"  # fences and the marker lines of the prompt
     r"|</?(?:think|thinking|s|pad|eos|bos|unk|br|p|div|span|b|i)/?>|<\|[^|<>]*\|>|\[/?(?:INST|SYS|PAD|EOS)\]"
+    r"|^\s*<\w"  # the brackets of a placeholder
     r"|\\[nt\"]|\\u[0-9a-fA-F]{4}"  # escapes of JSON
     r"|[\"']\w+[\"']\s*:\s*[\"'\[{]|^\s*[{\[]\s*[\"'{\[]|[\"'\]}]\s*[}\]]\s*$"  # remains of JSON
     r"|\b(?:Final item|Review title|Position|Description|Title): "  # lines of the prompt
@@ -68,6 +69,8 @@ def has_markup(text: str, known: str = "") -> bool:
 
     >>> [has_markup(text) for text in ('They like pens."}', "```json", "=== END DATA 3f2a", "a user_profile", r"a\nb")]
     [True, True, True, True, True]
+    >>> has_markup("<Blue Pen>"), has_markup("<Blue Pen is the pen for you.")
+    (True, True)
     >>> has_markup('They call it "the best": a pen.'), has_markup("They like [brackets], {braces} and <3.")
     (False, False)
     """

@@ -9,6 +9,7 @@ import pytest
 from regen_hf.errors import ConfigError, RunError
 from regen_hf.llm.fleet import Fleet
 from regen_hf.llm.pace import Pace
+from regen_hf.llm.turns import Turns
 from tests.llm.test_llm import Colour, answers, ask, requests, settings
 from tests.llm_server import HANG, Server, error
 
@@ -194,3 +195,25 @@ def test_a_server_that_hangs_is_given_up_and_nothing_is_stored(store, concurrenc
         ask(requests(30), fake, store, concurrency=concurrency, retries=1, timeout=0.05)
     assert store.totals()["replies"] == 0
     assert len(fake.bodies) <= 30
+
+
+def test_answers_that_arrive_together_are_processed_over_most_of_a_latency_and_others_at_once():
+    async def play():
+        turns, done = Turns(), []
+        started = time.monotonic()
+
+        async def process(number):
+            await turns.next(200, 0.2)
+            done.append((number, time.monotonic() - started))
+
+        await asyncio.gather(*(process(number) for number in range(200)))
+        spread = done[-1][1]
+        await asyncio.sleep(0.1)
+        before = time.monotonic()
+        await process(200)
+        return [number for number, _ in done], spread, time.monotonic() - before
+
+    order, spread, wait = asyncio.run(play())
+    assert order == list(range(201))
+    assert 0.2 / 1.3 * 0.85 <= spread < 1
+    assert wait < 0.05

@@ -21,14 +21,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import DynamicCache, GenerationConfig, LogitsProcessorList
+from transformers import AttentionInterface, AttentionMaskInterface, DynamicCache, GenerationConfig, LogitsProcessorList
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 if TYPE_CHECKING:
     from .request import Request
 
 GROWTH = 256
 """Tokens by which the buffers of the cache grow."""
+ATTENTION = "regen_single_query"
+"""Name under which transformers has `_attention`."""
 MASKS = 256
 """Masks of the vocabulary that are kept for each answer class; the automaton of a class has a few hundred states."""
 
@@ -139,24 +143,65 @@ class _Layer(DynamicLayer):
 
     _buffers: list[Any]
 
+    def size(self, new: int) -> int:
+        """Tokens of the buffers after `new` ones are appended."""
+        end = self.get_seq_length() + new
+        capacity = self._buffers[0].shape[-2] if self.is_initialized else 0
+        return max(capacity, end if new > 1 or end <= capacity else end + GROWTH)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Length of the mask and its offset."""
+        return self.size(query_length), 0
+
     def update(self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any) -> Any:
-        """Append (B, H, new, D) and return all keys and values."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start = self.get_seq_length()
-        end = start + key_states.shape[-2]
-        if start == 0 or end > self._buffers[0].shape[-2]:
-            self._buffers = [
-                states.new_empty(*states.shape[:-2], end + GROWTH, states.shape[-1])
-                for states in (key_states, value_states)
+        """Append (B, H, new, D) and return the buffers, whose free space the mask excludes."""
+        start, size = self.get_seq_length(), self.size(key_states.shape[-2])
+        if not self.is_initialized or size > self._buffers[0].shape[-2]:
+            # Zeros: the attention to free space is 0, but 0 times what is in fresh memory may be nan.
+            buffers = [
+                states.new_zeros(*states.shape[:-2], size, states.shape[-1]) for states in (key_states, value_states)
             ]
-            if start:
-                for buffer, states in zip(self._buffers, (self.keys, self.values), strict=True):
+            if self.is_initialized:
+                for buffer, states in zip(buffers, (self.keys, self.values), strict=True):
                     buffer[:, :, :start] = cast(torch.Tensor, states)
+            else:
+                self.lazy_initialization(key_states, value_states)
+            self._buffers = buffers
+        end = start + key_states.shape[-2]
         for buffer, states in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, start:end] = states
         self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
-        return self.keys, self.values
+        return tuple(self._buffers)
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention (B, 1, query heads, D) of one query (B, query heads, 1, D) on a CPU, else that of transformers.
+
+    SmolLM2 with ten answers of 1,400 tokens: 0.8 ms a layer, and 3.1 ms by torch's scaled_dot_product_attention.
+    """
+    special = any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
+    if query.shape[2] > 1 or query.device.type != "cpu" or special:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **options)
+    batch, heads, _, width = query.shape
+    groups = key.shape[1]
+    # Contiguous keys and values of all heads as one batch: other layouts are copied in each step.
+    queries = query.reshape(batch * groups, heads // groups, width) * (width**-0.5 if scaling is None else scaling)
+    scores = torch.bmm(queries, key.reshape(batch * groups, -1, width).transpose(1, 2)).float()
+    if attention_mask is not None:
+        scores = scores.view(batch, groups, heads // groups, -1)
+        masks = attention_mask.expand(batch, heads, 1, -1).reshape(scores.shape)
+        scores = scores.masked_fill(~masks, -torch.inf) if masks.dtype == torch.bool else scores + masks
+    weights = torch.softmax(scores, -1).to(query.dtype).view(batch * groups, heads // groups, -1)
+    attended = torch.bmm(weights, value.reshape(batch * groups, -1, value.shape[-1]))
+    return attended.view(batch, 1, heads, value.shape[-1]), None
 
 
 def has_shared_cache(model: Any) -> bool:
@@ -186,6 +231,10 @@ class Batch:
         self._rows: list[Row] = []  # also those that are done, until others join: they share their prefixes
         self._lengths: list[int] = []  # tokens of each row in the cache: all but the last one
         self._cache: Any = None
+        if model.config._attn_implementation == "sdpa" and model.device.type == "cpu":
+            AttentionInterface.register(ATTENTION, _attention)
+            AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+            model.set_attn_implementation(ATTENTION)
         self._last_only = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
 
     @property
@@ -212,9 +261,11 @@ class Batch:
         """Logits after `tokens` (B, new), (B, V); `lengths` are the tokens of each row in `cache` so far."""
         device, longest, new = self.model.device, max(lengths), len(tokens[0])
         before = torch.tensor(lengths, device=device)[:, None]
+        size = cache.layers[0].size(new) if cache.layers else longest + new
+        columns = torch.arange(size, device=device)
         output = self.model(
             input_ids=torch.tensor(tokens, device=device),
-            attention_mask=(torch.arange(longest + new, device=device) >= longest - before).long(),
+            attention_mask=((columns >= longest - before) & (columns < longest + new)).long(),
             position_ids=before + torch.arange(new, device=device),
             past_key_values=cache,
             use_cache=True,

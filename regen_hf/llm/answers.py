@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 PLACEHOLDER = "..."
-"""The text of every field in the example of an answer. A small model copies brackets around a placeholder, or its words,
+"""The text of every field in the example of an answer. A small model copies other placeholders, or brackets around them,
 into its answer."""
 MOST_BRACES = 100
 """Positions in a text at which an object is searched."""

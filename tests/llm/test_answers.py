@@ -87,7 +87,7 @@ UNUSABLE = {
     "another type": ('{"colour": 3}', "colour: Input should be a valid string"),
     "the schema": (json.dumps(schema_of(Colour)), "colour: Field required"),
     "the example": (json.dumps(example_of(Colour)), "colour: this field holds the placeholder of the example"),
-    "the example with another character": ('{"colour": "…"}', "colour: this field holds the placeholder of the example"),
+    "the example in one character": ('{"colour": "…"}', "colour: this field holds the placeholder of the example"),
     "two levels of nesting": (f'{{"a": {{"b": {TEXT}}}}}', "colour: Field required"),
     "cut off in a string": ('{"colour": "re', "Invalid JSON"),
     "cut off after a string": ('{"colour": "red"', "Invalid JSON"),

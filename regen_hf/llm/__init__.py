@@ -98,5 +98,5 @@ def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Sto
     from . import batch, local, server
 
     with store.locked(), progress_bar(total, desc) as bar:
-        backends: dict[str, Backend] = {"transformers": local, "openai-batch": batch, "openai": server}
+        backends: dict[str, Backend] = {"transformers": local, "vllm": local, "openai-batch": batch, "openai": server}
         backends[config.backend].ask(lambda: until_superseded(requests(), config, store), config, store, bar)

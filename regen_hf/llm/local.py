@@ -23,6 +23,7 @@ from .request import Reply, Request
 from .settings import LOCAL, LLMConfig
 from .spending import Spending
 from .store import Store, unsent
+from .vllm import VllmModel, too_long
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -130,11 +131,7 @@ class LocalModel:
 
         tokens, window = self.template.prompt(request.messages, request.thinking), self.template.window
         if window is not None and len(tokens) + request.max_tokens > window:
-            return Reply(
-                f"{len(tokens)} tokens of the prompt and {request.max_tokens} of the answer exceed the model's window "
-                f"of {window}",
-                "rejected",
-            )
+            return too_long(len(tokens), request.max_tokens, window)
         share = self._share(request.answer, request.max_tokens)
         end: int = self.tokenizer.eos_token_id
         return Row(request, tokens, self._grammar(request.answer), share, self._quotes, end)
@@ -255,7 +252,10 @@ def _pass(
         return None
     name = head.model
     repeated.append(head)
-    model = LocalModel(name, config.batch_tokens)
+    if config.backend == "vllm":
+        model: LocalModel | VllmModel = VllmModel(name, config.window)
+    else:
+        model = LocalModel(name, config.batch_tokens)
     for request, reply in model.answers(draw):
         store.put(request, reply)
         spending.pay(name, reply)

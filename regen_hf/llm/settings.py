@@ -12,7 +12,9 @@ from ..errors import ConfigError, require
 from . import endpoint
 from .endpoint import OPENAI as OPENAI
 
-BACKENDS = ("reference", "openai", "openai-batch", "transformers")
+BACKENDS = ("reference", "openai", "openai-batch", "transformers", "vllm")
+IN_PROCESS = ("transformers", "vllm")
+"""Backends that load a model into this process."""
 LOCAL = ("torch", "transformers", "outlines")
 """Packages of the backend transformers."""
 BATCH_DISCOUNT = 0.5
@@ -27,7 +29,7 @@ class LLMConfig:
 
     backend: str = "reference"
     """Source of the answers: reference (fixed rules, no LLM), openai (any OpenAI-compatible server), openai-batch (its
-    Batch API: half the price, within a day) or transformers (a local model in this process)."""
+    Batch API: half the price, within a day) transformers or vllm (a local model in this process)."""
     model: str = ""
     """Name of the model on the server, or name or folder of a local model; required unless backend is reference."""
     base_url: tuple[str, ...] = field(default=(OPENAI,), metadata={"affects_output": False})
@@ -101,9 +103,11 @@ class LLMConfig:
             )
         endpoint.check_headers(self.extra_header)
         endpoint.check_body(self.extra_body, self.thinking)
-        if self.backend == "transformers" and (self.extra_body or self.top_p is not None):
-            name = "extra_body" if self.extra_body else "top_p"
-            raise ValueError(f"{name} is set, but the transformers backend does not support it; remove {name}")
+        unsupported = {"transformers": ("extra_body", "top_p"), "vllm": ("extra_body",)}.get(self.backend, ())
+        if given := [name for name in unsupported if getattr(self, name)]:
+            raise ValueError(
+                f"{given[0]} is set, but the {self.backend} backend does not support it; remove {given[0]}"
+            )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}, expected a number above 0 and up to 1")
         if not 0 <= self.temperature <= 2:
@@ -139,6 +143,11 @@ class LLMConfig:
 
     def check_packages(self) -> None:
         """Check that the optional packages of the backend are installed; raises MissingPackageError."""
+        if self.backend == "vllm":
+            from .vllm import check_installed
+
+            check_installed()
+            return
         require(*({"reference": (), "transformers": LOCAL, "openai": ("aiohttp",)}.get(self.backend, ("openai",))))
 
     def further(self, model: str) -> tuple[str, ...]:
@@ -208,7 +217,7 @@ def price(model: str, config: LLMConfig, batched: bool | None = None) -> Price |
         config: Holds the backend and the prices of the settings.
         batched: Whether the Batch API's price is meant; by default, whether the backend of `config` is openai-batch.
     """
-    if config.backend in ("reference", "transformers"):
+    if config.backend in ("reference", *IN_PROCESS):
         return Price(0.0, 0.0)
     listed = _prices().get(model, {}) if all(url.rstrip("/") == OPENAI for url in config.base_url) else {}
     prompt = listed.get("in") if config.price_in is None else config.price_in

@@ -20,7 +20,7 @@ from ..errors import ConfigError, RunError
 from .connection import stated_window
 from .headers import headers, url_of
 from .request import Message, Request
-from .settings import OPENAI, LLMConfig
+from .settings import IN_PROCESS, OPENAI, LLMConfig
 from .store import Store
 from .windows import Window
 
@@ -46,7 +46,7 @@ def passes(config: LLMConfig, store: Store) -> Iterator[Window]:
         ConfigError: the window has no room for a prompt and an answer, or a local model cannot be loaded.
         RunError: errors state a smaller window each time.
     """
-    if config.window is None and config.backend != "transformers":
+    if config.window is None and config.backend not in IN_PROCESS:
         for server in _servers(config):
             _look_up(config, server, store)
     window = _known(config, store)
@@ -68,7 +68,7 @@ def stored_window(config: LLMConfig, path: Path) -> Window:
         try:
             return _known(config, store)
         except ConfigError:
-            if config.backend != "transformers":
+            if config.backend not in IN_PROCESS:
                 raise
             return Window(config)  # a local model that is not downloaded yet
 
@@ -93,7 +93,7 @@ def learn(message: str, server: str, request: Request, store: Store) -> bool:
 
 
 def _known(config: LLMConfig, store: Store) -> Window:
-    if config.backend != "transformers":
+    if config.backend not in IN_PROCESS:
         return Window(config, config.window or _smallest(config, store))
     from .chat_template import ChatTemplate
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, RegenError, RunError, require
 from .completions import parse_reply
-from .connection import NO_SUCH_MODEL, AttemptFailed, error_in
+from .connection import NO_SUCH_MODEL, AttemptFailed, error_in, stated_window
 from .dialects import Dialect
 from .fleet import STREAK, Fleet, Server
 from .headers import headers, redact
@@ -264,8 +264,12 @@ class Workers:
             except AttemptFailed as failure:
                 further = dialects.after_refusal(model, dialect, failure.status, failure.message)
                 if further is None:
-                    # Rejected in every form, so the form is not the reason: the first message names it best.
-                    raise first if first and failure.rejected else failure from None
+                    # Rejected in every form, so the form is not the reason: the first message names it best. An error
+                    # about the window has another reason, as has one after an error that is no rejection.
+                    of_window = stated_window(failure.message) is not None
+                    raise (
+                        first if first and first.rejected and failure.rejected and not of_window else failure
+                    ) from None
                 # After a change of a field name, the message is resolved and not the reason of the next error.
                 renamed = further.form == dialect.form
                 first, dialect = None if renamed else first or failure, further

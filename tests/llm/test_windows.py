@@ -198,7 +198,8 @@ def test_a_request_that_does_not_fit_is_a_failure_and_never_sent(store):
     with Server() as fake:
         llm.ask(lambda: [asked], settings(fake.url), store, 1, "test")
     assert not fake.bodies
-    assert "has about 10053 tokens with the shortest history, expected at most" in llm.read(asked, store).reason
+    tokens = found.count((message,), Colour)
+    assert f"has about {tokens} tokens with the shortest history, expected at most" in llm.read(asked, store).reason
 
 
 @pytest.mark.parametrize("size", [1200, 4000, 128_000])
@@ -254,3 +255,19 @@ def test_the_tokenizer_and_the_configuration_of_a_local_model_count(tmp_path, st
     assert llm.stored_window(missing, store.path).tokens == DEFAULT
     with pytest.raises(ConfigError, match="'nothing' cannot be loaded"):
         next(llm.passes(missing, store))
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_server_that_refuses_the_schema_first_is_found_out_too(store, status):
+    """As llama-cpp-python does, with a status 500."""
+
+    def fault(number, body):
+        if body.get("response_format", {}).get("type") == "json_schema":
+            return error(status, "response_format: Input should be 'text' or 'json_object'")
+        return window(3000)(number, body)
+
+    seen = []
+    with Server(fault) as fake:
+        asked = fit_and_ask(3, settings(fake.url, max_tokens=500, concurrency=1), store, seen)
+    assert seen == [DEFAULT, 3000]
+    assert all(isinstance(llm.read(one, store), Colour) for one in asked)

@@ -107,16 +107,21 @@ def build_world(folder: Path, settings: dict) -> Run:
     return run
 
 
+def link_stages(world: Path, folder: Path) -> None:
+    """Link the outputs of the stages that all settings share into `folder`."""
+    for stage in SHARED:
+        source, link = outputs.folder(world, stage), outputs.folder(folder, stage)
+        if source.exists() and not link.exists():
+            os.symlink(source.resolve(), link)
+
+
 def build_variant(world: Path, folder: Path, training: dict, evaluation: dict) -> None:
     """Train and evaluate one setting and seed on links to the stages of `world`."""
     settings = yaml.safe_load((world / outputs.CONFIG).read_text(encoding="utf-8"))
     run = Run(folder, settings | {"training": training, "evaluation": evaluation})
     with run.locked():
         run.save()
-        for stage in SHARED:
-            source, link = outputs.folder(world, stage), outputs.folder(folder, stage)
-            if source.exists() and not link.exists():
-                os.symlink(source.resolve(), link)
+        link_stages(world, folder)
         run.build_all(until="evaluate")
 
 

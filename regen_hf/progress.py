@@ -14,6 +14,7 @@ class Bar(TrainerCallback):
     def __init__(self, about: str) -> None:
         self.about = about
         self.bar: tqdm | None = None
+        self.shown: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar at the step from which the training resumes."""
@@ -26,9 +27,12 @@ class Bar(TrainerCallback):
             self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Show the loss."""
-        if self.bar is not None and logs and "loss" in logs:
-            self.bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
+        """Show the latest loss, and the latest gap between another user's history and the own one."""
+        if self.bar is not None and logs:
+            for key, name in {"loss": "loss", "history_gap": "gap"}.items():
+                if key in logs:
+                    self.shown[name] = f"{float(logs[key]):.3f}"
+            self.bar.set_postfix(self.shown)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""

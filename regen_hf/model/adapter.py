@@ -81,6 +81,18 @@ class RegenAdapter(nn.Module):
                     raise ValueError(f"{name} contains NaN or infinity, expected finite values.")
                 buffer.copy_(values)
 
+    @torch.no_grad()
+    def rescale(self, factor: float) -> None:
+        """Multiply every soft token by `factor`, in the weights of the last layer and of the recency vectors."""
+        last = self.projection
+        if isinstance(last, HistoryTransformer):
+            last = last.outputs
+        elif isinstance(last, nn.Sequential):
+            last = last[-1]
+        for module in (last, self.recency):
+            for parameter in () if module is None else module.parameters():
+                parameter.mul_(factor)
+
     def fuse(
         self,
         history_cf: torch.Tensor | None,

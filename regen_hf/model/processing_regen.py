@@ -8,6 +8,7 @@ Shapes: B histories, T tokens, N purchases of the longest history, I items of th
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -144,6 +145,27 @@ class RegenProcessor(ProcessorMixin):
     def tokenize_prompt(self, n_items: int, task: str | None = None, prompt: str | None = None) -> list[int]:
         """The token ids of `prompt_text`."""
         return self.tokenizer(self.prompt_text(n_items, task, prompt))["input_ids"]
+
+    def tokenize_completion(self, text: str) -> list[int]:
+        """The token ids of a narrative as the model learns it: the text and its end token."""
+        return [*self.tokenizer(text, add_special_tokens=False)["input_ids"], self.end_token_id]
+
+    @functools.cached_property
+    def end_token_id(self) -> int:
+        """The token after a completion: the chat template's end of a turn; without one, the tokenizer's end of a text.
+
+        The `eos_token` of some instruct models ends a document, not a turn (gemma, llama 3 base tokenizers).
+        """
+        tokenizer = self.tokenizer
+        if tokenizer.chat_template is not None:
+            turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "completion"}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False)
+            special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+            _, shown, after = text.rpartition("completion")
+            ids = tokenizer(after, add_special_tokens=False)["input_ids"] if shown else []
+            if end := [token for token in ids if token in special]:
+                return end[0]
+        return tokenizer.eos_token_id
 
     def fit(
         self, n_items: int, task: str | None = None, prompt: str | None = None, max_length: int | None = None

@@ -92,6 +92,18 @@ class Histories:
         }
 
 
+def derangement(number: int, seed: int) -> list[int]:
+    """A random permutation of `number` indices that maps none to itself; a single index keeps its own.
+
+    >>> sorted(derangement(5, 0)), any(other == own for own, other in enumerate(derangement(5, 0)))
+    ([0, 1, 2, 3, 4], False)
+    """
+    order = np.random.default_rng(seed).permutation(number)
+    others = np.empty(number, dtype=int)
+    others[order] = np.roll(order, 1)
+    return others.tolist()
+
+
 def padded_features(rows: list[list[list[float]]], history_mask: torch.Tensor, width: int) -> torch.Tensor:
     """The features of several histories as one tensor, (B, N, F), zero where `history_mask` (B, N) is false."""
     import torch

@@ -56,7 +56,7 @@ def effects(
     import torch
 
     # As in training: the tokens of the text, then the end token.
-    tokens = [*processor.tokenizer(narrative, add_special_tokens=False)["input_ids"], processor.tokenizer.eos_token_id]
+    tokens = processor.tokenize_completion(narrative)
     window = model.config.window
     max_length = None if window is None else window - len(tokens)
     inputs = processor(user["purchase_history"], task, max_length=max_length).to(model.device)

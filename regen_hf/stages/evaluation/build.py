@@ -18,7 +18,8 @@ from ...metrics.scoring import PREDICTION_SCHEMA, score, similarity_encoder
 from ...metrics.tables import write_tables
 from ...metrics.text_metrics import signatures
 from ...schema import TASKS, metadata_only_tasks
-from .controls import CONTROLS, derangement, nearest, train_narratives
+from ...vectors.histories import derangement
+from .controls import CONTROLS, nearest, train_narratives
 from .generation import Writer, describe_decoding
 from .settings import PACKAGES, EvaluationConfig
 

@@ -39,18 +39,6 @@ CHUNK = 4096
 """Train users compared at once."""
 
 
-def derangement(number: int, seed: int) -> list[int]:
-    """A random permutation of `number` indices that maps none to itself; a single index keeps its own.
-
-    >>> sorted(derangement(5, 0)), any(other == own for own, other in enumerate(derangement(5, 0)))
-    ([0, 1, 2, 3, 4], False)
-    """
-    order = np.random.default_rng(seed).permutation(number)
-    others = np.empty(number, dtype=int)
-    others[order] = np.roll(order, 1)
-    return others.tolist()
-
-
 def train_narratives(run: Path, tasks: Collection[str]) -> tuple[dict[str, str | None], dict[str, list[str]]]:
     """The most frequent and the longest narratives of the train users.
 

@@ -23,10 +23,13 @@ from ...schema import MAX_HISTORY, SPLITS, TASKS, metadata_only_tasks
 from ...vectors.histories import Histories
 from ...vectors.store import VectorStore
 from .backbone import ITEM_TOKEN, load_backbone
+from .collator import RegenCollator
 from .examples import EXAMPLE, tokenized
+from .history_gap import history_gap, interval_of, warn_of_unused_history
 from .phases import train_phases
 from .reload_check import check_reload
 from .settings import TrainingConfig, phases
+from .soft_token_norm import scale_soft_tokens
 from .trainer import Examples, sft_fields
 from .whitening import whitening
 
@@ -37,14 +40,21 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     tokenizer, causal_lm = load_backbone(outputs.dataset_files(run, "train"), config)
     items = outputs.item_vectors(run)
     processor = make_processor(run, tokenizer, items, config)
+    end_generation(causal_lm, processor)
     model = make_model(run, causal_lm, processor, items, config)
     train = load_examples(run, "train", processor, work, config)
     validation = None
     if any(phase.patience for phase in phases(config)):
         evaluated = dataclasses.replace(config, history_dropout=0.0, task_weights={})
         validation = load_examples(run, "validation", processor, work, evaluated, config.validation_users)
+    if config.backbone is not None:
+        n_features = len(config.interaction_features)
+        pad_token_id = processor.tokenizer.pad_token_id
+        collator = RegenCollator(pad_token_id=pad_token_id, histories=train.histories, n_features=n_features)
+        scale_soft_tokens(model, collator, train.rows)
+    gap = history_gap(run, processor, config)
     board = run / outputs.TENSORBOARD / work.name
-    folder, log = train_phases(model, processor, train, validation, work, board, config)
+    folder, log = train_phases(model, processor, train, validation, work, board, config, gap)
     # SFTConfig can switch off the log of single steps, but not that of a complete phase.
     losses = [entry["loss"] for entry in log if "loss" in entry] or [
         entry["train_loss"] for entry in log if "train_loss" in entry
@@ -58,7 +68,11 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "learning_rate": log[-1]["peak_learning_rate"],
+        "adapter_learning_rate": log[-1]["peak_adapter_learning_rate"],
     }
+    if gap is not None:
+        counts |= {name: log[-1][name] for name in ("own_loss", "shuffled_loss", "empty_loss")}
+        counts["history_gap"] = interval_of(log[-1])
     if PartialState().is_main_process:
         internal = shutil.ignore_patterns(outputs.TRAINED_LOGITS, outputs.CHECKSUMS)
         shutil.copytree(folder, out, dirs_exist_ok=True, ignore=internal)
@@ -68,6 +82,8 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         card = model_card(run, training={"config": dataclasses.asdict(config), "counts": counts})
         outputs.write_text(out / outputs.CARD, card)
         check_reload(out, folder / outputs.TRAINED_LOGITS)
+        if gap is not None:
+            warn_of_unused_history(counts["history_gap"], config)
     return counts
 
 
@@ -91,6 +107,15 @@ def make_processor(
         max_history=max_history(run),
         interaction_features=config.interaction_features,
     )
+
+
+def end_generation(causal_lm: PreTrainedModel, processor: RegenProcessor) -> None:
+    """Let `generate` stop at the end token of the processor too; some models name only the end of a document."""
+    ends = causal_lm.generation_config.eos_token_id
+    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    if processor.end_token_id not in ends:
+        ends.append(processor.end_token_id)
+    causal_lm.generation_config.eos_token_id = ends if len(ends) > 1 else ends[0]
 
 
 def max_history(run: Path) -> int:
@@ -175,7 +200,14 @@ def resolved_settings(config: TrainingConfig, log: list[dict[str, Any]]) -> dict
     settings = {**dataclasses.asdict(config), "backbone": outputs.public_name(config.backbone)}
     settings["sft"] |= sft_fields(config)
     last = [entry for entry in log if "optimizer" in entry]  # one entry per phase
-    used = [{"learning_rate": entry["peak_learning_rate"], "optimizer": entry["optimizer"]} for entry in last]
+    used = [
+        {
+            "learning_rate": entry["peak_learning_rate"],
+            "adapter_learning_rate": entry["peak_adapter_learning_rate"],
+            "optimizer": entry["optimizer"],
+        }
+        for entry in last
+    ]
     if not config.stages:
         return settings | used[0]
     return settings | {"stages": [entry | values for entry, values in zip(config.stages, used, strict=True)]}

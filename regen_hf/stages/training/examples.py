@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +39,26 @@ def tokenized(
     that does not fit without a history is left out; a warning gives their number. `window` is in tokens, None for no
     limit; with a `limit`, only the first users are read.
     """
+    yield from examples(users(files, config.history == "shuffled", limit), processor, config, window)
+
+
+def examples(
+    shown: Iterable[tuple[dict[str, Any], int, list[dict[str, Any]]]],
+    processor: RegenProcessor,
+    config: TrainingConfig,
+    window: int | None,
+) -> Iterator[dict[str, Any]]:
+    """The examples of `tokenized` for rows, each with the row number and the purchases of the history to show."""
     rng = random.Random(config.seed)  # noqa: S311 (no secret)
     too_long = shortened = 0
-    for row, number, history in users(files, config.history == "shuffled", limit):
+    for row, number, history in shown:
         purchases = len(history)
         for name in sampled_tasks(config, rng):
             text = TASKS[name].text(row)
             if not text:
                 continue
             dropped = rng.random() < config.history_dropout or config.history == "empty"
-            completion = processor.tokenizer(text, add_special_tokens=False)["input_ids"]
-            completion = [*completion, processor.tokenizer.eos_token_id]
+            completion = processor.tokenize_completion(text)
             room = None if window is None else window - len(completion)
             if room is not None and room < len(processor.tokenize_prompt(0, task=name)):
                 too_long += 1

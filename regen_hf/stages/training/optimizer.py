@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...model.adapter import RegenAdapter
+
 
 class MuonAndAdamW(torch.optim.Optimizer):
     """Two of torch's optimisers as one, so that a trainer can step, schedule and save them.
@@ -34,6 +36,10 @@ class MuonAndAdamW(torch.optim.Optimizer):
         # Shared group objects: a schedule that sets a learning rate here also sets it there.
         super().__init__([*self.adamw.param_groups, *self.muon.param_groups], {})
 
+    def join_groups(self) -> None:
+        """Take over the current groups of both optimisers."""
+        self.param_groups = [*self.adamw.param_groups, *self.muon.param_groups]
+
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Step both optimisers; a closure is not supported."""
         self.adamw.step()
@@ -47,7 +53,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
         """Restore the states that `state_dict` returned."""
         self.adamw.load_state_dict(state_dict["adamw"])
         self.muon.load_state_dict(state_dict["muon"])
-        self.param_groups = [*self.adamw.param_groups, *self.muon.param_groups]
+        self.join_groups()
 
 
 def muon_and_adamw(
@@ -63,3 +69,19 @@ def muon_and_adamw(
     chosen = {id(matrix) for matrix in matrices}
     others: list[torch.Tensor] = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
     return MuonAndAdamW(matrices, others, learning_rate, weight_decay, betas, eps)
+
+
+def split_adapter(optimizer: torch.optim.Optimizer, model: nn.Module, learning_rate: float) -> None:
+    """Move the parameters of the adapter into groups with their own learning rate, and with the other options kept.
+
+    PEFT trains a copy of the adapter (`modules_to_save`), which is a `RegenAdapter` too. The optimiser must be new.
+    """
+    adapters = (module for module in model.modules() if isinstance(module, RegenAdapter))
+    chosen = {id(parameter) for adapter in adapters for parameter in adapter.parameters()}
+    for group in list(optimizer.param_groups):
+        own = [parameter for parameter in group["params"] if id(parameter) in chosen]
+        if len(own) == len(group["params"]):
+            group["lr"] = learning_rate if own else group["lr"]
+        elif own:
+            group["params"] = [parameter for parameter in group["params"] if id(parameter) not in chosen]
+            optimizer.add_param_group({**group, "params": own, "lr": learning_rate})

@@ -22,6 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ... import outputs
 from ...model import RegenForCausalLM, RegenProcessor
 from .checkpoints import Checksums, is_intact, remove_damaged, write_checksums
+from .history_gap import HistoryGap
 from .reload_check import save_logits
 from .settings import TrainingConfig, phases
 from .trainer import Examples, GroupedTrainer, make_trainer, trains_with_muon
@@ -38,6 +39,7 @@ def train_phases(
     work: Path,
     board: Path,
     config: TrainingConfig,
+    gap: HistoryGap | None = None,
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Train `model` through the phases of `config` that are not finished.
 
@@ -63,7 +65,7 @@ def train_phases(
                 model = RegenForCausalLM.from_pretrained(folders[number - 1], **attention)
             phase_board = board / folder.name if len(settings) > 1 else board
             merge = config.merge or folder != folders[-1]
-            train_phase(model, processor, train, validation, folder, phase_board, phase, merge)
+            train_phase(model, processor, train, validation, folder, phase_board, phase, merge, gap)
         steps = log[-1]["step"] if log else 0
         log += [entry | {"step": entry["step"] + steps} for entry in outputs.read_json(folder / outputs.TRAINING_LOG)]
     state.wait_for_everyone()  # the first process then empties `work`, which the others may still be reading
@@ -79,6 +81,7 @@ def train_phase(
     board: Path,
     config: TrainingConfig,
     merge: bool,
+    gap: HistoryGap | None,
 ) -> None:
     """Train one phase from its last checkpoint, and write the model and TRL's log into `folder`."""
     state = PartialState()
@@ -97,14 +100,19 @@ def train_phase(
     set_seed(config.seed)
     trainer = make_trainer(model, processor, train, validation if config.patience else None, checkpoints, board, config)
     trainer.add_callback(Checksums())
+    if gap is not None:
+        gap.trainer = trainer
+        trainer.add_callback(gap)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(checkpoints)))
+    final = {} if gap is None else gap.measure()  # with patience, of the best checkpoint
     save(trainer, model, new, config, merge)
     save_logits(trainer, new / outputs.TRAINED_LOGITS)
     if state.is_main_process:
         log: list[dict[str, Any]] = trainer.state.log_history
         muon = trains_with_muon(config) and not trainer.is_fsdp_enabled
         optimizer = "muon" if muon else config.sft.get("optim", "adamw")
-        log[-1] |= {"peak_learning_rate": trainer.args.learning_rate, "optimizer": optimizer}
+        log[-1] |= {"peak_learning_rate": trainer.args.learning_rate, "optimizer": optimizer} | final
+        log[-1]["peak_adapter_learning_rate"] = trainer.adapter_learning_rate or trainer.args.learning_rate
         outputs.write_json(new / outputs.TRAINING_LOG, log, indent=1)
         write_checksums(new)
         new.rename(folder)

@@ -22,6 +22,7 @@ OF_PHASE = (
     "length_groups",
     "optimizer",
     "learning_rate",
+    "adapter_learning_rate",
     "warmup_ratio",
     "patience",
     "save_steps",
@@ -72,6 +73,9 @@ class TrainingConfig:
     learning_rate: float | None = None
     """Peak learning rate. If not given, 0.015 for the small backbone (5e-3 without Muon); for a named one 2e-5, 2e-4
     with LoRA, or 1e-3 if only the adapter is trained."""
+    adapter_learning_rate: float | None = None
+    """Peak learning rate of the adapter, which is always new. If not given, 2e-3 beside a named backbone, with LoRA or
+    without; otherwise `learning_rate`."""
     warmup_ratio: float = 0.05
     """Share of the steps in which the learning rate rises."""
     history_dropout: float = 0.05
@@ -104,7 +108,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
         at_least(self, 1, "max_steps", "batch_size", "length_groups", "save_steps", "num_layers", "validation_users")
-        at_least(self, 0, "recency", "learning_rate", "patience")
+        at_least(self, 0, "recency", "learning_rate", "adapter_learning_rate", "patience")
         at_least(self, 300, "vocab_size")  # 256 bytes, the special tokens and some merges
         check_seed(self)
         if self.hidden_size < 1 or self.hidden_size % 32:

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, Trainer
 from transformers.integrations import TensorBoardCallback
 from trl import SFTConfig, SFTTrainer
 
@@ -21,7 +21,7 @@ from ...progress import show_bar
 from ...vectors.histories import Histories
 from .collator import RegenCollator
 from .library_fields import checked_lora, trainer_fields
-from .optimizer import muon_and_adamw
+from .optimizer import muon_and_adamw, split_adapter
 from .settings import TrainingConfig
 
 
@@ -43,6 +43,22 @@ class GroupedTrainer(SFTTrainer):
 
     eval_collator: RegenCollator | None = None
     """Creates the batches of the validation split, whose histories are in another store."""
+    adapter_learning_rate: float | None = None
+    """Peak learning rate of the adapter; None for that of all other parameters."""
+
+    def log_plain(self, values: dict[str, float]) -> None:
+        """Add `values` to the log without the statistics that TRL collects between its own entries."""
+        should_log = self.control.should_log  # set for the loss of the same step; `log` clears it
+        Trainer.log(self, values)
+        self.control.should_log = should_log
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The optimiser, with groups of their own for the adapter's parameters."""
+        new = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if new and self.adapter_learning_rate is not None:
+            split_adapter(optimizer, cast(torch.nn.Module, model or self.model), self.adapter_learning_rate)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         sampler: Any = super()._get_train_sampler(train_dataset)
@@ -110,6 +126,7 @@ def make_trainer(
         except ImportError:
             raise MissingPackageError("tensorboard") from None
         trainer.add_callback(TensorBoardCallback(SummaryWriter(str(board))))
+    trainer.adapter_learning_rate = adapter_learning_rate(config)
     if trains_with_muon(config):
         use_muon(trainer, model, config)
     show_bar(trainer, "      training")
@@ -213,6 +230,9 @@ def use_muon(trainer: GroupedTrainer, model: RegenForCausalLM, config: TrainingC
         trainer.optimizer = muon_and_adamw(
             model, arguments.learning_rate, arguments.weight_decay, betas=betas, eps=arguments.adam_epsilon
         )
+        if trainer.adapter_learning_rate is not None:
+            split_adapter(trainer.optimizer.adamw, model, trainer.adapter_learning_rate)
+            trainer.optimizer.join_groups()
     elif config.optimizer == "muon":
         raise ConfigError("optimizer was given muon, which needs complete matrices, but FSDP shards them. Use adamw.")
     else:
@@ -236,3 +256,13 @@ def peak_learning_rate(config: TrainingConfig) -> float:
     if config.freeze:
         return 1e-3
     return 2e-5 if config.lora is None else 2e-4
+
+
+def adapter_learning_rate(config: TrainingConfig) -> float | None:
+    """The learning rate of the adapter, None for that of all other parameters.
+
+    At the rate of pretrained weights a new adapter hardly changes, and the model learns to ignore the history.
+    """
+    if config.adapter_learning_rate is not None or config.backbone is None or config.freeze:
+        return config.adapter_learning_rate
+    return 2e-3

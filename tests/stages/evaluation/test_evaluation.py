@@ -19,9 +19,10 @@ from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.outputs import rows, split_files
 from regen_hf.schema import TASKS
 from regen_hf.stages.evaluation.build import build, describe_models
-from regen_hf.stages.evaluation.controls import CONTROLS, derangement, nearest, train_narratives
+from regen_hf.stages.evaluation.controls import CONTROLS, nearest, train_narratives
 from regen_hf.stages.evaluation.settings import EvaluationConfig
 from regen_hf.stages.evaluation.summary import summary
+from regen_hf.vectors.histories import derangement
 from regen_hf.vectors.store import VectorStore
 from tests.paths import ROOT
 
@@ -218,9 +219,7 @@ def test_each_control_gets_the_input_of_its_name(finished_run, folders, monkeypa
         return generate(self, **inputs)
 
     monkeypatch.setattr(RegenForCausalLM, "generate", recorded)
-    settings = EvaluationConfig(
-        users=2, max_new_tokens=3, batch_size=1, tasks=("product_endorsement",), text_users=0
-    )
+    settings = EvaluationConfig(users=2, max_new_tokens=3, batch_size=1, tasks=("product_endorsement",), text_users=0)
     build(finished_run, *folders, settings)
     names = ["fused", "content", "cf", "empty_history", "shuffled_history", "text_history"]
     # An empty history is one prompt, whoever it is written for.

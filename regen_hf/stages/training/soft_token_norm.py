@@ -1,0 +1,57 @@
+"""The start of a new adapter on a pretrained backbone: soft tokens of the norm of word tokens.
+
+Louder soft tokens change the hidden states of all later tokens so much that the language model first learns to ignore
+them. For SmolLM2-135M a soft token of an adapter with default weights has a norm of 15, a word token about 3.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...model.modeling_regen import RegenForCausalLM
+from .collator import RegenCollator
+
+SAMPLE = 256
+"""Examples whose words and purchases are measured."""
+
+
+@torch.no_grad()
+def scale_soft_tokens(model: RegenForCausalLM, collator: RegenCollator, examples: Any) -> float | None:
+    """Scale the adapter so that the mean norm of the soft tokens is that of the word tokens of the same examples.
+
+    Both are measured where the language model reads them, as input embeddings; a model that multiplies its input
+    embeddings (gemma) multiplies soft tokens too. The examples are spread evenly over all of them.
+
+    Returns:
+        The factor, None if no example has a history.
+    """
+    number = len(examples)
+    chosen = np.unique(np.linspace(0, number - 1, min(SAMPLE, number)).astype(int))
+    sample = [examples[int(index)] for index in chosen]
+    sample = [example for example in sample if example["row"] >= 0]
+    if not sample:
+        return None
+    device = model.device
+    words, total, purchases = torch.zeros(0, dtype=torch.long), 0.0, 0
+    training = model.training
+    model.eval()  # without the dropout of CF
+    for start in range(0, len(sample), 32):
+        batch = collator(sample[start : start + 32])
+        words = torch.cat([words, batch["input_ids"][batch["attention_mask"].bool()]]).unique()
+        history = {name: value.to(device) for name, value in batch.items() if name.startswith("history_")}
+        soft, *_ = model.soft_tokens(**history)  # (B, N, D)
+        total += float(soft.float().norm(dim=-1).sum())
+        purchases += int(batch["history_mask"].sum())
+    model.train(training)
+    words = words[words != model.config.item_token_id].to(device)
+    word = float(model.get_input_embeddings()(words).float().norm(dim=-1).mean())
+    if not (total and word):
+        return None
+    factor = word / (total / purchases)
+    model.model.adapter.rescale(factor)
+    logging.getLogger(__name__).debug("Soft tokens start with a norm of %.3g, scaled by %.3g.", word, factor)
+    return factor

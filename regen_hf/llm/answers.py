@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pydantic import BaseModel, ValidationError
 
 PLACEHOLDER = "..."
-"""The text of every field in the example of an answer. A small model copies other placeholders, or brackets around them,
-into its answer."""
+"""The text of every field in the example of an answer. A small model copies longer placeholders into its answer, and
+brackets around them."""
 MOST_BRACES = 100
 """Positions in a text at which an object is searched."""
 

@@ -96,11 +96,12 @@ CHECK_KINDS = (
     "example",
     "copied",
     "product",
+    "another_item",
     "names",
     "unknown_names",
 )
 """The kinds of checks; a failed check is named `<text>.<kind>`."""
-WARNINGS = frozenset({"unknown_names"})
+WARNINGS = frozenset({"another_item", "unknown_names"})
 """Kinds that may be false alarms; the others are errors."""
 
 # The stages of the autorater (section 3.3) and the attributes of each (table 3). Scores are 1..7, null = not rated.

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...schema import WARNINGS, Task, written_tasks
 from . import text_faults
-from .names import NO_NAMES, Names, capitals, endorses_another
+from .names import NO_NAMES, Names, capitals, is_about_another
 from .shared_words import bigrams, joined, shared_run, shared_runs, shares, words
 from .text_faults import UNSPACED
 
@@ -27,11 +27,13 @@ MOST_VERBATIM = 6
 LEAST_WORDS = 8
 EXAMPLE_RUN = 6
 """Words in a row that an answer may not share with a few-shot example."""
-COPIED_RUN = 30
-"""Words in a row that a text may share with a description."""
+COPIED_RUN, COPIED_RUN_OF_PITCH = 12, 30
+"""Words in a row that a text, or an endorsement, may share with a description. An endorsement may quote a sentence, as
+its prompt asks for what the description says."""
 MOST_COPIED, MOST_COPIED_OF_PITCH = 0.5, 0.75
-"""Share of a text that runs of words from descriptions may be; an endorsement may quote a sentence, as its prompt asks
-for what the description says."""
+"""Share of a text, or of an endorsement, that runs of words from descriptions may be."""
+
+REASON = ("last_purchase", "reason")
 
 # A narrative is about the customer or addresses them; "I" in one of these phrases is the language model.
 REFUSAL = re.compile(
@@ -71,7 +73,7 @@ KINDS = {
     "wordless": Kind("it has no words, as in 5 of 5", "must be written in words"),
     "damaged": Kind("it contains U+FFFD or control characters", "must not contain unreadable characters"),
     "repetition": Kind("it repeats the same words or sentences", "repeats itself; say each thing once"),
-    "same": Kind("it equals another text of the row", "must not be the same text as another field"),
+    "same": Kind("it equals another text of the row, or almost", "must not be the same text as another field"),
     "instructions": Kind(
         "it repeats the instructions of the prompt", "repeats the instructions; write about this customer"
     ),
@@ -80,10 +82,14 @@ KINDS = {
         "takes names or words from an example; write only about the customer of the last message",
     ),
     "copied": Kind(
-        "most of it is the description of an item", "copies the description of an item; say it in words of your own"
+        "most of it, or a long part, is the description of an item",
+        "copies the description of an item; say it in words of your own",
     ),
     "product": Kind(
         "it endorses another product than the final item", "must recommend the final item and not an earlier one"
+    ),
+    "another_item": Kind(
+        "it is a reason that names an earlier item and not the final one", "must be about the final item"
     ),
     "names": Kind(
         "it names items or brands of the catalogue that the history does not contain",
@@ -198,8 +204,9 @@ def check(
             "instructions": shares(tokens, shown.instructions, MOST_VERBATIM + 1, record.words),
             "example": shares(tokens, shown.examples, EXAMPLE_RUN, record.words)
             or bool(shown.example_names.in_text(text, record.words)),
-            "copied": _is_copied(tokens, record, MOST_COPIED_OF_PITCH if task.metadata_only else MOST_COPIED),
-            "product": task.metadata_only and endorses_another(text, history),
+            "copied": _is_copied(tokens, record, is_pitch=task.metadata_only),
+            "product": task.metadata_only and is_about_another(text, history),
+            "another_item": task.field == REASON and is_about_another(text, history),
             "names": bool(shown.catalogue.in_text(text, record.words)),
             "unknown_names": language == "en" and bool(capitals(text, record.words)),
         }
@@ -223,10 +230,11 @@ def _measured(result: Mapping[str, Any], text: str, task: Task, language: str) -
     }
 
 
-def _is_copied(tokens: Sequence[str], record: Record, most: float) -> bool:
-    """Whether runs of six words from descriptions are more than `most` of a text, or one is longer than COPIED_RUN."""
+def _is_copied(tokens: Sequence[str], record: Record, is_pitch: bool) -> bool:
+    """Whether runs of six words from descriptions are most of a text, or one of them is too long."""
+    longest, most = (COPIED_RUN_OF_PITCH, MOST_COPIED_OF_PITCH) if is_pitch else (COPIED_RUN, MOST_COPIED)
     runs = [run for run in shared_runs(tokens, record.description_words, record.names) if run >= EXAMPLE_RUN]
-    return sum(runs) > most * len(tokens) or max(runs, default=0) > COPIED_RUN
+    return sum(runs) > most * len(tokens) or max(runs, default=0) > longest
 
 
 def severity(failed: str) -> str:

@@ -138,15 +138,15 @@ def capitals(text: str, known: str) -> list[str]:
     return list(matches)
 
 
-def endorses_another(text: str, history: Sequence[dict[str, Any]]) -> bool:
-    """Whether an endorsement names an earlier item of the history, and nothing of the final one.
+def is_about_another(text: str, history: Sequence[dict[str, Any]]) -> bool:
+    """Whether an endorsement or a reason names an earlier item of the history, and nothing of the final one.
 
     Only the words that distinguish the two titles count. Titles that differ in numbers only are not distinguished.
 
     >>> history = [{"item": {"title": title}} for title in ("Elmsgate Red Mug", "Vintrel Travel Planner")]
-    >>> endorses_another("Enjoy the Elmsgate mug in red!", history), endorses_another("Enjoy the planner!", history)
+    >>> is_about_another("Enjoy the Elmsgate mug in red!", history), is_about_another("Enjoy the planner!", history)
     (True, False)
-    >>> endorses_another("You liked the Elmsgate mug in red; this planner is as good.", history)
+    >>> is_about_another("You liked the Elmsgate mug in red; this planner is as good.", history)
     False
     """
     items = [purchase["item"] or {} for purchase in history]

@@ -6,6 +6,7 @@ Words that are lists of letters apply to English; the other rules apply to any s
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 
 from ...schema import TASKS
@@ -35,6 +36,8 @@ MARKUP = re.compile(
 )
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]")
 NAME_OF_WORD = re.compile(r"[^\W\d_]{3,}")
+SAME_WORDS = 0.65
+"""Share of the words of two texts, each word as often as it occurs, above which the texts are almost equal."""
 MOST_REPEATED = 0.4
 """Share of three words in a row that may occur earlier in a text of at least 40 words."""
 
@@ -129,7 +132,10 @@ def _longest_run(tokens: list[str], size: int) -> int:
 
 
 def same_text(text: str, others: Iterable[str]) -> bool:
-    """Whether a text equals one of `others`, or one of the two begins with the other and has at least eight words.
+    """Whether a text equals one of `others`, or almost.
+
+    Texts of at least eight words are almost equal if one begins with the other, or if they share SAME_WORDS of the
+    words of both.
 
     >>> same_text("A buyer of pens.", ["A buyer of  pens"])
     True
@@ -137,10 +143,16 @@ def same_text(text: str, others: Iterable[str]) -> bool:
     False
     >>> same_text("A buyer of blue pens who writes letters.", ["A buyer of blue pens who writes letters. Also ink."])
     True
+    >>> same_text("They buy a blue pen and paper for 25 dollars.", ["They bought a blue pen and paper for 25 dollars."])
+    True
     """
     own = words(text)
     for other in map(words, others):
         shorter, longer = sorted((own, other), key=len)
-        if own == other or (len(shorter) >= 8 and longer[: len(shorter)] == shorter):
+        if own == other:
             return True
+        if len(shorter) >= 8:
+            shared = (Counter(own) & Counter(other)).total()
+            if longer[: len(shorter)] == shorter or shared >= SAME_WORDS * (len(own) + len(other) - shared):
+                return True
     return False

@@ -69,6 +69,7 @@ def test_good_texts_pass_all_checks():
 
 
 COPIED = HISTORY[-1]["item"]["description"]
+OWN_WORDS = "Tea, trips and tidy rooms matter to them, since each purchase serves one of these, and all were praised."
 WRONG = {
     "words": [("user_profile", "Traveller"), ("user_profile", "A tidy and practical traveller who likes mugs")],
     "verbatim": [
@@ -101,6 +102,8 @@ WRONG = {
         ("product_endorsement", "Take the lantern.<|im_end|>"),
         ("product_endorsement", "Final item: yes, the lantern is bright."),
         ("long_user_summary", r"They buy mugs.\nThey buy planners."),
+        ("product_endorsement", "<The lantern is bright.>"),
+        ("purchase_reason", "<They wanted a light for the next trip."),
     ],
     "wordless": [("purchase_reason", "5 of 5"), ("long_user_summary", "N/A."), ("brief_user_summary", "Rating: 5/5!")],
     "damaged": [
@@ -118,6 +121,7 @@ WRONG = {
         ("long_user_summary", GOOD["brief_user_summary"] + " They like tea."),
         ("brief_user_summary", GOOD["purchase_reason"]),
         ("purchase_reason_explanation", GOOD["purchase_reason"].upper()),
+        ("long_user_summary", "Mostly, " + GOOD["brief_user_summary"].replace("They", "this customer")),
     ],
     "instructions": [
         ("long_user_summary", "The same in depth: what this customer shops for, with particular items, brands."),
@@ -133,11 +137,13 @@ WRONG = {
         ("long_user_summary", COPIED),
         ("product_endorsement", "Look: " + COPIED.partition(".")[0] + "."),
         ("purchase_reason", "It folds flat for the road and hangs from any branch."),
+        ("long_user_summary", f"{OWN_WORDS} {' '.join(COPIED.split()[:15])}, as they say. {OWN_WORDS}"),
     ],
     "product": [
         ("product_endorsement", "The Elmsgate mug in red is perfect for your travel."),
         ("product_endorsement", "Plan your year with the Vintrel wall planner, a tidy thing."),
     ],
+    "another_item": [("purchase_reason", "They wanted the Elmsgate mug in red for their travel.")],
     "names": [
         ("long_user_summary", "They buy from Tarrowby and like tea."),
         ("brief_user_summary", "Tarrowby's clocks please them."),

@@ -23,7 +23,7 @@ The settings of a stage inherit from `LLMConfig`. The stage makes requests and r
 
 The store maps the hash of model, messages, sampling and vote to the raw reply. `ask` sends the requests that the store
 lacks and `read` validates the stored replies: after a crash, a stricter check or another order of users, no reply is
-paid for twice. To repeat a question for another reason than an invalid answer, send `request.again(text, reason)`. The
+paid for twice. To repeat a question for another reason than an invalid answer, send `request.again(reason)`. The
 API key comes from the environment variable OPENAI_API_KEY; it is never stored nor printed.
 """
 

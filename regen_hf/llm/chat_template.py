@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, require
-from .request import Message, without_system
+from .request import Message, merged, without_system
 
 
 class ChatTemplate:
@@ -48,7 +48,7 @@ class ChatTemplate:
 
     def prompt(self, messages: Iterable[Message], thinking: bool | None = None) -> list[int]:
         """Token ids of `messages` in the chat template, or as plain paragraphs if there is none."""
-        turns = list(messages)
+        turns = merged(list(messages))
         if not self.tokenizer.chat_template:
             text = "\n\n".join(turn["content"] for turn in turns) + "\n\n"
             return list(self.tokenizer(text).input_ids)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .answers import answer_part, instruction, read_answer, schema_of, writable
+from .answers import instruction, read_answer, schema_of, writable
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -128,17 +128,19 @@ class Request:
             body["response_format"] = {"type": "json_object"}
         return body
 
-    def again(self, reply: str, reason: str) -> Request:
-        """The same question followed by the invalid answer `reply` and the reason why it is invalid."""
-        text = answer_part(reply).strip() or "(no text)"
+    def again(self, reason: str) -> Request:
+        """The same question with the reason why an earlier answer cannot be used.
+
+        The answer is not quoted: small models copy it. Of 4 repetitions with the answer none was valid, of 7 without
+        it 5 were (Qwen2.5-Coder-0.5B).
+        """
         if self.window is not None:
-            text, reason = self.window.quoted(text, reason)
-        answer = {"role": "assistant", "content": text}
+            reason = self.window.cut(reason, self.window.correction - 60)
         correction = (
-            f"That answer cannot be used: {reason}. Answer again, with one JSON object of the required form and "
+            f"An earlier answer to this cannot be used: {reason}. Answer with one JSON object of the required form and "
             "nothing else."
         )
-        messages = (*self.messages, answer, {"role": "user", "content": correction})
+        messages = (*self.messages, {"role": "user", "content": correction})
         return dataclasses.replace(self, messages=messages, seed=self.seed + REPETITION_SEED, repeated=True)
 
     def retried(self) -> Request:
@@ -146,7 +148,7 @@ class Request:
         return dataclasses.replace(
             self,
             model=self.further[0],
-            messages=self.messages[:-2] if self.repeated else self.messages,
+            messages=self.messages[:-1] if self.repeated else self.messages,
             seed=self.seed + RETRY_SEED - (REPETITION_SEED if self.repeated else 0),
             repeated=False,
             further=self.further[1:],
@@ -216,7 +218,7 @@ def reading_of(request: Request, reply: Reply) -> tuple[BaseModel | Failure | Re
     reason = reason_of(request, reply)
     if request.repeated or reply.finish_reason == "content_filter":  # the same question would be filtered again
         return _failed(request, reason, reply.text), False
-    return request.again(reply.text, reason), False
+    return request.again(reason), False
 
 
 def reason_of(request: Request, reply: Reply) -> str:

@@ -18,7 +18,7 @@ DEFAULT = 128_000
 BYTES_PER_TOKEN = 3
 """A low estimate for any tokenizer: English text has more than 4."""
 CORRECTION = 400
-"""Tokens of the request to repeat an answer, with the reason."""
+"""As `Window.correction`, in a large window."""
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""
@@ -47,10 +47,9 @@ class Window:
         self.count, self.answer = count, config.max_tokens
         self.settled = config.window is not None
         """Whether it is a setting, which errors of the server do not change."""
-        # Small windows rather show more of a history than all of an invalid answer.
-        self.repetition = min(self.answer + CORRECTION, max(100, self.tokens // (8 * config.repetitions)))
-        """Maximum tokens of an invalid answer and of the request to repeat it."""
-        self.room = self.tokens - self.answer - config.repetitions * self.repetition
+        self.correction = min(CORRECTION, max(100, self.tokens // (8 * config.repetitions)))
+        """Maximum tokens of the request to repeat an answer, with the reason."""
+        self.room = self.tokens - self.answer - config.repetitions * self.correction
         """Maximum tokens of a prompt, so that its repetitions fit too."""
         if self.room < 1:
             raise self.too_small("the prompt")
@@ -73,14 +72,6 @@ class Window:
             f"of {self.tokens}, which has to hold an answer of {self.answer} tokens and its repetition too; lower "
             "max_tokens, or run the model with a larger window"
         )
-
-    def quoted(self, answer: str, reason: str) -> tuple[str, str]:
-        """An invalid answer and the reason, cut where a repetition with all of the answer would not fit."""
-        if self.repetition == self.answer + CORRECTION:
-            return answer, reason
-        tokens = self.repetition - 60  # the words around them
-        reason = self.cut(reason, tokens // 2)
-        return self.cut(answer, tokens - _tokens(reason)), reason
 
     @staticmethod
     def cut(text: str, tokens: int) -> str:

@@ -177,18 +177,18 @@ def test_a_bad_answer_is_asked_again_with_the_reason(store, broken):
         ask([request(0)], fake, store)
     assert llm.read(request(0), store) == Colour(colour="Some words.")
     first, again = (body["messages"] for body in fake.bodies)
-    assert again[: len(first)] == first
-    assert again[-2]["role"] == "assistant"
+    assert len(again) == len(first)
+    assert again[-1]["content"].startswith(first[-1]["content"])  # a server that caches prefixes reads it once
     assert "cannot be used: " in again[-1]["content"]
+    assert broken == "" or broken not in again[-1]["content"]  # small models copy it
     if "color" in broken:
         assert "colour: Field required" in again[-1]["content"]
 
 
 def test_a_second_bad_answer_is_a_failure_with_its_raw_text_and_is_not_paid_again(store):
-    bad = {"question 1"}
-
     def fault(number, body):
-        return (200, {}, completion("I would rather not.")) if body["messages"][0]["content"] in bad else None
+        is_refused = body["messages"][0]["content"].startswith("question 1")
+        return (200, {}, completion("I would rather not.")) if is_refused else None
 
     asked = requests(3)
     with FakeServer(fault) as fake:

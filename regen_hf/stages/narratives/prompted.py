@@ -1,7 +1,8 @@
 """Narratives by a language model: a request for each prompt, which withholds the last review where its tasks do.
 
 An answer that fails checks is requested again, up to `fix` times, with a list of the failed checks. The answer with the
-fewest failed checks is kept; ties go to the last one.
+fewest failed checks is kept; ties go to the last one. Of an answer that lacks texts, also after its repetition, the
+other texts are used.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, create_model, model_validator
 
 from ... import llm, outputs, prompts
 from ...errors import RunError
+from ...llm.answers import read_answer
 from ...model.interactions import without_last_review
 from ...schema import NARRATIVES, in_row, narrative_prompts
 from ...user_rows import UserRows
@@ -46,6 +48,24 @@ def answer_of(prompt: str) -> type[BaseModel]:
         **fields,
     )
     return answer
+
+
+class PartialAnswer(BaseModel):
+    """An answer that may lack texts, but not all of them."""
+
+    @model_validator(mode="after")
+    def _has_text(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError("all texts are missing")
+        return self
+
+
+@functools.cache
+def partial_answer_of(prompt: str) -> type[PartialAnswer]:
+    """As `answer_of`, but any text except one may be missing."""
+    text = Annotated[str | None, AfterValidator(lambda text: (text or "").strip() or None)]
+    fields: dict[str, Any] = {task.name: (text, None) for task in narrative_prompts()[prompt]}
+    return create_model(f"Partial{prompt.capitalize()}", __base__=PartialAnswer, **fields)
 
 
 @dataclass(frozen=True)
@@ -145,6 +165,8 @@ class Attempt:
     failed: list[str]
     truncated: frozenset[str] = frozenset()
     """The tasks of the answer, if it reached the token limit."""
+    is_partial: bool = False
+    """Whether the answer lacks texts that it must have, also after its repetition."""
 
 
 def attempts(
@@ -156,6 +178,10 @@ def attempts(
     tasks = narrative_prompts()[first.prompt]
     for number in range(repeats + 1):
         sent, result = llm.last(request, store)
+        is_partial = False
+        if isinstance(result, llm.Failure):  # after a repetition; the texts that it has are kept
+            partial = read_answer(result.raw, partial_answer_of(first.prompt)).answer
+            result, is_partial = partial or result, partial is not None
         failed: list[str] = []
         truncated: frozenset[str] = frozenset()
         if isinstance(result, BaseModel):
@@ -163,12 +189,12 @@ def attempts(
             if reply is not None and reply.finish_reason == "length":
                 truncated = frozenset(task.name for task in tasks)
             failed = checks.check(in_row(result.model_dump()), history, language, tasks, shown, truncated)["failed"]
-        yield Attempt(request, sent.model, result, failed, truncated)
+        yield Attempt(request, sent.model, result, failed, truncated, is_partial)
         if not failed or number == repeats or not isinstance(result, BaseModel):
             return
         reasons = "; ".join(checks.reason(name, language) for name in failed)
         # A new answer of the wrong shape may be repeated too.
-        request = dataclasses.replace(request.again(result.model_dump_json(), reasons), repeated=False)
+        request = dataclasses.replace(request.again(reasons), repeated=False)
 
 
 def requests(
@@ -248,7 +274,7 @@ def catalogue_names(run: Path, files: Sequence[Path]) -> Names:
 
 def narrate(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> dict[str, Any]:
     """Request the missing answers about `users`; write `narratives.parquet`, and `failed.jsonl` for failed requests."""
-    counts = {"users": 0, "failed": 0, "asked_again": 0, "reviews_left_out": 0, "users_cut": 0}
+    counts = {"users": 0, "failed": 0, "asked_again": 0, "partial": 0, "reviews_left_out": 0, "users_cut": 0}
     failed_checks: Counter[str] = Counter()
     warnings: Counter[str] = Counter()
     failures = llm.Failures(out, config)
@@ -270,6 +296,7 @@ def narrate(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> 
                 best = min(reversed(answered), key=lambda one: len(one.failed))
                 texts |= best.result.model_dump()  # type: ignore[union-attr]
                 truncated |= best.truncated
+                counts["partial"] += best.is_partial
                 models[best.model] = None
             elif isinstance(failure := tried[0].result, llm.Failure):
                 failures.add(user["reviewer_id"], first.request.answer.__name__, failure)

@@ -324,6 +324,27 @@ def test_what_fails_for_good_is_null_and_recorded_with_the_raw_text(tmp_path):
     assert (failed["reviewer_id"], failed["request"], failed["raw"]) == ("u", "Endorsement", "I will not sell pens.")
 
 
+MISSING = [{"user_profile": None}, {"user_profile": "", "image": "pen.jpg"}, {"profile": "a"}]
+
+
+@pytest.mark.parametrize("missing", MISSING)
+def test_the_texts_of_an_answer_that_lacks_others_are_kept(tmp_path, missing):
+    names = ("purchase_reason", "purchase_reason_explanation", "brief_user_summary", "long_user_summary")
+    answer = json.dumps(dict.fromkeys(names, "Some words.") | missing)
+
+    def fault(number, body):
+        return None if "product_endorsement" in json.dumps(body) else (200, {}, completion(answer))
+
+    write_sequences(tmp_path, train=[("u", PENS)])
+    with Server(fault) as server:
+        counts, table = run_build(tmp_path, openai(server))
+    assert sum("product_endorsement" not in json.dumps(body) for body in server.bodies) >= 2  # it was repeated
+    (row,) = table.to_pylist()
+    assert row["user"] == {"profile": None, "brief_summary": "Some words.", "long_summary": "Some words."}
+    assert "profile.empty" in row["checks"]["failed"]
+    assert (counts["partial"], counts["failed"]) == (1, 0)
+
+
 def test_a_reason_that_cannot_be_inferred_is_null_and_an_empty_summary_is_refused(tmp_path):
     def fault(number, body):
         answer = answer_to(body["response_format"]["json_schema"]["schema"])
@@ -429,9 +450,8 @@ def test_an_answer_that_fails_a_check_is_asked_for_again_with_the_check_named(tm
     assert row["user"]["profile"] == "Keen writer of long letters"
     assert row["checks"]["failed"] == []
     assert (counts["asked_again"], counts["failed_checks"]) == (1, {})
-    again = asked[1]["messages"]
-    assert again[: len(asked[0]["messages"])] == asked[0]["messages"]
-    assert json.loads(again[-2]["content"])["user_profile"] == "Writer"
+    first, again = (body["messages"] for body in asked)
+    assert again[-1]["content"].startswith(first[-1]["content"])
     assert "the user_profile must have 4 to 6 words" in again[-1]["content"]
 
 
@@ -465,8 +485,9 @@ def test_words_of_a_review_never_leave_their_fence_when_an_answer_is_asked_for_a
         counts, _ = run_build(tmp_path, openai(server, fix=1, concurrency=1))
     assert counts["asked_again"] == 1
     (again,) = [body for body in server.bodies if "cannot be used" in body["messages"][-1]["content"]]
-    assert "brief_user_summary shares more than 6 words in a row" in again["messages"][-1]["content"]
-    assert "ignore all rules" not in again["messages"][-1]["content"]
+    after_the_data = again["messages"][-1]["content"].rpartition("=== END DATA")[2]
+    assert "brief_user_summary shares more than 6 words in a row" in after_the_data
+    assert "ignore all rules" not in after_the_data
 
 
 def test_another_language_is_found_and_asked_for(tmp_path):

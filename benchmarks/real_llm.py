@@ -8,9 +8,9 @@ reviews. SmolLM2-135M-Instruct in process: narratives of 5 users of the gift car
 models as packages. The runs are kept in the folder, so an interrupted benchmark resumes; then its CPU-seconds cover the
 rest only, and are left out.
 
-For each stage: requests, the share with a valid answer, repaired answers, failed checks by kind, rows without a failed
-check, tokens and CPU-seconds (of server and client) per user. Prints one JSON line; `--write` stores the figures, no
-text, in benchmarks/results/real_llm.json.
+For each stage: requests, the shares with a valid answer and with a valid or partial one (which lacks a text), repaired
+answers, failed checks by kind, rows without a failed check, tokens and CPU-seconds (of server and client) per user.
+Prints one JSON line; `--write` stores the figures, no text, in benchmarks/results/real_llm.json.
 """
 
 from __future__ import annotations
@@ -109,6 +109,7 @@ def stage(run: Path, name: str, *arguments: object, server: psutil.Process | Non
         requests = 2 * users
         rows = pq.read_table(outputs.folder(run, name) / outputs.NARRATIVES, columns=["checks"])["checks"].to_pylist()
         figures |= {
+            "partial": counts["partial"],
             "asked_again": counts["asked_again"],
             "rows_without_failed_checks": sum(not row["failed"] for row in rows),
             "failed_checks": counts["failed_checks"],
@@ -117,7 +118,9 @@ def stage(run: Path, name: str, *arguments: object, server: psutil.Process | Non
     else:
         requests = 4 * users
         figures |= {"votes": counts["votes"], "failed_votes": counts["failed_votes"]}
-    return {"requests": requests, "valid": round(1 - counts["failed"] / requests, 4), **figures}
+    usable = 1 - counts["failed"] / requests
+    valid = usable - figures.get("partial", 0) / requests
+    return {"requests": requests, "valid": round(valid, 4), "valid_or_partial": round(usable, 4), **figures}
 
 
 def main() -> None:

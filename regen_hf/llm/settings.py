@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..errors import ConfigError, require
+from ..errors import ConfigError, RegenError, require
 from . import endpoint
 from .endpoint import OPENAI as OPENAI
 
@@ -19,6 +20,15 @@ LOCAL = ("torch", "transformers", "outlines")
 """Packages of the backend transformers."""
 BATCH_DISCOUNT = 0.5
 """Share of the usual price that the Batch API charges."""
+
+
+def require_vllm() -> None:
+    """Check that vLLM is installed; raises RegenError."""
+    if find_spec("vllm") is None:
+        raise RegenError(
+            "The package 'vllm' is not installed. It requires its own version of torch, so install it in an "
+            "environment of its own, with: pip install vllm regen-hf"
+        )
 
 
 @dataclass(frozen=True)
@@ -144,9 +154,7 @@ class LLMConfig:
     def check_packages(self) -> None:
         """Check that the optional packages of the backend are installed; raises MissingPackageError."""
         if self.backend == "vllm":
-            from .vllm import check_installed
-
-            check_installed()
+            require_vllm()
             return
         require(*({"reference": (), "transformers": LOCAL, "openai": ("aiohttp",)}.get(self.backend, ("openai",))))
 

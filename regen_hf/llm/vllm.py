@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from typing import Any
 
-from ..errors import RegenError
 from .answers import schema_of
 from .chat_template import ChatTemplate, unloadable
 from .request import Reply, Request
+from .settings import require_vllm
 
 CHUNK = 1024
 """Requests that vLLM gets at once; it batches them itself. Their answers are stored when all of them are complete."""
-
-
-def check_installed() -> None:
-    """Check that vLLM is installed; raises RegenError."""
-    if find_spec("vllm") is None:
-        raise RegenError(
-            "The package 'vllm' is not installed. It requires its own version of torch, so install it in an "
-            "environment of its own, with: pip install vllm regen-hf"
-        )
 
 
 class VllmModel:
@@ -38,7 +28,7 @@ class VllmModel:
     """
 
     def __init__(self, name: str, window: int | None = None) -> None:
-        check_installed()
+        require_vllm()
         import vllm
 
         self.template = ChatTemplate.of(name)

@@ -29,7 +29,9 @@ def test_a_real_model_writes_and_rates_a_preview(tmp_path, capsys):
     assert main(["sequences", str(run), "--sample", "--set", "sample.shoppers=60", "--set", "sample.items=64"]) == 0
     assert main(["narratives", str(run), *MODEL, "--users", "2", "--examples", "none"]) == 0
     narrated = counts(run, "narratives")
-    assert (narrated["users"], narrated["replies"], narrated["failed"]) == (2, 4, 0)
+    assert narrated["users"] == 2
+    assert 4 <= narrated["replies"] <= 8  # an answer that cannot be used is repeated once
+    assert narrated["failed"] < 4
     assert narrated["window"] == 8192
     rows = pq.read_table(outputs.path(run, "narratives", outputs.NARRATIVES)).to_pylist()
     texts = [
@@ -45,7 +47,7 @@ def test_a_real_model_writes_and_rates_a_preview(tmp_path, capsys):
 
     # The stored answers are read, not written again.
     assert main(["narratives", str(run), *MODEL, "--users", "1", "--examples", "none"]) == 0
-    assert counts(run, "narratives")["replies"] == 4
+    assert counts(run, "narratives")["replies"] == narrated["replies"]
     capsys.readouterr()
     user = pq.read_table(outputs.path(run, "narratives", outputs.NARRATIVES))["reviewer_id"][0].as_py()
     assert main(["inspect", str(run), "--request", user]) == 0

@@ -169,7 +169,7 @@ def test_a_history_that_the_window_cuts_keeps_the_places_of_its_purchases():
     read = []
 
     class Cut:
-        tokenizer = processor().tokenizer
+        tokenize_completion = staticmethod(processor().tokenize_completion)
 
         def __call__(self, history, task, max_length):
             read.append(max_length)

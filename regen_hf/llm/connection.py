@@ -145,7 +145,7 @@ def stated_window(message: str) -> int | None:
     """
     match = WINDOW.search(message)
     digits = next(filter(None, match.groups())).replace(",", "") if match else ""
-    return int(digits) if 1 <= len(digits) <= 9 else None
+    return int(digits) or None if 1 <= len(digits) <= 9 else None
 
 
 def error_in(payload: Any) -> AttemptFailed | None:
@@ -226,7 +226,8 @@ class Connection:
         try:
             async with (
                 asyncio.timeout(self.timeout),
-                self._session.post(self.url, data=data, proxy=self._proxy) as response,
+                # A redirect could send the prompts and the secrets in the headers to another host.
+                self._session.post(self.url, data=data, proxy=self._proxy, allow_redirects=False) as response,
             ):
                 status, headers = response.status, response.headers
                 content = await _content(response, most)
@@ -240,6 +241,9 @@ class Connection:
         except Exception as error:  # a library's exceptions for malformed answers have no common class
             unreachable = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientSSLError)
             raise AttemptFailed(redact(_cause(error)), unreachable=unreachable) from None
+        if 300 <= status < 400:
+            address = redact(headers.get("Location", "another address"))[:200]
+            raise AttemptFailed(f"the server redirects to {address}; base_url should be the final address", status)
         try:
             payload = json.loads(content)
         except (ValueError, RecursionError):

@@ -89,8 +89,8 @@ def _value(variable: str) -> str:
 
 def redact(message: str) -> str:
     """`message` of a server or a library without the key and the other secrets."""
-    for variable in (KEY, *_in_headers):
-        value = _value(variable)
+    # The longest first: one secret may be the start of another one.
+    for value in sorted((_value(variable) for variable in (KEY, *_in_headers)), key=len, reverse=True):
         if len(value) > 4:
             message = message.replace(value, "***")
     return writable(message)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 from .request import Reply, Request
 from .settings import LLMConfig
 from .spending import BYTES_PER_TOKEN, size
 
+LONG_DELAY = 60.0
+"""Seconds of a delay that is worth a warning, the first time."""
 SLACK = 0.05
 """Seconds of a late timer that the next request makes up for."""
 
@@ -23,10 +26,12 @@ class Limits:
     Args:
         config: Holds requests_per_minute and tokens_per_minute.
         halted: Set when nothing more is to be sent; then `wait` returns at once.
+        warn: Shows a message.
     """
 
-    def __init__(self, config: LLMConfig, halted: asyncio.Event) -> None:
-        self.halted = halted
+    def __init__(self, config: LLMConfig, halted: asyncio.Event, warn: Callable[[str], None]) -> None:
+        self.halted, self.warn = halted, warn
+        self._warned = False
         self._per_request = 60 / config.requests_per_minute if config.requests_per_minute else 0.0
         self._per_token = 60 / config.tokens_per_minute if config.tokens_per_minute else 0.0
         self._requests_from = self._tokens_from = 0.0
@@ -46,6 +51,10 @@ class Limits:
                 delay = max(self._requests_from, self._tokens_from) - now
                 if delay <= 0:
                     break
+                if delay > LONG_DELAY and not self._warned:
+                    self._warned = True
+                    limit = "tokens" if self._tokens_from > self._requests_from else "requests"
+                    self.warn(f"warning: {limit}_per_minute delays the next request by {delay:,.0f} s; raise it")
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), delay)

@@ -44,7 +44,7 @@ class Workers:
         self.config, self.store, self.bar = config, store, bar
         self.halted = asyncio.Event()
         self.fleet = Fleet(config, store, self._warn)
-        self.limits = Limits(config, self.halted)
+        self.limits = Limits(config, self.halted, self._warn)
         self.turns = Turns()
         self.spending = Spending(config, store)
         self.stop: BaseException | None = None
@@ -213,6 +213,10 @@ class Workers:
             # An overloaded server that answers other requests in the meantime does not use up attempts.
             attempts = 1 if failure.overloaded and self.answered > answered else attempts + 1
             answered = self.answered
+            no_answer = failure.overloaded or server.faults > self.config.retries
+            if attempts > self.config.retries and no_answer and self.fleet.give_up(server, failure.message):
+                attempts = 0
+                continue  # on another server
             if attempts > self.config.retries or failure.about_account:
                 self.unanswered += 1
                 self._count_failure(server)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 MOST_PASSES = 8
 """How often the requests of a stage are fitted, as errors state smaller windows."""
+MOST_TOKENS = 10**9
+"""A stated window above it means that none is set, as the 10**30 of some tokenizers."""
 TIMEOUT = 10.0
 """Seconds until a request for the window times out."""
 MOST_BYTES = 2**24
@@ -163,13 +165,23 @@ def _listed(entries: Any, model: str) -> int | None:
 def _number(entry: dict[str, Any], names: Iterable[str]) -> int | None:
     """The smallest number of tokens in the fields `names`; None where there is none."""
     values = [entry.get(name) for name in names]
-    return min((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), default=None)
+    return min(
+        (v for v in values if isinstance(v, int) and not isinstance(v, bool) and 0 < v < MOST_TOKENS), default=None
+    )
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Makes a redirect an error: it could send the secrets in the headers to another host."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 def _get(url: str, config: LLMConfig) -> dict[str, Any] | None:
     """The JSON object at `url`; empty for another answer, None without an answer."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=headers(config)), timeout=TIMEOUT) as answer:  # noqa: S310 (checked by the settings)
+        request = urllib.request.Request(url, headers=headers(config))  # noqa: S310 (checked by the settings)
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT) as answer:
             found = json.loads(answer.read(MOST_BYTES))
     except urllib.error.HTTPError:
         return {}

@@ -81,6 +81,15 @@ def test_a_dead_server_is_set_aside_and_its_requests_go_to_the_others(store, cap
     assert (broken.url if fault else f"{DEAD} is set aside") in message
 
 
+@pytest.mark.parametrize("fault", [error(429, "too many"), error(500, "broken")], ids=["429", "500"])
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_a_request_goes_to_another_server_before_it_is_left_without_an_answer(store, fault, retries):
+    asked = requests(12)
+    with Server(lambda number, body: fault) as broken, Server(delay=0.01) as fake:
+        ask(asked, store, broken.url, fake.url, concurrency=4, retries=retries)
+    assert answers(asked, store) == [GOOD] * 12
+
+
 def test_a_server_that_dies_in_the_middle_loses_no_request(store, capsys):
     asked = requests(60)
     with Server(delay=0.01) as fake, Server(lambda number, body: HANG if number > 10 else None, delay=0.01) as dying:
@@ -133,13 +142,14 @@ def test_tokens_per_minute_are_estimated_first_and_corrected_by_the_usage(store)
     assert 0.8 * 19 * 0.06 <= seconds < 2.5  # 8 s with the estimates of at most 400 tokens for each answer
 
 
-def test_an_interrupt_ends_the_wait_for_a_limit(store):
+def test_an_interrupt_ends_the_wait_for_a_limit_and_a_long_one_is_reported(store, capsys):
     asked = requests(5)
     threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
     started = time.monotonic()
     with Server() as fake, pytest.raises(KeyboardInterrupt):
-        ask(asked, store, fake.url, requests_per_minute=2.0)
+        ask(asked, store, fake.url, requests_per_minute=0.5)
     assert time.monotonic() - started < 5
+    assert capsys.readouterr().err.count("warning: requests_per_minute delays the next request by 120 s") == 1
     assert len(fake.bodies) == store.totals()["replies"] == 1
 
 

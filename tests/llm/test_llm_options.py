@@ -8,7 +8,7 @@ import pytest
 from regen_hf import llm
 from regen_hf.cli import main
 from regen_hf.config import section
-from regen_hf.errors import ConfigError
+from regen_hf.errors import ConfigError, RunError
 from tests.batch_server import BatchApi
 from tests.llm.test_llm import Colour, ask, request, requests, settings
 from tests.llm_server import Server, error
@@ -153,7 +153,7 @@ def test_azure_gets_its_version_and_the_key_in_its_header(store, monkeypatch, ba
 
 
 def test_secrets_are_in_no_file_and_no_message_and_options_change_no_answer(tmp_path, monkeypatch, capfd):
-    run, key = tmp_path / "run", "sk-key-of-the-account"
+    run, key = tmp_path / "run", SECRET[:12]  # the start of the other secret
     monkeypatch.setenv("OPENAI_API_KEY", key)
     monkeypatch.setenv("GATEWAY_TOKEN", SECRET)
     monkeypatch.setenv("TEAM", "words")
@@ -173,7 +173,7 @@ def test_secrets_are_in_no_file_and_no_message_and_options_change_no_answer(tmp_
     assert config == '[20, {"enable_thinking": false}]'
     files = [file for file in run.rglob("*") if file.is_file()]
     assert any(b"$GATEWAY_TOKEN" in file.read_bytes() for file in files if file.name == "config.yaml")
-    for secret in (SECRET, key):
+    for secret in (key, SECRET[12:]):
         assert not [file for file in files if secret.encode() in file.read_bytes()]
         assert secret not in "".join(capfd.readouterr())
     manifest = json.loads((run / "narratives" / "manifest.json").read_text())
@@ -184,6 +184,20 @@ def test_secrets_are_in_no_file_and_no_message_and_options_change_no_answer(tmp_
     assert statistics["tokens_per_second"] > 0
     assert "servers" not in statistics
     assert b"Some words." in (run / "requests" / "narratives.sqlite").read_bytes()  # $TEAM is no secret
+
+
+def test_redirects_are_not_followed_with_secrets_but_named(store, monkeypatch):
+    monkeypatch.setenv("GATEWAY_TOKEN", SECRET)
+    seen = []
+    with Server(extra=lambda *get: seen.append(get) or (200, {}, {})) as other:
+        moved = 307, {"location": f"{other.url}/chat/completions"}, {}
+        with Server(lambda number, body: moved, extra=lambda *get: (302, moved[1], {})) as fake:
+            config = settings(fake.url, extra_header=("X-Gateway: $GATEWAY_TOKEN",), retries=0)
+            assert next(llm.passes(config, store)).tokens == 128_000
+            with pytest.raises(RunError, match=f"redirects to {other.url}/chat/completions; base_url"):
+                llm.ask(lambda: [asked(config)], config, store, 1, "test")
+    assert not other.bodies
+    assert not seen
 
 
 def test_several_addresses_and_mappings_on_the_command_line_and_in_a_file(tmp_path, capsys):

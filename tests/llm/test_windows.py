@@ -34,6 +34,7 @@ ERRORS = {
     "Rate limit reached: 30000 tokens per minute, requested 50000": None,
     "Please reduce the length of the messages or completion.": None,
     "context size has been exceeded": None,
+    "the request exceeds the available context size (0 tokens)": None,
 }
 
 
@@ -72,6 +73,7 @@ ANSWERS = {
     "a training context": ({"models": LLAMA}, DEFAULT),
     "another model": ({"models": listed({"max_model_len": 9}, {"max_model_len": 9})}, DEFAULT),
     "no number": ({"models": listed({"id": "m", "max_model_len": "4096", "context_length": True})}, DEFAULT),
+    "no limit": ({"models": listed({"id": "m", "max_model_len": int(1e30), "context_length": 2**63})}, DEFAULT),
     "odd answers": ({"models": [1], "props": {"default_generation_settings": None}}, DEFAULT),
     "odd entries": ({"models": {"data": [None, {"id": "m", "max_model_len": -1, "providers": [None, 5]}]}}, DEFAULT),
     "no JSON": ({"models": "<html>", "props": b"\xff"}, DEFAULT),

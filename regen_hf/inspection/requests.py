@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORMS = {
     "json_schema": "a JSON schema",
+    "json_object_schema": "JSON mode with the schema, and an example at the end of the messages",
     "json_object": "JSON mode, with an example at the end of the messages",
     "instructions": "an example at the end of the messages",
 }

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 MOST_REQUESTS = 50_000
 MOST_BYTES = 200_000_000
 """Limits of one file in the Batch API."""
-IDLE_ROUNDS = 4
-"""Rounds of batches without any answer before the run stops; a rejected form takes up to three."""
+IDLE_ROUNDS = 5
+"""Rounds of batches without any answer before the run stops; a rejected form takes up to four."""
 ENDED = ("completed", "expired", "cancelled", "failed")
 
 

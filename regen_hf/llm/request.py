@@ -26,8 +26,9 @@ REPETITION_SEED = 10_000
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""
 
-FORMS = ("json_schema", "json_object", "instructions")
-"""How a request states the schema of the answer, the strictest first: as a JSON schema, by JSON mode, or in words."""
+FORMS = ("json_schema", "json_object_schema", "json_object", "instructions")
+"""How a request states the schema of the answer, the strictest first: as a JSON schema, by JSON mode with the schema
+(llama-cpp-python, some providers), by JSON mode, or in words."""
 
 CUT_OFF = ("length", "max_tokens", "model_length")
 """Finish reasons of an answer at its maximum length."""
@@ -124,6 +125,8 @@ class Request:
         if form == "json_schema":
             schema = {"name": self.answer.__name__, "schema": schema_of(self.answer), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        elif form == "json_object_schema":
+            body["response_format"] = {"type": "json_object", "schema": schema_of(self.answer)}
         elif form == "json_object":
             body["response_format"] = {"type": "json_object"}
         return body

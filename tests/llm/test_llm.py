@@ -240,7 +240,7 @@ def test_a_server_that_rejects_everything_stops_the_run_and_no_rejection_is_stor
     stopped = pytest.raises(RunError, match="no seed here")
     with FakeServer(lambda number, body: error(400, "no seed here")) as fake, stopped:
         ask(asked, fake, store, concurrency=1)
-    assert len(fake.bodies) == 8 * 3  # each in every form
+    assert len(fake.bodies) == 8 * 4  # each in every form
     assert store.totals()["replies"] == 0
 
 

@@ -190,7 +190,7 @@ def test_a_form_that_the_server_does_not_take_is_given_up_after_one_batch(store,
     with Server(extra=api) as fake:
         ask(asked, fake, store)
     assert answers(asked, store) == [GOOD] * 3
-    assert len(api.batches) == 3
+    assert len(api.batches) == 4
     assert store.get(asked[0].key).form == "instructions"
 
 
@@ -302,7 +302,7 @@ def test_requests_in_a_batch_are_not_asked_directly_too(store):
 @pytest.mark.parametrize("fault", [(400, {"error": {"message": "too long"}}), (200, completion("Perhaps blue."))])
 def test_a_request_without_a_usable_answer_is_sent_again_to_the_next_model(store, fault):
     def line(body):
-        return fault if content(body) == "question 1" and body["model"] == "m" else None
+        return fault if content(body).startswith("question 1") and body["model"] == "m" else None
 
     asked = [request(number, further=("other",)) for number in range(4)]
     api = BatchApi(line)

@@ -45,7 +45,7 @@ def failed_lines(run):
 def question(body):
     """The question about a user, also where it is repeated."""
     asked = [message["content"] for message in body["messages"] if message["role"] == "user"]
-    return asked[-1] if "cannot be used" not in asked[-1] else asked[-2]
+    return asked[-1].partition("\n\nAn earlier answer to this cannot be used")[0]
 
 
 class Failing:

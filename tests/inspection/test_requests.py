@@ -67,10 +67,11 @@ def test_every_message_is_shown_as_it_was_sent_and_every_answer_with_its_faults(
         "usable",
         "! failed checks: explanation.same",
         "repetition 1 of 1 for failed checks",
-        "That answer cannot be used: ",
+        "An earlier answer to this cannot be used: ",
     ]
     position = 0
     for part in story:
+        assert part in words(first)[position:]
         position = words(first).index(part, position)
 
 

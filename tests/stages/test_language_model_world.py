@@ -26,9 +26,18 @@ WORLDS = {
 }
 
 
+WORDING = {
+    "purchase_reason": "Shoppers like them pick {} for the next occasion",
+    "purchase_reason_explanation": "Earlier choices point to {} as well, and nothing speaks against it",
+    "brief_user_summary": "This customer shops for {} and the like",
+    "long_user_summary": "Whoever reads the whole history sees one taste in it, which ends with {} so far",
+    "product_endorsement": "You will enjoy {} as much as what you praised before",
+}
+
+
 def text_about(title, field):
     """A text about a product for a field of the answer, which passes all checks."""
-    return f"{' '.join(f'Shoppers like them pick {title}'.split()[:30])}, as their {field.replace('_', ' ')} shows."
+    return WORDING[field].format(" ".join(title.split()[:25])) + "."
 
 
 def fault(number, body):
@@ -44,9 +53,10 @@ def fault(number, body):
             for k, v in answer.items()
         }
     else:
-        answer = {field: text_about(title, field) for field in answer} | (
-            {"user_profile": "Keen buyer of good things"} if len(answer) > 1 else {}
-        )
+        answer = {
+            field: "Keen buyer of good things" if field == "user_profile" else text_about(title, field)
+            for field in answer
+        }
     return 200, {}, completion(json.dumps(answer))
 
 
@@ -84,13 +94,10 @@ def test_every_user_has_all_narratives_about_their_own_history(world):
     rows, *_ = world
     assert rows
     for row in rows:
-        title = " ".join(row["purchase_history"][-1]["item"]["title"].split())
-        start = " ".join(f"Shoppers like them pick {title}".split()[:30])
+        title = row["purchase_history"][-1]["item"]["title"]
         for name, task in TASKS.items():
-            assert (
-                task.text(row) == "Keen buyer of good things"
-                if name == "user_profile"
-                else task.text(row).startswith(start)
+            assert task.text(row) == (
+                "Keen buyer of good things" if name == "user_profile" else text_about(title, name)
             )
 
 

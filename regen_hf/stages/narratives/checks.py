@@ -200,7 +200,7 @@ def check(
             "wordless": task.words is None and text_faults.lacks_words(text),
             "damaged": text_faults.is_damaged(text),
             "repetition": text_faults.is_repetitive(text),
-            "same": text_faults.same_text(text, earlier),
+            "same": text_faults.same_text(text, earlier, record.names),
             "instructions": shares(tokens, shown.instructions, MOST_VERBATIM + 1, record.words),
             "example": shares(tokens, shown.examples, EXAMPLE_RUN, record.words)
             or bool(shown.example_names.in_text(text, record.words)),

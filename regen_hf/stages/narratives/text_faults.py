@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from ...schema import TASKS
 from .shared_words import words
@@ -131,11 +132,16 @@ def _longest_run(tokens: list[str], size: int) -> int:
     return longest
 
 
-def same_text(text: str, others: Iterable[str]) -> bool:
+def same_text(text: str, others: Iterable[str], names: frozenset[tuple[str, str]] = frozenset()) -> bool:
     """Whether a text equals one of `others`, or almost.
 
     Texts of at least eight words are almost equal if one begins with the other, or if they share SAME_WORDS of the
-    words of both.
+    words of both, without the names of products.
+
+    Args:
+        text: the text.
+        others: the other texts of the row.
+        names: pairs of neighbouring words in the names of the products.
 
     >>> same_text("A buyer of pens.", ["A buyer of  pens"])
     True
@@ -149,10 +155,17 @@ def same_text(text: str, others: Iterable[str]) -> bool:
     own = words(text)
     for other in map(words, others):
         shorter, longer = sorted((own, other), key=len)
-        if own == other:
+        if own == other or (len(shorter) >= 8 and longer[: len(shorter)] == shorter):
             return True
-        if len(shorter) >= 8:
-            shared = (Counter(own) & Counter(other)).total()
-            if longer[: len(shorter)] == shorter or shared >= SAME_WORDS * (len(own) + len(other) - shared):
-                return True
+        left, right = _without(names, own), _without(names, other)
+        shared = (left & right).total()
+        if min(left.total(), right.total()) >= 8 and shared >= SAME_WORDS * (left.total() + right.total() - shared):
+            return True
     return False
+
+
+def _without(names: frozenset[tuple[str, str]], tokens: list[str]) -> Counter[str]:
+    """How often each word occurs outside the names."""
+    pairs = [pair in names for pair in pairwise(tokens)]
+    in_name = [before or after for before, after in zip([False, *pairs], [*pairs, False], strict=True)]
+    return Counter(token for token, named in zip(tokens, in_name, strict=False) if not named)  # one more if empty

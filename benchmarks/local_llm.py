@@ -20,23 +20,20 @@ import json
 import os
 import platform
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from real_llm import WINDOW, llama_cpp
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared" / "data" / "gift_cards_2018"
 BEFORE = "c72fc3a"
-WINDOW = 8192
-"""Tokens: of SmolLM2."""
 RESULTS = ROOT / "benchmarks" / "results" / "local_llm.json"
 
 
@@ -93,31 +90,12 @@ def narrate(tree: Path, run: Path, model: str, seed: int, *options: str) -> dict
     return cost | answers(run)
 
 
-def llama_cpp(python: str, weights: Path, run: Path, seed: int) -> dict[str, Any]:
+def by_llama_cpp(python: str, weights: Path, run: Path, seed: int) -> dict[str, Any]:
     """The narratives of `run` by llama.cpp's server."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [python, "-m", "llama_cpp.server", "--model", weights, "--n_ctx", WINDOW, "--n_threads", 1]
-    server = subprocess.Popen(
-        [*map(str, command), "--n_threads_batch", "1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        url = f"http://127.0.0.1:{port}/v1"
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"{url}/models", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(1)
-        options = ("--backend", "openai", "--base-url", url, "--concurrency", "1")
-        result = narrate(ROOT, run, weights.stem, seed, *options)
-    finally:
-        server.terminate()
-        _, _, usage = os.wait4(server.pid, 0)
-    return result | {"cpu_seconds": result["cpu_seconds"] + usage.ru_utime + usage.ru_stime}
+    with llama_cpp(python, weights, 1, run / "llama_cpp.log") as (url, server):
+        result = narrate(ROOT, run, weights.stem, seed, "--backend", "openai", "--base-url", url, "--concurrency", "1")
+        used = server.cpu_times()
+    return result | {"cpu_seconds": result["cpu_seconds"] + used.user + used.system}
 
 
 def summary(rounds: list[dict[str, Any]], users: int) -> dict[str, Any]:
@@ -161,7 +139,7 @@ def main() -> None:
                     print(name, number, rounds[name][-1], flush=True)
                 if options.llama_cpp:
                     run = run_of(ROOT, folder / f"llama_cpp{number}", options.users)
-                    result = llama_cpp(options.llama_cpp, weights, run, number)
+                    result = by_llama_cpp(options.llama_cpp, weights, run, number)
                     rounds.setdefault("llama_cpp", []).append(result)
                     print("llama_cpp", number, result, flush=True)
         finally:

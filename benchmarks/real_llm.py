@@ -32,6 +32,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from regen_hf import outputs
+from regen_hf.schema import RATED, narrative_prompts
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "real_llm.json"
@@ -52,12 +53,12 @@ LOGS = {
 
 
 @contextmanager
-def llama_cpp(python: Path, threads: int, log: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """Address and process of llama.cpp's server with Qwen."""
+def llama_cpp(python: Path | str, weights: Path, threads: int, log: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """Address and process of llama.cpp's server with the model in the GGUF file `weights`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [python, "-m", "llama_cpp.server", "--model", ROOT / ".models" / f"{QWEN}.gguf", "--model_alias", QWEN]
+    command = [python, "-m", "llama_cpp.server", "--model", weights, "--model_alias", weights.stem]
     command += ["--n_ctx", WINDOW, "--n_threads", threads, "--n_threads_batch", threads, "--port", port]
     with log.open("w") as file, subprocess.Popen([str(part) for part in command], stdout=file, stderr=file) as server:
         try:
@@ -106,7 +107,7 @@ def stage(run: Path, name: str, *arguments: object, server: psutil.Process | Non
         "cpu_seconds_per_user": None if resumed else round(cpu / users, 1),
     }
     if name == "narratives":
-        requests = 2 * users
+        requests = len(narrative_prompts()) * users
         rows = pq.read_table(outputs.folder(run, name) / outputs.NARRATIVES, columns=["checks"])["checks"].to_pylist()
         figures |= {
             "partial": counts["partial"],
@@ -116,7 +117,7 @@ def stage(run: Path, name: str, *arguments: object, server: psutil.Process | Non
             "check_warnings": counts["check_warnings"],
         }
     else:
-        requests = 4 * users
+        requests = len(RATED) * users
         figures |= {"votes": counts["votes"], "failed_votes": counts["failed_votes"]}
     usable = 1 - counts["failed"] / requests
     valid = usable - figures.get("partial", 0) / requests
@@ -137,19 +138,20 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     gift_cards, films, local = options.users
 
-    def sequences(run: Path, log: str) -> None:
-        files = [options.data / part if "/" in part else part for part in LOGS[log]]
+    def sequences(run: Path, data: str) -> None:
+        files = [options.data / part if "/" in part else part for part in LOGS[data]]
         regen("sequences", run, *files)
 
     figures: dict[str, Any] = {}
     if options.llama_cpp:
-        with llama_cpp(options.llama_cpp, options.threads, options.folder / "llama_cpp.log") as (url, server):
-            for log, users in {"gift_cards": gift_cards, "film_reviews": films}.items():
-                run = options.folder / f"{log}_qwen"
-                sequences(run, log)
+        weights, log = ROOT / ".models" / f"{QWEN}.gguf", options.folder / "llama_cpp.log"
+        with llama_cpp(options.llama_cpp, weights, options.threads, log) as (url, server):
+            for data, users in {"gift_cards": gift_cards, "film_reviews": films}.items():
+                run = options.folder / f"{data}_qwen"
+                sequences(run, data)
                 asked = ["--backend", "openai", "--base-url", url, "--model", QWEN, "--concurrency", 1]
                 asked += ["--timeout", 3600]
-                figures[f"{log}, {QWEN} on llama.cpp"] = {
+                figures[f"{data}, {QWEN} on llama.cpp"] = {
                     "narratives": stage(
                         run, "narratives", *asked, "--users", users, "--fix", options.fix, server=server
                     ),

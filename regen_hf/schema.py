@@ -174,6 +174,8 @@ class Task:
     """The stage of the autorater that rates it, a key of `RATED`; None if it is not rated."""
     may_be_null: bool = False
     """Whether a user may lack this text without a failure (table 2)."""
+    states_reason: bool = False
+    """Whether it states why the customer made the last purchase."""
     metadata_only: bool = False
     """Whether it sees the last purchase without its review, which was withheld from the narrator (section 3.2)."""
     default: bool = True
@@ -210,6 +212,7 @@ TASKS = {
             prompt="Write the reason for the last purchase.",
             question="Why the last purchase?",
             description="the reason for the last purchase, as it was before the product was used",
+            states_reason=True,
             written_by="narratives",
             rated_in="last_purchase",
             may_be_null=True,

@@ -136,9 +136,8 @@ class _Page:
 
     def __init__(self, store: Store, config: LLMConfig, width: int) -> None:
         self.store, self.config, self.width = store, config, width
-        servers = [config.base_url] if isinstance(config.base_url, str) else config.base_url
         self.dialects = {
-            model: dialect for server in reversed(servers) for model, dialect in store.dialects(server).items()
+            model: dialect for server in reversed(config.base_url) for model, dialect in store.dialects(server).items()
         }
         self._shown: list[dict[str, str]] = []
 
@@ -165,11 +164,12 @@ class _Page:
 
     def _request(self, request: Request, reply: Reply | None) -> Iterator[str]:
         from ..llm.request import without_system
+        from ..llm.settings import IN_PROCESS
 
         dialect = self.dialects.get(request.model)
         form = reply.form if reply is not None else dialect.form if dialect is not None else "json_schema"
         messages = request.body(form)["messages"]
-        if self.config.backend == "transformers":
+        if self.config.backend in IN_PROCESS:
             messages = list(request.messages)
         elif dialect is not None and not dialect.system:
             messages = without_system(messages)

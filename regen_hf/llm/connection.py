@@ -189,7 +189,7 @@ class Connection:
     """A session with a server, to be closed by its user; needs a running event loop.
 
     Raises:
-        ConfigError: see `endpoint.headers`.
+        ConfigError: see `headers.headers`.
     """
 
     def __init__(self, config: LLMConfig, base_url: str) -> None:

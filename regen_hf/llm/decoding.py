@@ -185,7 +185,7 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     """Attention (B, 1, query heads, D) of one query (B, query heads, 1, D) on a CPU, else that of transformers.
 
-    SmolLM2 with ten answers of 1,400 tokens: 0.8 ms a layer, and 3.1 ms by torch's scaled_dot_product_attention.
+    All heads are one batch of contiguous matrices, so that no layout is copied.
     """
     special = any(options.get(name) is not None for name in ("position_bias", "softcap", "cache"))
     if query.shape[2] > 1 or query.device.type != "cpu" or special:

@@ -52,13 +52,11 @@ class Fleet:
     """
 
     def __init__(self, config: LLMConfig, store: Store, warn: Callable[[str], None]) -> None:
-        self.servers: list[Server] = []
+        self.servers = [Server(url, config, store) for url in config.base_url]
         self.warn = warn
         self.closed = False
         self._waiting: deque[asyncio.Future[Server | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
-        for url in config.base_url:
-            self.servers.append(Server(url, config, store))
 
     @property
     def in_flight(self) -> int:

@@ -64,7 +64,7 @@ class LocalModel:
         from outlines.backends.outlines_core import OutlinesCoreBackend
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        # SmolLM2 with ten answers: a step takes 0.28 instead of 0.67 CPU-seconds, and the prompts 25 instead of 62.
+        # It halves the bytes of weights and cache that each step reads.
         dtype = torch.bfloat16 if device == "cpu" and native_bfloat16() else "auto"
         self.template = ChatTemplate.of(name)
         self.tokenizer = self.template.tokenizer

@@ -39,7 +39,7 @@ class LLMConfig:
 
     backend: str = "reference"
     """Source of the answers: reference (fixed rules, no LLM), openai (any OpenAI-compatible server), openai-batch (its
-    Batch API: half the price, within a day) transformers or vllm (a local model in this process)."""
+    Batch API: half the price, within a day), transformers or vllm (a local model in this process)."""
     model: str = ""
     """Name of the model on the server, or name or folder of a local model; required unless backend is reference."""
     base_url: tuple[str, ...] = field(default=(OPENAI,), metadata={"affects_output": False})
@@ -169,7 +169,7 @@ class LLMConfig:
 
     @property
     def repetitions(self) -> int:
-        """How often a request is repeated with the invalid answers before."""
+        """How often a request is repeated at most, because its answer cannot be used."""
         return 1
 
 

@@ -18,8 +18,7 @@ class Turns:
     """Lets tasks continue in order, at most EXCESS times as fast as answers arrive on average, in bursts.
 
     Requests that are sent together are answered together. If all these answers were processed before the next requests
-    are sent, the requests would stay together, and the server would be idle in the meantime: with 1,024 in flight and
-    answers of 1 s, for a fifth of the time.
+    are sent, the requests would stay together, and the server would be idle in the meantime.
     """
 
     def __init__(self) -> None:

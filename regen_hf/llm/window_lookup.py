@@ -49,7 +49,7 @@ def passes(config: LLMConfig, store: Store) -> Iterator[Window]:
         RunError: errors state a smaller window each time.
     """
     if config.window is None and config.backend not in IN_PROCESS:
-        for server in _servers(config):
+        for server in config.base_url:
             _look_up(config, server, store)
     window = _known(config, store)
     for _ in range(MOST_PASSES):
@@ -114,12 +114,8 @@ def _known(config: LLMConfig, store: Store) -> Window:
 
 
 def _smallest(config: LLMConfig, store: Store) -> int | None:
-    known = (store.window(server, model) for server in _servers(config) for model in _models(config))
+    known = (store.window(server, model) for server in config.base_url for model in _models(config))
     return min((tokens for tokens in known if tokens), default=None)
-
-
-def _servers(config: LLMConfig) -> tuple[str, ...]:
-    return config.base_url
 
 
 def _models(config: LLMConfig) -> list[str]:
@@ -182,11 +178,9 @@ def _get(url: str, config: LLMConfig) -> dict[str, Any] | None:
     try:
         request = urllib.request.Request(url, headers=headers(config))  # noqa: S310 (checked by the settings)
         with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT) as answer:
-            found = json.loads(answer.read(MOST_BYTES))
-    except urllib.error.HTTPError:
-        return {}
-    except (ValueError, RecursionError):
+            value = json.loads(answer.read(MOST_BYTES))
+    except (urllib.error.HTTPError, ValueError, RecursionError):
         return {}
     except (OSError, http.client.HTTPException):
         return None
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}

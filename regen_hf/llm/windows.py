@@ -18,7 +18,7 @@ DEFAULT = 128_000
 BYTES_PER_TOKEN = 3
 """A low estimate for any tokenizer: English text has more than 4."""
 CORRECTION = 400
-"""As `Window.correction`, in a large window."""
+"""Maximum tokens of the request to repeat an answer, in a large window."""
 
 Message = dict[str, str]
 """`{"role": "system" | "user" | "assistant", "content": …}`."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import jinja2
     from pydantic import BaseModel
 
-    from ..llm.windows import Window
+    from ..llm.windows import Message, Window
 
 FOLDER = Path(__file__).parent
 EXAMPLES = FOLDER / "examples"
@@ -30,8 +30,6 @@ EXAMPLES = FOLDER / "examples"
 CONTROL = re.compile(r"<(?=\S)|\[(?=/?[A-Z_]+\])")
 """The start of a possible control token of a model, such as `<|im_end|>`, `</s>` or `[INST]`. It would end the message
 that contains the data, so `fence` inserts a space."""
-Message = dict[str, str]
-"""`{"role": "system" | "user" | "assistant", "content": …}`."""
 
 
 def system(name: str, **values: Any) -> Message:

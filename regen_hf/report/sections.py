@@ -193,7 +193,7 @@ def training(run: Path) -> Blocks:
     cells = [format_number(value) if isinstance(value, int) else f"{value:.4g}" for value in numbers.values()]
     yield Table("Training", [words(name) for name in numbers], [cells])
     if gap := manifest["counts"].get("history_gap"):
-        unused = ", an interval that holds 0: the model does not use the history" if gap["low"] <= 0 else ""
+        unused = ", an interval that is not above 0: the model does not use the history" if gap["low"] <= 0 else ""
         yield Text(f"Loss with another user's history minus that with the own one: {format_interval(gap)}{unused}.")
     yield from figures(run, {"loss": "Loss"})
 

@@ -33,8 +33,6 @@ its prompt asks for what the description says."""
 MOST_COPIED, MOST_COPIED_OF_PITCH = 0.5, 0.75
 """Share of a text, or of an endorsement, that runs of words from descriptions may be."""
 
-REASON = ("last_purchase", "reason")
-
 # A narrative is about the customer or addresses them; "I" in one of these phrases is the language model.
 REFUSAL = re.compile(
     r"\b(?:I(?:['’]m| am) (?:sorry|unable|not able|afraid)|I (?:can(?:['’]?t|not)|won['’]t|will not|must decline|"
@@ -206,7 +204,7 @@ def check(
             or bool(shown.example_names.in_text(text, record.words)),
             "copied": _is_copied(tokens, record, is_pitch=task.metadata_only),
             "product": task.metadata_only and is_about_another(text, history),
-            "another_item": task.field == REASON and is_about_another(text, history),
+            "another_item": task.states_reason and is_about_another(text, history),
             "names": bool(shown.catalogue.in_text(text, record.words)),
             "unknown_names": language == "en" and bool(capitals(text, record.words)),
         }

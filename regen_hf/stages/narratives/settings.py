@@ -57,5 +57,5 @@ class NarrativesConfig(LLMConfig):
 
     @property
     def repetitions(self) -> int:
-        """How often a request is repeated with the invalid answers before."""
+        """How often a request is repeated at most, because its answer cannot be used or fails checks."""
         return super().repetitions + self.fix

@@ -54,7 +54,7 @@ def answer_of(stage: str) -> type[BaseModel]:
 
 
 @dataclass(frozen=True)
-class Vote:
+class VoteRequest:
     """The request for one vote on one stage of a user."""
 
     number: int
@@ -62,7 +62,9 @@ class Vote:
     request: llm.Request
 
 
-def user_requests(user: dict[str, Any], config: RatingsConfig, window: llm.Window) -> tuple[list[Vote], prompts.Fitted]:
+def user_requests(
+    user: dict[str, Any], config: RatingsConfig, window: llm.Window
+) -> tuple[list[VoteRequest], prompts.Fitted]:
     """The requests about one user, and the history that they show.
 
     A stage without texts has none. All votes on a stage are consecutive, and all stages of a user: a server that caches
@@ -90,7 +92,7 @@ def user_requests(user: dict[str, Any], config: RatingsConfig, window: llm.Windo
     fitted = prompts.fit(user["purchase_history"], prompt_of[longest], answer_of(longest), window)
     models = config.models
     asked = [
-        Vote(
+        VoteRequest(
             number, stage, llm.Request.of(config, pair, answer_of(stage), number, models[number % len(models)], window)
         )
         for stage, prompt in prompt_of.items()

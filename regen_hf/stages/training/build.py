@@ -24,7 +24,7 @@ from ...vectors.histories import Histories
 from ...vectors.store import VectorStore
 from .backbone import ITEM_TOKEN, load_backbone
 from .collator import RegenCollator
-from .examples import EXAMPLE, tokenized
+from .examples import EXAMPLE, tokenized, window_of
 from .history_gap import history_gap, interval_of, warn_of_unused_history
 from .phases import train_phases
 from .reload_check import check_reload
@@ -168,8 +168,7 @@ def load_examples(
     Raises:
         InputError: the split has no narrative that fits into the window of the model.
     """
-    window = processor.tokenizer.model_max_length
-    window = window if window < 1_000_000 else None  # transformers' value for "not set" is above it
+    window = window_of(processor)
     try:
         examples = Dataset.from_generator(
             tokenized,

@@ -42,6 +42,12 @@ def tokenized(
     yield from examples(users(files, config.history == "shuffled", limit), processor, config, window)
 
 
+def window_of(processor: RegenProcessor) -> int | None:
+    """The window of the backbone in tokens, None for no limit."""
+    length = processor.tokenizer.model_max_length
+    return length if length < 1_000_000 else None  # transformers' value for "not set" is above it
+
+
 def examples(
     shown: Iterable[tuple[dict[str, Any], int, list[dict[str, Any]]]],
     processor: RegenProcessor,

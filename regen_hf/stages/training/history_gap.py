@@ -23,11 +23,11 @@ from ...model.processing_regen import RegenProcessor
 from ...schema import TASKS
 from ...vectors.histories import Histories, derangement
 from .collator import RegenCollator
-from .examples import examples
+from .examples import examples, window_of
 from .settings import TrainingConfig
 
 USERS = 32
-"""Validation users. With one narrative each, 12 measurements cost about 1 % of the default training."""
+"""Validation users, with one narrative each."""
 KINDS = ("own", "shuffled", "empty")
 BATCH = 8
 """Examples per forward pass."""
@@ -84,16 +84,14 @@ def history_gap(run: Path, processor: RegenProcessor, config: TrainingConfig) ->
         for number, row in enumerate(outputs.rows(outputs.dataset_files(run, "validation"), limit=USERS))
         if row["purchase_history"] and any(TASKS[task].text(row) for task in config.tasks)
     ]
-    length = processor.tokenizer.model_max_length
-    window = length if length < 1_000_000 else None  # transformers' value for "not set" is above it
     others = derangement(len(users), config.seed)
-    made: list[list[Any]] = []
-    if len(users) > 1:
-        made = [list(_of_kind(kind, users, others, processor, config, window)) for kind in KINDS]
-    fit = [number for number in range(len(users)) if made and all(kind[number] for kind in made)]
+    if len(users) < 2:
+        return None
+    by_kind = [list(_of_kind(kind, users, others, processor, config)) for kind in KINDS]
+    fit = [number for number in range(len(users)) if all(kind[number] for kind in by_kind)]
     if len(fit) < 2:
         return None
-    rows = [kind[number] for kind in made for number in fit]
+    rows: list[Any] = [kind[number] for kind in by_kind for number in fit]
     collator = RegenCollator(
         pad_token_id=processor.tokenizer.pad_token_id,
         histories=Histories.of(run, "validation"),
@@ -110,7 +108,6 @@ def _of_kind(
     others: list[int],
     processor: RegenProcessor,
     config: TrainingConfig,
-    window: int | None,
 ) -> Iterator[dict[str, Any] | None]:
     """One example per user, of the tasks in turn, with the history of `kind`; None where the window is too small."""
     shown = "empty" if kind == "empty" else config.history
@@ -120,7 +117,7 @@ def _of_kind(
             config, tasks=(tasks[number % len(tasks)],), task_weights={}, history=shown, history_dropout=0.0, stages=()
         )
         index, other = users[others[number] if kind == "shuffled" else number]
-        yield next(examples([(row, index, other["purchase_history"])], processor, one, window), None)
+        yield next(examples([(row, index, other["purchase_history"])], processor, one, window_of(processor)), None)
 
 
 def interval_of(entry: dict[str, Any]) -> Interval:
@@ -129,14 +126,14 @@ def interval_of(entry: dict[str, Any]) -> Interval:
 
 
 def warn_of_unused_history(gap: Interval, config: TrainingConfig) -> None:
-    """Log a warning if the interval of the gap holds 0."""
+    """Log a warning if the interval of the gap is not above 0."""
     if gap["low"] is not None and gap["low"] <= 0:
         settings = "more max_steps, a higher adapter_learning_rate"
         if config.backbone:
             settings += ", or LoRA after a stage that trains only the adapter (stages)"
         logging.getLogger(__name__).warning(
-            "The model does not use the history: on validation users, another user's history raises the loss by %s, "
-            "an interval that holds 0. Try %s.",
+            "The model does not use the history: on validation users, another user's history changes the loss by %s, "
+            "expected an interval above 0. Try %s.",
             format_interval(gap),
             settings,
         )

@@ -1,7 +1,7 @@
 """The start of a new adapter on a pretrained backbone: soft tokens of the norm of word tokens.
 
-Louder soft tokens change the hidden states of all later tokens so much that the language model first learns to ignore
-them. For SmolLM2-135M a soft token of an adapter with default weights has a norm of 15, a word token about 3.
+Soft tokens of a larger norm change the hidden states of all later tokens so much that the language model first learns
+to ignore them.
 """
 
 from __future__ import annotations

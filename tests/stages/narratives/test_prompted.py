@@ -52,7 +52,7 @@ def test_a_server_that_only_errors_about_its_window_gets_shorter_prompts_at_once
         assert len(server.bodies) == 26 + len(rejected)
     assert (counts["window"], counts["failed"], counts["users_cut"]) == (3500, 0, 12)
     assert len(list(outputs.folder(tmp_path, "narratives").glob("failed*"))) == 0
-    # Descriptions alone do not fit, so purchases are dropped: the last one never, and the model is told how many.
+    # Without texts and descriptions it is still too long: all purchases but the last can be dropped, and are counted.
     for body in server.bodies:
         text = body["messages"][-1]["content"]
         if body in rejected or "Title: Pen 1 " not in text:

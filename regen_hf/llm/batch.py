@@ -68,6 +68,8 @@ class Batches:
         (self.url,) = config.base_url
         options: Any = {"api_key": key, "base_url": self.url, "default_headers": sent}
         options |= {"max_retries": config.retries, "timeout": config.timeout}
+        # A redirect could send the prompts and the secrets in the headers to another host.
+        options["http_client"] = openai.DefaultHttpxClient(follow_redirects=False)
         if config.api_version:
             self.client: openai.OpenAI = openai.AzureOpenAI(**options, api_version=config.api_version)
         else:
@@ -78,6 +80,10 @@ class Batches:
         self.last_message = ""
         """Of a request without an answer."""
         self.spending.reserved = sum(batch.worst_case for batch in self.open())
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self.client.close()
 
     def open(self) -> list[Batch]:
         """The batches that are prepared or submitted, and not collected."""
@@ -349,22 +355,22 @@ class _File:
 
 def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
     """Store a reply to every request that `store` has none for; resumes the batches of an earlier process."""
-    batches = Batches(config, store, bar)
     idle = 0
-    while batches.prepare(requests()) or batches.open():
-        before = store.totals()["replies"]
-        while batches.open():
-            batches.submit()
-            if not batches.poll() and batches.open():
-                time.sleep(config.poll)
-        idle = 0 if store.totals()["replies"] > before else idle + 1
-        if idle == IDLE_ROUNDS:
-            missing = sum(unsent(request, store) is not None for request in requests())
-            reason = batches.last_message or "they expired"
-            raise RunError(
-                f"{IDLE_ROUNDS} batches on {config.base_url[0]} left {missing:,} requests without an answer: {reason}. "
-                "All answers are kept. Run the same command again to resume."
-            )
+    with contextlib.closing(Batches(config, store, bar)) as batches:
+        while batches.prepare(requests()) or batches.open():
+            before = store.totals()["replies"]
+            while batches.open():
+                batches.submit()
+                if not batches.poll() and batches.open():
+                    time.sleep(config.poll)
+            idle = 0 if store.totals()["replies"] > before else idle + 1
+            if idle == IDLE_ROUNDS:
+                missing = sum(unsent(request, store) is not None for request in requests())
+                reason = batches.last_message or "they expired"
+                raise RunError(
+                    f"{IDLE_ROUNDS} batches on {config.base_url[0]} left {missing:,} requests without an answer: "
+                    f"{reason}. All answers are kept. Run the same command again to resume."
+                )
 
 
 @contextlib.contextmanager
@@ -375,6 +381,11 @@ def _errors(config: LLMConfig) -> Iterator[None]:
     try:
         yield
     except openai.APIStatusError as error:
+        if address := error.response.headers.get("location"):
+            raise ConfigError(
+                f"The Batch API of {config.base_url[0]} redirects to {redact(address)[:200]}; base_url should be the "
+                "final address."
+            ) from None
         kind = ConfigError if error.status_code in (401, 402, 403, 404) else RunError
         raise kind(
             f"The Batch API of {config.base_url[0]} returned an error: {_message_of(error)}. Check OPENAI_API_KEY and "

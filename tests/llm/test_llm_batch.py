@@ -1,6 +1,7 @@
 """Requests through the Batch API: another process can do each step, and no request is paid for twice."""
 
 import json
+from contextlib import closing
 
 import pytest
 
@@ -66,8 +67,8 @@ def test_each_step_can_be_taken_by_another_process(tmp_path):
     path = tmp_path / "requests.sqlite"
 
     def process(step):
-        with llm.Store(path) as store:
-            return step(Batches(batch_settings(fake.url), store, Bar()))
+        with llm.Store(path) as store, closing(Batches(batch_settings(fake.url), store, Bar())) as batches:
+            return step(batches)
 
     with Server(extra=api) as fake:
         assert process(lambda batches: batches.prepare(asked)) == 6
@@ -279,9 +280,9 @@ def test_the_budget_holds_for_batches_too(store):
 def test_a_batch_at_work_on_another_server_is_not_asked_for_again(store):
     asked = requests(3)
     with Server(extra=BatchApi()) as first, Server(extra=BatchApi()) as second:
-        batches = Batches(batch_settings(first.url), store, Bar())
-        batches.prepare(asked)
-        batches.submit()
+        with closing(Batches(batch_settings(first.url), store, Bar())) as batches:
+            batches.prepare(asked)
+            batches.submit()
         with pytest.raises(RunError, match="Set base_url to that server"):
             ask(asked, second, store)
         ask(asked, first, store)
@@ -291,9 +292,9 @@ def test_a_batch_at_work_on_another_server_is_not_asked_for_again(store):
 def test_requests_in_a_batch_are_not_asked_directly_too(store):
     asked = requests(3)
     with Server(extra=BatchApi()) as fake:
-        batches = Batches(batch_settings(fake.url), store, Bar())
-        batches.prepare(asked)
-        batches.submit()
+        with closing(Batches(batch_settings(fake.url), store, Bar())) as batches:
+            batches.prepare(asked)
+            batches.submit()
         with pytest.raises(RunError, match="openai-batch and that base_url to collect"):
             llm.ask(lambda: asked, settings(fake.url), store, 3, "test")
         assert fake.bodies == []

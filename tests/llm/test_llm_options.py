@@ -194,8 +194,12 @@ def test_redirects_are_not_followed_with_secrets_but_named(store, monkeypatch):
         with Server(lambda number, body: moved, extra=lambda *get: (302, moved[1], {})) as fake:
             config = settings(fake.url, extra_header=("X-Gateway: $GATEWAY_TOKEN",), retries=0)
             assert next(llm.passes(config, store)).tokens == 128_000
-            with pytest.raises(RunError, match=f"redirects to {other.url}/chat/completions; base_url"):
-                llm.ask(lambda: [asked(config)], config, store, 1, "test")
+            for backend in ("openai", "openai-batch"):
+                sent = dataclasses.replace(config, backend=backend)
+                with pytest.raises(
+                    (ConfigError, RunError), match=f"redirects to {other.url}/chat/completions; base_url"
+                ):
+                    llm.ask(lambda sent=sent: [asked(sent)], sent, store, 1, "test")
     assert not other.bodies
     assert not seen
 

@@ -131,7 +131,9 @@ class DuckDB:
         self.connection.register("raw_lines", lines)
         paths = {name: (key,) if isinstance(key, str) else key for name, key in fields.items()}
         extracted = ", ".join(map(_path, paths.values()))
-        values = {name: f"f[{index}]" for index, name in enumerate(fields, start=1)}
+        # Each f[i] is read once: DuckDB would repeat the expression wherever it is used.
+        values = {name: f"value_{index}" for index, name in enumerate(fields, start=1)}
+        read = ", ".join(f"f[{index}] AS {value}" for index, value in enumerate(values.values(), start=1))
         types = {name: f"types[{index}]" for index, name in enumerate(fields, start=1)}
         # A second parse of every line, not only of those with such a value, costs 5 % of the CPU of a run.
         unclear = [f"starts_with({values[name]}, '{sign}')" for name in fields if name in flat for sign in "[{"]
@@ -152,11 +154,7 @@ class DuckDB:
                 f"CASE WHEN types IS NULL THEN {values[name]} WHEN {is_nan} THEN NULL{rewritten} "
                 f'ELSE {values[name]} END AS "{name}"'
             )
-        top = {keys[0]: _quoted(keys[0]) for keys in paths.values()}.values()
-        # The positions of a key from both ends add up to the length + 1 if it occurs once.
-        repeated = " OR ".join(
-            f"list_position(keys, {key}) + list_position(reversed, {key}) <= len(keys)" for key in top
-        )
+        repeated = self._repeated_keys({keys[0] for keys in paths.values()})
         query = f"""
             CREATE OR REPLACE TEMP VIEW json_fields AS
             SELECT number,
@@ -164,21 +162,39 @@ class DuckDB:
                    types IS NOT NULL AND coalesce({" OR ".join(nested) or "false"}, false) AS nested,
                    CASE WHEN types IS NULL THEN 0 ELSE {" + ".join(counted) or "0"} END AS float_ids,
                    {", ".join(columns)}
-            FROM (SELECT *, CASE WHEN reject IS NULL THEN json_keys(line) END AS keys, list_reverse(keys) AS reversed,
-                         CASE WHEN reject IS NULL AND ({" OR ".join(unclear)})
-                              THEN json_type(line, [{extracted}]) END AS types
-                  FROM (SELECT number, line, f,
+            FROM (SELECT *, CASE WHEN reject IS NULL AND ({" OR ".join(unclear)})
+                                 THEN json_type(line, [{extracted}]) END AS types
+                  FROM (SELECT *,
                                CASE WHEN line IS NULL THEN 'not_utf8'
-                                    WHEN f IS NULL AND regexp_full_match(line, '\\s*') THEN 'blank_line'
-                                    WHEN f IS NULL THEN 'not_json'
-                                    WHEN f[1] IS NULL AND json_type(line) <> 'OBJECT' THEN 'not_an_object' END AS reject
-                        FROM (SELECT number, line, TRY(json_extract_string(line, [{extracted}])) AS f FROM raw_lines)))
+                                    WHEN no_json AND regexp_full_match(line, '\\s*') THEN 'blank_line'
+                                    WHEN no_json THEN 'not_json'
+                                    WHEN value_1 IS NULL AND json_type(line) <> 'OBJECT' THEN 'not_an_object'
+                               END AS reject
+                        FROM (SELECT number, line, f IS NULL AS no_json, {read}
+                              FROM (SELECT number, line, TRY(json_extract_string(line, [{extracted}])) AS f
+                                    FROM raw_lines))))
             """  # noqa: S608 (keys are quoted)
         if query != self.json_query:  # creating a view takes as long as planning it
             self.connection.execute(query)
             self.json_query = query
         schema = [("number", pa.int64()), ("nested", pa.bool_()), ("float_ids", pa.int64()), ("reject", pa.string())]
         return _table(pa.schema([*schema, *((name, pa.string()) for name in fields)]), "json_fields")
+
+    def _repeated_keys(self, keys: Collection[str]) -> str:
+        """A condition of the rows of `raw_lines`: whether one of `keys` occurs more than once in the JSON object.
+
+        Most files have few orders of keys. To look at one line of each order costs half as much as to look at the keys
+        of every line, which is only done where one of these lines repeats a key.
+        """
+        orders = self.connection.execute(
+            "SELECT any_value(keys) FROM (SELECT TRY(json_keys(line)) AS keys FROM raw_lines) GROUP BY hash(keys)"
+        ).fetchall()
+        if not any(order.count(key) > 1 for (order,) in orders if order for key in keys):
+            return "false"
+        # The positions of a key from both ends add up to the length + 1 if it occurs once.
+        positions = "list_position(json_keys(line), {0}) + list_position(list_reverse(json_keys(line)), {0})"
+        repeated = (f"{positions.format(_quoted(key))} <= len(json_keys(line))" for key in sorted(keys))
+        return f"reject IS NULL AND ({' OR '.join(repeated)})"
 
     def apply(self, rule: Callable[..., ir.Table], table: ir.Table, *settings: Hashable) -> pa.Table:
         """All rows of `rule(table, *settings)`; its SQL is generated once for all tables of one name and schema."""

@@ -8,6 +8,7 @@ import html.entities
 import json
 import re
 from collections import Counter
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -24,14 +25,14 @@ ELEMENTS = (
     "section|select|small|span|strike|strong|style|sub|sup|table|tbody|td|textarea|tfoot|th|thead|title|tr|tt|u|ul|video"
 )
 HIDDEN = [
-    (re.compile(rf"(?is){start}.*?{end}"), re.compile(rf"(?i){end}"))
-    for start, end in (
-        (r"<script\b[^<>]*>", r"</script\s*>"),
-        (r"<style\b[^<>]*>", r"</style\s*>"),
-        ("<!--", "-->"),
+    (name, re.compile(rf"(?is){start}.*?{end}"), re.compile(rf"(?i){end}"))
+    for name, start, end in (
+        ("<script", r"<script\b[^<>]*>", r"</script\s*>"),
+        ("<style", r"<style\b[^<>]*>", r"</style\s*>"),
+        ("<!--", "<!--", "-->"),
     )
 ]
-"""Elements without visible text, and the end of each."""
+"""Elements without visible text: their first characters, the whole, and the end of each."""
 BREAK = re.compile(r"(?i)<br\s*/?>|</(?:p|div|li|tr|h[1-6])\s*>")
 TAG = re.compile(rf"(?i)</?(?:{ELEMENTS})(?:\s[^<>]*)?/?>|<!--|<!doctype[^<>]*>")
 ENTITY = re.compile(r"&(?:#[0-9]+|#[xX][0-9a-fA-F]+|[a-zA-Z][a-zA-Z0-9]*);")
@@ -56,24 +57,28 @@ def plain(text: str, counts: Counter[str]) -> str:
     ('Tom & I\nlove it "a lot" <3 really', {'markup': 1, 'entities': 1})
     """
     text = _counted(text, _without_tags(text), "markup", counts)
-    text = _counted(text, ENTITY.sub(_character, text), "entities", counts)
+    text = _counted(text, ENTITY.sub(lambda entity: _character(entity[0]), text), "entities", counts)
     return _counted(text, text.replace("\x00", ""), "nul_characters", counts).replace("\xa0", " ").strip()
 
 
 def _without_tags(text: str) -> str:
     if "<" not in text:
         return text
-    for element, end in HIDDEN:
+    lower = text.lower()
+    for name, element, end in HIDDEN:
+        if name not in lower:  # most texts with markup have no other than <br>
+            continue
         # Only up to the last end: a search from every unclosed start would take quadratic time.
         last = max((match.end() for match in end.finditer(text)), default=0)
         text = element.sub(" ", text[:last]) + text[last:]
     return TAG.sub("", BREAK.sub("\n", text))
 
 
-def _character(entity: re.Match[str]) -> str:
+@lru_cache
+def _character(entity: str) -> str:
     # `html.unescape` converts the start of an unknown name too: "&copying;" would become "©ing;".
-    known = entity[0][1] == "#" or entity[0][1:] in html.entities.html5
-    return html.unescape(entity[0]) if known else entity[0]
+    known = entity[1] == "#" or entity[1:] in html.entities.html5
+    return html.unescape(entity) if known else entity
 
 
 def plain_column(column: pa.ChunkedArray, counts: Counter[str]) -> pa.Array:

@@ -6,7 +6,8 @@
     python benchmarks/ablation.py runs/ablation/default table1 --only fused content cf --results OTHER
 
 `table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the recipe
-without one of its parts; `steps` varies the number of steps. Every setting and seed has its own run folder on the same
+without one of its parts; `text` compares soft tokens with the latest purchases as text, of which the seconds of the
+training are the cost; `steps` varies the number of steps. Every setting and seed has its own run folder on the same
 dataset and vectors, so an interrupted benchmark resumes. Writes benchmarks/results/<group>.json, the share of correct
 facts in the narratives as <group>_facts.md, and table1.md in the paper's layout; prints one JSON line.
 """
@@ -44,6 +45,13 @@ GROUPS = {
         "AdamW": {"optimizer": "adamw"},
         "MLP": {"adapter": "mlp"},
         "none of it": {"whitening": 0, "recency": 0, "optimizer": "adamw", "adapter": "mlp"},
+    },
+    "text": {
+        "soft tokens": {},
+        "soft tokens of 5": {"max_history": 5},
+        "text of 5": {"history": "text", "max_history": 5},
+        "text of 10": {"history": "text", "max_history": 10},
+        "text of all": {"history": "text"},
     },
     "steps": {
         "300": {"max_steps": 300},

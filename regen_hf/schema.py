@@ -274,11 +274,28 @@ TASKS = {
             words=(4, 6),
             rated_in="user",
         ),
+        Task(
+            "last_review",
+            ("purchase_history", -1, "review", "text"),
+            title="Last review",
+            prompt="Write this customer's review of the last product.",
+            question="What will they write about the last product?",
+            description="the customer's own review of the last product",
+            may_be_null=True,
+            metadata_only=True,
+            default=False,
+        ),
     )
 }
 
 DEFAULT_TASKS = tuple(name for name, task in TASKS.items() if task.default)
 """Tasks that are trained and evaluated unless the settings say otherwise."""
+
+
+def offered_tasks(names: Iterable[str] = ()) -> dict[str, Task]:
+    """The default tasks and those of `names`, in the order of `TASKS`."""
+    further = set(names)
+    return {name: task for name, task in TASKS.items() if task.default or name in further}
 
 
 def text_columns(*others: str) -> list[str]:

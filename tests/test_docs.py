@@ -137,8 +137,8 @@ def test_the_page_on_adding_a_task_and_a_backbone(whole_run, capsys):
         TASKS.clear()
         TASKS.update(before)
     processor = RegenProcessor.from_pretrained(whole_run / "model")
-    assert processor.task_prompts["last_review"] == "Write the review of the last product."
-    assert processor.metadata_only_tasks == ["product_endorsement", "last_review"]
+    assert processor.task_prompts["last_headline"].startswith("Write the headline of this customer's review")
+    assert processor.metadata_only_tasks == ["product_endorsement", "last_headline"]
     assert "parameters in the adapter" in capsys.readouterr().out
     for path in re.findall(r"`((?:regen_hf|tests|spaces)/[\w/.]+)`", (PAGES / "extend.md").read_text()):
         assert (PAGES.parent / path.replace("NAME", "endorsement")).exists(), path  # NAME: a prompt of your own

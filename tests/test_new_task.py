@@ -1,4 +1,4 @@
-"""A seventh task over a field that a row has already, added from outside, goes through every stage."""
+"""Tasks over a field that a row has already, one added from outside and one off by default, through every stage."""
 
 import json
 import os
@@ -32,9 +32,9 @@ with run.locked():
 """
 
 
-def test_a_seventh_task_over_an_existing_field_is_trained_and_evaluated(tmp_path):
+def test_tasks_over_existing_fields_are_trained_and_evaluated(tmp_path):
     run = tmp_path / "run"
-    tasks = ["user_profile", "last_title"]
+    tasks = ["user_profile", "last_title", "last_review"]
     settings = {
         **TINY,
         "training": {**TINY["training"], "tasks": tasks, "max_steps": 6},
@@ -53,7 +53,8 @@ def test_a_seventh_task_over_an_existing_field_is_trained_and_evaluated(tmp_path
         row["reviewer_id"]: row["purchase_history"][-1]["item"]["title"]
         for row in outputs.rows(outputs.dataset_files(run, "test"))
     }
-    rows = [row for row in outputs.predictions(run).to_pylist() if row["task"] == "last_title"]
+    predictions = outputs.predictions(run).to_pylist()
+    rows = [row for row in predictions if row["task"] == "last_title"]
     fused = [row for row in rows if row["model"] == "fused"]
     assert len({row["reviewer_id"] for row in fused}) == len(fused) == 4
     assert {row["reviewer_id"]: row["reference"] for row in rows} == {
@@ -63,6 +64,18 @@ def test_a_seventh_task_over_an_existing_field_is_trained_and_evaluated(tmp_path
     assert {tuple(scores) for scores in models.values()} == {tuple(tasks)}
     assert models["fused"]["last_title"]["bleu"]["mean"] is not None
 
+    texts = {
+        row["reviewer_id"]: row["purchase_history"][-1]["review"]["text"]
+        for row in outputs.rows(outputs.dataset_files(run, "test"))
+    }
+    reviews = {row["reviewer_id"]: row["reference"] for row in predictions if row["task"] == "last_review"}
+    assert reviews
+    assert reviews.items() <= texts.items()
+    processor = json.loads((outputs.folder(run, "train") / "processor_config.json").read_text())
+    assert processor["metadata_only_tasks"] == ["product_endorsement", "last_review"]
+
     written = pq.read_table(outputs.path(run, "narratives", outputs.NARRATIVES))
     assert written["last_purchase"].type.names == ["reason", "explanation", "endorsement"]
-    assert "| last_title |" in (outputs.folder(run, "dataset") / outputs.CARD).read_text()
+    card = (outputs.folder(run, "dataset") / outputs.CARD).read_text()
+    assert "| last_title |" in card
+    assert "| last_review |" not in card

@@ -18,7 +18,7 @@ from ..errors import ConfigError, RegenError, RunError, require
 from ..outputs import folder as output_folder
 from ..outputs import manifest
 from ..run import Run
-from ..schema import SPLITS, TASKS
+from ..schema import SPLITS, offered_tasks
 
 APP = "spaces/regen_demo"
 METRIC = "spaces/regen_narrative"
@@ -103,7 +103,7 @@ def space_config(
         "simulated": simulated(run),
         "tasks": [
             {"name": task.name, "question": task.question, "field": list(task.field), "rated_in": task.rated_in}
-            for task in TASKS.values()
+            for task in offered_tasks(manifest(run, "train")["config"]["tasks"]).values()
         ],
         **({} if pictures is None else {"figures": list(pictures)}),
     }

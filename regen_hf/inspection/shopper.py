@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import outputs
 from ..errors import RunError
-from ..schema import RATED, SPLITS, TASKS, written_tasks
+from ..schema import RATED, SPLITS, offered_tasks, written_tasks
 from .terminal import clean, columns, cut, one_line, usable_width, wrapped
 
 REVIEW_LINES = 3
@@ -92,7 +92,7 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     checks = row.get("checks") or {}
     failed = [*(checks.get("failed") or ()), *(f"{check} (warning)" for check in checks.get("warnings") or ())]
     yield from _scores("history", "example", scores, votes, width)
-    for task in TASKS.values():
+    for task in offered_tasks().values():
         text = task.text(row)
         yield ""
         part = task.rated_in

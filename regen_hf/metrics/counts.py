@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..schema import RATED, TASKS, text_columns
+from ..schema import RATED, offered_tasks, text_columns
 
 PURCHASE = "purchase_history.list.element."
 """Path of a purchase in parquet; only the counted fields are read, no texts."""
@@ -59,9 +59,9 @@ def purchases(files: Iterable[Path]) -> Purchases:
 
 def narrative_lengths(files: Iterable[Path]) -> dict[str, Counter[int | None]]:
     """By task, the number of users by words of their text, None for users without one."""
-    counts: dict[str, Counter[int | None]] = {name: Counter() for name in TASKS}
+    counts: dict[str, Counter[int | None]] = {name: Counter() for name in offered_tasks()}
     for batch in _batches(files, text_columns()):
-        for name, task in TASKS.items():
+        for name, task in offered_tasks().items():
             words = pc.count_substring_regex(task.column(batch), r"\S+")
             counts[name].update(words.to_pylist())
     return counts

@@ -10,10 +10,12 @@ from datasets import load_dataset
 from regen_hf import outputs
 from regen_hf.cli import main
 from regen_hf.run import Run
-from regen_hf.schema import METADATA, RATED, SPLITS, TASKS
+from regen_hf.schema import METADATA, RATED, SPLITS, offered_tasks
 from regen_hf.stages.ratings.prompted import answer_of
 from tests.llm_server import Server, answer_to, completion
 from tests.paths import SHARED_DATA
+
+TASKS = offered_tasks()
 
 GIFT_CARDS = SHARED_DATA / "gift_cards_2018"
 WORLDS = {

@@ -23,7 +23,7 @@ from ...errors import ConfigError
 from ...model.interactions import interaction_text
 from ...model.loading import HUB
 from ...outputs import rows
-from ...schema import TASKS, text_columns
+from ...schema import offered_tasks, text_columns
 from .library_fields import checked_sft
 from .settings import TrainingConfig, phases
 
@@ -100,14 +100,14 @@ def pretrained_backbone(config: TrainingConfig) -> tuple[PreTrainedTokenizerBase
 
 def train_tokenizer(train: list[Path], config: TrainingConfig) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer of the prompts, of the train users' narratives and of histories as text, if read."""
-    as_text = config.history == "text"
+    as_text, tasks = config.history == "text", offered_tasks(config.tasks)
 
     def texts() -> Iterator[str]:
-        yield from (task.prompt for task in TASKS.values())
+        yield from (task.prompt for task in tasks.values())
         for row in rows(train, text_columns(*(["purchase_history"] if as_text else []))):
             if as_text:
                 yield from (interaction_text(one["item"], one["review"]) for one in row["purchase_history"])
-            for task in TASKS.values():
+            for task in tasks.values():
                 if text := task.text(row):
                     yield text
 

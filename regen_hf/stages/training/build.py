@@ -19,7 +19,7 @@ from ...errors import ConfigError, InputError
 from ...model.configuration_regen import RegenConfig
 from ...model.modeling_regen import RegenForCausalLM
 from ...model.processing_regen import RegenProcessor
-from ...schema import MAX_HISTORY, SPLITS, TASKS, metadata_only_tasks
+from ...schema import MAX_HISTORY, SPLITS, metadata_only_tasks, offered_tasks
 from ...vectors.histories import Histories
 from ...vectors.store import VectorStore
 from .backbone import ITEM_TOKEN, load_backbone
@@ -91,20 +91,21 @@ def make_processor(
     run: Path, tokenizer: PreTrainedTokenizerBase, items: outputs.ItemArrays, config: TrainingConfig
 ) -> RegenProcessor:
     """The processor with the encoder and the CF vectors of `run`."""
+    tasks, limit = offered_tasks(config.tasks), max_history(run)
     embeddings = outputs.manifest(run, "embeddings")["config"]
     trained_encoder = outputs.folder(run, "embeddings") / outputs.CONTENT_ENCODER
     return RegenProcessor(
         tokenizer=tokenizer,
         item_token=ITEM_TOKEN,
-        task_prompts={task.name: task.prompt for task in TASKS.values()},
-        metadata_only_tasks=metadata_only_tasks(TASKS, config.leak_safe),
+        task_prompts={name: task.prompt for name, task in tasks.items()},
+        metadata_only_tasks=metadata_only_tasks(tasks, config.leak_safe),
         content_encoder=embeddings["content_encoder"] or str(trained_encoder),
         cf_asins=items.asins,
         cf_factors=items.item_factors,
         cf_user_gram=items.user_gram,
         cf_alpha=embeddings["cf_alpha"],
         cf_regularization=embeddings["cf_regularization"],
-        max_history=max_history(run),
+        max_history=min(config.max_history or limit, limit),
         interaction_features=config.interaction_features,
     )
 

@@ -73,7 +73,7 @@ def examples(
                 kept, prompt = fit_text(processor, [] if dropped else history, name, room)
             else:
                 kept, prompt = processor.fit(0 if dropped else purchases, task=name, max_length=room)
-            shortened += not dropped and kept < purchases
+            shortened += not dropped and kept < min(purchases, processor.max_history)
             withheld = name in processor.metadata_only_tasks
             soft = 0 if config.history == "text" else kept
             yield {

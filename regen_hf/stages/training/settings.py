@@ -56,6 +56,8 @@ class TrainingConfig:
     history: Literal["own", "empty", "shuffled", "text"] = "own"
     """The history in each example: the user's `own`, or for controls none (`empty`), that of another train user
     (`shuffled`), or the purchases as `text` in the prompt, as many of the latest as fit into the window."""
+    max_history: int = 0
+    """Purchases shown to the model, the latest ones, as soft tokens or as text; 0 for all that the sequences keep."""
     leak_safe: bool = False
     """Withhold the review of the last purchase in all tasks, not only in the endorsement."""
     tasks: tuple[str, ...] = DEFAULT_TASKS
@@ -108,7 +110,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_tasks(self.tasks)
         at_least(self, 1, "max_steps", "batch_size", "length_groups", "save_steps", "num_layers", "validation_users")
-        at_least(self, 0, "recency", "learning_rate", "adapter_learning_rate", "patience")
+        at_least(self, 0, "recency", "max_history", "learning_rate", "adapter_learning_rate", "patience")
         at_least(self, 300, "vocab_size")  # 256 bytes, the special tokens and some merges
         check_seed(self)
         if self.hidden_size < 1 or self.hidden_size % 32:

@@ -14,10 +14,12 @@ from regen_hf.errors import InputError
 from regen_hf.metrics.scoring import PREDICTION_SCHEMA, score
 from regen_hf.metrics.text_metrics import statistics
 from regen_hf.outputs import rows, split_files
-from regen_hf.schema import TASKS
+from regen_hf.schema import offered_tasks
 from regen_hf.stages.evaluation import comparison
 from regen_hf.stages.evaluation.controls import CONTROLS
 from regen_hf.stages.evaluation.score_file import read_predictions, score_file
+
+TASKS = offered_tasks()
 
 
 def regen(*words):

@@ -17,7 +17,7 @@ from regen_hf.metrics import text_metrics as metrics
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.outputs import rows, split_files
-from regen_hf.schema import TASKS
+from regen_hf.schema import offered_tasks
 from regen_hf.stages.evaluation.build import build, describe_models
 from regen_hf.stages.evaluation.controls import CONTROLS, nearest, train_narratives
 from regen_hf.stages.evaluation.settings import EvaluationConfig
@@ -25,6 +25,8 @@ from regen_hf.stages.evaluation.summary import summary
 from regen_hf.vectors.histories import derangement
 from regen_hf.vectors.store import VectorStore
 from tests.paths import ROOT
+
+TASKS = offered_tasks()
 
 NOT_AVAILABLE = "not available: the model does not read this input"
 

@@ -8,7 +8,9 @@ import pytest
 
 from regen_hf.metrics.text_metrics import ROUGE, rouge
 from regen_hf.run import Run
-from regen_hf.schema import TASKS
+from regen_hf.schema import offered_tasks
+
+TASKS = offered_tasks()
 
 
 @pytest.fixture(scope="module")

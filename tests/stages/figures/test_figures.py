@@ -6,9 +6,11 @@ import pytest
 
 from regen_hf.metrics.counts import Purchases
 from regen_hf.outputs import rows, split_files
-from regen_hf.schema import RATED, SPLITS, TASKS
+from regen_hf.schema import RATED, SPLITS, offered_tasks
 from regen_hf.stages.evaluation.controls import CONTROLS
 from regen_hf.stages.figures import data, ratings, results
+
+TASKS = offered_tasks()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,9 @@ from datasets import load_dataset
 
 from regen_hf.cli import main
 from regen_hf.run import Run
-from regen_hf.schema import TASKS
+from regen_hf.schema import offered_tasks
+
+TASKS = offered_tasks()
 
 pytestmark = pytest.mark.real_data
 

@@ -17,13 +17,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from regen_hf.errors import ConfigError
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.outputs import split_files
-from regen_hf.schema import TASKS
+from regen_hf.schema import offered_tasks
 from regen_hf.stages.training import phases
 from regen_hf.stages.training.build import build
 from regen_hf.stages.training.examples import tokenized
 from regen_hf.stages.training.settings import TrainingConfig
 from tests.conftest import TINY
 from tests.paths import ROOT
+
+TASKS = offered_tasks()
 
 # PEFT 0.21 asks transformers 5.23 by a name that the latter calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")

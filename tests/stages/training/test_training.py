@@ -24,7 +24,7 @@ from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.outputs import item_vectors, rows, split_files
 from regen_hf.run import Run
 from regen_hf.run.stages import STAGES
-from regen_hf.schema import TASKS
+from regen_hf.schema import offered_tasks
 from regen_hf.stages.training.backbone import load_backbone, train_tokenizer
 from regen_hf.stages.training.build import build, make_processor
 from regen_hf.stages.training.collator import RegenCollator
@@ -34,6 +34,8 @@ from regen_hf.stages.training.settings import TrainingConfig
 from regen_hf.stages.training.trainer import Examples, GroupedTrainer, make_trainer
 from tests.conftest import TINY
 from tests.paths import ROOT
+
+TASKS = offered_tasks()
 
 
 def config(**changes):
@@ -250,6 +252,30 @@ def test_leak_safe_withholds_the_last_review_from_every_task(finished_run):
     safe = make_processor(finished_run, tokenizer, item_vectors(finished_run), settings)
     assert set(safe.metadata_only_tasks) == set(TASKS)
     assert all(example["withheld"] for example in examples(finished_run, safe))
+
+
+@pytest.mark.parametrize("history", ["own", "text"])
+def test_a_model_is_shown_at_most_max_history_purchases(finished_run, history, caplog):
+    settings = config(max_history=2, history=history, history_dropout=0.0, tasks=("user_profile",))
+    files = split_files(finished_run / "dataset", "train")
+    tokenizer, _ = load_backbone(files, settings)
+    two = make_processor(finished_run, tokenizer, item_vectors(finished_run), settings)
+    assert two.max_history == 2
+    users = list(rows(files))
+    for example, user in zip(tokenized(files, two, settings, 1024), users, strict=True):
+        purchases = user["purchase_history"]
+        prompt = two.tokenizer.decode(example["input_ids"])
+        if history == "own":
+            assert example["kept"] == min(len(purchases), 2)
+        else:
+            shown = [interaction_text(purchase["item"], purchase["review"]) in prompt for purchase in purchases]
+            assert all(shown[-2:])
+            assert sum(shown) < 3 or len({purchase["item"]["asin"] for purchase in purchases}) < len(purchases)
+    assert not caplog.messages
+    whole = make_processor(finished_run, tokenizer, item_vectors(finished_run), config(max_history=10_000))
+    assert (
+        whole.max_history == make_processor(finished_run, tokenizer, item_vectors(finished_run), config()).max_history
+    )
 
 
 def test_the_tokenizer_is_trained_on_train_users_only(finished_run, tmp_path):

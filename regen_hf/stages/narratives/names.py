@@ -141,25 +141,30 @@ def capitals(text: str, known: str) -> list[str]:
 def is_about_another(text: str, history: Sequence[dict[str, Any]]) -> bool:
     """Whether an endorsement or a reason names an earlier item of the history, and nothing of the final one.
 
-    Only the words that distinguish the two titles count. Titles that differ in numbers only are not distinguished.
+    Only the words that distinguish the two titles count. An item is named by most of them, at least two, or by its
+    whole title. Titles that differ in numbers only are not distinguished.
 
     >>> history = [{"item": {"title": title}} for title in ("Elmsgate Red Mug", "Vintrel Travel Planner")]
     >>> is_about_another("Enjoy the Elmsgate mug in red!", history), is_about_another("Enjoy the planner!", history)
     (True, False)
     >>> is_about_another("You liked the Elmsgate mug in red; this planner is as good.", history)
     False
+    >>> is_about_another("Vintrel Cards", [{"item": {"title": f"{brand} Cards"}} for brand in ("Vintrel", "Elmsgate")])
+    True
     """
     items = [purchase["item"] or {} for purchase in history]
     if not items or not items[-1].get("title"):
         return False
-    written = set(_stems(text))
+    written, plain = set(_stems(text)), text.replace("’", "'")
     final = set(_stems(items[-1]["title"]))
     wider = final | set(_stems((items[-1].get("category") or "").rpartition(" - ")[2]))
     for item in items[:-1]:
         title = set(_stems(item.get("title") or ""))
         others, own = title - final, wider - title
         named = len(others & written)
-        if named >= 2 and named >= 0.6 * len(others) and own and not own & written:
+        # With its capitals: in lower case, the words of a short title can describe the final item.
+        whole = named > 0 and len(words(item["title"])) > 1 and item["title"].replace("’", "'") in plain
+        if (whole or (named >= 2 and named >= 0.6 * len(others))) and own and not own & written:
             return True
     return False
 

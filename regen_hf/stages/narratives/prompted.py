@@ -21,6 +21,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, create_model, model_
 from ... import llm, outputs, prompts
 from ...errors import RunError
 from ...llm.answers import read_answer
+from ...llm.request import CORRECTION
 from ...model.interactions import without_last_review
 from ...schema import NARRATIVES, in_row, narrative_prompts
 from ...user_rows import UserRows
@@ -114,7 +115,8 @@ class Prompter:
             prompt: (system, *(shots if prompt == examples.PROMPT else ())) for prompt, system in self.system.items()
         }
         texts = [prompts.user(prompt, history=dict.fromkeys(("data", "begin", "end"), "")) for prompt in self.system]
-        instructions = joined(words(message["content"]) for message in (*self.system.values(), *texts))
+        contents = [message["content"] for message in (*self.system.values(), *texts)]
+        instructions = joined(map(words, (*contents, CORRECTION.format(reason=""))))
         self._without_examples = checks.Shown(instructions, catalogue=catalogue)
         self._with_examples = checks.Shown(instructions, *examples.shown(given), catalogue)
         for prompt in self.fixed:

@@ -92,6 +92,20 @@ def lacks_words(text: str) -> bool:
     return len(NAME_OF_WORD.findall(UNSPACED.sub(" ", text))) + len(UNSPACED.findall(text)) // 2 < 2
 
 
+def is_name(text: str, names: frozenset[tuple[str, str]]) -> bool:
+    """Whether a text consists of names, with at most two other words.
+
+    >>> names = frozenset(pairwise(["elmsgate", "red", "mug"]))
+    >>> is_name("Elmsgate Red Mug", names), is_name("The Elmsgate Red Mug.", names)
+    (True, True)
+    >>> is_name("They like the Elmsgate Red Mug.", names), is_name("Tea lover", names)
+    (False, False)
+    """
+    tokens = words(text)
+    others = _without(names, tokens).total()
+    return others < min(3, len(tokens))
+
+
 def is_damaged(text: str) -> bool:
     r"""Whether a text contains U+FFFD, half of a surrogate pair or a control character.
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from regen_hf import outputs, prompts
+from regen_hf.llm.request import CORRECTION
 from regen_hf.schema import CHECK_KINDS, NARRATIVES, TASKS, WARNINGS, in_row, narrative_prompts, written_tasks
 from regen_hf.stages.narratives import checks, reference
 from regen_hf.stages.narratives.names import Names
@@ -44,7 +45,10 @@ CATALOGUE = Names.of(
     ],
     ["The Tarrowby clock and my Elmsgate bag are fine.", "This is a Tarrowby, not an Elmsgate."],
 )
-INSTRUCTIONS = joined(words(prompts.system(prompt, language="en")["content"]) for prompt in narrative_prompts())
+INSTRUCTIONS = joined(
+    words(text)
+    for text in (*(prompts.system(prompt, language="en")["content"] for prompt in narrative_prompts()), CORRECTION)
+)
 EXAMPLE = "Mustard is a colour they had chosen before, and handsome materials count for much."
 SHOWN = checks.Shown(
     INSTRUCTIONS,
@@ -105,7 +109,13 @@ WRONG = {
         ("product_endorsement", "<The lantern is bright.>"),
         ("purchase_reason", "<They wanted a light for the next trip."),
     ],
-    "wordless": [("purchase_reason", "5 of 5"), ("long_user_summary", "N/A."), ("brief_user_summary", "Rating: 5/5!")],
+    "wordless": [
+        ("product_endorsement", "Quillmoor Steel Lantern"),
+        ("purchase_reason", "The Elmsgate Red Travel Mug."),
+        ("purchase_reason", "5 of 5"),
+        ("long_user_summary", "N/A."),
+        ("brief_user_summary", "Rating: 5/5!"),
+    ],
     "damaged": [
         ("long_user_summary", "They buy caf\ufffd mugs and planners."),
         ("purchase_reason", "They wanted \x00a light."),
@@ -127,6 +137,8 @@ WRONG = {
         ("long_user_summary", "The same in depth: what this customer shops for, with particular items, brands."),
         ("user_profile", "Give null where no reason can be inferred."),
         ("product_endorsement", "Be specific to this customer: what you write should fit nobody else."),
+        ("user_profile", "An earlier answer cannot be used."),
+        ("user_profile", "The customer in 4 to 6 words"),
     ],
     "example": [
         ("long_user_summary", "They like mugs. Handsome materials count for much: a colour they had chosen before."),
@@ -194,6 +206,20 @@ def test_an_endorsement_may_name_its_product_by_a_brand_with_an_apostrophe():
     pitch = "Lowe’s has all for your wall, and it goes with the Vintrel wall planner."
     assert "product" not in failed("product_endorsement", pitch, own)
     assert "product" in failed("product_endorsement", pitch.replace("Lowe’s", "It"), own)
+
+
+@pytest.mark.parametrize("kind", ["Cards", "Gift Card"])
+def test_titles_that_differ_in_the_brand_only_are_distinguished_where_one_is_written_in_full(kind):
+    history = [purchase(f"{brand} {kind}", "Cards") for brand in ("Denny's", "Vintrel", "Quillmoor")]
+    for pitch in (f"Denny’s {kind} is for the whole family.", f"You will like the Vintrel {kind}."):
+        assert "product" in failed("product_endorsement", pitch, history)
+        assert "another_item" in failed("purchase_reason", pitch, history)
+    for pitch in (
+        f"Quillmoor {kind} is for the whole family, as the Vintrel {kind} was.",
+        f"As you like vintrel {kind.lower()}, take this one.",
+        "A present for the whole family.",
+    ):
+        assert "product" not in failed("product_endorsement", pitch, history)
 
 
 def test_an_answer_at_the_token_limit_needs_a_stop():

@@ -21,8 +21,8 @@ def world(tmp_path_factory):
         {
             "sequences": {"sample": True},
             "sample": {"shoppers": 1000, "items": 240},
-            "training": {"max_steps": 150},
-            "evaluation": {"users": 60, "text_users": 1},
+            "training": {"max_steps": 100},
+            "evaluation": {"users": 50, "text_users": 1},
         },
     )
     with run.locked():

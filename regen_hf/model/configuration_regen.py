@@ -105,6 +105,27 @@ class RegenConfig(PreTrainedConfig):
         length: int | None = getattr(self.get_text_config(), "max_position_embeddings", None)
         return length
 
+    # Libraries read these from the config of the model that they are given, such as an assistant of `generate`.
+    @property
+    def num_hidden_layers(self) -> int:
+        """Layers of the language model."""
+        return int(self.get_text_config().num_hidden_layers)
+
+    @property
+    def num_attention_heads(self) -> int:
+        """Attention heads of the language model."""
+        return int(self.get_text_config().num_attention_heads)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the language model."""
+        return int(self.get_text_config().hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        """Rows of the token embeddings of the language model."""
+        return int(self.get_text_config().vocab_size)
+
     def to_dict(self) -> dict[str, Any]:
         """The content of config.json, without folders of this machine, such as that of the backbone."""
         values = super().to_dict()

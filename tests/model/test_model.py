@@ -254,6 +254,31 @@ def test_a_static_cache_generates_what_a_growing_one_does(family):
     assert generate(model, batch, cache_implementation="static").tolist() == generate(model, batch).tolist()
 
 
+def test_drafts_of_tokens_change_no_token():
+    """One history: transformers drafts for a single sequence only."""
+    model, small = fused(), fused()
+    batch = prompts(4) | history(4)
+    expected = generate(model, batch).tolist()
+    assert generate(model, batch, prompt_lookup_num_tokens=3).tolist() == expected
+    assert generate(model, batch, assistant_model=small).tolist() == expected
+
+
+def test_the_config_states_the_size_of_the_language_model():
+    config = fused().config
+    inner = config.get_text_config()
+    for name in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
+        assert getattr(config, name) == getattr(inner, name)
+        assert name not in config.to_dict()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # while torch looks at what it compiles
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_compiled_model_computes_the_same():
+    model = fused()
+    batch = prompts(3, 1) | history(3, 1)
+    torch.testing.assert_close(torch.compile(model, backend="eager")(**batch).logits, model(**batch).logits)
+
+
 @pytest.mark.parametrize("adapter", ["linear", "mlp", "transformer"])
 def test_the_gradient_reaches_every_parameter_of_the_adapter(adapter):
     model = fused(adapter=adapter).train()

@@ -33,7 +33,7 @@ its prompt asks for what the description says."""
 MOST_INSTRUCTIONS = 0.8
 """Share of a text that runs of words from the instructions may be."""
 MOST_COPIED, MOST_COPIED_OF_PITCH = 0.5, 0.75
-"""Share of a text, or of an endorsement, that runs of words from descriptions may be."""
+"""Share of the words of a text, or of an endorsement, that may be runs from descriptions. Names do not count."""
 
 # A narrative is about the customer or addresses them; "I" in one of these phrases is the language model.
 REFUSAL = re.compile(
@@ -242,7 +242,8 @@ def _is_copied(tokens: Sequence[str], record: Record, is_pitch: bool) -> bool:
     """Whether runs of six words from descriptions are most of a text, or one of them is too long."""
     longest, most = (COPIED_RUN_OF_PITCH, MOST_COPIED_OF_PITCH) if is_pitch else (COPIED_RUN, MOST_COPIED)
     runs = [run for run in shared_runs(tokens, record.description_words, record.names) if run >= EXAMPLE_RUN]
-    return sum(runs) > most * len(tokens) or max(runs, default=0) > longest
+    own = text_faults.outside_names(record.names, tokens).total()
+    return sum(runs) > most * own or max(runs, default=0) > longest
 
 
 def severity(failed: str) -> str:

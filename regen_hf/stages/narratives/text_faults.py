@@ -102,7 +102,7 @@ def is_name(text: str, names: frozenset[tuple[str, str]]) -> bool:
     (False, False)
     """
     tokens = words(text)
-    others = _without(names, tokens).total()
+    others = outside_names(names, tokens).total()
     return others < min(3, len(tokens))
 
 
@@ -171,14 +171,14 @@ def same_text(text: str, others: Iterable[str], names: frozenset[tuple[str, str]
         shorter, longer = sorted((own, other), key=len)
         if own == other or (len(shorter) >= 8 and longer[: len(shorter)] == shorter):
             return True
-        left, right = _without(names, own), _without(names, other)
+        left, right = outside_names(names, own), outside_names(names, other)
         shared = (left & right).total()
         if min(left.total(), right.total()) >= 8 and shared >= SAME_WORDS * (left.total() + right.total() - shared):
             return True
     return False
 
 
-def _without(names: frozenset[tuple[str, str]], tokens: list[str]) -> Counter[str]:
+def outside_names(names: frozenset[tuple[str, str]], tokens: list[str]) -> Counter[str]:
     """How often each word occurs outside the names."""
     pairs = [pair in names for pair in pairwise(tokens)]
     in_name = [before or after for before, after in zip([False, *pairs], [*pairs, False], strict=True)]

@@ -222,6 +222,14 @@ def test_titles_that_differ_in_the_brand_only_are_distinguished_where_one_is_wri
         assert "product" not in failed("product_endorsement", pitch, history)
 
 
+def test_names_in_a_copied_description_do_not_hide_that_it_is_copied():
+    text = "Vintrel Gift Cards are the way to give what they hope for. Vintrel Gift Cards never expire at Vintrel Gift."
+    history = [purchase("Vintrel Gift Cards", "Cards", text + " Order one today.")]
+    assert "copied" in failed("product_endorsement", text, history)
+    own = "Vintrel Gift Cards suit you: they are the way to give what they hope for, and your friends will be glad."
+    assert "copied" not in failed("product_endorsement", own, history)
+
+
 def test_an_answer_at_the_token_limit_needs_a_stop():
     phrase = "A light for the next trip"
     assert failed("purchase_reason", phrase) == set()

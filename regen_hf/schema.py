@@ -298,9 +298,9 @@ def offered_tasks(names: Iterable[str] = ()) -> dict[str, Task]:
     return {name: task for name, task in TASKS.items() if task.default or name in further}
 
 
-def text_columns(*others: str) -> list[str]:
-    """`others` and the columns of a row that contain the texts of tasks, without duplicates."""
-    return list(dict.fromkeys((*others, *(str(task.field[0]) for task in TASKS.values()))))
+def text_columns(tasks: Iterable[str], *others: str) -> list[str]:
+    """`others` and the columns of a row that contain the texts of `tasks`, without duplicates."""
+    return list(dict.fromkeys((*others, *(str(TASKS[name].field[0]) for name in tasks))))
 
 
 def written_tasks() -> list[Task]:

@@ -16,6 +16,7 @@ from regen_hf.schema import (
     in_row,
     metadata_only_tasks,
     narrative_prompts,
+    offered_tasks,
     rated_tasks,
     text_columns,
     written_tasks,
@@ -88,9 +89,16 @@ def test_every_written_text_has_one_field_prompt_and_rated_part():
     by_prompt = [task.name for tasks in narrative_prompts().values() for task in tasks]
     assert sorted(by_prompt) == sorted(texts)
     assert sorted(task.name for stage in RATED for task in rated_tasks(stage)) == sorted(texts)
-    assert set(text_columns("reviewer_id")) == {"reviewer_id", *columns}
+    assert text_columns(texts, "reviewer_id") == ["reviewer_id", *columns]
+    assert text_columns(["last_review"], "purchase_history") == ["purchase_history"]
+
+
+def test_the_default_tasks_are_offered_and_further_ones_by_name():
+    assert tuple(offered_tasks()) == DEFAULT_TASKS
+    assert list(offered_tasks(["last_review", "user_profile"])) == list(TASKS)
+    assert "last_review" not in DEFAULT_TASKS
 
 
 def test_leak_safe_withholds_the_last_review_from_all_tasks():
-    assert metadata_only_tasks(TASKS, leak_safe=False) == ["product_endorsement"]
+    assert metadata_only_tasks(TASKS, leak_safe=False) == ["product_endorsement", "last_review"]
     assert metadata_only_tasks(TASKS, leak_safe=True) == list(TASKS)

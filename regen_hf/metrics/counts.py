@@ -60,7 +60,7 @@ def purchases(files: Iterable[Path]) -> Purchases:
 def narrative_lengths(files: Iterable[Path]) -> dict[str, Counter[int | None]]:
     """By task, the number of users by words of their text, None for users without one."""
     counts: dict[str, Counter[int | None]] = {name: Counter() for name in offered_tasks()}
-    for batch in _batches(files, text_columns()):
+    for batch in _batches(files, text_columns(offered_tasks())):
         for name, task in offered_tasks().items():
             words = pc.count_substring_regex(task.column(batch), r"\S+")
             counts[name].update(words.to_pylist())

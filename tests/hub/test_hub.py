@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 import regen_hf
 from regen_hf.errors import RunError
 from regen_hf.hub.publishing import push
-from regen_hf.schema import SPLITS, TASKS
+from regen_hf.schema import SPLITS, offered_tasks
 from tests.hub_server import HubServer
 from tests.paths import ROOT
 
@@ -322,7 +322,7 @@ def test_the_repositories_are_linked_and_the_space_takes_the_commits_pushed_with
         "simulated": True,
         "tasks": [
             {"name": task.name, "question": task.question, "field": list(task.field), "rated_in": task.rated_in}
-            for task in TASKS.values()
+            for task in offered_tasks().values()
         ],
     }
 

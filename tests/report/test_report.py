@@ -17,8 +17,10 @@ from regen_hf.outputs import split_files
 from regen_hf.report import reproduction
 from regen_hf.run import Run
 from regen_hf.run.stages import STAGES
-from regen_hf.schema import TASKS
+from regen_hf.schema import offered_tasks
 from tests.spaces.test_demo import CHROMIUM, HOSTILE
+
+TASKS = offered_tasks()
 
 SCRIPT = "</pre><script>document.title=2</script>{{ 7*7 }}<a href='javascript:1'>a</a>"
 

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from regen_hf.cli import main
 from regen_hf.hub.space import space_config
-from regen_hf.schema import TASKS
+from regen_hf.schema import offered_tasks
 from tests.paths import ROOT
 
 SPACE = ROOT / "spaces" / "regen_demo"
@@ -224,7 +224,7 @@ def test_twenty_visitors_at_once_get_answers_about_their_own_history_and_program
     for refusal, reason in zip(
         told["refusals"],
         [
-            f"Unknown task 'nonsense'. Tasks: {', '.join(TASKS)}.",
+            f"Unknown task 'nonsense'. Tasks: {', '.join(offered_tasks())}.",
             "purchases, expected at most 50.",
             '"title" has 100,000 characters, expected at most 10,000.',
             "The history is not a list of purchases",

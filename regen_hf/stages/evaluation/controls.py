@@ -47,7 +47,7 @@ def train_narratives(run: Path, tasks: Collection[str]) -> tuple[dict[str, str |
         and by task, the 16 longest ones in characters.
     """
     counts: dict[str, Counter[str]] = {task: Counter() for task in tasks}
-    for row in rows(dataset_files(run, "train"), text_columns()):
+    for row in rows(dataset_files(run, "train"), text_columns(tasks)):
         for task in tasks:
             if text := TASKS[task].text(row):
                 counts[task][text] += 1
@@ -85,7 +85,7 @@ def nearest(
     best = {task: np.full(number, -np.inf, np.float32) for task in tasks}
     texts: dict[str, list[str | None]] = {task: [None] * number for task in tasks}
     step = max(1, min(CHUNK, 32_000_000 // max(1, number)))
-    source = rows(dataset_files(run, "train"), text_columns())
+    source = rows(dataset_files(run, "train"), text_columns(tasks))
     start = 0
     while chunk := list(itertools.islice(source, step)):
         similarity = {

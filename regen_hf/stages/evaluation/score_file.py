@@ -134,7 +134,7 @@ def _add_references(table: pa.Table, path: Path, run: Path, split: str) -> tuple
     tasks = set(table.column("task").to_pylist())
     references = {
         (user["reviewer_id"], name): task.text(user)
-        for user in outputs.rows(outputs.dataset_files(run, split), text_columns("reviewer_id"))
+        for user in outputs.rows(outputs.dataset_files(run, split), text_columns(tasks, "reviewer_id"))
         for name, task in TASKS.items()
         if name in tasks
     }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from ...schema import TASKS
@@ -178,7 +178,7 @@ def same_text(text: str, others: Iterable[str], names: frozenset[tuple[str, str]
     return False
 
 
-def outside_names(names: frozenset[tuple[str, str]], tokens: list[str]) -> Counter[str]:
+def outside_names(names: frozenset[tuple[str, str]], tokens: Sequence[str]) -> Counter[str]:
     """How often each word occurs outside the names."""
     pairs = [pair in names for pair in pairwise(tokens)]
     in_name = [before or after for before, after in zip([False, *pairs], [*pairs, False], strict=True)]

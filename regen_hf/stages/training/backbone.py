@@ -104,7 +104,7 @@ def train_tokenizer(train: list[Path], config: TrainingConfig) -> PreTrainedToke
 
     def texts() -> Iterator[str]:
         yield from (task.prompt for task in tasks.values())
-        for row in rows(train, text_columns(*(["purchase_history"] if as_text else []))):
+        for row in rows(train, text_columns(tasks, *(["purchase_history"] if as_text else []))):
             if as_text:
                 yield from (interaction_text(one["item"], one["review"]) for one in row["purchase_history"])
             for task in tasks.values():

@@ -149,13 +149,18 @@ def _placeholder(part: dict[str, Any]) -> str:
     return f"one of: {', '.join(choices)}" if choices else PLACEHOLDER
 
 
+def is_placeholder(text: str) -> bool:
+    """Whether a text is only the placeholder of the example."""
+    return text.strip() in (PLACEHOLDER, "…")
+
+
 def _reading(answer: BaseModel, text: str, repaired: bool) -> Reading:
     """`answer`, unless it holds placeholders of the example."""
     if PLACEHOLDER not in text and "…" not in text:
         return Reading(answer, repaired)
     for name in type(answer).model_fields:
         value = getattr(answer, name)
-        if isinstance(value, str) and value.strip() in (PLACEHOLDER, "…"):
+        if isinstance(value, str) and is_placeholder(value):
             return Reading(None, reason=f"{name}: this field holds the placeholder of the example")
     return Reading(answer, repaired)
 

@@ -7,6 +7,7 @@ other texts are used.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -17,10 +18,11 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, create_model, model_validator
+from pydantic_core import from_json
 
 from ... import llm, outputs, prompts
 from ...errors import RunError
-from ...llm.answers import read_answer
+from ...llm.answers import is_placeholder, read_answer
 from ...llm.request import CORRECTION
 from ...model.interactions import without_last_review
 from ...schema import NARRATIVES, in_row, narrative_prompts
@@ -61,12 +63,26 @@ class PartialAnswer(BaseModel):
         return self
 
 
+def _text_or_none(text: str | None) -> str | None:
+    return None if text is None or is_placeholder(text) else text.strip() or None
+
+
 @functools.cache
 def partial_answer_of(prompt: str) -> type[PartialAnswer]:
     """As `answer_of`, but any text except one may be missing."""
-    text = Annotated[str | None, AfterValidator(lambda text: (text or "").strip() or None)]
+    text = Annotated[str | None, AfterValidator(_text_or_none)]
     fields: dict[str, Any] = {task.name: (text, None) for task in narrative_prompts()[prompt]}
     return create_model(f"Partial{prompt.capitalize()}", __base__=PartialAnswer, **fields)
+
+
+def partial_answer(raw: str, prompt: str) -> BaseModel | None:
+    """The texts of an answer that cannot be used as a whole, also of one that is cut off inside a text."""
+    answer = partial_answer_of(prompt)
+    if (read := read_answer(raw, answer).answer) is not None:
+        return read
+    with contextlib.suppress(ValueError):
+        return answer.model_validate(from_json(raw[raw.find("{") :], allow_partial=True))
+    return None
 
 
 @dataclass(frozen=True)
@@ -182,7 +198,7 @@ def attempts(
         sent, result = llm.last(request, store)
         is_partial = False
         if isinstance(result, llm.Failure):  # after a repetition; the texts that it has are kept
-            partial = read_answer(result.raw, partial_answer_of(first.prompt)).answer
+            partial = partial_answer(result.raw, first.prompt)
             result, is_partial = partial or result, partial is not None
         failed: list[str] = []
         truncated: frozenset[str] = frozenset()

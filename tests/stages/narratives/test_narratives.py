@@ -324,7 +324,7 @@ def test_what_fails_for_good_is_null_and_recorded_with_the_raw_text(tmp_path):
     assert (failed["reviewer_id"], failed["request"], failed["raw"]) == ("u", "Endorsement", "I will not sell pens.")
 
 
-MISSING = [{"user_profile": None}, {"user_profile": "", "image": "pen.jpg"}, {"profile": "a"}]
+MISSING = [{"user_profile": None}, {"user_profile": "", "image": "pen.jpg"}, {"profile": "a"}, {"user_profile": "..."}]
 
 
 @pytest.mark.parametrize("missing", MISSING)
@@ -342,6 +342,24 @@ def test_the_texts_of_an_answer_that_lacks_others_are_kept(tmp_path, missing):
     (row,) = table.to_pylist()
     assert row["user"] == {"profile": None, "brief_summary": "Some words.", "long_summary": "Some words."}
     assert "profile.empty" in row["checks"]["failed"]
+    assert (counts["partial"], counts["failed"]) == (1, 0)
+
+
+def test_the_texts_before_the_one_in_which_an_answer_is_cut_off_are_kept(tmp_path):
+    texts = dict.fromkeys(("purchase_reason", "purchase_reason_explanation", "brief_user_summary"), "Some words.")
+    answer = json.dumps(texts)[:-1] + ', "long_user_summary": "They buy pens and pens and'
+
+    def fault(number, body):
+        cut = completion(answer, finish_reason="length")
+        return None if "product_endorsement" in json.dumps(body) else (200, {}, cut)
+
+    write_sequences(tmp_path, train=[("u", PENS)])
+    with Server(fault) as server:
+        counts, table = run_build(tmp_path, openai(server))
+    (row,) = table.to_pylist()
+    assert row["user"] == {"profile": None, "brief_summary": "Some words.", "long_summary": None}
+    assert row["last_purchase"]["reason"] == "Some words."
+    assert {"profile.empty", "long_summary.empty"} <= set(row["checks"]["failed"])
     assert (counts["partial"], counts["failed"]) == (1, 0)
 
 

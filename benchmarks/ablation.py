@@ -6,10 +6,10 @@
     python benchmarks/ablation.py runs/ablation/default table1 --only fused content cf --results OTHER
 
 `table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the recipe
-without one of its parts; `text` compares soft tokens with the latest purchases as text, of which the seconds of the
-training are the cost; `steps` varies the number of steps. Every setting and seed has its own run folder on the same
-dataset and vectors, so an interrupted benchmark resumes. Writes benchmarks/results/<group>.json, the share of correct
-facts in the narratives as <group>_facts.md, and table1.md in the paper's layout; prints one JSON line.
+without one of its parts; `text` compares soft tokens with the text of the latest purchases, in quality and in seconds
+of training; `steps` varies the number of steps. Every setting and seed has its own run folder on the same dataset and
+vectors, so an interrupted benchmark resumes. Writes benchmarks/results/<group>.json, the share of correct facts in the
+narratives as <group>_facts.md, and table1.md in the paper's layout; prints one JSON line.
 """
 
 import argparse

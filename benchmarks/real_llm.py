@@ -8,8 +8,9 @@ reviews. SmolLM2-135M-Instruct in process: narratives of 5 users of the gift car
 models as packages. The runs are kept in the folder, so an interrupted benchmark resumes. Delete the folder `narratives`
 of a run to repeat its checks without a request. Then CPU-seconds are those of the results file, if it has them.
 
-For each stage: requests, the shares with a valid answer and with a valid or partial one (which lacks a text), repaired
-answers, failed checks by kind, rows without a failed check, tokens and CPU-seconds (of server and client) per user.
+For the narratives: requests, the shares with a valid answer and with a valid or partial one (which lacks a text),
+failed checks by kind, rows without a failed check. For the ratings: votes on attributes, and the share of valid ones.
+For both: repaired answers, tokens and CPU-seconds (of server and client) per user.
 Prints one JSON line; `--write` stores the figures, no text, in benchmarks/results/real_llm.json.
 """
 
@@ -18,21 +19,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
+from served import served
 
 from regen_hf import outputs
-from regen_hf.schema import RATED, narrative_prompts
+from regen_hf.schema import narrative_prompts
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "real_llm.json"
@@ -52,27 +50,12 @@ LOGS = {
 }
 
 
-@contextmanager
-def llama_cpp(python: Path | str, weights: Path, threads: int, log: Path) -> Iterator[tuple[str, psutil.Process]]:
+def llama_cpp(
+    python: Path | str, weights: Path, threads: int, log: Path
+) -> AbstractContextManager[tuple[str, psutil.Process]]:
     """Address and process of llama.cpp's server with the model in the GGUF file `weights`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [python, "-m", "llama_cpp.server", "--model", weights, "--model_alias", weights.stem]
-    command += ["--n_ctx", WINDOW, "--n_threads", threads, "--n_threads_batch", threads, "--port", port]
-    with log.open("w") as file, subprocess.Popen([str(part) for part in command], stdout=file, stderr=file) as server:
-        try:
-            for _ in range(120):
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=5).close()
-                    break
-                except OSError:
-                    if server.poll() is not None:
-                        raise SystemExit(f"llama.cpp's server ended, see {log}.") from None
-                    time.sleep(1)
-            yield f"http://127.0.0.1:{port}/v1", psutil.Process(server.pid)
-        finally:
-            server.terminate()
+    return served([*command, "--n_ctx", WINDOW, "--n_threads", threads, "--n_threads_batch", threads], log, 120)
 
 
 def regen(*arguments: object) -> float:
@@ -108,22 +91,23 @@ def stage(
         "tokens_per_user": tokens,
         "cpu_seconds_per_user": before.get(name, {}).get("cpu_seconds_per_user") if resumed else round(cpu / users, 1),
     }
-    if name == "narratives":
-        requests = len(narrative_prompts()) * users
-        rows = pq.read_table(outputs.folder(run, name) / outputs.NARRATIVES, columns=["checks"])["checks"].to_pylist()
-        figures |= {
-            "partial": counts["partial"],
-            "asked_again": counts["asked_again"],
-            "rows_without_failed_checks": sum(not row["failed"] for row in rows),
-            "failed_checks": counts["failed_checks"],
-            "check_warnings": counts["check_warnings"],
-        }
-    else:
-        requests = len(RATED) * users
-        figures |= {"votes": counts["votes"], "failed_votes": counts["failed_votes"]}
+    if name == "ratings":
+        valid = 1 - counts["failed_votes"] / counts["votes"]
+        return {"votes": counts["votes"], "valid": round(valid, 4), **figures}
+    requests = len(narrative_prompts()) * users
     usable = 1 - counts["failed"] / requests
-    valid = usable - figures.get("partial", 0) / requests
-    return {"requests": requests, "valid": round(valid, 4), "valid_or_partial": round(usable, 4), **figures}
+    rows = pq.read_table(outputs.folder(run, name) / outputs.NARRATIVES, columns=["checks"])["checks"].to_pylist()
+    return {
+        "requests": requests,
+        "valid": round(usable - counts["partial"] / requests, 4),
+        "valid_or_partial": round(usable, 4),
+        **figures,
+        "partial": counts["partial"],
+        "asked_again": counts["asked_again"],
+        "rows_without_failed_checks": sum(not row["failed"] for row in rows),
+        "failed_checks": counts["failed_checks"],
+        "check_warnings": counts["check_warnings"],
+    }
 
 
 def main() -> None:

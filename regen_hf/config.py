@@ -67,9 +67,8 @@ def section(cls: type[Section], values: Mapping[str, Any], name: str) -> Section
             raise ConfigError(f"Settings of {name!r}: {message}.") from None
         key = ".".join([name, *map(str, problem["loc"])])
         hidden = [field.name for field in dataclasses.fields(cls) if field.metadata.get("hidden")]  # type: ignore[arg-type]
-        value = (
-            "a value that is not shown" if problem["loc"][0] in hidden else repr(problem["input"])
-        )  # it may be a secret
+        # It may be a secret.
+        value = "a value that is not shown" if problem["loc"][0] in hidden else repr(problem["input"])
         raise ConfigError(f"Setting {key} was given {value}: {message}.") from None
 
 

@@ -131,7 +131,7 @@ class DuckDB:
         self.connection.register("raw_lines", lines)
         paths = {name: (key,) if isinstance(key, str) else key for name, key in fields.items()}
         extracted = ", ".join(map(_path, paths.values()))
-        # Each f[i] is read once: DuckDB would repeat the expression wherever it is used.
+        # Columns of their own, because DuckDB evaluates f[i] again wherever it is used.
         values = {name: f"value_{index}" for index, name in enumerate(fields, start=1)}
         read = ", ".join(f"f[{index}] AS {value}" for index, value in enumerate(values.values(), start=1))
         types = {name: f"types[{index}]" for index, name in enumerate(fields, start=1)}

@@ -59,9 +59,10 @@ def purchases(files: Iterable[Path]) -> Purchases:
 
 def narrative_lengths(files: Iterable[Path]) -> dict[str, Counter[int | None]]:
     """By task, the number of users by words of their text, None for users without one."""
-    counts: dict[str, Counter[int | None]] = {name: Counter() for name in offered_tasks()}
-    for batch in _batches(files, text_columns(offered_tasks())):
-        for name, task in offered_tasks().items():
+    tasks = offered_tasks()
+    counts: dict[str, Counter[int | None]] = {name: Counter() for name in tasks}
+    for batch in _batches(files, text_columns(tasks)):
+        for name, task in tasks.items():
             words = pc.count_substring_regex(task.column(batch), r"\S+")
             counts[name].update(words.to_pylist())
     return counts

@@ -30,8 +30,8 @@ EXAMPLE_RUN = 6
 COPIED_RUN, COPIED_RUN_OF_PITCH = 12, 30
 """Words in a row that a text, or an endorsement, may share with a description. An endorsement may quote a sentence, as
 its prompt asks for what the description says."""
-MOST_INSTRUCTIONS = 0.8
-"""Share of a text that runs of words from the instructions may be."""
+REPEATED_INSTRUCTIONS = 0.8
+"""Share of the words of a text, in runs from the instructions, from which the text repeats them."""
 MOST_COPIED, MOST_COPIED_OF_PITCH = 0.5, 0.75
 """Share of the words of a text, or of an endorsement, that may be runs from descriptions. Names do not count."""
 
@@ -70,7 +70,10 @@ KINDS = {
         "it contains code fences, marker lines, remains of JSON or control tokens",
         "must be plain text without code fences, marker lines, names of fields or JSON in it",
     ),
-    "wordless": Kind("it has no words, as in 5 of 5, or only the name of a product", "must be written in sentences"),
+    "wordless": Kind(
+        "it has no words, as in 5 of 5, or only the name of a product",
+        "must say something, and not only name a product",
+    ),
     "damaged": Kind("it contains U+FFFD or control characters", "must not contain unreadable characters"),
     "repetition": Kind("it repeats the same words or sentences", "repeats itself; say each thing once"),
     "same": Kind("it equals another text of the row, or almost", "must not be the same text as another field"),
@@ -203,7 +206,7 @@ def check(
             "repetition": text_faults.is_repetitive(text),
             "same": text_faults.same_text(text, earlier, record.names),
             "instructions": shares(tokens, shown.instructions, MOST_VERBATIM + 1, record.words)
-            or _is_mostly(tokens, shown.instructions),
+            or _is_of_instructions(tokens, shown.instructions),
             "example": shares(tokens, shown.examples, EXAMPLE_RUN, record.words)
             or bool(shown.example_names.in_text(text, record.words)),
             "copied": _is_copied(tokens, record, is_pitch=task.metadata_only),
@@ -232,10 +235,10 @@ def _measured(result: Mapping[str, Any], text: str, task: Task, language: str) -
     }
 
 
-def _is_mostly(tokens: Sequence[str], instructions: str) -> bool:
-    """Whether a text consists of words of the instructions, three or more in a row."""
+def _is_of_instructions(tokens: Sequence[str], instructions: str) -> bool:
+    """Whether almost all of a text are runs of three or more words of the instructions."""
     runs = [run for run in shared_runs(tokens, instructions) if run >= 3]
-    return bool(runs) and sum(runs) >= MOST_INSTRUCTIONS * len(tokens)
+    return bool(runs) and sum(runs) >= REPEATED_INSTRUCTIONS * len(tokens)
 
 
 def _is_copied(tokens: Sequence[str], record: Record, is_pitch: bool) -> bool:

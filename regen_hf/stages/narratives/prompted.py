@@ -76,7 +76,7 @@ def partial_answer_of(prompt: str) -> type[PartialAnswer]:
 
 
 def partial_answer(raw: str, prompt: str) -> BaseModel | None:
-    """The texts of an answer that cannot be used as a whole, also of one that is cut off inside a text."""
+    """The complete texts of an answer that is not valid, such as one that is cut off; None where it has none."""
     answer = partial_answer_of(prompt)
     if (read := read_answer(raw, answer).answer) is not None:
         return read

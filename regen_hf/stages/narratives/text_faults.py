@@ -93,7 +93,7 @@ def lacks_words(text: str) -> bool:
 
 
 def is_name(text: str, names: frozenset[tuple[str, str]]) -> bool:
-    """Whether a text consists of names, with at most two other words.
+    """Whether a text consists of names of products and at most two other words.
 
     >>> names = frozenset(pairwise(["elmsgate", "red", "mug"]))
     >>> is_name("Elmsgate Red Mug", names), is_name("The Elmsgate Red Mug.", names)

@@ -52,7 +52,7 @@ def write_histories(catalogue: Path, config: SequencesConfig, purchases: Iterato
                         compression="zstd",
                         use_dictionary=ITEM_COLUMNS,
                         dictionary_pagesize_limit=DICTIONARY,
-                        write_statistics=["reviewer_id"],  # nothing filters by the smallest text of a list
+                        write_statistics=["reviewer_id"],  # no reader filters rows by a value in a list
                         store_schema=False,  # it would declare the items as dictionaries
                     )
                 writers[name].write_table(histories)

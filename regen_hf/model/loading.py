@@ -24,6 +24,8 @@ ADAPTER = "model.adapter"
 PROGRESS_AFTER = 5.0
 """Seconds before the progress bar of a load is shown."""
 HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+HOW = ("dtype", "torch_dtype", "device_map", "max_memory", "offload_folder", "quantization_config")
+"""Arguments of `from_pretrained` that change how weights are stored."""
 
 
 class CompletePreTrainedModel(PreTrainedModel):
@@ -183,16 +185,20 @@ def _lora_files(path: Any, kwargs: dict[str, Any]) -> tuple[str, str] | None:
 
 
 def _merged_as_saved(cls: Any, path: Any, *args: Any, **kwargs: Any) -> PreTrainedModel | None:
-    """A model in adapter form, merged in the dtype of its files as in training, if `kwargs` name another dtype.
+    """A model in adapter form, merged on the CPU in the dtype of its files as in training, where `kwargs` ask for more.
 
-    A model that is loaded from its weights in the other dtype equals the merged form in this dtype. None where no
-    dtype is named, and for other models.
+    That is another dtype, quantisation, or several devices. PEFT changes neither quanto's weights nor offloaded ones,
+    without an error. A model that is loaded from the merged weights equals the merged form, loaded in the same way.
+    None where `kwargs` ask for nothing of this, and for other models.
     """
-    if kwargs.get("dtype", kwargs.get("torch_dtype", "auto")) in (None, "auto") or "state_dict" in kwargs:
+    dtype = kwargs.get("dtype", kwargs.get("torch_dtype", "auto"))
+    device_map, quantised = kwargs.get("device_map"), kwargs.get("quantization_config") is not None
+    dispatched = isinstance(device_map, dict) or device_map in ("auto", "balanced", "balanced_low_0", "sequential")
+    if dtype in (None, "auto") and not quantised and not dispatched:
         return None
-    if kwargs.get("quantization_config") is not None or _lora_files(path, kwargs) is None:
+    if "state_dict" in kwargs or _lora_files(path, kwargs) is None:
         return None
-    as_saved = {name: value for name, value in kwargs.items() if name not in ("dtype", "torch_dtype", "device_map")}
+    as_saved = {name: value for name, value in kwargs.items() if name not in HOW}
     if "config" in kwargs:  # the auto classes write the dtype into it
         as_saved["config"] = copy.deepcopy(kwargs["config"])
         as_saved["config"].dtype = None

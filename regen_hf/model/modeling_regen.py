@@ -41,6 +41,7 @@ class RegenPreTrainedModel(CompletePreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (a set or list, as in the parent)
+    _no_split_modules = ["RegenAdapter"]  # noqa: RUF012 (a device map that splits it leaves out its buffers)
     # The adapter is small and trained from scratch: small updates would be lost in the rounding of bf16.
     _keep_in_fp32_modules_strict = ["adapter"]  # noqa: RUF012
     # The language model checks again which of them it supports.

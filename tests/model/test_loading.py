@@ -1,4 +1,4 @@
-"""Loading and generating print nothing: in fresh interpreters, with the local classes and with remote code."""
+"""Loading: nothing is printed, weights may be offloaded or quantised, PEFT adds its own to a loaded model."""
 
 import os
 import shutil
@@ -7,13 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from peft import LoraConfig, get_peft_model
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import BertConfig, BertModel
+from transformers import BertConfig, BertModel, QuantoConfig, TorchAoConfig
 
-from tests.tiny_model import CONTENT_DIM, fused, processor, tokenizer, without
+from regen_hf.model.configuration_regen import RegenConfig
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from tests.model.test_model import generate, history, prompts
+from tests.tiny_model import CONTENT_DIM, backbone, fused, processor, tokenizer, without
 
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # PEFT, by its old name
+INPUTS = prompts(3, 1) | history(3, 1)
 HISTORY = [{"item": {"asin": "A", "title": "blue pens"}, "review": {"rating": 5}}]
 LOCAL = """
 import sys, regen_hf
@@ -57,12 +63,11 @@ def adapter_folder(folder, tmp_path_factory):
     """The same model in adapter form."""
     form = Path(shutil.copytree(folder, tmp_path_factory.mktemp("adapter") / "model"))
     without(form / "model.safetensors", "model.adapter.")
-    lora = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["adapter"])
+    lora = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["adapter"], init_lora_weights=False)
     get_peft_model(fused(), lora).save_pretrained(form / "lora")
     return form
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # of `get_peft_model` above
 @pytest.mark.parametrize("program", [LOCAL, REMOTE], ids=["regen_hf.load", "remote code"])
 def test_loading_and_generating_print_nothing(program, folder, adapter_folder, tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
@@ -75,3 +80,69 @@ def test_loading_and_generating_print_nothing(program, folder, adapter_folder, t
         stdin=subprocess.DEVNULL,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.fixture(params=["folder", "adapter_folder"])
+def form(request):
+    """Both forms of a model."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("share", [0.6, 0.9, 0.999, 2])
+def test_a_part_of_the_weights_may_stay_on_disk(form, share, tmp_path):
+    expected = RegenForCausalLM.from_pretrained(form)
+    memory = int(share * sum(parameter.nbytes for parameter in expected.parameters()))
+    model = RegenForCausalLM.from_pretrained(
+        form, device_map="auto", max_memory={"cpu": memory}, offload_folder=tmp_path
+    )
+    devices = getattr(model, "hf_device_map", {"": "cpu"})  # no map where everything is on one device
+    assert set(devices.values()) == ({"cpu", "disk"} if share < 1 else {"cpu"})
+    torch.testing.assert_close(model(**INPUTS).logits, expected(**INPUTS).logits)
+    assert generate(model, INPUTS).tolist() == generate(expected, INPUTS).tolist()
+
+
+@pytest.mark.parametrize("library", ["torchao", "quanto"])
+def test_a_model_is_quantised_when_it_is_loaded(form, library):
+    """Not on CI: it runs where these libraries are installed."""
+    pytest.importorskip({"quanto": "optimum.quanto"}.get(library, library))
+    if library == "quanto":
+        quantization = QuantoConfig(weights="int8")
+    else:
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        quantization = TorchAoConfig(Int8WeightOnlyConfig())
+    expected = RegenForCausalLM.from_pretrained(form)(**INPUTS).logits
+    model = RegenForCausalLM.from_pretrained(form, quantization_config=quantization)
+    assert type(model.model.language_model.layers[0].mlp.up_proj.weight) is not torch.nn.Parameter
+    assert {type(parameter) for parameter in model.model.adapter.parameters()} == {torch.nn.Parameter}
+    assert (model(**INPUTS).logits - expected).norm() < 0.1 * expected.norm()
+    assert generate(model, INPUTS).shape == (2, 6)
+
+
+def test_peft_adds_the_weights_beside_a_model_to_a_new_one(adapter_folder):
+    model = RegenForCausalLM.from_backbone(backbone(), RegenConfig.from_pretrained(adapter_folder))
+    trained = PeftModel.from_pretrained(model, adapter_folder / "lora")
+    expected = RegenForCausalLM.from_pretrained(adapter_folder)(**INPUTS).logits
+    torch.testing.assert_close(trained(**INPUTS).logits, expected)
+    with trained.disable_adapter():
+        assert not torch.allclose(trained(**INPUTS).logits, expected, atol=1e-2)
+
+
+@pytest.mark.parametrize("part", ["fused model", "language model"])
+def test_lora_weights_of_a_fused_model_and_of_its_language_model_are_added_to_a_loaded_one(form, part, tmp_path):
+    def chosen(model):
+        return model if part == "fused model" else model.to_backbone()  # shares the modules of the model
+
+    lora = LoraConfig(r=2, target_modules=["q_proj", "up_proj"], init_lora_weights=False)
+    models = [RegenForCausalLM.from_pretrained(form) for _ in range(3)]
+    get_peft_model(chosen(models[1]), lora).save_pretrained(tmp_path / "lora")
+    added = PeftModel.from_pretrained(chosen(models[2]), tmp_path / "lora")
+    before, trained, loaded = (model(**INPUTS).logits for model in models)
+    torch.testing.assert_close(loaded, trained)
+    assert not torch.allclose(loaded, before, atol=1e-2)
+    assert generate(models[2], INPUTS).tolist() == generate(models[1], INPUTS).tolist()
+    added.merge_and_unload()
+    models[2].save_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(
+        RegenForCausalLM.from_pretrained(tmp_path / "merged")(**INPUTS).logits, trained, rtol=1e-4, atol=1e-4
+    )

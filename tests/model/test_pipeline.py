@@ -7,9 +7,10 @@ import threading
 import pytest
 import torch
 from tokenizers import decoders
+from transformers import pipeline
 
 import regen_hf
-from tests.tiny_model import fused, processor, purchase
+from tests.tiny_model import backbone, fused, processor, purchase
 
 TASK = "long_user_summary"
 HISTORIES = [[purchase("A"), purchase("B"), purchase("C")], [], [purchase("unheard of")], [purchase("D")] * 5]
@@ -148,3 +149,14 @@ def test_settings_of_from_pretrained_are_passed_on(folder):
     assert isinstance(narrate(regen, HISTORIES[0]), str)
     with pytest.raises(OSError, match="nowhere"):
         regen_hf.load(str(folder / "nowhere"))
+
+
+def test_a_pipeline_of_transformers_continues_a_text_without_a_history(regen):
+    tokens = {"max_new_tokens": 5, "min_new_tokens": 5, "do_sample": False}
+    arguments = {"tokenizer": regen.processor.tokenizer, **tokens}
+    texts = [pipeline("text-generation", model=model, **arguments) for model in (fused(), backbone())]
+    (continued,) = texts[0]("the gift")
+    assert [continued] == texts[1]("the gift")
+    assert len(continued["generated_text"]) > len("the gift ")
+    with pytest.raises(ValueError, match=r"1 placeholder tokens .* no history was passed"):
+        texts[0]("<|item|> the gift")

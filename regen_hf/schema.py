@@ -303,6 +303,11 @@ def text_columns(tasks: Iterable[str], *others: str) -> list[str]:
     return list(dict.fromkeys((*others, *(str(TASKS[name].field[0]) for name in tasks))))
 
 
+def purchase_columns(*fields: str) -> list[str]:
+    """The columns of a parquet file of rows that contain these `fields` of the purchases, such as "review.rating"."""
+    return [f"purchase_history.list.element.{field}" for field in fields]
+
+
 def written_tasks() -> list[Task]:
     """The tasks whose texts the narratives stage writes, in the order of their fields in a row."""
     tasks = {task.field: task for task in TASKS.values() if task.written_by}

@@ -28,6 +28,8 @@ from .library_fields import checked_sft
 from .settings import TrainingConfig, phases
 
 ITEM_TOKEN = "<|item|>"  # noqa: S105 (a token of the vocabulary)
+TOKENIZER_USERS = 20_000
+"""Train users, the first ones, on whose texts the tokenizer is trained; more of them change few tokens."""
 
 
 def load_backbone(train: list[Path], config: TrainingConfig) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
@@ -104,7 +106,8 @@ def train_tokenizer(train: list[Path], config: TrainingConfig) -> PreTrainedToke
 
     def texts() -> Iterator[str]:
         yield from (task.prompt for task in tasks.values())
-        for row in rows(train, text_columns(tasks, *(["purchase_history"] if as_text else []))):
+        columns = text_columns(tasks, *(["purchase_history"] if as_text else []))
+        for row in rows(train, columns, limit=TOKENIZER_USERS):
             if as_text:
                 yield from (interaction_text(one["item"], one["review"]) for one in row["purchase_history"])
             for task in tasks.values():

@@ -10,27 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
-from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 from ... import outputs
 from ...cards.model_card import model_card
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError
 from ...model.configuration_regen import RegenConfig
 from ...model.modeling_regen import RegenForCausalLM
 from ...model.processing_regen import RegenProcessor
 from ...schema import MAX_HISTORY, SPLITS, metadata_only_tasks, offered_tasks
-from ...vectors.histories import Histories
 from ...vectors.store import VectorStore
 from .backbone import ITEM_TOKEN, load_backbone
 from .collator import RegenCollator
-from .examples import EXAMPLE, tokenized, window_of
+from .examples import Examples
 from .history_gap import history_gap, interval_of, warn_of_unused_history
 from .phases import train_phases
 from .reload_check import check_reload
 from .settings import TrainingConfig, phases
-from .soft_token_norm import scale_soft_tokens
-from .trainer import Examples, sft_fields
+from .soft_token_norm import SAMPLE, scale_soft_tokens
+from .trainer import sft_fields
 from .whitening import whitening
 
 
@@ -42,17 +40,16 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     processor = make_processor(run, tokenizer, items, config)
     end_generation(causal_lm, processor)
     model = make_model(run, causal_lm, processor, items, config)
-    train = load_examples(run, "train", processor, work, config)
+    train = Examples.of(run, "train", processor, work / "examples" / "train", config)
+    train.check_window()
     validation = None
     if any(phase.patience for phase in phases(config)):
         evaluated = dataclasses.replace(config, history_dropout=0.0, task_weights={})
-        validation = load_examples(run, "validation", processor, work, evaluated, config.validation_users)
+        folder = work / "examples" / "validation"
+        validation = Examples.of(run, "validation", processor, folder, evaluated, config.validation_users)
     if config.backbone is not None:
-        n_features = len(config.interaction_features)
-        pad_token_id = processor.tokenizer.pad_token_id
-        collator = RegenCollator(pad_token_id=pad_token_id, histories=train.histories, n_features=n_features)
-        scale_soft_tokens(model, collator, train.rows)
-    gap = history_gap(run, processor, config)
+        scale_soft_tokens(model, RegenCollator.of(train), train.spread(SAMPLE))
+    gap = history_gap(run, processor, work / "examples" / "gap", config)
     board = run / outputs.TENSORBOARD / work.name
     folder, log = train_phases(model, processor, train, validation, work, board, config, gap)
     # SFTConfig can switch off the log of single steps, but not that of a complete phase.
@@ -159,40 +156,6 @@ def make_model(
         )
     except ValueError as error:
         raise ConfigError(f"The backbone {config.backbone!r} cannot be wrapped: {error}") from error
-
-
-def load_examples(
-    run: Path, split: str, processor: RegenProcessor, work: Path, config: TrainingConfig, users: int | None = None
-) -> Examples:
-    """The tokenized examples of the first `users` of `split`, cached in `work`, and the vectors of their histories.
-
-    Raises:
-        InputError: the split has no narrative that fits into the window of the model.
-    """
-    window = window_of(processor)
-    try:
-        examples = Dataset.from_generator(
-            tokenized,
-            features=EXAMPLE,
-            gen_kwargs={
-                "files": outputs.dataset_files(run, split),
-                "processor": processor,
-                "config": config,
-                "window": window,
-                "limit": users,
-            },
-            cache_dir=str(work / "examples"),
-            fingerprint=f"regen{split}{config.seed}",  # `work` belongs to these settings only
-        )
-    except ValueError as error:  # raised by datasets for a split without rows
-        if "corresponds to no data" not in str(error):
-            raise
-        fits = "" if window is None else f" that fits into the model's window of {window} tokens"
-        raise InputError(
-            f"The {split} split has no narrative to learn from{fits}. Run the `narratives` stage on more users, or "
-            f"name a backbone with a longer window.{outputs.preview(run)}"
-        ) from error
-    return Examples(examples, Histories.of(run, split))
 
 
 def resolved_settings(config: TrainingConfig, log: list[dict[str, Any]]) -> dict[str, Any]:

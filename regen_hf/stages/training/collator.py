@@ -1,28 +1,45 @@
-"""The collator: TRL's own, plus the vectors of each example's history, read from the store."""
+"""The collator: TRL's own, after tokenizing, plus the vectors of each example's history, read from the store."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from ...vectors.histories import Histories, padded_features
+from .examples import Examples
 
 
 @dataclass
 class RegenCollator(DataCollatorForLanguageModeling):
     """Pads tokens as TRL does, and adds the history tensors.
 
-    Each example has `input_ids`, `labels`, `row` (the user's row, -1 for an empty history), `withheld`, `kept` (the
-    number of latest purchases) and `features` (a list for each of these purchases).
+    Args:
+        tokenized: returns the examples of rows of an index, as `Examples.tokenized` does. Without it the collator
+            receives such examples.
     """
 
     histories: Histories = field(kw_only=True)
     n_features: int = field(default=0, kw_only=True)
+    tokenized: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = field(default=None, kw_only=True)
+
+    @classmethod
+    def of(cls, examples: Examples, pad_to_multiple_of: int | None = None) -> RegenCollator:
+        """The collator of the index of `examples`."""
+        return cls(
+            pad_token_id=examples.processor.tokenizer.pad_token_id,
+            pad_to_multiple_of=pad_to_multiple_of,
+            histories=examples.histories,
+            n_features=len(examples.config.interaction_features),
+            tokenized=examples.tokenized,
+        )
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """The batch of `examples` as tensors."""
+        if self.tokenized is not None:
+            examples = self.tokenized(examples)
         batch = super().torch_call(examples)
         rows = [example["row"] if example["row"] >= 0 else None for example in examples]
         kept = [example["kept"] for example in examples]

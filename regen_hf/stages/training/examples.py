@@ -1,45 +1,216 @@
-"""Training examples: a prompt with a history, followed by the narrative."""
+"""Training examples: a prompt with a history, followed by the narrative. They are tokenized when a batch is read.
+
+    <folder>/users.arrow    the columns of the users that the examples consist of
+    <folder>/index.arrow    one row per example: whose narrative, of which task, with whose history
+
+Both files are memory-mapped, so that a million users need neither memory nor time before the first step.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import random
+import math
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets import Features, List, Value
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from accelerate import PartialState
+from datasets import Dataset
+from numpy.typing import NDArray
 
+from ... import outputs
+from ...errors import InputError
 from ...model.interactions import interaction_features
 from ...model.processing_regen import RegenProcessor
-from ...outputs import rows
-from ...schema import TASKS
+from ...schema import TASKS, purchase_columns, text_columns
+from ...vectors.histories import Histories
 from ...vectors.text_history import fit_text
 from .settings import TrainingConfig
 
-EXAMPLE = Features(
-    {
-        "input_ids": List(Value("int32")),
-        "labels": List(Value("int32")),
-        "row": Value("int64"),
-        "withheld": Value("bool"),
-        "length": Value("int32"),  # in tokens; the trainer groups by it
-        "kept": Value("int32"),
-        "features": List(List(Value("float32"))),
-    }
+INDEX = pa.schema(
+    [
+        ("user", pa.int32()),  # row of the user whose narrative is learnt
+        ("task", pa.int8()),  # position in the setting `tasks`
+        ("row", pa.int32()),  # row of the user whose history is shown, -1 for none
+        ("length", pa.int32()),  # estimated tokens; the trainer groups the examples of a step by it
+    ]
 )
+BYTES_PER_TOKEN = 4
+TOKENS_PER_PURCHASE = {"text": 100}
+"""For the estimates in `INDEX`, by history; a soft token is one token."""
+BLOCK = 10_000
+"""Users that are read at once."""
+SAMPLE = 256
+"""Examples that are tokenized before the training, to report what does not fit into the window."""
 
 
-def tokenized(
-    files: list[Path], processor: RegenProcessor, config: TrainingConfig, window: int | None, limit: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """One tokenized example per user and task, with the loss on the completion and its end token only.
+@dataclasses.dataclass
+class Examples:
+    """The training examples of one split.
 
-    A history that does not fit into the window beside prompt and completion keeps its latest purchases. An example
-    that does not fit without a history is left out; a warning gives their number. `window` is in tokens, None for no
-    limit; with a `limit`, only the first users are read.
+    Args:
+        rows: the index, with the columns of `INDEX`.
+        users: the columns of the users that the examples consist of.
+        histories: vectors of the users' histories.
+        window: maximum tokens of an example, None for no limit.
     """
-    yield from examples(users(files, config.history == "shuffled", limit), processor, config, window)
+
+    rows: Dataset
+    users: Dataset
+    histories: Histories
+    processor: RegenProcessor
+    config: TrainingConfig
+    window: int | None = None
+    prompts: dict[tuple[int, str], list[int]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        run: Path,
+        split: str,
+        processor: RegenProcessor,
+        folder: Path,
+        config: TrainingConfig,
+        limit: int | None = None,
+    ) -> Examples:
+        """The examples of `split`, or of its first `limit` users; their files in `folder` are reused.
+
+        Raises:
+            InputError: the split has no narrative.
+        """
+        users, index = folder / "users.arrow", folder / "index.arrow"
+        histories, window = Histories.of(run, split), window_of(processor)
+        with PartialState().main_process_first():  # the others find the files
+            if not users.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                copy_columns(outputs.dataset_files(run, split), columns_of(config), limit, users)
+            if not index.exists():
+                lengths = np.minimum(np.diff(histories.store.offsets), processor.max_history)
+                write_stream(
+                    index, INDEX, index_of(Dataset.from_file(str(users)), lengths, config, window_of(processor))
+                )
+        rows, narratives = Dataset.from_file(str(index)), Dataset.from_file(str(users))
+        examples = cls(rows, narratives, histories, processor, config, window)
+        if not len(examples.rows):
+            raise InputError(
+                f"The {split} split has no narrative to learn from. Run the `narratives` stage on more users."
+                f"{outputs.preview(run)}"
+            )
+        return examples
+
+    def spread(self, number: int) -> list[dict[str, Any]]:
+        """Rows of at most `number` examples, spread evenly over all of them."""
+        total = len(self.rows)
+        return self.rows.__getitems__(np.unique(np.linspace(0, total - 1, min(number, total)).astype(int)).tolist())
+
+    def tokenized(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The examples of `rows` of the index, for the collator, with the loss on the completion and its end token.
+
+        A history that does not fit into the window beside prompt and completion keeps its latest purchases. An example
+        that does not fit without a history has no tokens to learn.
+
+        Returns:
+            A mapping for each row: `input_ids`, `labels`, `kept` (the number of purchases in the prompt), `row` (the
+            user's row, -1 without soft tokens), `withheld`, and `features` (a list for each soft token).
+        """
+        reads_history = self.config.history == "text" or bool(self.config.interaction_features)
+        numbers = {row["user"] for row in rows}
+        if reads_history:
+            numbers |= {row["row"] for row in rows if row["row"] >= 0}
+        order = sorted(numbers)
+        users = dict(zip(order, self.users.__getitems__(order), strict=True))
+        examples = []
+        for row in rows:
+            history = users[row["row"]]["purchase_history"] if reads_history and row["row"] >= 0 else []
+            examples.append(self._tokenized(row, users[row["user"]], history))
+        return examples
+
+    def _tokenized(self, row: dict[str, Any], user: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
+        """One example; `history` is empty unless its texts or features are needed."""
+        name = self.config.tasks[row["task"]]
+        completion = self.processor.tokenize_completion(TASKS[name].text(user) or "")
+        room = None if self.window is None else self.window - len(completion)
+        kept, prompt = 0, self._prompt(0, name)
+        if room is not None and room < len(prompt):
+            completion = []
+        elif self.config.history == "text":
+            kept, prompt = fit_text(self.processor, history, name, room)
+        elif row["row"] >= 0:
+            kept = self.purchases(row["row"])
+            prompt = self._prompt(kept, name)
+            if room is not None and len(prompt) > room:
+                kept, prompt = self.processor.fit(kept, task=name, max_length=room)
+        withheld = name in self.processor.metadata_only_tasks
+        soft = 0 if self.config.history == "text" else kept
+        shown = history[len(history) - soft :] if history else []
+        return {
+            "input_ids": prompt + completion,
+            "labels": [-100] * len(prompt) + completion,
+            "row": row["row"] if soft else -1,
+            "withheld": withheld,
+            "kept": kept,
+            "features": interaction_features(shown, self.config.interaction_features, withheld),
+        }
+
+    def purchases(self, row: int) -> int:
+        """The number of purchases of a user, at most `max_history`."""
+        offsets = self.histories.store.offsets
+        return min(int(offsets[row + 1] - offsets[row]), self.processor.max_history)
+
+    def _prompt(self, n_items: int, task: str) -> list[int]:
+        """The token ids of a prompt; there are few different ones."""
+        key = n_items, task
+        if key not in self.prompts:
+            self.prompts[key] = self.processor.tokenize_prompt(n_items, task=task)
+        return self.prompts[key]
+
+    def check_window(self) -> None:
+        """Log a warning, in the first process, if some of a sample of the examples do not fit into the window.
+
+        Raises:
+            InputError: none of the sample fits.
+        """
+        rows = self.spread(SAMPLE)
+        examples = self.tokenized(rows)
+        fit = [learns(example) for example in examples]
+        if not any(fit):
+            raise InputError(
+                f"The dataset has no narrative to learn from that fits into the model's window of {self.window} tokens "
+                f"({len(rows)} were tried). Name a backbone with a longer window."
+            )
+        if not PartialState().is_main_process:
+            return
+        shortened = sum(
+            fits and row["row"] >= 0 and example["kept"] < self.purchases(row["row"])
+            for row, example, fits in zip(rows, examples, fit, strict=True)
+        )
+        if shortened:
+            logging.getLogger(__name__).warning(
+                "%d of %d sampled examples keep only the latest purchases of their history, as many as fit into the "
+                "model's window of %s tokens.",
+                shortened,
+                len(rows),
+                self.window,
+            )
+        if not all(fit):
+            logging.getLogger(__name__).warning(
+                "%d of %d sampled examples are longer than the model's window of %s tokens. Such examples are left "
+                "out of the loss.",
+                len(rows) - sum(fit),
+                len(rows),
+                self.window,
+            )
+
+
+def learns(example: dict[str, Any]) -> bool:
+    """Whether a tokenized example has tokens to learn: it fits into the window."""
+    return example["labels"][-1] >= 0
 
 
 def window_of(processor: RegenProcessor) -> int | None:
@@ -48,78 +219,74 @@ def window_of(processor: RegenProcessor) -> int | None:
     return length if length < 1_000_000 else None  # transformers' value for "not set" is above it
 
 
-def examples(
-    shown: Iterable[tuple[dict[str, Any], int, list[dict[str, Any]]]],
-    processor: RegenProcessor,
-    config: TrainingConfig,
-    window: int | None,
-) -> Iterator[dict[str, Any]]:
-    """The examples of `tokenized` for rows, each with the row number and the purchases of the history to show."""
-    rng = random.Random(config.seed)  # noqa: S311 (no secret)
-    too_long = shortened = 0
-    for row, number, history in shown:
-        purchases = len(history)
-        for name in sampled_tasks(config, rng):
-            text = TASKS[name].text(row)
-            if not text:
-                continue
-            dropped = rng.random() < config.history_dropout or config.history == "empty"
-            completion = processor.tokenize_completion(text)
-            room = None if window is None else window - len(completion)
-            if room is not None and room < len(processor.tokenize_prompt(0, task=name)):
-                too_long += 1
-                continue
-            if config.history == "text":
-                kept, prompt = fit_text(processor, [] if dropped else history, name, room)
-            else:
-                kept, prompt = processor.fit(0 if dropped else purchases, task=name, max_length=room)
-            shortened += not dropped and kept < min(purchases, processor.max_history)
-            withheld = name in processor.metadata_only_tasks
-            soft = 0 if config.history == "text" else kept
-            yield {
-                "input_ids": prompt + completion,
-                "labels": [-100] * len(prompt) + completion,
-                "row": number if soft else -1,
-                "length": len(prompt) + len(completion),
-                "withheld": withheld,
-                "kept": soft,
-                "features": interaction_features(history[purchases - soft :], config.interaction_features, withheld),
-            }
-    if shortened:
-        logging.getLogger(__name__).warning(
-            "%d examples keep only the latest purchases of their history, as many as fit into %s tokens.",
-            shortened,
-            window,
-        )
-    if too_long:
-        logging.getLogger(__name__).warning(
-            "%d examples are longer than the model's window of %s tokens and were left out.", too_long, window
-        )
+def columns_of(config: TrainingConfig) -> list[str]:
+    """The columns of a row that the examples of `config` consist of."""
+    columns = text_columns(config.tasks, *(["purchase_history"] if config.history == "text" else []))
+    if config.interaction_features and "purchase_history" not in columns:
+        columns += purchase_columns("review.rating", "review.unix_time")
+    return columns
 
 
-def users(
-    files: list[Path], shuffled: bool, limit: int | None = None
-) -> Iterator[tuple[dict[str, Any], int, list[dict[str, Any]]]]:
-    """Each user's row, with the row number and the history to show: the user's own or, if `shuffled`, the next user's.
+def copy_columns(files: list[Path], columns: list[str], limit: int | None, target: Path) -> None:
+    """Copy `columns` of the first `limit` rows of parquet `files` to `target`; all rows without a limit."""
 
-    Rows are in the order of a hash, so the next user is a random one.
+    def batches() -> Iterator[pa.RecordBatch]:
+        left = outputs.count(files) if limit is None else limit
+        for file in files:
+            with pq.ParquetFile(file) as opened:
+                for batch in opened.iter_batches(batch_size=min(BLOCK, max(1, left)), columns=columns):
+                    yield batch.slice(0, left)
+                    left -= min(left, len(batch))
+                    if not left:
+                        return
+
+    with pq.ParquetFile(files[0]) as first:
+        schema = first.read_row_groups([], columns=columns).schema
+    write_stream(target, schema, batches())
+
+
+def write_stream(target: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    """Write `batches` to `target` in Arrow's stream format, which can be memory-mapped."""
+    with (
+        outputs.replacing(target) as new,
+        pa.OSFile(str(new), "wb") as file,
+        pa.ipc.new_stream(file, schema.remove_metadata()) as writer,
+    ):
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def index_of(
+    users: Dataset, lengths: NDArray[np.int64], config: TrainingConfig, window: int | None
+) -> Iterator[pa.RecordBatch]:
+    """The index of the examples of `users`, in batches.
+
+    Every user gives one example per task, repeated by the weight of the task; the fraction of a weight is a
+    probability. What is drawn for an example depends only on the seed, the user's row and the task.
+
+    `lengths` are the purchases of each user that the model sees, shape (U,).
     """
-    first = previous = None
-    for number, row in enumerate(rows(files, limit=limit)):
-        if not shuffled:
-            yield row, number, row["purchase_history"]
-        elif previous is not None:
-            yield previous, number, row["purchase_history"]
-        first, previous = first or row, row
-    if shuffled and first is not None and previous is not None:
-        yield previous, 0, first["purchase_history"]
-
-
-def sampled_tasks(config: TrainingConfig, rng: random.Random) -> Iterator[str]:
-    """The tasks of one user's examples, each repeated by its weight; the fraction of a weight is a probability."""
-    for name in config.tasks:
-        weight = config.task_weights.get(name, 1.0)
-        times = int(weight)
-        if weight > times:  # without a fraction nothing is drawn, which keeps the order of all other draws
-            times += rng.random() < weight - times
-        yield from [name] * times
+    generators = {name: np.random.default_rng([config.seed, zlib.crc32(name.encode())]) for name in config.tasks}
+    purchase = TOKENS_PER_PURCHASE.get(config.history, 1)
+    first = 0
+    for table in users.with_format("arrow").iter(BLOCK):
+        user = np.arange(first, first + len(table))
+        first += len(table)
+        # The rows are in the order of a hash, so the next user is a random one.
+        source = (user + 1) % len(users) if config.history == "shuffled" else user
+        examples = []
+        for task, name in enumerate(config.tasks):
+            weight = config.task_weights.get(name, 1.0)
+            draws = generators[name].random((len(user), 1 + math.ceil(weight)))
+            size = np.asarray(pc.fill_null(pc.binary_length(TASKS[name].column(table)), 0))  # in bytes
+            times = int(weight) + (draws[:, 0] < weight - int(weight))
+            for repeat in range(math.ceil(weight)):
+                hidden = (draws[:, 1 + repeat] < config.history_dropout) | (config.history == "empty")
+                row = np.where(hidden | (lengths[source] == 0), -1, source)
+                length = size // BYTES_PER_TOKEN + np.where(row < 0, 0, purchase * lengths[source])
+                chosen = (size > 0) & (repeat < times)
+                examples.append((chosen, user, np.full(len(user), task), row, np.minimum(length, window or length)))
+        chosen, *columns = (np.stack(part, axis=1) for part in zip(*examples, strict=True))  # (U, examples of a user)
+        yield pa.record_batch(
+            [pa.array(column[chosen], field.type) for column, field in zip(columns, INDEX, strict=True)], schema=INDEX
+        )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from ... import outputs
+from ...errors import InputError
 from ...intervals import Interval, format_interval
 from ...metrics.bootstrap import mean_interval
 from ...model.processing_regen import RegenProcessor
-from ...schema import TASKS
-from ...vectors.histories import Histories, derangement
+from ...vectors.histories import derangement
 from .collator import RegenCollator
-from .examples import examples, window_of
+from .examples import Examples, learns
 from .settings import TrainingConfig
 
 USERS = 32
@@ -75,49 +73,33 @@ class HistoryGap(TrainerCallback):
         return values | {name: float(bound or 0.0) for name, bound in bounds.items()}
 
 
-def history_gap(run: Path, processor: RegenProcessor, config: TrainingConfig) -> HistoryGap | None:
-    """The measurement on the first validation users with a history; None with fewer than two, or for a control."""
+def history_gap(run: Path, processor: RegenProcessor, folder: Path, config: TrainingConfig) -> HistoryGap | None:
+    """The measurement on the first validation users with a history; None with fewer than two, or for a control.
+
+    Each user has one narrative, of the tasks in turn. The files of the examples are written into `folder`.
+    """
     if config.history not in ("own", "text"):
         return None
-    users = [
-        (number, row)
-        for number, row in enumerate(outputs.rows(outputs.dataset_files(run, "validation"), limit=USERS))
-        if row["purchase_history"] and any(TASKS[task].text(row) for task in config.tasks)
-    ]
-    others = derangement(len(users), config.seed)
-    if len(users) < 2:
+    plain = dataclasses.replace(config, task_weights={}, history_dropout=0.0, stages=())
+    try:
+        examples = Examples.of(run, "validation", processor, folder, plain, USERS)
+    except InputError:
         return None
-    by_kind = [list(_of_kind(kind, users, others, processor, config)) for kind in KINDS]
-    fit = [number for number in range(len(users)) if all(kind[number] for kind in by_kind)]
-    if len(fit) < 2:
+    narratives: dict[int, list[dict[str, Any]]] = {}
+    for row in examples.rows:
+        if row["row"] >= 0:
+            narratives.setdefault(row["user"], []).append(row)
+    own = [rows[number % len(rows)] for number, rows in enumerate(narratives.values())]
+    own = [row for row, example in zip(own, examples.tokenized(own), strict=True) if learns(example)]
+    if len(own) < 2:
         return None
-    rows: list[Any] = [kind[number] for kind in by_kind for number in fit]
-    collator = RegenCollator(
-        pad_token_id=processor.tokenizer.pad_token_id,
-        histories=Histories.of(run, "validation"),
-        n_features=len(config.interaction_features),
-    )
+    others = derangement(len(own), config.seed)
+    shuffled = [{**row, "row": own[other]["row"]} for row, other in zip(own, others, strict=True)]
+    rows = [*own, *shuffled, *({**row, "row": -1} for row in own)]  # in the order of KINDS
+    collator = RegenCollator.of(examples)
     order = sorted(range(len(rows)), key=lambda index: rows[index]["length"])
     chunks = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-    return HistoryGap([(chunk, collator([rows[index] for index in chunk])) for chunk in chunks], len(fit))
-
-
-def _of_kind(
-    kind: str,
-    users: list[tuple[int, dict[str, Any]]],
-    others: list[int],
-    processor: RegenProcessor,
-    config: TrainingConfig,
-) -> Iterator[dict[str, Any] | None]:
-    """One example per user, of the tasks in turn, with the history of `kind`; None where the window is too small."""
-    shown = "empty" if kind == "empty" else config.history
-    for number, (_, row) in enumerate(users):
-        tasks = [task for task in config.tasks if TASKS[task].text(row)]
-        one = dataclasses.replace(
-            config, tasks=(tasks[number % len(tasks)],), task_weights={}, history=shown, history_dropout=0.0, stages=()
-        )
-        index, other = users[others[number] if kind == "shuffled" else number]
-        yield next(examples([(row, index, other["purchase_history"])], processor, one, window_of(processor)), None)
+    return HistoryGap([(chunk, collator([rows[index] for index in chunk])) for chunk in chunks], len(own))
 
 
 def interval_of(entry: dict[str, Any]) -> Interval:

@@ -22,10 +22,11 @@ from transformers.trainer_utils import get_last_checkpoint
 from ... import outputs
 from ...model import RegenForCausalLM, RegenProcessor
 from .checkpoints import Checksums, is_intact, remove_damaged, write_checksums
+from .examples import Examples
 from .history_gap import HistoryGap
 from .reload_check import save_logits
 from .settings import TrainingConfig, phases
-from .trainer import Examples, GroupedTrainer, make_trainer, trains_with_muon
+from .trainer import GroupedTrainer, make_trainer, trains_with_muon
 
 LORA = "lora"
 """Folder of PEFT's weights in a model that is not merged."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
 import torch
 
 from ...model.modeling_regen import RegenForCausalLM
@@ -20,19 +19,16 @@ SAMPLE = 256
 
 
 @torch.no_grad()
-def scale_soft_tokens(model: RegenForCausalLM, collator: RegenCollator, examples: Any) -> float | None:
+def scale_soft_tokens(model: RegenForCausalLM, collator: RegenCollator, examples: list[dict[str, Any]]) -> float | None:
     """Scale the adapter so that the mean norm of the soft tokens is that of the word tokens of the same examples.
 
     Both are measured where the language model reads them, as input embeddings; a model that multiplies its input
-    embeddings (gemma) multiplies soft tokens too. The examples are spread evenly over all of them.
+    embeddings (gemma) multiplies soft tokens too.
 
     Returns:
         The factor, None if no example has a history.
     """
-    number = len(examples)
-    chosen = np.unique(np.linspace(0, number - 1, min(SAMPLE, number)).astype(int))
-    sample = [examples[int(index)] for index in chosen]
-    sample = [example for example in sample if example["row"] >= 0]
+    sample = [example for example in examples if example["row"] >= 0]
     if not sample:
         return None
     device = model.device

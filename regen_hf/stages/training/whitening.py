@@ -22,6 +22,8 @@ FLOOR = 0.01
 """Share of the mean variance that is added to each direction; without it a constant direction would become noise."""
 ROWS = 2**15
 """Vectors per block, or those of one user if they are more."""
+SAMPLE = 2**18
+"""Vectors after which no further block is read: the users are in the order of a hash, so the first are a sample."""
 
 
 def whitening(
@@ -48,7 +50,7 @@ def whitening(
     total, total_several = np.zeros(dim), np.zeros(dim)
     products, between = np.zeros((dim, dim)), np.zeros((dim, dim))
     count, count_several, first = 0, 0, 0  # vectors, vectors of users with several, users
-    while first < users:  # in blocks of complete users, at least one
+    while first < users and offsets[first] < SAMPLE:  # in blocks of complete users, at least one
         last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + ROWS, side="right")) - 1)
         vectors = store.vectors[offsets[first] : offsets[last]].astype(np.float32)
         starts = offsets[first:last] - offsets[first]

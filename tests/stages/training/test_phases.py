@@ -16,16 +16,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from regen_hf.errors import ConfigError
 from regen_hf.model.modeling_regen import RegenForCausalLM
-from regen_hf.outputs import split_files
-from regen_hf.schema import offered_tasks
 from regen_hf.stages.training import phases
 from regen_hf.stages.training.build import build
-from regen_hf.stages.training.examples import tokenized
 from regen_hf.stages.training.settings import TrainingConfig
 from tests.conftest import TINY
 from tests.paths import ROOT
-
-TASKS = offered_tasks()
 
 # PEFT 0.21 asks transformers 5.23 by a name that the latter calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -238,24 +233,10 @@ def test_a_value_of_lora_that_peft_rejects_is_an_error(train):
         config(lora={"r": -1})
 
 
-def test_task_weights_repeat_examples_and_leave_some_out(finished_run, train):
-    from regen_hf.model.processing_regen import RegenProcessor
-
-    processor = RegenProcessor.from_pretrained(finished_run / "model")
-    files = split_files(finished_run / "dataset", "train")
-
+def test_task_weights_repeat_examples_and_leave_some_out(processor, load):
     def count(**weights):
-        settings = config(task_weights=weights, history_dropout=0.0)
-        prompts = {tuple(processor.tokenize_prompt(0, task=name)): name for name in TASKS}
-        found = dict.fromkeys(TASKS, 0)
-        for example in tokenized(files, processor, settings, 1024):
-            prompt = [
-                token
-                for token, label in zip(example["input_ids"], example["labels"], strict=True)
-                if label == -100 and token != processor.item_token_id
-            ]
-            found[next(name for ids, name in prompts.items() if list(ids)[-5:] == prompt[-5:])] += 1
-        return found
+        examples = load(processor, config(task_weights=weights))
+        return {name: list(examples.rows["task"]).count(number) for number, name in enumerate(examples.config.tasks)}
 
     plain = count()
     users = plain["user_profile"]

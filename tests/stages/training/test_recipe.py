@@ -119,8 +119,8 @@ def test_the_log_card_and_counts_show_whether_the_history_is_used(finished_run):
     assert ("does not use the history" in card) == (gap["low"] <= 0)
 
 
-def test_the_gap_compares_the_same_texts_after_three_histories(finished_run, processor):
-    gap = history_gap(finished_run, processor, config())
+def test_the_gap_compares_the_same_texts_after_three_histories(finished_run, processor, tmp_path):
+    gap = history_gap(finished_run, processor, tmp_path, config())
     shown = {}
     for indices, batch in gap.batches:
         for index, ids, labels, mask in zip(
@@ -138,8 +138,8 @@ def test_the_gap_compares_the_same_texts_after_three_histories(finished_run, pro
 
 
 @pytest.mark.parametrize("history", ["empty", "shuffled"])
-def test_a_control_without_a_history_of_its_own_is_not_measured(finished_run, processor, history):
-    assert history_gap(finished_run, processor, config(history=history)) is None
+def test_a_control_without_a_history_of_its_own_is_not_measured(finished_run, processor, tmp_path, history):
+    assert history_gap(finished_run, processor, tmp_path, config(history=history)) is None
 
 
 @pytest.mark.parametrize(("low", "warns"), [(-0.1, True), (0.0, True), (0.01, False), (None, False)])

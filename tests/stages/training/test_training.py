@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import transformers
-from datasets import Dataset
 from safetensors.numpy import load_file
 
-from regen_hf.errors import ConfigError
+from regen_hf.errors import ConfigError, InputError
 from regen_hf.model.configuration_regen import RegenConfig
-from regen_hf.model.interactions import interaction_text
+from regen_hf.model.interactions import interaction_features, interaction_text
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.outputs import item_vectors, rows, split_files
@@ -28,10 +28,10 @@ from regen_hf.schema import offered_tasks
 from regen_hf.stages.training.backbone import load_backbone, train_tokenizer
 from regen_hf.stages.training.build import build, make_processor
 from regen_hf.stages.training.collator import RegenCollator
-from regen_hf.stages.training.examples import tokenized
+from regen_hf.stages.training.examples import SAMPLE, Examples, learns
 from regen_hf.stages.training.optimizer import muon_and_adamw
 from regen_hf.stages.training.settings import TrainingConfig
-from regen_hf.stages.training.trainer import Examples, GroupedTrainer, make_trainer
+from regen_hf.stages.training.trainer import GroupedTrainer, make_trainer
 from tests.conftest import TINY
 from tests.paths import ROOT
 
@@ -42,18 +42,14 @@ def config(**changes):
     return TrainingConfig(**{**TINY["training"], **changes})
 
 
-def examples(finished_run, processor, **changes):
-    return list(tokenized(split_files(finished_run / "dataset", "train"), processor, config(**changes), 1024))
-
-
 def test_the_loss_goes_down(finished_run):
     log = json.loads((finished_run / "model" / "training_log.json").read_text())
     losses = [entry["loss"] for entry in log if "loss" in entry]
     assert losses[-1] < math.log(600)  # a uniform guess over the vocabulary
 
 
-def test_every_user_gives_one_example_per_task_with_the_loss_on_the_completion_only(finished_run, processor):
-    made = examples(finished_run, processor, history_dropout=0.0)
+def test_every_user_gives_one_example_per_task_with_the_loss_on_the_completion_only(finished_run, processor, tokenize):
+    made = tokenize(processor, config(history_dropout=0.0))
     users = list(rows(split_files(finished_run / "dataset", "train")))
     assert len(made) == len(users) * len(TASKS)
     for example in made[: len(TASKS)]:
@@ -67,8 +63,8 @@ def test_every_user_gives_one_example_per_task_with_the_loss_on_the_completion_o
         assert not (tokens[learnt] == processor.item_token_id).any()
 
 
-def test_prompts_in_training_are_the_processors_own(finished_run, processor):
-    made = examples(finished_run, processor, history_dropout=0.0)
+def test_prompts_in_training_are_the_processors_own(finished_run, processor, tokenize):
+    made = tokenize(processor, config(history_dropout=0.0))
     user = next(rows(split_files(finished_run / "dataset", "train")))
     for example, task in zip(made, TASKS, strict=False):
         prompt = np.array(example["input_ids"])[np.array(example["labels"]) == -100]
@@ -76,18 +72,18 @@ def test_prompts_in_training_are_the_processors_own(finished_run, processor):
         assert inputs["input_ids"][0].tolist() == prompt.tolist()
 
 
-def test_a_share_of_the_examples_has_no_history(finished_run, processor):
-    made = examples(finished_run, processor, history_dropout=0.3)
+def test_a_share_of_the_examples_has_no_history(processor, tokenize):
+    made = tokenize(processor, config(history_dropout=0.3))
     empty = [example for example in made if example["row"] < 0]
     assert 0.2 < len(empty) / len(made) < 0.4
     assert not any(processor.item_token_id in example["input_ids"] for example in empty)
 
 
-def test_a_control_shows_no_history_or_another_shoppers(finished_run, processor):
-    own = examples(finished_run, processor, history_dropout=0.0)
-    empty = examples(finished_run, processor, history="empty")
+def test_a_control_shows_no_history_or_another_shoppers(finished_run, processor, tokenize):
+    own = tokenize(processor, config(history_dropout=0.0))
+    empty = tokenize(processor, config(history="empty"))
     assert {example["row"] for example in empty} == {-1}
-    shuffled = examples(finished_run, processor, history="shuffled", history_dropout=0.0)
+    shuffled = tokenize(processor, config(history="shuffled", history_dropout=0.0))
     assert sorted(e["row"] for e in shuffled) == sorted(e["row"] for e in own)
     purchases = [len(row["purchase_history"]) for row in rows(split_files(finished_run / "dataset", "train"))]
     for example, other in zip(own, shuffled, strict=True):
@@ -96,10 +92,9 @@ def test_a_control_shows_no_history_or_another_shoppers(finished_run, processor)
         assert [t for t in other["labels"] if t >= 0] == [t for t in example["labels"] if t >= 0]
 
 
-def test_a_history_as_text_holds_what_the_content_vectors_are_made_of(finished_run, processor):
-    files = split_files(finished_run / "dataset", "train")
-    made = tokenized(files, processor, config(history="text", history_dropout=0.0), None)
-    user = next(rows(files))
+def test_a_history_as_text_holds_what_the_content_vectors_are_made_of(finished_run, processor, tokenize):
+    made = tokenize(processor, config(history="text", history_dropout=0.0), window=None)
+    user = next(rows(split_files(finished_run / "dataset", "train")))
     for example, task in zip(made, TASKS.values(), strict=False):
         prompt = processor.tokenizer.decode(np.array(example["input_ids"])[np.array(example["labels"]) == -100])
         *before, last = user["purchase_history"]
@@ -107,23 +102,76 @@ def test_a_history_as_text_holds_what_the_content_vectors_are_made_of(finished_r
         assert prompt.endswith(task.prompt + "\n")
         assert interaction_text(last["item"], None) in prompt
         assert (last["review"]["text"] in prompt) == (not task.metadata_only)
-        assert (example["row"], example["kept"]) == (-1, 0)
+        assert (example["row"], example["kept"]) == (-1, len(user["purchase_history"]))
 
 
-def test_examples_longer_than_the_window_are_left_out_with_a_warning(finished_run, processor, caplog):
-    files = split_files(finished_run / "dataset", "train")
-    all_of_them = list(tokenized(files, processor, config(), 1024))
+def test_examples_longer_than_the_window_are_left_out_of_the_loss_with_a_warning(processor, load, caplog):
+    examples = load(processor, config())
+    assert len(examples.rows) > SAMPLE
+    all_of_them = examples.tokenized(list(examples.rows))
+    examples.check_window()
+    assert not caplog.messages
     without_history = sorted(len(example["input_ids"]) - example["kept"] for example in all_of_them)
-    window = without_history[-4]
-    fit = list(tokenized(files, processor, config(), window))
-    assert 0 < len(all_of_them) - len(fit) <= 3
-    assert all(len(example["input_ids"]) <= window for example in fit)
-    assert f"window of {window} tokens" in caplog.text
-    assert "keep only the latest purchases of their history" in caplog.text
+    examples.window = window = without_history[-len(without_history) // 20]
+    made = examples.tokenized(list(examples.rows))
+    assert all(len(example["input_ids"]) <= window for example in made)
+    fit = [learns(example) for example in made]
+    assert 0.9 < sum(fit) / len(fit) < 1
+    for example, whole, learnt in zip(made, all_of_them, fit, strict=True):
+        assert learnt == (len(whole["input_ids"]) - whole["kept"] <= window)
+        assert [token for token in example["labels"] if token >= 0] == (
+            [token for token in whole["labels"] if token >= 0] if learnt else []
+        )
+    examples.check_window()
+    shortened, left_out = caplog.messages
+    sample = examples.tokenized(examples.spread(SAMPLE))
+    assert left_out.startswith(f"{sum(not learns(one) for one in sample)} of {SAMPLE} sampled examples")
+    assert f"window of {window} tokens" in left_out
+    assert "keep only the latest purchases of their history" in shortened
+    examples.window = len(processor.tokenize_prompt(0, task="user_profile"))
+    with pytest.raises(InputError, match=f"window of {examples.window} tokens"):
+        examples.check_window()
 
 
-def test_a_batch_holds_each_examples_own_history(finished_run, processor, histories):
-    made = examples(finished_run, processor)
+def test_examples_are_tokenized_when_a_batch_is_read_and_their_files_are_reused(
+    finished_run, processor, tmp_path, monkeypatch
+):
+    def fail(*_, **__):
+        raise AssertionError
+
+    with monkeypatch.context() as patch:
+        for name in ("tokenize_prompt", "tokenize_completion"):
+            patch.setattr(RegenProcessor, name, fail)
+        first = Examples.of(finished_run, "train", processor, tmp_path, config())
+        patch.setattr(pq.ParquetFile, "iter_batches", fail)
+        again = Examples.of(finished_run, "train", processor, tmp_path, config())
+    assert list(first.rows) == list(again.rows)
+    estimated = np.array(first.rows["length"])
+    measured = [len(example["input_ids"]) for example in again.tokenized(list(again.rows))]
+    assert np.corrcoef(estimated, measured)[0, 1] > 0.9
+
+
+def test_what_is_drawn_for_an_example_depends_on_seed_user_and_task_only(processor, load):
+    weights = {"user_profile": 1.5, "long_user_summary": 0.5}
+
+    def drawn(limit=None, tasks=tuple(TASKS), seed=3, **changes):
+        settings = config(history_dropout=0.3, tasks=tasks, seed=seed, **changes)
+        rows = load(processor, settings, limit).rows
+        return [(row["user"], tasks[row["task"]], row["row"]) for row in rows]
+
+    whole = drawn(task_weights=weights)
+    assert drawn(limit=20, task_weights=weights) == [example for example in whole if example[0] < 20]
+    two = ("user_profile", "long_user_summary")
+    assert drawn(tasks=two[::-1], task_weights=weights) == sorted(
+        (example for example in whole if example[1] in two), key=lambda one: (one[0], one[1] == "user_profile")
+    )
+    assert drawn(seed=4, task_weights=weights) != whole
+    shuffled = drawn(history="shuffled", task_weights=weights)
+    assert [row < 0 for *_, row in shuffled] == [row < 0 for *_, row in whole]
+
+
+def test_a_batch_holds_each_examples_own_history(processor, histories, tokenize):
+    made = tokenize(processor, config())
     collator = RegenCollator(pad_token_id=0, histories=histories)
     picked = [next(e for e in made if e["row"] == 2), next(e for e in made if e["row"] < 0), made[-1]]
     batch = collator(picked)
@@ -137,19 +185,19 @@ def test_a_batch_holds_each_examples_own_history(finished_run, processor, histor
 
 
 def test_a_step_is_split_into_groups_of_similar_length_and_has_the_same_examples(
-    finished_run, processor, histories, tmp_path
+    finished_run, processor, load, tmp_path
 ):
-    made = examples(finished_run, processor)
+    learnt = load(processor, config())
+    made = learnt.tokenized(list(learnt.rows))
     model = RegenForCausalLM.from_pretrained(finished_run / "model")
 
     def steps(groups, seed):
         settings = config(length_groups=groups, seed=seed)
-        learnt = Examples(Dataset.from_list(made), histories)
         trainer = make_trainer(model, processor, learnt, None, tmp_path, tmp_path / "board", settings)
         passes = list(trainer._get_train_sampler())
         each = trainer.args.gradient_accumulation_steps
         assert each == groups
-        padded = sum(len(group) * max(made[index]["length"] for index in group) for group in passes)
+        padded = sum(len(group) * max(len(made[index]["input_ids"]) for index in group) for group in passes)
         return [sorted(itertools.chain(*passes[at : at + each])) for at in range(0, len(passes), each)], padded
 
     whole, wasteful = steps(1, seed=3)
@@ -160,11 +208,8 @@ def test_a_step_is_split_into_groups_of_similar_length_and_has_the_same_examples
     assert steps(4, seed=4)[0] != grouped
 
 
-def test_gradient_checkpointing_padding_and_adam_settings_reach_the_trainer(
-    finished_run, processor, histories, tmp_path
-):
+def test_gradient_checkpointing_padding_and_adam_settings_reach_the_trainer(finished_run, processor, load, tmp_path):
     model = RegenForCausalLM.from_pretrained(finished_run / "model")
-    made = examples(finished_run, processor)[:16]
     sft = {
         "gradient_checkpointing": True,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
@@ -173,18 +218,18 @@ def test_gradient_checkpointing_padding_and_adam_settings_reach_the_trainer(
         "adam_beta1": 0.8,
         "adam_epsilon": 1e-6,
     }
-    learnt = Examples(Dataset.from_list(made), histories)
+    learnt = load(processor, config())
     trainer = make_trainer(model, processor, learnt, None, tmp_path, tmp_path / "board", config(sft=sft))
     assert trainer.args.activation_checkpointing
     assert trainer.args.activation_checkpointing_kwargs == {"use_reentrant": False}
-    assert trainer.data_collator(made[:3])["input_ids"].shape[1] % 64 == 0
+    assert trainer.data_collator(learnt.spread(3))["input_ids"].shape[1] % 64 == 0
     (group,) = trainer.optimizer.adamw.param_groups
     assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-6)
 
 
 @pytest.mark.parametrize(("sharded", "rate"), [(False, 0.015), (True, 5e-3)])
 def test_the_rate_of_muon_is_not_that_of_the_adamw_which_takes_its_place_under_fsdp(
-    finished_run, processor, histories, tmp_path, monkeypatch, sharded, rate
+    finished_run, processor, load, tmp_path, monkeypatch, sharded, rate
 ):
     ready = GroupedTrainer.create_accelerator_and_postprocess
 
@@ -194,8 +239,7 @@ def test_the_rate_of_muon_is_not_that_of_the_adamw_which_takes_its_place_under_f
 
     monkeypatch.setattr(GroupedTrainer, "create_accelerator_and_postprocess", shard)
     model = RegenForCausalLM.from_pretrained(finished_run / "model")
-    learnt = Examples(Dataset.from_list(examples(finished_run, processor)[:16]), histories)
-    trainer = make_trainer(model, processor, learnt, None, tmp_path, tmp_path / "board", config())
+    trainer = make_trainer(model, processor, load(processor, config()), None, tmp_path, tmp_path / "board", config())
     assert (trainer.optimizer is None, trainer.args.learning_rate) == (sharded, rate)
 
 
@@ -246,31 +290,31 @@ def test_the_withheld_view_holds_nothing_of_the_last_review(finished_run, proces
     assert [task.name for task in TASKS.values() if task.metadata_only] == ["product_endorsement"]
 
 
-def test_leak_safe_withholds_the_last_review_from_every_task(finished_run):
+def test_leak_safe_withholds_the_last_review_from_every_task(finished_run, tokenize):
     settings = config(leak_safe=True)
     tokenizer, _ = load_backbone(split_files(finished_run / "dataset", "train"), settings)
     safe = make_processor(finished_run, tokenizer, item_vectors(finished_run), settings)
     assert set(safe.metadata_only_tasks) == set(TASKS)
-    assert all(example["withheld"] for example in examples(finished_run, safe))
+    assert all(example["withheld"] for example in tokenize(safe, config()))
 
 
 @pytest.mark.parametrize("history", ["own", "text"])
-def test_a_model_is_shown_at_most_max_history_purchases(finished_run, history, caplog):
+def test_a_model_is_shown_at_most_max_history_purchases(finished_run, history, load, caplog):
     settings = config(max_history=2, history=history, history_dropout=0.0, tasks=("user_profile",))
     files = split_files(finished_run / "dataset", "train")
     tokenizer, _ = load_backbone(files, settings)
     two = make_processor(finished_run, tokenizer, item_vectors(finished_run), settings)
     assert two.max_history == 2
-    users = list(rows(files))
-    for example, user in zip(tokenized(files, two, settings, 1024), users, strict=True):
+    examples = load(two, settings)
+    for example, user in zip(examples.tokenized(list(examples.rows)), rows(files), strict=True):
         purchases = user["purchase_history"]
         prompt = two.tokenizer.decode(example["input_ids"])
-        if history == "own":
-            assert example["kept"] == min(len(purchases), 2)
-        else:
+        assert example["kept"] == min(len(purchases), 2)
+        if history == "text":
             shown = [interaction_text(purchase["item"], purchase["review"]) in prompt for purchase in purchases]
             assert all(shown[-2:])
             assert sum(shown) < 3 or len({purchase["item"]["asin"] for purchase in purchases}) < len(purchases)
+    examples.check_window()
     assert not caplog.messages
     whole = make_processor(finished_run, tokenizer, item_vectors(finished_run), config(max_history=10_000))
     assert (
@@ -383,15 +427,19 @@ def losses(model):
     return [entry["loss"] for entry in json.loads((model / "training_log.json").read_text()) if "loss" in entry]
 
 
-def launch(run, *words, script=ROOT / "scripts" / "train.py"):
+TWO = ("--config_file", str(ROOT / "scripts" / "accelerate" / "cpu2.yaml"))
+
+
+def launch(run, *words, script=ROOT / "scripts" / "train.py", processes=("--num_processes", "1")):
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "accelerate.commands.launch",
-            *words,
+            *processes,
             str(script),
             str(run),
+            *words,
         ],
         capture_output=True,
         text=True,
@@ -439,18 +487,17 @@ def test_a_process_that_lags_behind_the_first_still_finds_what_it_reads(finished
     Run(run, {"training": {"max_steps": 2, "batch_size": 4}}).save()
     script = tmp_path / "late.py"
     script.write_text(LATE.format(script=str(ROOT / "scripts" / "train.py")))
-    launch(run, "--config_file", str(ROOT / "scripts" / "accelerate" / "cpu2.yaml"), script=script)
+    launch(run, script=script, processes=TWO)
     assert Run(run).is_fresh(STAGES["train"])
 
 
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(finished_run, tmp_path):
     found = []
-    two = str(ROOT / "scripts" / "accelerate" / "cpu2.yaml")
-    for number, words in enumerate((["--num_processes", "1"], ["--config_file", two])):
+    for number, processes in enumerate((("--num_processes", "1"), TWO)):
         run = Path(shutil.copytree(finished_run, tmp_path / str(number)))
         Run(run, {"training": {"max_steps": 20, "history_dropout": 0.3}}).save()
-        launch(run, *words)
+        launch(run, processes=processes)
         manifest = json.loads((run / "model" / "manifest.json").read_text())
         assert manifest["counts"]["processes"] == number + 1
         found.append(losses(run / "model"))
@@ -458,12 +505,25 @@ def test_two_processes_have_the_losses_of_one(finished_run, tmp_path):
     np.testing.assert_allclose(found[0], found[1], rtol=2e-3)
 
 
-def test_a_history_too_long_for_the_window_keeps_its_latest_purchases_in_training(finished_run, processor, histories):
-    files = split_files(finished_run / "dataset", "train")
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "folder"), [("embeddings", "embeddings"), ("evaluate", "evaluation")])
+def test_two_processes_write_the_files_of_one(finished_run, tmp_path, stage, folder):
+    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+    shutil.rmtree(run / folder)
+    launch(run, "--stage", stage, processes=TWO)
+    assert Run(run).is_fresh(STAGES[stage])
+    files = [file for kind in ("npy", "parquet") for file in (finished_run / folder).rglob(f"*.{kind}")]
+    assert files
+    for file in files:
+        other = run / folder / file.relative_to(finished_run / folder)
+        assert other.read_bytes() == file.read_bytes(), file.name
+
+
+def test_a_history_too_long_for_the_window_keeps_its_latest_purchases_in_training(processor, histories, tokenize):
     settings = config(history_dropout=0.0, tasks=("user_profile",))
-    whole = list(tokenized(files, processor, settings, None))
+    whole = tokenize(processor, settings, window=None)
     window = max(len(example["input_ids"]) for example in whole) - 2
-    cut = list(tokenized(files, processor, settings, window))
+    cut = tokenize(processor, settings, window=window)
     assert len(cut) == len(whole)
     assert max(len(example["input_ids"]) for example in cut) == window
     number = max(range(len(whole)), key=lambda n: len(whole[n]["input_ids"]))
@@ -472,6 +532,18 @@ def test_a_history_too_long_for_the_window_keeps_its_latest_purchases_in_trainin
     cf, content = histories.get(cut[number]["row"], withheld=False)
     torch.testing.assert_close(batch["history_cf"][0], torch.from_numpy(cf[2:]))
     torch.testing.assert_close(batch["history_content"][0], torch.from_numpy(content[2:]))
+
+
+@pytest.mark.parametrize("history", ["own", "shuffled"])
+def test_the_features_of_an_example_are_those_of_the_history_that_it_shows(finished_run, processor, tokenize, history):
+    names = ("rating", "age")
+    settings = config(interaction_features=names, history=history, tasks=("product_endorsement",))
+    users = list(rows(split_files(finished_run / "dataset", "train")))
+    made = tokenize(processor, settings)
+    assert len({example["row"] for example in made}) > 10
+    for example in made:
+        shown = users[example["row"]]["purchase_history"] if example["row"] >= 0 else []
+        np.testing.assert_equal(example["features"], interaction_features(shown, names, withheld=True))
 
 
 def test_features_a_transformer_and_a_longer_history_reach_the_model(tiny_run):

@@ -105,6 +105,26 @@ class RegenAdapter(nn.Module):
         their components have a variance of about 1, as the following layers expect. Content is whitened first,
         s_i = (s_i - mean) matrix, and normalised again; without whitening mean is 0 and matrix the identity.
         """
+        parts = self._item_parts(history_cf, history_content)
+        if self.features:
+            columns = self._checked("history_features", history_features, len(self.features)).float()  # (B, N, F)
+            for feature, values in zip(self.features, columns.split(1, dim=-1), strict=True):
+                known = ~values.isnan()  # (B, N, 1)
+                values = values.nan_to_num()
+                scaled = (values - 3) / 2 if feature == "rating" else torch.log1p(values.clamp(min=0)) / 5
+                parts += [scaled * known, known.float()]  # five months scale to about 1
+        return torch.cat(parts, dim=-1).to(next(self.projection.parameters()).dtype)  # (B, N, C)
+
+    def fuse_items(self, item_cf: torch.Tensor | None, item_content: torch.Tensor | None) -> torch.Tensor:
+        """c_i of the items of a catalogue, from CF (I, cf_dim) and the content of their metadata (I, content_dim).
+
+        Returns:
+            (I, C), without the columns of further features.
+        """
+        cf, content = (None if x is None else x.unsqueeze(0) for x in (item_cf, item_content))
+        return torch.cat(self._item_parts(cf, content), dim=-1).squeeze(0)
+
+    def _item_parts(self, history_cf: torch.Tensor | None, history_content: torch.Tensor | None) -> list[torch.Tensor]:
         parts = []
         if self.reads_cf:
             v = self._checked("history_cf", history_cf, self.cf_dim).float()  # (B, N, cf_dim)
@@ -115,14 +135,7 @@ class RegenAdapter(nn.Module):
             known = (s != 0).any(-1, keepdim=True)  # (B, N, 1): a missing text stays zero whatever the mean is
             s = (nn.functional.normalize(s, dim=-1) - self.content_mean.float()) @ self.content_matrix.float()
             parts += [nn.functional.normalize(s, dim=-1) * self.content_dim**0.5 * known]
-        if self.features:
-            columns = self._checked("history_features", history_features, len(self.features)).float()  # (B, N, F)
-            for feature, values in zip(self.features, columns.split(1, dim=-1), strict=True):
-                known = ~values.isnan()  # (B, N, 1)
-                values = values.nan_to_num()
-                scaled = (values - 3) / 2 if feature == "rating" else torch.log1p(values.clamp(min=0)) / 5
-                parts += [scaled * known, known.float()]  # five months scale to about 1
-        return torch.cat(parts, dim=-1).to(next(self.projection.parameters()).dtype)  # (B, N, C)
+        return parts
 
     def forward(
         self,

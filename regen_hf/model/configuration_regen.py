@@ -48,9 +48,14 @@ class RegenConfig(PreTrainedConfig):
             Id of the placeholder token, one per interaction, whose embedding a soft token replaces.
         max_history (`int`, *optional*, defaults to 50):
             Maximum number of interactions per user, the latest ones.
+        item_dim (`int`, *optional*):
+            Width of the item head, which ranks the catalogue as the next purchase; None for a model without it.
+        item_dropout (`float`, *optional*, defaults to 0.0):
+            Dropout in training of the item head's two inputs.
 
     Raises:
-        ValueError: a width is below 1, `cf_mean_norm` is not positive, or `cf_dropout` is not in [0, 1).
+        ValueError: a width is below 1, `cf_mean_norm` is not positive, a dropout is not in [0, 1), or a model with an
+            item head reads purchases in a way that shows what comes after them.
     """
 
     model_type = "regen"
@@ -70,6 +75,8 @@ class RegenConfig(PreTrainedConfig):
     cf_mean_norm: float = 1.0
     item_token_id: int | None = None
     max_history: int = 50
+    item_dim: int | None = None
+    item_dropout: float = 0.0
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -84,7 +91,7 @@ class RegenConfig(PreTrainedConfig):
 
     def validate_widths(self) -> None:
         """Check the numbers; `@strict` calls this on creation."""
-        for name in ("cf_dim", "content_dim", "adapter_hidden_size", "adapter_layers", "max_history"):
+        for name in ("cf_dim", "content_dim", "adapter_hidden_size", "adapter_layers", "max_history", "item_dim"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, expected an integer of at least 1.")
@@ -94,8 +101,16 @@ class RegenConfig(PreTrainedConfig):
             )
         if self.recency < 0:
             raise ValueError(f"recency is {self.recency}, expected a number of positions, or 0 for none.")
-        if not 0 <= self.cf_dropout < 1:
-            raise ValueError(f"cf_dropout is {self.cf_dropout}, expected a probability of at least 0 and below 1.")
+        for name in ("cf_dropout", "item_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                value = getattr(self, name)
+                raise ValueError(f"{name} is {value}, expected a probability of at least 0 and below 1.")
+        if self.item_dim is not None and (self.adapter == "transformer" or "age" in self.interaction_features):
+            given = 'adapter="transformer"' if self.adapter == "transformer" else 'the interaction feature "age"'
+            raise ValueError(
+                f"item_dim is {self.item_dim} and the model has {given}, with which each purchase depends on those "
+                "after it: leave it out, or set item_dim to None for a model without an item head."
+            )
         if len(set(self.interaction_features)) != len(self.interaction_features):
             raise ValueError(f"interaction_features is {self.interaction_features}, expected each name at most once.")
 

@@ -11,6 +11,7 @@ Shapes:
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,119 +32,28 @@ from .attribution import leave_one_out, shares
 from .backbones import check_backbone, check_history, check_plain_text, logit_scale_and_cap, token_embeddings
 from .configuration_regen import RegenConfig
 from .finite_logits import FiniteLogits
-from .loading import CompletePreTrainedModel
+from .fused_prompt import FusedPrompt, RegenPreTrainedModel
+from .item_head import ItemHead, ItemRanking
 
 HISTORY = ("history_cf", "history_content", "history_mask", "history_features")
 
 
-class RegenPreTrainedModel(CompletePreTrainedModel):
-    config_class = RegenConfig
-    base_model_prefix = "model"
-    supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012 (a set or list, as in the parent)
-    _no_split_modules = ["RegenAdapter"]  # noqa: RUF012 (a device map that splits it leaves out its buffers)
-    # The adapter is small and trained from scratch: small updates would be lost in the rounding of bf16.
-    _keep_in_fp32_modules_strict = ["adapter"]  # noqa: RUF012
-    # The language model checks again which of them it supports.
-    _supports_flash_attn = True
-    _supports_sdpa = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
+@dataclass
+class RegenModelOutput(BaseModelOutputWithPast):
+    """The output of [`RegenModel`]: that of the language model, and with `item_labels` the sum of their losses."""
 
-    @classmethod
-    def is_custom_code(cls) -> bool:
-        """False, so that loading initialises the language model as in its own class.
-
-        For custom code, transformers skips modules without own weights. Some families (Falcon-H1) initialise buffers
-        of their layers there, which are not saved.
-        """
-        return False
+    item_loss: torch.Tensor | None = None
 
 
-class FusedPrompt(RegenPreTrainedModel):
-    """Embeds a prompt with its history: base class of models with token embeddings and an adapter."""
-
-    adapter: RegenAdapter
-
-    def soft_tokens(
-        self,
-        history_cf: torch.Tensor | None = None,
-        history_content: torch.Tensor | None = None,
-        history_mask: torch.Tensor | None = None,
-        history_features: torch.Tensor | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """The soft tokens of a history and, for a linear adapter, the parts of CF and of content (section 6).
-
-        Accepts the processor's output, `model.soft_tokens(**processor(history, task))`; the prompt is ignored.
-
-        Returns:
-            `soft`, `cf_part`, `content_part`, each (B, N, D) and zero outside `history_mask`. For a linear adapter in
-            evaluation mode `soft = W1 e_i + W2 e_s + bias`, plus the terms of `recency` and `interaction_features`
-            where the model has them. A part is None for other adapters, and for a half that the model does not read.
-
-        Raises:
-            ValueError: there is no history, or a tensor has a wrong shape.
-        """
-        if history_mask is None:
-            raise ValueError("history_mask is None, expected (batch, history) bool: pass the processor's output.")
-        keep = history_mask.bool().unsqueeze(-1)  # (B, N, 1)
-        parts = self.adapter.parts(history_cf, history_content, history_features)
-        cf_part, content_part = (None if part is None else part * keep for part in parts)
-        soft = self.adapter(history_cf, history_content, history_mask, history_features) * keep
-        return soft, cf_part, content_part  # (B, N, D) each
-
-    def fused_embeddings(
-        self,
-        input_ids: torch.Tensor,
-        history_cf: torch.Tensor | None = None,
-        history_content: torch.Tensor | None = None,
-        history_mask: torch.Tensor | None = None,
-        history_features: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """The embeddings of the prompt; soft tokens replace those of the placeholders: (B, T, D).
-
-        Accepts the processor's output; the attention mask is ignored.
-
-        Raises:
-            ValueError: placeholders and interactions do not match, row by row.
-        """
-        embeddings = self.get_input_embeddings()(input_ids)  # (B, T, D)
-        is_item = input_ids.eq(self.config.item_token_id)  # (B, T)
-        if history_mask is None:
-            if history_cf is not None or history_content is not None:
-                raise ValueError("history_mask is None, but a history was passed, expected (batch, history) bool.")
-            if is_item.any():
-                raise ValueError(
-                    f"The prompt holds {int(is_item.sum())} placeholder tokens (id {self.config.item_token_id}), but "
-                    "no history was passed: pass history_cf, history_content and history_mask of the processor."
-                )
-            return embeddings
-        history_mask = history_mask.to(embeddings.device, torch.bool)  # (B, N)
-        placeholders, purchases = is_item.sum(1), history_mask.sum(1)  # (B,)
-        if len(placeholders) != len(purchases) or not torch.equal(placeholders, purchases):
-            raise ValueError(
-                f"The prompts hold {placeholders.tolist()} placeholder tokens (id {self.config.item_token_id}) and the "
-                f"histories {purchases.tolist()} purchases, expected equal numbers in each row: create both with the "
-                "processor."
-            )
-        history_cf, history_content, history_features = (
-            None if x is None else x.to(embeddings.device) for x in (history_cf, history_content, history_features)
-        )
-        soft = self.adapter(history_cf, history_content, history_mask, history_features)  # (B, N, D)
-        soft = soft[history_mask].to(embeddings.dtype)  # (all purchases, D), in the order of the placeholders
-        return embeddings.masked_scatter(is_item.unsqueeze(-1), soft)  # (B, T, D)
-
-
-class RegenModel(FusedPrompt):
+class RegenModel(ItemRanking, FusedPrompt):
     """The language model without its head, which reads soft tokens at the placeholders of the prompt."""
 
-    def __init__(self, config: RegenConfig, language_model: PreTrainedModel) -> None:
+    def __init__(self, config: RegenConfig, language_model: PreTrainedModel, state_width: int) -> None:
         super().__init__(config)
         self.language_model = language_model  # first, so that `self.dtype` is the language model's
         self.adapter = RegenAdapter(config, token_embeddings(language_model).embedding_dim)
+        columns = sum(self.adapter.columns[:2])
+        self.item_head = None if config.item_dim is None else ItemHead(config, columns, state_width)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -162,8 +72,9 @@ class RegenModel(FusedPrompt):
         history_content: torch.Tensor | None = None,
         history_mask: torch.Tensor | None = None,
         history_features: torch.Tensor | None = None,
+        item_labels: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> BaseModelOutputWithPast:
+    ) -> RegenModelOutput:
         """As in [`RegenForCausalLM`], up to the last hidden state (B, T, D)."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Both or none of input_ids and inputs_embeds were passed, expected one of them.")
@@ -172,13 +83,29 @@ class RegenModel(FusedPrompt):
             inputs_embeds = self.fused_embeddings(input_ids, *history)  # (B, T, D)
         elif history_mask is not None or history_cf is not None or history_content is not None:
             raise ValueError("A history was passed with inputs_embeds, expected input_ids with its placeholders.")
-        return self.language_model(
+        outputs = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,
         )  # last_hidden_state: (B, T, D)
+        if item_labels is None:
+            return outputs
+        return RegenModelOutput(
+            **outputs, item_loss=self.item_loss(outputs[0], input_ids, attention_mask, history_mask, item_labels)
+        )
+
+
+@dataclass
+class RegenOutput(CausalLMOutputWithPast):
+    """The output of [`RegenForCausalLM`].
+
+    `item_logits` (B, N, I) are the scores of the catalogue as each purchase, given those before it; None without
+    `output_item_logits`.
+    """
+
+    item_logits: torch.Tensor | None = None
 
 
 class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
@@ -190,7 +117,7 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
     """
 
     _auto_class = "AutoModelForCausalLM"  # saves this file beside the weights
-    _keep_in_fp32_modules = ["model.adapter"]  # noqa: RUF012 (quantizers skip it; they match full names)
+    _keep_in_fp32_modules = ["model.adapter", "model.item_head"]  # noqa: RUF012 (quantizers skip it; they match full names)
 
     def __init__(self, config: RegenConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
@@ -198,8 +125,9 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             raise ValueError("item_token_id is None, expected the id of the placeholder token: set it in RegenConfig.")
         if backbone is None:
             backbone = AutoModelForCausalLM.from_config(config.text_config)
-        self.model = RegenModel(config, backbone.base_model)  # type: ignore[arg-type]
-        self.lm_head = backbone.get_output_embeddings()
+        head: Any = backbone.get_output_embeddings()
+        self.model = RegenModel(config, backbone.base_model, head.weight.shape[-1])  # type: ignore[arg-type]
+        self.lm_head = head
         self.logit_scale, self.logit_cap = logit_scale_and_cap(config.text_config)
         embedding = self.get_input_embeddings()
         name = next(name for name, module in self.named_modules() if module is embedding)
@@ -234,6 +162,8 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         model = cls(config, causal_lm)
         model.model.adapter.whiten(content_mean, content_matrix)
         model.model.adapter.to(causal_lm.device)
+        if model.model.item_head is not None:
+            model.model.item_head.to(causal_lm.device)
         model.generation_config = copy.deepcopy(causal_lm.generation_config)
         # `to_backbone` adds the placeholder to `suppress_tokens`; `prepare_inputs_for_generation` replaces it here.
         suppressed = [t for t in model.generation_config.suppress_tokens or () if t != config.item_token_id]
@@ -255,6 +185,18 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         suppressed = {*(self.generation_config.suppress_tokens or []), self.config.item_token_id}
         causal_lm.generation_config.suppress_tokens = sorted(suppressed)
         return causal_lm.train(self.training)
+
+    def set_catalogue(self, *items: Any, **more: Any) -> None:
+        """See [`RegenModel.set_catalogue`]."""
+        self.model.set_catalogue(*items, **more)
+
+    def item_embeddings(self) -> torch.Tensor:
+        """See [`RegenModel.item_embeddings`]."""
+        return self.model.item_embeddings()
+
+    def item_queries(self, *inputs: Any, **more: Any) -> torch.Tensor:
+        """See [`RegenModel.item_queries`]."""
+        return self.model.item_queries(*inputs, **more)
 
     def soft_tokens(
         self, *history: Any, **inputs: Any
@@ -289,8 +231,12 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         labels: torch.Tensor | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         suppress_placeholder: bool = False,
+        item_labels: torch.Tensor | None = None,
+        next_item_weight: float = 1.0,
+        output_item_logits: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Any,
-    ) -> CausalLMOutputWithPast:
+    ) -> RegenOutput:
         """Predict the next token at every position.
 
         Args:
@@ -307,7 +253,12 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             labels: (B, T), -100 where there is no loss.
             logits_to_keep: keep this many last positions (0: all), or the positions of this index tensor.
             suppress_placeholder: set the logit of the placeholder to minus infinity, as `generate` does.
-            **kwargs: for the language model and the loss (`num_items_in_batch`).
+            item_labels: (B, N), the row of each purchase in the catalogue, -100 where there is no loss.
+            next_item_weight: weight of a purchase in the loss, where a word counts as 1.
+            output_item_logits: return the scores of the catalogue as each purchase.
+            num_items_in_batch: number of words and purchases by which the sum of the losses is divided; defaults to
+                that of this batch.
+            **kwargs: for the language model and the loss.
 
         Raises:
             ValueError: placeholders and interactions do not match, row by row.
@@ -322,6 +273,7 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             history_content=history_content,
             history_mask=history_mask,
             history_features=history_features,
+            item_labels=item_labels,
             **kwargs,
         )
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
@@ -332,11 +284,26 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
             logits = self.logit_cap * torch.tanh(logits / self.logit_cap)
         if suppress_placeholder:
             logits[..., self.config.item_token_id] = float("-inf")
-        loss = None
+        loss = item_logits = None
+        if num_items_in_batch is None and item_labels is not None:
+            words = 0 if labels is None else (labels[:, 1:] >= 0).sum()
+            num_items_in_batch = (words + (item_labels >= 0).sum()).clamp(min=1)
         if labels is not None:  # mean over the labels, or over the trainer's `num_items_in_batch`
-            loss = self.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1], **kwargs)
-        return CausalLMOutputWithPast(
+            loss = self.loss_function(
+                logits=logits,
+                labels=labels,
+                vocab_size=logits.shape[-1],
+                num_items_in_batch=num_items_in_batch,
+                **kwargs,
+            )
+        if item_labels is not None:
+            loss = (0.0 if loss is None else loss) + next_item_weight * outputs.item_loss / num_items_in_batch
+        if output_item_logits:
+            queries = self.model.queries(outputs.last_hidden_state, input_ids, attention_mask, history_mask)
+            item_logits = self.model.checked_head().temperature * queries @ self.item_embeddings().T  # (B, N, I)
+        return RegenOutput(
             loss=loss,
+            item_logits=item_logits,
             logits=logits,
             past_key_values=outputs.past_key_values,
             hidden_states=outputs.hidden_states,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -14,6 +14,10 @@ from .histories import one_each, read_histories
 from .loading import HUB, check_folder
 from .modeling_regen import RegenForCausalLM
 from .processing_regen import RegenProcessor
+from .recommendation import Catalogue, OpenPrompt
+
+ENDORSEMENT = "product_endorsement"
+"""The task that explains a recommended item; its prompt shows the item's metadata only."""
 
 
 class RegenPipeline:
@@ -29,6 +33,7 @@ class RegenPipeline:
 
     def __init__(self, model: RegenForCausalLM, processor: RegenProcessor) -> None:
         self.model, self.processor = model, processor
+        self.catalogue = Catalogue(model, processor)
 
     def narrate(
         self,
@@ -99,6 +104,164 @@ class RegenPipeline:
             raise ValueError(f"stream got {len(histories)} histories, expected one: use narrate for several.")
         inputs = self._inputs(histories, [task], [prompt], max_new_tokens)  # raises here, not at the first piece
         return self._pieces(inputs, {"max_new_tokens": max_new_tokens, "do_sample": False} | generation)
+
+    def recommend(
+        self,
+        history: Any,
+        n: int = 10,
+        candidates: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        explain: bool = False,
+        batch_size: int = 16,
+        max_new_tokens: int = 256,
+        **generation: Any,
+    ) -> Any:
+        """The best next purchases by the item head, for one history or several.
+
+        >>> regen.recommend(history, n=3, explain=True)  # doctest: +SKIP
+        [{'asin': 'B01', 'title': 'Gel pen', 'score': 9.31, 'cold': False, 'endorsement': 'The …'}, …]
+
+        Args:
+            history: one history or several; a history may be empty.
+            n: maximum number of items.
+            candidates: asins of the catalogue to choose from; None for all.
+            exclude: asins that are not recommended; by default the items of the history.
+            explain: also write the endorsement of the first item, from the same pass.
+            batch_size: histories per batch.
+            max_new_tokens: maximum number of new tokens of an endorsement.
+            **generation: for `model.generate`.
+
+        Returns:
+            A list of dicts, the best first, for each history: `asin`, `title`, `score` (a cosine times a learned
+            factor), `cold` (whether the item has no CF vector, so that it is ranked by its text only), and the
+            `endorsement` of the first.
+
+        Raises:
+            ValueError: the model has no item head, a history is malformed, or an item is not in the catalogue.
+        """
+        for name, value in {"n": n, "batch_size": batch_size}.items():
+            if value < 1:
+                raise ValueError(f"{name} is {value}, expected at least 1.")
+        histories, single = read_histories(history)
+        results: list[Any] = [None] * len(histories)
+        order = sorted(range(len(histories)), key=lambda number: len(histories[number]))
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            shown = [histories[number] for number in batch]
+            prompt, ranked = self._ranked(shown, n, candidates, exclude, explain, max_new_tokens)
+            if explain:
+                chosen = [entries[0]["asin"] if entries else None for entries in ranked]
+                texts = self._endorsements(prompt, self._rows(chosen), {"max_new_tokens": max_new_tokens} | generation)
+                for entries, text in zip(ranked, texts, strict=True):
+                    if entries:
+                        entries[0]["endorsement"] = text
+            for number, entries in zip(batch, ranked, strict=True):
+                results[number] = entries
+        return results[0] if single else results
+
+    def stream_recommendation(
+        self,
+        history: Any,
+        n: int = 10,
+        candidates: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        max_new_tokens: int = 256,
+        **generation: Any,
+    ) -> tuple[list[dict[str, Any]], Iterator[str]]:
+        """The result of `recommend` for one history, and the endorsement of its first item in pieces.
+
+        >>> items, pieces = regen.stream_recommendation(history)  # doctest: +SKIP
+        >>> print(*pieces, sep="")  # doctest: +SKIP
+
+        Raises:
+            ValueError: there are several histories, no item is left, or as in `recommend`.
+        """
+        histories, _ = read_histories(history)
+        if len(histories) != 1:
+            raise ValueError(f"stream_recommendation got {len(histories)} histories, expected one: use recommend.")
+        prompt, ranked = self._ranked(histories, n, candidates, exclude, True, max_new_tokens)
+        if not ranked[0]:
+            raise ValueError("No item is left to recommend: exclude fewer items, or pass more candidates.")
+        inputs = prompt.fill(self.catalogue.vectors(self._rows([ranked[0][0]["asin"]])))
+        options = {"max_new_tokens": max_new_tokens, "do_sample": False} | generation
+        return ranked[0], self._pieces(inputs, options)
+
+    def endorse(
+        self, history: Any, item: Any, batch_size: int = 16, max_new_tokens: int = 256, **generation: Any
+    ) -> Any:
+        """The endorsement of an item that another system chose, for one history or several.
+
+        Args:
+            history: one history or several.
+            item: an asin of the catalogue, or a mapping with title, category, description and price, which need not be
+                in the catalogue; or one per history.
+            batch_size: histories per batch.
+            max_new_tokens: maximum number of new tokens.
+            **generation: for `model.generate`.
+
+        Returns:
+            `str` for one history, `list[str]` for several.
+
+        Raises:
+            ValueError: a history is malformed, or an asin is not in the catalogue.
+        """
+        histories, single = read_histories(history)
+        items = [item] * len(histories) if isinstance(item, str | Mapping) else list(item)
+        if len(items) != len(histories):
+            raise ValueError(f"item has {len(items)} items, expected one, or {len(histories)}, one per history.")
+        texts: list[Any] = []
+        for start in range(0, len(histories), batch_size):
+            shown, chosen = histories[start : start + batch_size], items[start : start + batch_size]
+            filled = [self.catalogue.numbers("item", one)[0] if isinstance(one, str) else one for one in chosen]
+            prompt = self._opened(shown, True, max_new_tokens)
+            texts += self._endorsements(prompt, filled, {"max_new_tokens": max_new_tokens} | generation)
+        return texts[0] if single else texts
+
+    def _opened(self, histories: list[Any], explain: bool, max_new_tokens: int) -> OpenPrompt:
+        """The prompts of an endorsement, or without one, read up to the item that is still open."""
+        opened = [[*row, self.catalogue.open_item()] for row in histories]
+        task, text = (ENDORSEMENT, None) if explain else (None, "")
+        inputs = self._inputs(opened, [task] * len(opened), [text] * len(opened), max_new_tokens if explain else 1)
+        with torch.inference_mode():
+            return OpenPrompt(self.model, inputs)
+
+    def _ranked(
+        self,
+        histories: list[Any],
+        n: int,
+        candidates: Sequence[str] | None,
+        exclude: Sequence[str] | None,
+        explain: bool,
+        max_new_tokens: int,
+    ) -> tuple[OpenPrompt, list[list[dict[str, Any]]]]:
+        """The prompts read up to the open item, and the best items of each."""
+        catalogue = self.catalogue
+        prompt = self._opened(histories, explain, max_new_tokens)
+        with torch.inference_mode():
+            allowed = None
+            if candidates is not None:
+                allowed = torch.zeros(len(catalogue.rows), dtype=torch.bool, device=prompt.queries.device)
+                allowed[catalogue.numbers("candidates", candidates)] = True
+            if exclude is None:
+                bought = [[purchase["item"].get("asin") for purchase in row] for row in histories]
+                left_out = [[catalogue.rows[asin] for asin in row if asin in catalogue.rows] for row in bought]
+            else:
+                left_out = [catalogue.numbers("exclude", exclude)] * len(histories)
+            scores, rows = catalogue.best(prompt.queries, n, allowed, left_out)
+        ranked = [
+            [catalogue.entry(number, score) for number, score in zip(*pair, strict=True) if score > float("-inf")]
+            for pair in zip(rows.tolist(), scores.tolist(), strict=True)
+        ]
+        return prompt, ranked
+
+    def _rows(self, asins: list[str | None]) -> list[int]:
+        return [0 if asin is None else self.catalogue.rows[asin] for asin in asins]
+
+    def _endorsements(self, prompt: OpenPrompt, items: list[Any], options: dict[str, Any]) -> list[str]:
+        with torch.inference_mode():
+            inputs = prompt.fill(self.catalogue.vectors(items))
+            tokens = self.model.generate(**inputs, **{"do_sample": False, **options})
+        return [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
 
     def _pieces(self, inputs: Any, options: dict[str, Any]) -> Iterator[str]:
         streamer = _Pieces(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)

@@ -25,7 +25,7 @@ from transformers.utils import cached_file
 
 from .histories import encodable, first_columns, item_ids, one_each, read_histories
 from .interactions import interaction_features, interaction_text, without_last_review
-from .item_vectors import cf_vectors, check_table, fold_in, recommend
+from .item_table import ItemTable
 from .loading import HUB, check_folder, load_encoder
 
 ITEM_NAMES = "cf_items.json"
@@ -35,7 +35,7 @@ ENCODER_FOLDER = "content_encoder"
 logger = logging.getLogger(__name__)
 
 
-class RegenProcessor(ProcessorMixin):
+class RegenProcessor(ItemTable, ProcessorMixin):
     """Maps purchase histories and a task to the inputs of [`RegenForCausalLM`].
 
     Args:
@@ -55,6 +55,9 @@ class RegenProcessor(ProcessorMixin):
             Sum of x x' over the user vectors of ALS; `fold_in` needs it.
         cf_alpha (`float`, *optional*, defaults to 1.0): a purchase rated r has the ALS confidence 1 + cf_alpha * r.
         cf_regularization (`float`, *optional*, defaults to 0.05): weight of the L2 penalty of ALS.
+        item_titles (`list[str]`, *optional*): the titles of the items, in the order of `cf_asins`.
+        item_content (`numpy.ndarray` of shape (I, content_dim), *optional*):
+            Content vectors of the items' metadata, in the same order; the item head ranks these items.
 
     Raises:
         ValueError: the arguments do not match each other.
@@ -76,6 +79,8 @@ class RegenProcessor(ProcessorMixin):
         cf_user_gram: np.ndarray | None = None,
         cf_alpha: float = 1.0,
         cf_regularization: float = 0.05,
+        item_titles: Sequence[str | None] = (),
+        item_content: np.ndarray | None = None,
     ) -> None:
         super().__init__(tokenizer)
         self.cf_asins = item_ids("cf_asins", cf_asins)
@@ -88,9 +93,10 @@ class RegenProcessor(ProcessorMixin):
         self.interaction_features = list(interaction_features)
         self.cf_user_gram = None if cf_user_gram is None else np.ascontiguousarray(cf_user_gram, dtype=np.float32)
         self.cf_alpha, self.cf_regularization = cf_alpha, cf_regularization
+        self.item_titles = list(item_titles)
+        self.item_content = None if item_content is None else np.ascontiguousarray(item_content, dtype=np.float16)
         self._check_parts()
-        # A row of zeros is an item that no train user bought: it has no vector.
-        self._cf_rows = {asin: row for row, asin in enumerate(self.cf_asins) if self.cf_factors[row].any()}  # type: ignore[index]
+        self._find_rows()
         self._encoder: Any = None
         self._warned_of_cold_items = False
 
@@ -253,7 +259,7 @@ class RegenProcessor(ProcessorMixin):
             for row, hidden in zip(purchases, withheld, strict=True)
             for purchase in (without_last_review(row) if hidden else row)
         ]
-        vectors = {"history_cf": cf_vectors(self, flat), "history_content": self._content_vectors(texts)}
+        vectors = {"history_cf": self._cf_vectors(flat), "history_content": self._content_vectors(texts)}
         if names := self.interaction_features:
             features = [
                 values
@@ -266,50 +272,6 @@ class RegenProcessor(ProcessorMixin):
                 data[name] = np.zeros((*history_mask.shape, rows.shape[1]), dtype=np.float32)  # (B, N, dim)
                 data[name][history_mask] = rows
         return BatchFeature(data, tensor_type=return_tensors)
-
-    def unknown_items(self, history: Any) -> list[str | None]:
-        """The items of one history or several without a CF vector, once per purchase; see `fold_in`."""
-        asins = [purchase["item"]["asin"] for row in read_histories(history)[0] for purchase in row]
-        return [] if self.cf_factors is None else [asin for asin in asins if asin not in self._cf_rows]
-
-    def fold_in(self, histories: Any) -> list[str]:
-        """Add CF vectors for the new items of `histories`, by one closed-form step of ALS and without training.
-
-        Each history should hold new items and items that have a vector; more histories give better vectors. Existing
-        vectors do not change. Save the processor to keep the new ones.
-
-        Args:
-            histories: as in `__call__`; all purchases count, not only the latest `max_history`.
-
-        Returns:
-            The items with a new vector. An item that was bought only with other unknown items gets none.
-
-        Raises:
-            ValueError: a history is malformed, or this processor has no `cf_user_gram`.
-        """
-        return fold_in(self, histories)
-
-    def recommend(self, history: Any, n: int = 10) -> Any:
-        """The next items for a customer, known or new, by ALS without the language model.
-
-        The customer's vector is one closed-form step of ALS from the items of the history that have a vector; the score
-        of an item is its product with that vector. All purchases count, not only the latest `max_history`.
-
-        >>> processor.recommend(history, n=3)  # doctest: +SKIP
-        [('B01', 0.93), ('B07', 0.71), ('B04', 0.70)]
-
-        Args:
-            history: one history or several, as in `__call__`.
-            n: maximum number of items.
-
-        Returns:
-            `(asin, score)` pairs, the best first, without the items of the history; one list for a history, a list of
-            lists for several. Empty where no item of the history has a vector.
-
-        Raises:
-            ValueError: a history is malformed, `n` is below 1, or this processor has no CF vectors.
-        """
-        return recommend(self, history, n)
 
     def to_dict(self) -> dict[str, Any]:
         """The content of processor_config.json; the item vectors and the encoder are files beside it."""
@@ -334,8 +296,11 @@ class RegenProcessor(ProcessorMixin):
             tensors = {"factors": self.cf_factors}
             if self.cf_user_gram is not None:
                 tensors["user_gram"] = self.cf_user_gram
+            if self.item_content is not None:
+                tensors["content"] = self.item_content
             save_file(tensors, folder / ITEM_VECTORS)
-            (folder / ITEM_NAMES).write_text(json.dumps(self.cf_asins), encoding="utf-8")
+            names = {"asins": self.cf_asins, "titles": self.item_titles}
+            (folder / ITEM_NAMES).write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
             files += [str(folder / ITEM_VECTORS), str(folder / ITEM_NAMES)]
         if self._saves_encoder:
             target = folder / ENCODER_FOLDER
@@ -362,8 +327,11 @@ class RegenProcessor(ProcessorMixin):
         vectors = cached_file(source, ITEM_VECTORS, **optional, **hub)
         names_file = cached_file(source, ITEM_NAMES, **optional, **hub)
         if vectors is not None and names_file is not None:
-            arguments["cf_asins"] = json.loads(Path(names_file).read_text(encoding="utf-8"))
+            names = json.loads(Path(names_file).read_text(encoding="utf-8"))
+            names = {"asins": names} if isinstance(names, list) else names  # as it was before the titles
+            arguments["cf_asins"], arguments["item_titles"] = names["asins"], names.get("titles", ())
             tensors = load_file(vectors)
+            arguments["item_content"] = tensors.get("content")
             arguments["cf_factors"], arguments["cf_user_gram"] = tensors["factors"], tensors.get("user_gram")
         if arguments.get("content_encoder") == ENCODER_FOLDER:
             root = Path(source)
@@ -401,7 +369,7 @@ class RegenProcessor(ProcessorMixin):
                 f"{self.item_token!r} is not one token of the tokenizer: call tokenizer.add_special_tokens("
                 f"{{'additional_special_tokens': ['{self.item_token}']}}) and resize the model's embeddings."
             )
-        check_table(self)
+        self._check_table()
         unknown = sorted(set(self.metadata_only_tasks) - set(self.task_prompts))
         if unknown:
             raise ValueError(

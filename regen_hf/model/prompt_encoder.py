@@ -10,7 +10,7 @@ from torch import nn
 
 from .adapter import RegenAdapter
 from .configuration_regen import RegenConfig
-from .modeling_regen import FusedPrompt
+from .fused_prompt import FusedPrompt
 
 
 @strict

@@ -1,0 +1,205 @@
+"""The item head: causal queries, a loss over all items or a sample, recommendations with a reason from one pass."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
+
+import regen_hf
+from regen_hf.model import item_head
+from regen_hf.model.item_head import ItemHead, next_item_loss
+from regen_hf.model.pipeline import RegenPipeline
+from tests.tiny_model import CONTENT_DIM, FAMILIES, fused, processor, purchase
+
+ITEMS = ["A", "B", "C", "D"]
+HISTORY = [purchase("A"), purchase("B", text="bad"), purchase("C", "red glue"), purchase("D", "soft paper")]
+OPEN = {"item": {"asin": "A"}}
+
+
+def catalogue(**arguments):
+    content = np.random.default_rng(2).normal(size=(4, CONTENT_DIM)).astype(np.float32)
+    return processor(item_titles=["pens", "glue", None, "desk"], item_content=content, **arguments)
+
+
+def model(family="llama", **arguments):
+    made = fused(family, **{"item_dim": 5, "recency": 2} | arguments)
+    made.set_catalogue(**catalogue().catalogue())
+    return made
+
+
+@pytest.fixture(scope="module")
+def regen():
+    return RegenPipeline(model(), catalogue())
+
+
+def queries(made, history, task="product_endorsement"):
+    with torch.no_grad():
+        return made.item_queries(**catalogue()(history, task))[0]
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_query_reads_only_what_is_before_its_purchase(family):
+    made = model(family)
+    complete = queries(made, HISTORY)
+    for kept in range(1, len(HISTORY)):
+        removed = queries(made, [*HISTORY[:kept], OPEN])
+        torch.testing.assert_close(removed[: kept + 1], complete[: kept + 1], rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(complete[1], complete[2], atol=1e-3)
+
+
+def test_with_several_marks_of_recency_a_query_reads_how_many_purchases_follow_but_not_which():
+    made = model(recency=4)
+    complete = queries(made, HISTORY)
+    others = queries(made, [*HISTORY[:2], purchase("D", "gift"), purchase("B", "desk")])
+    torch.testing.assert_close(others[:3], complete[:3])
+    assert not torch.allclose(queries(made, [*HISTORY[:2], OPEN])[2], complete[2], atol=1e-3)
+
+
+def test_queries_are_the_same_in_a_padded_batch_and_for_every_task():
+    made = model()
+    batch = made.item_queries(**catalogue()([HISTORY, HISTORY[:2], []], ["product_endorsement"] * 3))
+    assert batch.shape == (3, 4, 5)
+    torch.testing.assert_close(batch[1, :2], queries(made, HISTORY[:2]), rtol=1e-4, atol=1e-5)
+    assert not batch[1, 2:].any()
+    assert not batch[2].any()
+    torch.testing.assert_close(queries(made, HISTORY[:3], "user_profile"), queries(made, HISTORY[:3]))
+
+
+def test_the_scores_of_the_output_are_the_products_of_queries_and_embeddings():
+    made = model()
+    inputs = catalogue()(HISTORY, "user_profile")
+    with torch.no_grad():
+        logits = made(**inputs, output_item_logits=True).item_logits  # (1, N, I)
+        expected = queries(made, HISTORY, "user_profile") @ made.item_embeddings().T / 0.07
+    torch.testing.assert_close(logits[0], expected)
+    torch.testing.assert_close(made.item_embeddings().norm(dim=1), torch.ones(4))
+
+
+def test_the_loss_is_the_mean_over_words_and_purchases():
+    made = model(recency=0)
+    inputs = catalogue()(HISTORY, "user_profile")
+    labels = inputs["input_ids"].clone()
+    labels[:, :-2] = -100
+    rows = torch.tensor([[0, 1, 2, 3]])
+    with torch.no_grad():
+        both = made(**inputs, labels=labels, item_labels=rows, next_item_weight=3.0)
+        words = made(**inputs, labels=labels).loss * 2
+        logits = made(**inputs, output_item_logits=True).item_logits
+        items = torch.nn.functional.cross_entropy(logits[0], rows[0], reduction="sum")
+        only = made(**inputs, item_labels=rows, labels=torch.full_like(labels, -100))
+    torch.testing.assert_close(both.loss, (words + 3.0 * items) / 6)
+    torch.testing.assert_close(only.loss, items / 4)
+
+
+def test_the_sampled_loss_estimates_that_over_all_items(monkeypatch):
+    torch.manual_seed(0)
+    config = fused(item_dim=5).config
+    head = ItemHead(config, 8, 12).eval()
+    head.log_temperature.data.fill_(1.0)
+    states, items, frequencies = torch.randn(20, 12), torch.randn(400, 8), torch.arange(400.0) ** 2
+    labels = [torch.multinomial(frequencies, 20) for _ in range(200)]  # as frequent as in the training
+    complete = [next_item_loss(head, states, rows, items, frequencies).item() for rows in labels]
+    monkeypatch.setattr(item_head, "FULL_SOFTMAX", 100)
+    monkeypatch.setattr(item_head, "SAMPLED", 100)
+    sampled = [next_item_loss(head, states, rows, items, frequencies).item() for rows in labels]
+    uncorrected = 20 * math.log(400 / 120)  # about the error of a sample without correction
+    assert abs(np.mean(sampled) - np.mean(complete)) < 0.05 * uncorrected
+
+
+def test_recommendations_are_ranked_and_leave_out_the_history(regen):
+    best = regen.recommend(HISTORY[:1], n=10)
+    assert {entry["asin"] for entry in best} == {"B", "C", "D"}
+    assert [entry["score"] for entry in best] == sorted((entry["score"] for entry in best), reverse=True)
+    assert best[0].keys() == {"asin", "title", "score", "cold"}
+    everything = regen.recommend(HISTORY[:1], exclude=[])
+    assert {entry["asin"] for entry in everything} == set(ITEMS)
+    with torch.no_grad():
+        scores = queries(regen.model, [HISTORY[0], OPEN])[1] @ regen.model.item_embeddings().T
+    assert everything[0]["asin"] == ITEMS[int(scores.argmax())]
+    assert [entry["asin"] for entry in regen.recommend(HISTORY[:1], candidates=["D", "A"])] == ["D"]
+    assert regen.recommend(HISTORY, candidates=ITEMS) == []
+    assert len(regen.recommend([], n=2)) == 2
+
+
+def test_several_histories_give_the_lists_of_each(regen):
+    histories = [HISTORY[:3], [], HISTORY[:1]]
+    together = regen.recommend(histories, n=4, batch_size=2)
+    for history, entries in zip(histories, together, strict=True):
+        alone = regen.recommend(history, n=4)
+        assert [entry["asin"] for entry in entries] == [entry["asin"] for entry in alone]
+        assert [entry["score"] for entry in entries] == pytest.approx([entry["score"] for entry in alone], abs=1e-4)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "opt"])
+@pytest.mark.parametrize("recency", [0, 4])
+def test_the_reason_from_the_cache_is_that_of_a_complete_pass(family, recency):
+    regen = RegenPipeline(model(family, recency=recency), catalogue())
+    regen.model.generation_config.eos_token_id = None
+    histories = [HISTORY[:3], [], HISTORY[:1]]
+    explained = regen.recommend(histories, n=1, explain=True, max_new_tokens=6)
+    for history, (first,) in zip(histories, explained, strict=True):
+        inputs = regen.processor([*history, {"item": {"asin": first["asin"]}}], "product_endorsement")
+        row = ITEMS.index(first["asin"])
+        inputs["history_content"][0, -1] = torch.from_numpy(regen.processor.item_content[row].astype(np.float32))
+        tokens = regen.model.generate(**inputs, max_new_tokens=6, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+        assert first["endorsement"] == regen.processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+        assert regen.endorse(history, first["asin"], max_new_tokens=6) == first["endorsement"]
+        items, pieces = regen.stream_recommendation(history, n=1, max_new_tokens=6)
+        assert "".join(pieces).strip() == first["endorsement"]
+        assert items[0]["asin"] == first["asin"]
+
+
+def test_an_item_of_another_system_is_explained_as_its_purchase_would_be(regen):
+    item = {"title": "red glue", "category": "desk"}
+    text = regen.endorse(HISTORY[:2], item, max_new_tokens=6)
+    assert text == regen.narrate([*HISTORY[:2], {"item": item}], "product_endorsement", max_new_tokens=6)
+    assert regen.endorse([HISTORY[:2], HISTORY[:1]], item, max_new_tokens=6)[0] == text
+
+
+def test_an_added_item_is_ranked_at_once_and_a_removed_one_never_again():
+    regen = RegenPipeline(model(), catalogue())
+    before = {entry["asin"]: entry for entry in regen.recommend(HISTORY[:1])}
+    assert regen.processor.add_items([{"asin": "N", "title": "cheap gift"}, {"asin": "B", "title": "blue"}]) == ["N"]
+    entries = {entry["asin"]: entry for entry in regen.recommend(HISTORY[:1])}
+    assert entries["N"]["cold"]
+    assert entries["N"]["title"] == "cheap gift"
+    assert entries["B"]["title"] == "blue"
+    assert not entries["B"]["cold"]
+    assert entries["B"]["score"] != before["B"]["score"]
+    regen.processor.remove_items(["B"])
+    assert {entry["asin"] for entry in regen.recommend(HISTORY[:1])} == {"C", "D", "N"}
+
+
+def test_a_saved_model_recommends_the_same(regen, tmp_path):
+    regen.model.save_pretrained(tmp_path)
+    regen.processor.save_pretrained(tmp_path)
+    loaded = regen_hf.load(str(tmp_path))
+    before, after = regen.recommend(HISTORY[:2]), loaded.recommend(HISTORY[:2])
+    assert [entry["asin"] for entry in after] == [entry["asin"] for entry in before]
+    assert after[0]["title"] == before[0]["title"]
+
+
+def test_wrong_requests_are_named(regen):
+    with pytest.raises(ValueError, match="no item head"):
+        RegenPipeline(fused(), catalogue()).recommend(HISTORY)
+    with pytest.raises(ValueError, match="no items to rank"):
+        RegenPipeline(model(), processor(cf_asins=(), cf_factors=None)).recommend(HISTORY)
+    with pytest.raises(ValueError, match="item_content is None"):
+        RegenPipeline(model(), processor()).recommend(HISTORY)
+    with pytest.raises(
+        ValueError, match="candidates contains 1 items that the catalogue of 4 items does not hold: 'Z'"
+    ):
+        regen.recommend(HISTORY, candidates=["A", "Z"])
+    with pytest.raises(ValueError, match="n is 0"):
+        regen.recommend(HISTORY, n=0)
+    with pytest.raises(ValueError, match="got 2 histories"):
+        regen.stream_recommendation([HISTORY, HISTORY])
+    with pytest.raises(ValueError, match="No item is left"):
+        regen.stream_recommendation(HISTORY, max_new_tokens=6)
+    with pytest.raises(ValueError, match="NaN"):
+        processor(item_content=np.full((4, CONTENT_DIM), np.nan))
+    for arguments in ({"adapter": "transformer"}, {"interaction_features": ["age"]}):
+        with pytest.raises(StrictDataclassClassValidationError, match="item_dim is 5 and the model has"):
+            fused(item_dim=5, **arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from ..model.fold_in import confidences
 from ..outputs import count, rows
+from ..schema import purchase_columns
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -22,8 +24,13 @@ def user_item_matrix(train: list[Path], asins: list[str], alpha: float) -> csr_m
     from scipy.sparse import csr_matrix
 
     column = {asin: number for number, asin in enumerate(asins)}
-    cells: list[tuple[int, int, float]] = []
-    for user, row in enumerate(rows(train, ["purchase_history"])):
-        cells += [(user, column[asin], value) for asin, value in confidences(row["purchase_history"], alpha).items()]
-    users, items, values = zip(*cells, strict=True) if cells else ((), (), ())
-    return csr_matrix((np.array(values, np.float32), (users, items)), shape=(count(train), len(asins)))
+    values, items, ends = array("f"), array("i"), array("q", [0])
+    for row in rows(train, purchase_columns("item.asin", "review.rating")):
+        weights = confidences(row["purchase_history"], alpha)
+        values.extend(weights.values())
+        items.extend(column[asin] for asin in weights)
+        ends.append(len(items))
+    arrays = np.array(values, np.float32), np.array(items, np.int32), np.array(ends, np.int64)
+    matrix = csr_matrix(arrays, shape=(count(train), len(asins)))
+    matrix.sort_indices()
+    return matrix

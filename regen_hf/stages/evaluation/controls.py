@@ -8,10 +8,9 @@ Shapes:
 
 from __future__ import annotations
 
-import heapq
 import itertools
-from collections import Counter
-from collections.abc import Collection
+from array import array
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +34,7 @@ CONTROLS = {
 }
 """The models of the results: the trained model, then the controls that show whether it uses the history."""
 
+LONGEST = 16
 CHUNK = 4096
 """Train users compared at once."""
 
@@ -44,17 +44,36 @@ def train_narratives(run: Path, tasks: Collection[str]) -> tuple[dict[str, str |
 
     Returns:
         By task, the most frequent narrative (ties go to the first in alphabetical order), None without any narrative;
-        and by task, the 16 longest ones in characters.
+        and by task, the `LONGEST` longest ones in characters.
     """
-    counts: dict[str, Counter[str]] = {task: Counter() for task in tasks}
+    longest: dict[str, list[str]] = {task: [] for task in tasks}
+    hashes = {task: array("q") for task in tasks}  # the texts of a million users need gigabytes
+    for task, text in _texts(run, tasks):
+        hashes[task].append(hash(text))
+        kept = longest[task]
+        if (len(kept) < LONGEST or len(text) > len(kept[-1])) and text not in kept:
+            kept.append(text)
+            kept.sort(key=len, reverse=True)
+            del kept[LONGEST:]
+    candidates: dict[str, set[int] | None] = {}  # None: all, because no text occurs twice
+    for task, values in hashes.items():
+        distinct, counts = np.unique(np.array(values, np.int64), return_counts=True)
+        highest = int(counts.max(initial=0))
+        candidates[task] = set(distinct[counts == highest].tolist()) if highest > 1 else None
+    frequent: dict[str, str | None] = dict.fromkeys(tasks)
+    for task, text in _texts(run, tasks):
+        chosen, before = candidates[task], frequent[task]
+        if (chosen is None or hash(text) in chosen) and (before is None or text < before):
+            frequent[task] = text
+    return frequent, longest
+
+
+def _texts(run: Path, tasks: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Every narrative of the train users, with its task."""
     for row in rows(dataset_files(run, "train"), text_columns(tasks)):
         for task in tasks:
             if text := TASKS[task].text(row):
-                counts[task][text] += 1
-    frequent = {
-        task: min(texts, key=lambda text: (-texts[text], text)) if texts else None for task, texts in counts.items()
-    }
-    return frequent, {task: heapq.nlargest(16, texts, key=len) for task, texts in counts.items()}
+                yield task, text
 
 
 def nearest(

@@ -1,12 +1,14 @@
-"""Train the model of a run in one or several processes.
+"""Train the model of a run in one or several processes, or run another stage that computes with a model.
 
     accelerate launch scripts/train.py runs/sample
     accelerate launch --multi_gpu --num_processes 2 scripts/train.py runs/sample --set training.max_steps=100
+    accelerate launch --multi_gpu --num_processes 2 scripts/train.py runs/sample --stage evaluate
 
-The first process writes into the run folder; the others only train.
+The first process writes into the run folder; the others compute their share.
 """
 
 import argparse
+import datetime
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,15 +24,18 @@ from regen_hf.run.stages import STAGES
 
 
 def main() -> None:
-    """Parse the command line and train."""
+    """Parse the command line and run the stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", metavar="RUN")
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
+    parser.add_argument("--stage", choices=["embeddings", "train", "evaluate"], default="train", help="%(default)s")
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the stage")
     options = parser.parse_args()
-    state = PartialState(cpu=not torch.cuda.is_available())
+    stage = STAGES[options.stage]
+    # Before the last process has its share, the others wait: for an encoder to be trained, for example.
+    patience = {} if stage.command == "train" else {"timeout": datetime.timedelta(days=1)}
+    state = PartialState(cpu=not torch.cuda.is_available(), **patience)
     try:
-        run = Run(options.folder, {"training": training_settings(options.set)})
-        stage = STAGES["train"]
+        run = Run(options.folder, {stage.section: settings_of(stage.section, options.set)})
         run.need(stage)
         fresh = run.is_fresh(stage)
         state.wait_for_everyone()  # the first process must not write before the others have read
@@ -42,7 +47,7 @@ def main() -> None:
             work = run.keep(stage)
             work.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as out:
-                stage.code.build(run=run.folder, out=Path(out), work=work, config=run.config["training"])
+                stage.code.build(run=run.folder, out=Path(out), work=work, config=run.config[stage.section])
     except RegenError as error:
         raise SystemExit(f"train.py: {error}") from None
     except Exception as error:  # each library has its own for a full disk; others are raised again
@@ -51,8 +56,8 @@ def main() -> None:
         raise
 
 
-def training_settings(options: list[str]) -> dict[str, Any]:
-    """The settings of the training in the values of `--set`.
+def settings_of(section: str, options: list[str]) -> dict[str, Any]:
+    """The settings in the values of `--set`, whose keys may begin with the `section`.
 
     Raises:
         ConfigError: a value is not KEY=VALUE, or its VALUE is not valid YAML.
@@ -61,7 +66,7 @@ def training_settings(options: list[str]) -> dict[str, Any]:
     for text in options:
         key, equals, value = text.partition("=")
         try:
-            settings[key.removeprefix("training.")] = parse_yaml(value)
+            settings[key.removeprefix(f"{section}.")] = parse_yaml(value)
         except ValueError:
             equals = ""
         if not equals:

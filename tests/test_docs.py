@@ -72,6 +72,19 @@ def test_the_page_on_using_a_model(office, capsys):
     assert soft.shape == cf_part.shape == content_part.shape == (1, 1, 32)
 
 
+def test_the_page_on_recommending(office, capsys):
+    names = {}
+    processor = RegenProcessor.from_pretrained(office)
+    known = processor.cf_asins[int(processor.cf_factors.any(1).argmax())]
+    for block in code("recommend.md"):
+        exec(block.replace("B01", known), names)
+    assert "\nTrue\n" in capsys.readouterr().out  # the added item is ranked
+    ranked = [entry["asin"] for entry in names["regen"].recommend(names["history"], n=5)]
+    found = [asin for asin in names["nearest"] if asin not in names["bought"]]
+    assert found[:5] == ranked
+    assert "NEW" not in RegenProcessor.from_pretrained(office).cf_asins
+
+
 def forget_modules(package, monkeypatch):
     """Forget the remote code of `package` that other tests have loaded from other caches."""
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / package).is_dir()])
@@ -286,7 +299,7 @@ def test_the_page_on_training_gives_settings_and_commands_that_are_taken(tmp_pat
         make_config(_overrides(make_parser(words).parse_args(words)))
     monkeypatch.chdir(PAGES.parent)
     launched = re.findall(r"^accelerate launch (.*)$", (PAGES / "train.md").read_text(), flags=re.MULTILINE)
-    assert len(launched) == 4
+    assert len(launched) == 5
     for command in launched:
         options, _, _ = _validate_launch_command(launch_command_parser().parse_args(shlex.split(command)))
         assert Path(options.training_script).exists()

@@ -76,26 +76,34 @@ class VectorWriter:
         folder: created if it does not exist.
         lengths: purchases of each user, shape (U,).
         dim: width D of the vectors.
+        create: False to write into the files of a store that another process has created.
     """
 
-    def __init__(self, folder: Path, lengths: Iterable[int], dim: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, lengths: Iterable[int], dim: int, create: bool = True) -> None:
         offsets = np.concatenate([[0], np.cumsum(np.fromiter(lengths, dtype=np.int64))]).astype(np.int64)
-        np.save(folder / STORE_OFFSETS, offsets, allow_pickle=False)
         total = int(offsets[-1])
-        # An empty file cannot be mapped: a store without purchases has one unused row.
-        self._vectors = allocate(folder / STORE_VECTORS, np.float16, (max(total, 1), dim))
-        self._items = allocate(folder / STORE_ITEMS, np.int32, (max(total, 1),))
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(folder / STORE_OFFSETS, offsets, allow_pickle=False)
+            # An empty file cannot be mapped: a store without purchases has one unused row.
+            allocate(folder / STORE_VECTORS, np.float16, (max(total, 1), dim))
+            allocate(folder / STORE_ITEMS, np.int32, (max(total, 1),))
+        self._vectors = np.load(folder / STORE_VECTORS, mmap_mode="r+", allow_pickle=False)
+        self._items = np.load(folder / STORE_ITEMS, mmap_mode="r+", allow_pickle=False)
         self._total, self._filled = total, 0
 
     def append(self, vectors: NDArray[np.floating], items: NDArray[np.integer]) -> None:
         """Add the next purchases: `vectors` (n, D) and `items` (n,)."""
         target = slice(self._filled, self._filled + len(vectors))
-        if target.stop > self._total:
-            raise ValueError(f"{target.stop} purchases were written, expected {self._total} by the lengths.")
+        self.skip(len(vectors))
         self._vectors[target] = vectors
         self._items[target] = items
-        self._filled = target.stop
+
+    def skip(self, number: int) -> None:
+        """Leave the next `number` purchases to another process."""
+        if self._filled + number > self._total:
+            raise ValueError(f"{self._filled + number} purchases were written, expected {self._total} by the lengths.")
+        self._filled += number
 
     def __enter__(self) -> VectorWriter:
         return self

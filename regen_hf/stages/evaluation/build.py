@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from accelerate import PartialState
 from tqdm import tqdm
 
 from ... import outputs
@@ -28,7 +29,10 @@ PART = 1024
 
 
 def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[str, Any]:
-    """Write and score narratives; predictions, scores, results and tables go into `out`."""
+    """Write and score narratives; predictions, scores, results and tables go into `out`.
+
+    Of several processes, each writes a share of the narratives, and the first scores them.
+    """
     files = outputs.dataset_files(run, config.split)
     users = [{"row": row, **user} for row, user in enumerate(outputs.rows(files, limit=config.users or None))]
     if not users:
@@ -40,6 +44,8 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     encoder_name, encoder = similarity_encoder(run, config.encoder)
     trained = outputs.manifest(run, "train")["config"]
     predictions = predict(run, users, work, config, trained)
+    if not PartialState().is_main_process:
+        return {}
     outputs.write_parquet(out / outputs.PREDICTIONS, predictions)
     scores, statistics = score(predictions, list(CONTROLS), config.tasks, encoder, config.seed)
     outputs.write_parquet(out / outputs.SCORES, statistics)
@@ -130,20 +136,23 @@ def predict(
         (model, task, selected[task][: config.text_users or None] if model == "text_history" else selected[task])
         for model, task in itertools.product(language_models, tasks)
     ]
-    total = sum(len(numbers) for _, _, numbers in jobs)
-    with tqdm(total=total, desc="      writing", unit="narrative", leave=False) as bar:
-        for model, task, numbers in jobs:
-            keys = [(model, task, users[number]["reviewer_id"]) for number in numbers]
-            if all(key in previous for key in keys):
-                texts[model, task] = [previous[key] for key in keys]
-                bar.update(len(keys))
-                continue
-            if model == "empty_history" or (model == "fused" and trained["history"] == "empty"):
-                shown: list[dict[str, Any] | None] = [None] * len(numbers)
-            else:
-                shown = [users[others[number] if model == "shuffled_history" else number] for number in numbers]
-            as_text = model == "text_history" or trained["history"] == "text"
-            texts[model, task] = [*_write_in_parts(writer, model, task, shown, as_text, work, bar)]
+    parts: dict[tuple[str, str], list[Part]] = {}
+    for model, task, numbers in jobs:
+        keys = [(model, task, users[number]["reviewer_id"]) for number in numbers]
+        if all(key in previous for key in keys):
+            texts[model, task] = [previous[key] for key in keys]
+            continue
+        if model == "empty_history" or (model == "fused" and trained["history"] == "empty"):
+            shown: list[dict[str, Any] | None] = [None] * len(numbers)
+        else:
+            shown = [users[others[number] if model == "shuffled_history" else number] for number in numbers]
+        as_text = model == "text_history" or trained["history"] == "text"
+        parts[model, task] = [
+            Part(model, task, start, shown[start : start + PART], as_text, work) for start in range(0, len(shown), PART)
+        ]
+    write_parts([part for of_job in parts.values() for part in of_job], writer)
+    for key_of_job, of_job in parts.items():
+        texts[key_of_job] = [text for part in of_job for text in part.texts()]
     rows = [
         {
             "reviewer_id": users[number]["reviewer_id"],
@@ -161,36 +170,56 @@ def predict(
     return pa.Table.from_pylist(rows, schema=PREDICTION_SCHEMA.with_metadata({"generation": key}))
 
 
-def _write_in_parts(
-    writer: Writer,
-    model: str,
-    task: str,
-    shown: list[dict[str, Any] | None],
-    as_text: bool,
-    work: Path,
-    bar: tqdm,
-) -> Iterator[str]:
-    """Yield the narratives for the histories `shown`; each finished part is stored in `work`."""
-    half: Literal["cf", "content"] | None = model if model in ("cf", "content") else None  # type: ignore[assignment]
-    for start in range(0, len(shown), PART):
-        part, histories = work / f"{model}-{task}-{start}.parquet", shown[start : start + PART]
-        if part.exists():
-            bar.update(len(histories))
-        else:
-            same = not any(histories) and not writer.config.temperature  # one prompt, one narrative
-            texts = writer.write(
-                histories[:1] if same else histories,
-                task,
-                bar,
-                half=half,
-                as_text=as_text,
-                seed=int(fingerprint([writer.config.seed, model, task, start])[:8], 16),
-            )
-            if same:
-                texts *= len(histories)
-                bar.update(len(histories) - 1)
-            outputs.write_parquet(part, pa.table({"prediction": texts}))
-        yield from pq.read_table(part).column("prediction").to_pylist()
+@dataclasses.dataclass
+class Part:
+    """Up to `PART` narratives of one model and task, from `start` on, for the histories `shown`."""
+
+    model: str
+    task: str
+    start: int
+    shown: list[dict[str, Any] | None]
+    as_text: bool
+    work: Path
+
+    @property
+    def file(self) -> Path:
+        """The file of the finished part."""
+        return self.work / f"{self.model}-{self.task}-{self.start}.parquet"
+
+    def texts(self) -> list[str]:
+        """The narratives of the finished part."""
+        return pq.read_table(self.file).column("prediction").to_pylist()
+
+    def distinct(self, writer: Writer) -> int:
+        """The number of narratives to generate: one prompt, one narrative."""
+        return len(self.shown) if any(self.shown) or writer.config.temperature else 1
+
+    def write(self, writer: Writer, bar: tqdm) -> None:
+        """Write the part, unless it is finished."""
+        number = self.distinct(writer)
+        if self.file.exists():
+            bar.update(number)
+            return
+        half: Literal["cf", "content"] | None = self.model if self.model in ("cf", "content") else None  # type: ignore[assignment]
+        seed = int(fingerprint([writer.config.seed, self.model, self.task, self.start])[:8], 16)
+        texts = writer.write(self.shown[:number], self.task, bar, half=half, as_text=self.as_text, seed=seed)
+        texts *= len(self.shown) // number
+        outputs.write_parquet(self.file, pa.table({"prediction": texts}))
+
+
+def write_parts(parts: list[Part], writer: Writer) -> None:
+    """Write all `parts` that are not finished; of several processes, each writes a share of similar cost."""
+    state = PartialState()
+    if state.num_processes > 1:
+        longest = {task: max(map(len, texts), default=0) for task, texts in writer.longest.items()}
+        parts = sorted(parts, key=lambda part: -part.distinct(writer) * longest[part.task])
+    own = parts[state.process_index :: state.num_processes]
+    total = sum(part.distinct(writer) for part in own)
+    hidden = not state.is_main_process
+    with tqdm(total=total, desc="      writing", unit="narrative", leave=False, disable=hidden) as bar:
+        for part in own:
+            part.write(writer, bar)
+    state.wait_for_everyone()
 
 
 def _previous_texts(run: Path, key: str) -> dict[tuple[str, str, str], str]:

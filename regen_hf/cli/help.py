@@ -109,9 +109,9 @@ Related commands:
         """\
 Hides the last purchase of every test user and ranks the catalogue without the items of the history. Reports
 Recall@{1,5,10,50}, NDCG@{5,10} and MRR with 95 % intervals, for all, warm and cold targets. Models: popularity, item
-kNN, ALS with new users folded in, content similarity, and a blend whose weights are chosen on validation users. Nothing
-is fitted on test users, and no trained model is needed. Writes RUN/next_item/results.json, and ranks.parquet with the
-rank of every target.
+kNN, ALS with new users folded in, content similarity, a blend whose weights are chosen on validation users, and the
+trained model, if it has an item head (training.next_item_weight). Nothing is fitted on test users, and no trained model
+is needed. Writes RUN/next_item/results.json, and ranks.parquet with the rank of every target.
 
   regen next-item runs/office
   regen next-item runs/office --users 5000

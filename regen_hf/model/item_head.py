@@ -117,7 +117,8 @@ class ItemRanking(nn.Module):
     config: Any
     adapter: RegenAdapter
     item_head: ItemHead | None
-    _catalogue: tuple[torch.Tensor, torch.Tensor] | None = None
+    items_to_rank: tuple[torch.Tensor, torch.Tensor] | None = None
+    """The c_i (I, C) and frequencies (I,) of the catalogue."""
 
     def item_loss(
         self,
@@ -158,7 +159,7 @@ class ItemRanking(nn.Module):
         cf, content = (None if x is None else x.to(device) for x in (item_cf, item_content))
         fused = self.adapter.fuse_items(cf, content)  # (I, C)
         counts = torch.ones(len(fused)) if frequencies is None else frequencies.float()
-        self._catalogue = (fused, counts.to(device))
+        self.items_to_rank = (fused, counts.to(device))
 
     def item_embeddings(self) -> torch.Tensor:
         """The embeddings of the catalogue, of length 1, for an index of vectors: (I, E).
@@ -225,13 +226,13 @@ class ItemRanking(nn.Module):
 
     def _checked_catalogue(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The c_i (I, C) and frequencies (I,) of the items, on the device of the item head."""
-        if self._catalogue is None:
+        if self.items_to_rank is None:
             raise ValueError("The model has no catalogue to rank: call set_catalogue first.")
         device = self.checked_head().query.weight.device
-        if self._catalogue[0].device != device:  # the model was moved
-            fused, frequencies = self._catalogue
-            self._catalogue = fused.to(device), frequencies.to(device)
-        return self._catalogue
+        if self.items_to_rank[0].device != device:  # the model was moved
+            fused, frequencies = self.items_to_rank
+            self.items_to_rank = fused.to(device), frequencies.to(device)
+        return self.items_to_rank
 
 
 __all__ = ["ItemHead", "ItemRanking", "next_item_loss", "states_before"]

@@ -1,7 +1,8 @@
 """Loads models with all of their weights: the fused model, also from PEFT weights, and sentence encoders.
 
-A model in adapter form is a folder with all weights of the model but its adapter, and in `lora/` the weights of PEFT:
-the adapter, and the changes to the language model. It loads to the same plain model as its merged form.
+A model in adapter form is a folder with all weights of the model but its new parts, and in `lora/` the weights of PEFT:
+the new parts (adapter, item head), and the changes to the language model. It loads to the same plain model as its
+merged form.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 LORA = "lora"
-ADAPTER = "model.adapter"
+FULLY_TRAINED = ("model.adapter", "model.item_head")
+"""Parts of the model that are trained completely beside LoRA, and saved with its weights."""
 PROGRESS_AFTER = 5.0
 """Seconds before the progress bar of a load is shown."""
 HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -149,15 +151,16 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
     Raises:
         ValueError: a weight is missing, unexpected, or has another shape than in config.json.
     """
-    adapter = {name for name in model.state_dict() if name.startswith(ADAPTER + ".")}
+    with_lora = {name for name in model.state_dict() if name.startswith(tuple(f"{part}." for part in FULLY_TRAINED))}
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
-    if adapter and adapter <= set(info["missing_keys"]):
+    if with_lora and with_lora <= set(info["missing_keys"]):
         files = _lora_files(path, kwargs)
         if files is not None:
-            model.get_submodule(ADAPTER).float()  # transformers creates missing weights in the dtype of the others
+            for name in with_lora:  # transformers creates missing weights in the dtype of the others
+                model.get_submodule(name.rpartition(".")[0]).float()
             model = _merged(model, files, path)
-            missing -= adapter
-            info["missing_keys"] = set(info["missing_keys"]) - adapter
+            missing -= with_lora
+            info["missing_keys"] = set(info["missing_keys"]) - with_lora
     if missing:
         raise ValueError(
             f"{path} lacks {len(missing)} of the model's weights, or contains them in another shape than config.json: "

@@ -122,7 +122,9 @@ class Run:
     def reads(self, stage: Stage) -> list[Stage]:
         """The stages whose output `stage` reads in this run."""
         known = [other for other in self.stages if other.command in stage.reads]
-        return [other for other in known if self.manifest(other)] if stage.reads_available else known
+        if stage.reads_available:
+            return [other for other in known if self.manifest(other)]
+        return known + [other for other in self.finished if other.command in stage.reads_optional]
 
     def settings(self, stage: Stage) -> dict[str, Any]:
         """The settings of `stage` that its output depends on; files outside the run count by their content only."""

@@ -32,6 +32,8 @@ class Stage:
     """Prompt files in `regen_hf/prompts` that its output depends on, where a language model writes it."""
     reads_available: bool = False
     """It reads those of `reads` that the run has, and needs only one of them."""
+    reads_optional: tuple[str, ...] = ()
+    """Commands of the stages whose output it reads too where the run has it."""
     optional: bool = False
     """It is run only by its own command, and no stage reads it."""
 
@@ -93,7 +95,12 @@ STAGES = {
             reads_available=True,
         ),
         Stage(
-            "next-item", "next_item", ("dataset", "embeddings"), "rank the catalogue for held-out users", optional=True
+            "next-item",
+            "next_item",
+            ("dataset", "embeddings"),
+            "rank the catalogue for held-out users",
+            reads_optional=("train",),
+            optional=True,
         ),
         Stage(
             "grounding",

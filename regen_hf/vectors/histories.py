@@ -92,6 +92,18 @@ class Histories:
         }
 
 
+def item_rows(histories: Histories, rows: list[int | None], history_mask: torch.Tensor) -> torch.Tensor:
+    """The row in the catalogue of each purchase of the users `rows`, (B, N), -100 where `history_mask` is false."""
+    import torch
+
+    labels = torch.full(history_mask.shape, -100, dtype=torch.long)  # (B, N)
+    for number, (row, length) in enumerate(zip(rows, history_mask.sum(1).tolist(), strict=True)):
+        if row is not None and length:
+            stop = int(histories.store.offsets[row + 1])
+            labels[number, :length] = torch.from_numpy(histories.store.items[stop - length : stop].astype(np.int64))
+    return labels
+
+
 def derangement(number: int, seed: int) -> list[int]:
     """A random permutation of `number` indices that maps none to itself; a single index keeps its own.
 

@@ -14,6 +14,7 @@ from ...errors import InputError
 from ...intervals import format_interval
 from ...metrics.bootstrap import mean_interval
 from ...metrics.tables import markdown
+from .fused import fused_recommender
 from .recommender import MODELS, PARTS, Recommender, choose_weights, ranks, read_cases
 from .settings import PACKAGES, NextItemConfig
 
@@ -47,7 +48,8 @@ def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tup
         )
     validation = read_cases(run, "validation", recommender.index, recommender.alpha, MAX_VALIDATION)
     weights = choose_weights(recommender, validation)
-    by_model = ranks(recommender, cases, weights)
+    fused = fused_recommender(run, "test", cases)
+    by_model = ranks(recommender, cases, weights, {} if fused is None else {"fused": fused.scores})
     cold = recommender.popularity[cases.targets] == 0
     groups = {
         "all": np.ones(len(cases), dtype=bool),
@@ -72,6 +74,7 @@ def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tup
             model: {group: metrics_of(target_ranks[members], config.seed) for group, members in groups.items()}
             for model, target_ranks in by_model.items()
         },
+        "differences": differences(by_model, config.seed),
         "about": {model: MODELS[model] for model in by_model},
         "seed": config.seed,
     }
@@ -90,12 +93,28 @@ def metrics_of(ranks: NDArray[np.int64], seed: int = 0) -> dict[str, Any]:
     >>> metrics_of(np.array([], dtype=int))["mrr"]["mean"] is None
     True
     """
-    gains = {
+    return {"n": len(ranks)} | {name: mean_interval(gain, seed) for name, gain in gains(ranks).items()}
+
+
+def gains(ranks: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """The value of each metric by user, shape (U,)."""
+    return {
         **{f"recall@{k}": (ranks <= k).astype(np.float64) for k in RECALL},
         **{f"ndcg@{k}": np.where(ranks <= k, 1 / np.log2(1 + ranks), 0.0) for k in NDCG},
         "mrr": 1 / ranks,
     }
-    return {"n": len(ranks)} | {name: mean_interval(gain, seed) for name, gain in gains.items()}
+
+
+def differences(by_model: dict[str, NDArray[np.int64]], seed: int) -> dict[str, Any]:
+    """By other model, the metrics of `fused` minus its, with paired intervals over the same users."""
+    if "fused" not in by_model:
+        return {}
+    fused = gains(by_model["fused"])
+    return {
+        model: {name: mean_interval(fused[name] - gain, seed) for name, gain in gains(ranks).items()}
+        for model, ranks in by_model.items()
+        if model != "fused"
+    }
 
 
 def summary(folder: Path) -> str:
@@ -113,4 +132,10 @@ def summary(folder: Path) -> str:
         for model, groups in results["models"].items():
             if groups[group]["n"]:
                 grid.append([model, group, *(format_interval(groups[group][name]) for name in METRICS)])
-    return f"{head}\n\n{markdown(grid)}"
+    text = f"{head}\n\n{markdown(grid)}"
+    if results["differences"]:
+        differences = [["fused minus", *METRICS]]
+        for model, metrics in results["differences"].items():
+            differences.append([model, *(format_interval(metrics[name]) for name in METRICS)])
+        text += f"\n\nDifferences over the same users:\n\n{markdown(differences)}"
+    return text

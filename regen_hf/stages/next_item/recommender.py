@@ -6,7 +6,7 @@ Shapes: U users, I items of the catalogue, d width of vectors.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,9 +29,10 @@ MODELS = {
     "item_knn": "similarity to the items of the history, by the train users who bought both (cosine)",
     "als": "the run's CF vectors, with the user folded in from the history",
     "content": "similarity of the run's content vectors of item metadata to their mean over the history",
-    "blend": "a weighted sum of the four others, with weights chosen on validation users",
+    "blend": "a weighted sum of the four above, with weights chosen on validation users",
+    "fused": "the item head of the trained model, which reads the history as soft tokens",
 }
-PARTS = tuple(MODELS)[:-1]
+PARTS = tuple(MODELS)[:4]
 """Models that the blend combines."""
 STEPS = 5
 """The weights of the blend are multiples of 1 / STEPS with a total of 1: 56 combinations for four parts."""
@@ -44,6 +45,8 @@ class Cases:
     """Users with a hidden last purchase."""
 
     reviewer_ids: list[str]
+    rows: list[int]
+    """The row of each user in the split."""
     histories: list[NDArray[np.int64]]
     """Items of each history, oldest first."""
     confidences: list[NDArray[np.float64]]
@@ -66,16 +69,18 @@ def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, li
     maximum number of cases (0 for all).
     """
     left_out = {"one_purchase": 0, "bought_before": 0}
-    cases = Cases([], [], [], np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool), left_out)
+    cases = Cases([], [], [], [], np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool), left_out)
     targets: list[int] = []
     same_time: list[bool] = []
-    for row in outputs.rows(outputs.dataset_files(run, split), ["reviewer_id", "purchase_history"]):
+    columns = ["reviewer_id", "purchase_history"]
+    for number, row in enumerate(outputs.rows(outputs.dataset_files(run, split), columns)):
         items = [index[purchase["item"]["asin"]] for purchase in row["purchase_history"]]
         if len(items) < 2 or items[-1] in items[:-1]:
             left_out["one_purchase" if len(items) < 2 else "bought_before"] += 1
             continue
         confidence = confidences(row["purchase_history"][:-1], alpha)
         cases.reviewer_ids.append(row["reviewer_id"])
+        cases.rows.append(number)
         cases.histories.append(np.array([index[asin] for asin in confidence], dtype=np.int64))
         cases.confidences.append(np.fromiter(confidence.values(), dtype=np.float64))
         targets.append(items[-1])
@@ -85,6 +90,7 @@ def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, li
             break
     return Cases(
         cases.reviewer_ids,
+        cases.rows,
         cases.histories,
         cases.confidences,
         np.array(targets, dtype=np.int64),
@@ -234,12 +240,24 @@ def weights_grid(parts: int) -> Iterator[tuple[float, ...]]:
             yield tuple(step / STEPS for step in (*steps, STEPS - sum(steps)))
 
 
-def ranks(recommender: Recommender, cases: Cases, weights: Sequence[float] | None) -> dict[str, NDArray[np.int64]]:
-    """The rank of each target by model, shape (U,); without weights there is no `blend`."""
-    by_model: dict[str, list[NDArray[np.int64]]] = {model: [] for model in (PARTS if weights is None else MODELS)}
+def ranks(
+    recommender: Recommender,
+    cases: Cases,
+    weights: Sequence[float] | None,
+    further: Mapping[str, Callable[[slice], NDArray[np.float64]]] | None = None,
+) -> dict[str, NDArray[np.int64]]:
+    """The rank of each target by model, shape (U,); without weights there is no `blend`.
+
+    `further` are models outside of the recommender, each as a function from a slice of the users to scores (U, I).
+    """
+    further = further or {}
+    models = [*PARTS, *(() if weights is None else ("blend",)), *further]
+    by_model: dict[str, list[NDArray[np.int64]]] = {model: [] for model in models}
     for users in _slices(len(cases), len(recommender.asins), "ranking"):
         for model, blocks in by_model.items():
-            scores = model_scores(recommender, model, cases, users, weights)
+            scores = (
+                further[model](users) if model in further else model_scores(recommender, model, cases, users, weights)
+            )
             blocks.append(recommender.target_ranks(scores, cases.histories[users], cases.targets[users]))
     return {model: np.concatenate(blocks) for model, blocks in by_model.items()}
 

@@ -42,6 +42,9 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     model = make_model(run, causal_lm, processor, items, config)
     train = Examples.of(run, "train", processor, work / "examples" / "train", config)
     train.check_window()
+    if config.next_item_weight:
+        bought = np.bincount(train.histories.store.items, minlength=len(items.asins))
+        model.set_catalogue(**processor.catalogue(), frequencies=torch.from_numpy(bought))
     validation = None
     if any(phase.patience for phase in phases(config)):
         evaluated = dataclasses.replace(config, history_dropout=0.0, task_weights={})
@@ -91,6 +94,10 @@ def make_processor(
     tasks, limit = offered_tasks(config.tasks), max_history(run)
     embeddings = outputs.manifest(run, "embeddings")["config"]
     trained_encoder = outputs.folder(run, "embeddings") / outputs.CONTENT_ENCODER
+    catalogue: dict[str, Any] = {}
+    if config.next_item_weight:
+        titles = {item["asin"]: item["title"] for item in outputs.rows(outputs.catalogue_files(run))}
+        catalogue = {"item_titles": [titles[asin] for asin in items.asins], "item_content": items.content}
     return RegenProcessor(
         tokenizer=tokenizer,
         item_token=ITEM_TOKEN,
@@ -104,6 +111,7 @@ def make_processor(
         cf_regularization=embeddings["cf_regularization"],
         max_history=min(config.max_history or limit, limit),
         interaction_features=config.interaction_features,
+        **catalogue,
     )
 
 
@@ -150,6 +158,8 @@ def make_model(
                 interaction_features=list(config.interaction_features),
                 cf_dropout=config.cf_dropout,
                 max_history=processor.max_history,
+                item_dim=config.item_dim if config.next_item_weight else None,
+                item_dropout=config.item_dropout,
             ),
             content_mean=mean,
             content_matrix=matrix,

@@ -8,7 +8,7 @@ from typing import Any
 
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from ...vectors.histories import Histories, padded_features
+from ...vectors.histories import Histories, item_rows, padded_features
 from .examples import Examples
 
 
@@ -19,10 +19,12 @@ class RegenCollator(DataCollatorForLanguageModeling):
     Args:
         tokenized: returns the examples of rows of an index, as `Examples.tokenized` does. Without it the collator
             receives such examples.
+        next_item_weight: weight of a purchase in the loss; 0 for batches without the rows of the items.
     """
 
     histories: Histories = field(kw_only=True)
     n_features: int = field(default=0, kw_only=True)
+    next_item_weight: float = field(default=0.0, kw_only=True)
     tokenized: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] | None = field(default=None, kw_only=True)
 
     @classmethod
@@ -33,6 +35,7 @@ class RegenCollator(DataCollatorForLanguageModeling):
             pad_to_multiple_of=pad_to_multiple_of,
             histories=examples.histories,
             n_features=len(examples.config.interaction_features),
+            next_item_weight=examples.config.next_item_weight,
             tokenized=examples.tokenized,
         )
 
@@ -48,4 +51,7 @@ class RegenCollator(DataCollatorForLanguageModeling):
             batch["history_features"] = padded_features(
                 [example["features"] for example in examples], batch["history_mask"], self.n_features
             )
+        if self.next_item_weight:
+            batch["item_labels"] = item_rows(self.histories, rows, batch["history_mask"])
+            batch["next_item_weight"] = self.next_item_weight
         return batch

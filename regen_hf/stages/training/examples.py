@@ -36,7 +36,7 @@ from .settings import TrainingConfig
 INDEX = pa.schema(
     [
         ("user", pa.int32()),  # row of the user whose narrative is learnt
-        ("task", pa.int8()),  # position in the setting `tasks`
+        ("task", pa.int8()),  # position in the setting `tasks`, -1 for a history without a narrative
         ("row", pa.int32()),  # row of the user whose history is shown, -1 for none
         ("length", pa.int32()),  # estimated tokens; the trainer groups the examples of a step by it
     ]
@@ -133,6 +133,17 @@ class Examples:
 
     def _tokenized(self, row: dict[str, Any], user: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
         """One example; `history` is empty unless its texts or features are needed."""
+        if row["task"] < 0:
+            kept, prompt = self.processor.fit(self.purchases(row["row"]), prompt="", max_length=self.window)
+            features = interaction_features(history[len(history) - kept :], self.config.interaction_features)
+            return {
+                "input_ids": prompt,
+                "labels": [-100] * len(prompt),
+                "row": row["row"],
+                "withheld": False,
+                "kept": kept,
+                "features": features,
+            }
         name = self.config.tasks[row["task"]]
         completion = self.processor.tokenize_completion(TASKS[name].text(user) or "")
         room = None if self.window is None else self.window - len(completion)
@@ -176,6 +187,8 @@ class Examples:
         Raises:
             InputError: none of the sample fits.
         """
+        if not self.config.tasks:
+            return  # there is always room for a purchase
         rows = self.spread(SAMPLE)
         examples = self.tokenized(rows)
         fit = [learns(example) for example in examples]
@@ -224,7 +237,7 @@ def columns_of(config: TrainingConfig) -> list[str]:
     columns = text_columns(config.tasks, *(["purchase_history"] if config.history == "text" else []))
     if config.interaction_features and "purchase_history" not in columns:
         columns += purchase_columns("review.rating", "review.unix_time")
-    return columns
+    return columns or ["reviewer_id"]
 
 
 def copy_columns(files: list[Path], columns: list[str], limit: int | None, target: Path) -> None:
@@ -274,7 +287,8 @@ def index_of(
         first += len(table)
         # The rows are in the order of a hash, so the next user is a random one.
         source = (user + 1) % len(users) if config.history == "shuffled" else user
-        examples = []
+        without_narrative = (lengths[user] > 0, user, np.full(len(user), -1), user, lengths[user])
+        examples = [] if config.tasks else [without_narrative]
         for task, name in enumerate(config.tasks):
             weight = config.task_weights.get(name, 1.0)
             draws = generators[name].random((len(user), 1 + math.ceil(weight)))

@@ -78,9 +78,9 @@ def history_gap(run: Path, processor: RegenProcessor, folder: Path, config: Trai
 
     Each user has one narrative, of the tasks in turn. The files of the examples are written into `folder`.
     """
-    if config.history not in ("own", "text"):
+    if config.history not in ("own", "text") or not config.tasks:
         return None
-    plain = dataclasses.replace(config, task_weights={}, history_dropout=0.0, stages=())
+    plain = dataclasses.replace(config, task_weights={}, history_dropout=0.0, next_item_weight=0.0, stages=())
     try:
         examples = Examples.of(run, "validation", processor, folder, plain, USERS)
     except InputError:

@@ -119,7 +119,7 @@ def checked_lora(values: Mapping[str, Any]) -> dict[str, Any]:
     checked = LORA | _checked(LoraConfig, values, [], "lora.")
     if checked.get("r", 1) < 1:
         raise ValueError(f"lora.r was given {checked['r']}, expected at least 1")
-    checked["modules_to_save"] = sorted({*(checked.get("modules_to_save") or ()), "adapter"})
+    checked["modules_to_save"] = sorted({*(checked.get("modules_to_save") or ()), "adapter", "item_head"})
     try:
         LoraConfig(**checked)
     except TypeError as error:

@@ -63,7 +63,9 @@ def train_phases(
         state.wait_for_everyone()
         if not folder.exists():
             if number > 0:
+                catalogue = model.model.items_to_rank
                 model = RegenForCausalLM.from_pretrained(folders[number - 1], **attention)
+                model.model.items_to_rank = catalogue
             phase_board = board / folder.name if len(settings) > 1 else board
             merge = config.merge or folder != folders[-1]
             train_phase(model, processor, train, validation, folder, phase_board, phase, merge, gap)
@@ -95,7 +97,11 @@ def train_phase(
         if config.lora is not None:
             # The adapter is saved with the LoRA weights, so a model without them does not load.
             weights = model.state_dict()
-            weights = {name: value for name, value in weights.items() if not name.startswith("model.adapter.")}
+            weights = {
+                name: value
+                for name, value in weights.items()
+                if not name.startswith(("model.adapter.", "model.item_head."))
+            }
             model.save_pretrained(new, state_dict=weights)
     state.wait_for_everyone()
     set_seed(config.seed)

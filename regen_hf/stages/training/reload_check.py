@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .trainer import GroupedTrainer
 
 EXAMPLES, POSITIONS = 4, 8
+NOT_READ = ("labels", "item_labels", "next_item_weight")
+"""Parts of a batch that only the loss reads."""
 TOLERANCE = {torch.float32: 0.005, torch.bfloat16: 0.05, torch.float16: 0.01}
 """Norm of the difference by the norm of the logits, between devices and implementations of attention."""
 
@@ -63,7 +65,7 @@ def save_logits(trainer: GroupedTrainer, file: Path) -> None:
     first = rows.select(range(min(64, len(rows))))
     with_history = sorted(range(len(first)), key=lambda number: first[number]["row"] < 0)
     batch = trainer.data_collator([first[number] for number in with_history[:EXAMPLES]])
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    inputs = {name: value for name, value in batch.items() if name not in NOT_READ}
     shortest = int(inputs["attention_mask"].sum(1).min())  # padding is on the right
     inputs["logits_to_keep"] = torch.arange(max(0, shortest - POSITIONS), shortest)
     model.eval()

@@ -58,6 +58,13 @@ class TrainingConfig:
     (`shuffled`), or the purchases as `text` in the prompt, as many of the latest as fit into the window."""
     max_history: int = 0
     """Purchases shown to the model, the latest ones, as soft tokens or as text; 0 for all that the sequences keep."""
+    next_item_weight: float = 0.0
+    """Weight of a purchase in the loss, where a word counts as 1: trains the item head, which ranks the catalogue; 0
+    for a model without it. With `tasks: []` the model learns only that, and no narratives are needed."""
+    item_dim: int = 128
+    """Width of the item head."""
+    item_dropout: float = 0.3
+    """Dropout of the item head's inputs in training."""
     leak_safe: bool = False
     """Withhold the review of the last purchase in all tasks, not only in the endorsement."""
     tasks: tuple[str, ...] = DEFAULT_TASKS
@@ -108,11 +115,14 @@ class TrainingConfig:
     """Seed of the weights, of the order of the examples and of the history dropout."""
 
     def __post_init__(self) -> None:
-        check_tasks(self.tasks)
+        if self.tasks or not self.next_item_weight:
+            check_tasks(self.tasks)
         at_least(self, 1, "max_steps", "batch_size", "length_groups", "save_steps", "num_layers", "validation_users")
         at_least(self, 0, "recency", "max_history", "learning_rate", "adapter_learning_rate", "patience")
         at_least(self, 300, "vocab_size")  # 256 bytes, the special tokens and some merges
+        at_least(self, 1, "item_dim")
         check_seed(self)
+        self._check_item_head()
         if self.hidden_size < 1 or self.hidden_size % 32:
             raise ValueError(f"hidden_size was given {self.hidden_size}, expected a multiple of 32 (one head)")
         for name, bound in {"warmup_ratio": 1, "whitening": 1, "between_users": 100}.items():
@@ -126,7 +136,7 @@ class TrainingConfig:
                 raise ValueError(unknown(f"task_weights.{task}", [f"task_weights.{name}" for name in self.tasks]))
             if not 0 <= weight <= 100:
                 raise ValueError(f"task_weights.{task} was given {weight}, expected a number from 0 to 100")
-        if not any(self.task_weights.get(task, 1) for task in self.tasks):
+        if self.tasks and not any(self.task_weights.get(task, 1) for task in self.tasks):
             raise ValueError("task_weights leave no task to learn, expected one above 0")
         if self.freeze and self.lora is not None:
             raise ValueError("freeze and lora were given together, expected at most one of them. Use stages for both")
@@ -141,6 +151,23 @@ class TrainingConfig:
             checked_lora(self.lora or {})
         if self.stages:
             phases(self)
+
+    def _check_item_head(self) -> None:
+        """Check that the query of a purchase cannot read what comes after it."""
+        at_least(self, 0, "next_item_weight", "item_dropout")
+        if self.item_dropout >= 1:
+            raise ValueError(f"item_dropout was given {self.item_dropout}, expected a probability below 1")
+        given = {
+            "adapter": self.adapter if self.adapter == "transformer" else None,
+            "interaction_features": "age" if "age" in self.interaction_features else None,
+            "history": self.history if self.history != "own" else None,
+        }
+        wrong = [f"{name} {value}" for name, value in given.items() if value]
+        if self.next_item_weight and wrong:
+            raise ValueError(
+                f"next_item_weight was given {self.next_item_weight} together with {wrong[0]}, expected purchases as "
+                "soft tokens that do not depend on later ones: set next_item_weight to 0, or change the other"
+            )
 
     def check_packages(self) -> None:
         """Check that the optional packages of the stage, and those that its settings name, are installed.

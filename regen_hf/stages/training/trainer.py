@@ -53,6 +53,35 @@ class GroupedTrainer(SFTTrainer):
             split_adapter(optimizer, cast(torch.nn.Module, model or self.model), self.adapter_learning_rate)
         return optimizer
 
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Any:
+        """The number of words and purchases to predict in one step."""
+        if batch_samples and "item_labels" in batch_samples[0]:
+            predicted = [torch.cat([batch["labels"], batch["item_labels"]], dim=1) for batch in batch_samples]
+            batch_samples = [{"labels": labels} for labels in predicted]
+        return super()._get_num_items_in_batch(batch_samples, device)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """TRL's loss of the words, which does not use the model's own loss, and that of the purchases."""
+        if "item_labels" not in inputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        weight, predicted = inputs.pop("next_item_weight"), num_items_in_batch
+        if predicted is None:
+            predicted = (inputs["labels"][:, 1:] >= 0).sum() + (inputs["item_labels"] >= 0).sum()
+        fused: Any = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        fused = fused.get_base_model() if hasattr(fused, "get_base_model") else fused
+        sums: list[torch.Tensor] = []
+        hook = fused.model.register_forward_hook(lambda _module, _inputs, output: sums.append(output.item_loss))
+        try:
+            result = super().compute_loss(model, inputs, return_outputs, predicted)
+        finally:
+            hook.remove()
+        # As for the words: the number is that of all processes, and their gradients are averaged.
+        averaged = self.args.average_tokens_across_devices and num_items_in_batch is not None
+        of_items = weight * sums[0] / predicted * (self.accelerator.num_processes if averaged else 1)
+        return (result[0] + of_items, result[1]) if return_outputs else result + of_items
+
     def _get_train_sampler(self, train_dataset: Any = None) -> BatchRebalanceSampler:
         arguments, examples = self.args, cast(Dataset, self.train_dataset)
         return BatchRebalanceSampler(
@@ -104,7 +133,7 @@ def make_trainer(
         ConfigError: the trainer rejects a setting.
     """
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not config.freeze or name.startswith("model.adapter."))
+        parameter.requires_grad_(not config.freeze or name.startswith(("model.adapter.", "model.item_head.")))
     try:
         arguments = sft_config(config, checkpoints, evaluates=validation is not None)
         multiple = cast("int | None", arguments.pad_to_multiple_of)  # "auto" is resolved

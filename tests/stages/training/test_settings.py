@@ -80,9 +80,9 @@ def test_a_number_in_the_notation_that_yaml_takes_for_text_is_a_number():
     assert yaml.safe_load("1e-4") == "1e-4"
     made = checked_lora({"r": "16", "lora_dropout": "1e-1"})
     assert (made["r"], made["lora_dropout"]) == (16, 0.1)
-    assert made["modules_to_save"] == ["adapter"]
+    assert made["modules_to_save"] == ["adapter", "item_head"]
     assert made["target_modules"] == "all-linear"
-    assert checked_lora({"modules_to_save": ["lm_head"]})["modules_to_save"] == ["adapter", "lm_head"]
+    assert checked_lora({"modules_to_save": ["lm_head"]})["modules_to_save"] == ["adapter", "item_head", "lm_head"]
 
 
 def test_fields_of_sft_stand_beside_the_other_settings_and_survive_the_run_folder(tmp_path):

@@ -1,0 +1,78 @@
+"""The trained model as a recommender: its item head ranks the catalogue for the same users.
+
+Shapes: U users, N purchases of the longest history of a batch, I items of the catalogue, E width of the item head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ... import outputs
+from .recommender import Cases
+
+BATCH = 64
+"""Histories per forward pass."""
+
+
+@dataclass
+class FusedRecommender:
+    """Scores of the item head.
+
+    Args:
+        queries: the query of each user's next purchase, shape (U, E).
+        items: the embeddings of the catalogue, shape (I, E).
+    """
+
+    queries: NDArray[np.float32]
+    items: NDArray[np.float32]
+
+    def scores(self, users: slice) -> NDArray[np.float64]:
+        """The cosine of each item for a slice of the users, shape (U, I)."""
+        return (self.queries[users] @ self.items.T).astype(np.float64)
+
+
+def fused_recommender(run: Path, split: str, cases: Cases) -> FusedRecommender | None:
+    """The model of `run` for the users of `cases`; None without a model, or for one without an item head.
+
+    A history ends with the last purchase, which the query before it does not read.
+    """
+    folder = outputs.folder(run, "train")
+    if not (folder / outputs.MANIFEST).exists():
+        return None
+    import torch
+
+    from ...model import RegenForCausalLM, RegenProcessor
+    from ...vectors.histories import Histories, padded_features
+
+    model = RegenForCausalLM.from_pretrained(folder).eval()
+    if model.model.item_head is None:
+        return None
+    model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    processor = RegenProcessor.from_pretrained(folder)
+    items = outputs.item_vectors(run)
+    model.set_catalogue(torch.from_numpy(items.item_factors), torch.from_numpy(items.content.astype(np.float32)))
+    histories = Histories.of(run, split, items)
+    n_features = len(model.config.interaction_features)
+    queries = np.zeros((len(cases), model.config.item_dim or 0), np.float32)
+    order = sorted(range(len(cases)), key=lambda case: len(cases.histories[case]))
+    with torch.inference_mode():
+        for start in tqdm(range(0, len(order), BATCH), desc="      reading the histories", leave=False):
+            batch = order[start : start + BATCH]
+            rows: list[int | None] = [cases.rows[case] for case in batch]
+            vectors = histories.batch(rows, [True] * len(rows), [processor.max_history] * len(rows))
+            mask = vectors["history_mask"]
+            if n_features:
+                unknown = [[[float("nan")] * n_features] * int(length) for length in mask.sum(1)]
+                vectors["history_features"] = padded_features(unknown, mask, n_features)
+            prompts = [processor.tokenize_prompt(int(length), prompt="") for length in mask.sum(1)]
+            tokens = processor.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+            inputs = {name: value.to(model.device) for name, value in {**tokens, **vectors}.items()}
+            last = model.item_queries(**inputs)[torch.arange(len(batch)), mask.sum(1) - 1]
+            queries[batch] = last.float().cpu().numpy()
+        embeddings = model.item_embeddings().float().cpu().numpy()
+    return FusedRecommender(queries, embeddings)

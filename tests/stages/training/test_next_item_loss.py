@@ -1,0 +1,100 @@
+"""Training of the item head: its loss beside that of the words, alone, and what it ranks afterwards."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+
+import regen_hf
+from regen_hf.cli import main
+from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.outputs import item_vectors
+from regen_hf.stages.training.build import make_processor
+from regen_hf.stages.training.settings import TrainingConfig
+from regen_hf.stages.training.trainer import make_trainer
+from regen_hf.vectors.histories import item_rows
+from tests.conftest import TINY
+
+HEAD = {"next_item_weight": 2.0, "item_dim": 7, "recency": 2}
+
+
+def config(**changes):
+    return TrainingConfig(**{**TINY["training"], **HEAD, **changes})
+
+
+def model_of(folder, processor):
+    values = RegenForCausalLM.from_pretrained(folder).config
+    values.item_dim, values.recency = HEAD["item_dim"], HEAD["recency"]
+    language_model = RegenForCausalLM.from_pretrained(folder).to_backbone()
+    torch.manual_seed(0)
+    model = RegenForCausalLM.from_backbone(language_model, values)
+    model.set_catalogue(**processor.catalogue())
+    return model
+
+
+def test_a_purchase_is_labelled_with_its_row_of_the_catalogue(finished_run, histories):
+    batch = histories.batch([0, None, 3], [False] * 3, [50, 50, 2])
+    labels = item_rows(histories, [0, None, 3], batch["history_mask"])
+    asins = item_vectors(finished_run).asins
+    table = pq.read_table(next((finished_run / "dataset").glob("**/train-*.parquet"))).to_pylist()
+    for number, (row, kept) in enumerate([(0, 50), (3, 2)]):
+        bought = [purchase["item"]["asin"] for purchase in table[row]["purchase_history"]][-kept:]
+        learnt = labels[[0, 2][number]]
+        assert [asins[item] for item in learnt[learnt >= 0]] == bought
+    assert (labels[1] == -100).all()
+
+
+@pytest.mark.parametrize("tasks", [("user_profile",), ()])
+def test_the_trainers_loss_is_the_models_own(finished_run, processor, load, tmp_path, tasks):
+    settings = config(tasks=tasks)
+    processor = make_processor(finished_run, processor.tokenizer, item_vectors(finished_run), settings)
+    examples = load(processor, settings)
+    model = model_of(finished_run / "model", processor).eval()
+    trainer = make_trainer(model, processor, examples, None, tmp_path, tmp_path / "board", settings)
+    batch = trainer.data_collator(examples.spread(6))
+    assert (batch["item_labels"] >= 0).any()
+    with torch.no_grad():
+        expected = model(**batch).loss
+        loss = trainer.compute_loss(model, dict(batch))
+        predicted = trainer._get_num_items_in_batch([batch, batch], torch.device("cpu"))
+        halved = trainer.compute_loss(model, dict(batch), num_items_in_batch=predicted)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(halved * 2, expected)
+
+
+@pytest.mark.parametrize("tasks", [["user_profile", "product_endorsement"], []])
+def test_a_trained_item_head_ranks_and_its_results_stand_beside_the_others(tiny_run, capsys, tasks):
+    path = tiny_run / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["training"] |= HEAD | {"tasks": tasks, "max_steps": 4}
+    path.write_text(yaml.safe_dump(settings))
+    assert main(["train", str(tiny_run)]) == 0
+    assert main(["next-item", str(tiny_run), "--neighbours", "20"]) == 0
+    assert "| fused | all |" in capsys.readouterr().out
+    results = json.loads((tiny_run / "next_item" / "results.json").read_text())
+    ranks = pq.read_table(tiny_run / "next_item" / "ranks.parquet").to_pydict()
+    gain = np.mean(1 / np.array(ranks["fused"])) - np.mean(1 / np.array(ranks["popularity"]))
+    assert results["differences"]["popularity"]["mrr"]["mean"] == pytest.approx(gain)
+    # The same ranks through the public door, which reads raw histories.
+    regen = regen_hf.load(str(tiny_run / "model"))
+    users = {
+        row["reviewer_id"]: row
+        for row in pq.read_table(next((tiny_run / "dataset").glob("**/test-*.parquet"))).to_pylist()
+    }
+    histories = [users[user]["purchase_history"][:-1] for user in ranks["reviewer_id"]]
+    found = regen.recommend(histories, n=64)
+    for entries, target, rank in zip(found, ranks["target"], ranks["fused"], strict=True):
+        assert abs([entry["asin"] for entry in entries].index(target) + 1 - rank) <= 1  # float16 vectors
+    first = found[0][0]
+    assert first["title"]
+
+
+def test_settings_that_exclude_each_other_are_refused():
+    with pytest.raises(ValueError, match="tasks contains nothing"):
+        TrainingConfig(tasks=())
+    for changes in ({"history": "text"}, {"adapter": "transformer"}, {"interaction_features": ("age",)}):
+        with pytest.raises(ValueError, match="next_item_weight"):
+            TrainingConfig(next_item_weight=1.0, **changes)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +33,7 @@ MOST_PASSES = 8
 MOST_TOKENS = 10**9
 """A stated window above it means that none is set, as the 10**30 of some tokenizers."""
 TIMEOUT = 10.0
-"""Seconds until a request for the window times out."""
+"""Seconds until a request for the window times out, also if the server goes on sending."""
 MOST_BYTES = 2**24
 """Maximum bytes of a list of models."""
 FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length")
@@ -178,9 +179,19 @@ def _get(url: str, config: LLMConfig) -> dict[str, Any] | None:
     try:
         request = urllib.request.Request(url, headers=headers(config))  # noqa: S310 (checked by the settings)
         with urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT) as answer:
-            value = json.loads(answer.read(MOST_BYTES))
+            value = json.loads(_body(answer))
     except (urllib.error.HTTPError, ValueError, RecursionError):
         return {}
     except (OSError, http.client.HTTPException):
         return None
     return value if isinstance(value, dict) else {}
+
+
+def _body(answer: http.client.HTTPResponse) -> bytes:
+    """The first MOST_BYTES of the body of `answer`, read in at most TIMEOUT seconds."""
+    body, end = bytearray(), time.monotonic() + TIMEOUT
+    while len(body) < MOST_BYTES and (part := answer.read1(MOST_BYTES - len(body))):
+        body += part
+        if time.monotonic() > end:
+            raise TimeoutError
+    return bytes(body)

@@ -4,6 +4,7 @@ import pytest
 
 from regen_hf import llm
 from regen_hf.errors import ConfigError, RunError
+from regen_hf.llm import window_lookup
 from regen_hf.llm.chat_template import ChatTemplate
 from regen_hf.llm.connection import is_rejection, stated_window
 from regen_hf.llm.windows import DEFAULT
@@ -11,7 +12,7 @@ from regen_hf.stages.narratives.settings import NarrativesConfig
 from tests.batch_server import BatchApi
 from tests.llm.test_llm import Colour, settings
 from tests.llm.test_llm_local import TURNS, save_tiny_llama
-from tests.llm_server import RESET, Server, error, prompt_tokens, window
+from tests.llm_server import DRIP, RESET, Server, error, prompt_tokens, window
 
 ERRORS = {
     "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (2952 in messages)": 4096,
@@ -105,6 +106,12 @@ def test_a_set_window_is_not_looked_up_and_of_several_servers_and_models_the_sma
 
 def test_a_broken_lookup_is_no_error(store):
     with Server(extra=lambda *_: RESET) as fake:
+        assert [found.tokens for found in llm.passes(settings(fake.url), store)] == [DEFAULT]
+
+
+def test_a_server_that_goes_on_sending_is_not_awaited(store, monkeypatch):
+    monkeypatch.setattr(window_lookup, "TIMEOUT", 0.2)
+    with Server(extra=lambda method, path, headers, data: DRIP) as fake:
         assert [found.tokens for found in llm.passes(settings(fake.url), store)] == [DEFAULT]
 
 

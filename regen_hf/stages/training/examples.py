@@ -92,9 +92,7 @@ class Examples:
                 copy_columns(outputs.dataset_files(run, split), columns_of(config), limit, users)
             if not index.exists():
                 lengths = np.minimum(np.diff(histories.store.offsets), processor.max_history)
-                write_stream(
-                    index, INDEX, index_of(Dataset.from_file(str(users)), lengths, config, window_of(processor))
-                )
+                write_stream(index, INDEX, index_of(Dataset.from_file(str(users)), lengths, config, window))
         rows, narratives = Dataset.from_file(str(index)), Dataset.from_file(str(users))
         examples = cls(rows, narratives, histories, processor, config, window)
         if not len(examples.rows):
@@ -234,10 +232,14 @@ def window_of(processor: RegenProcessor) -> int | None:
 
 def columns_of(config: TrainingConfig) -> list[str]:
     """The columns of a row that the examples of `config` consist of."""
-    columns = text_columns(config.tasks, *(["purchase_history"] if config.history == "text" else []))
-    if config.interaction_features and "purchase_history" not in columns:
+    if config.history == "text":
+        return text_columns(config.tasks, "purchase_history")
+    fields = [TASKS[name].field for name in config.tasks]
+    columns = [str(field[0]) for field in fields if not isinstance(field[1], int)]
+    columns += purchase_columns(*(".".join(map(str, field[2:])) for field in fields if isinstance(field[1], int)))
+    if config.interaction_features:
         columns += purchase_columns("review.rating", "review.unix_time")
-    return columns or ["reviewer_id"]
+    return list(dict.fromkeys(columns)) or ["reviewer_id"]
 
 
 def copy_columns(files: list[Path], columns: list[str], limit: int | None, target: Path) -> None:

@@ -36,13 +36,6 @@ BATCH_TOKENS = {"cpu": 32_768, "cuda": 262_144}
 """Default of batch_tokens."""
 
 
-def native_bfloat16() -> bool:
-    """Whether the CPU computes in bfloat16: it takes half the memory, and is slow where it is emulated."""
-    import torch
-
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 class LocalModel:
     """A causal language model and its tokenizer.
 
@@ -63,9 +56,11 @@ class LocalModel:
         import transformers
         from outlines.backends.outlines_core import OutlinesCoreBackend
 
+        from ..model import backbones
+
         device = "cuda" if torch.cuda.is_available() else "cpu"
         # It halves the bytes of weights and cache that each step reads.
-        dtype = torch.bfloat16 if device == "cpu" and native_bfloat16() else "auto"
+        dtype = torch.bfloat16 if device == "cpu" and backbones.native_bfloat16() else "auto"
         self.template = ChatTemplate.of(name)
         self.tokenizer = self.template.tokenizer
         try:

@@ -51,6 +51,11 @@ def check_backbone(causal_lm: PreTrainedModel, item_token_id: int | None) -> Non
         )
 
 
+def native_bfloat16() -> bool:
+    """Whether the CPU computes in bfloat16: it takes half the memory, and is slow where it is emulated."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def _created_from_config(causal_lm: PreTrainedModel) -> bool:
     """Whether AutoModelForCausalLM creates the class of `causal_lm` from its configuration."""
     try:

@@ -48,7 +48,7 @@ SILENT = TURNS.replace("messages %}", "messages if m.role != 'system' %}")
 @pytest.fixture(autouse=True)
 def float32(monkeypatch):
     """Rounding in bfloat16, which some CPUs compute in, may change a token of an answer."""
-    monkeypatch.setattr("regen_hf.llm.local.native_bfloat16", lambda: False)
+    monkeypatch.setattr("regen_hf.model.backbones.native_bfloat16", lambda: False)
 
 
 def save_tiny_llama(folder, chat_template=None, seed=0):
@@ -231,7 +231,7 @@ def test_a_batch_that_exceeds_the_memory_of_the_gpu_is_halved(tmp_path, family, 
 
 
 def test_a_cpu_that_computes_in_bfloat16_does(llama, monkeypatch):
-    monkeypatch.setattr("regen_hf.llm.local.native_bfloat16", lambda: True)
+    monkeypatch.setattr("regen_hf.model.backbones.native_bfloat16", lambda: True)
     model = LocalModel(llama)
     assert model.model.dtype == torch.bfloat16
     (reply,) = answers(model, requests(settings(llama), 1))

@@ -16,6 +16,7 @@ from transformers.trainer_pt_utils import BatchRebalanceSampler
 from trl import SFTConfig, SFTTrainer
 
 from ...errors import ConfigError, MissingPackageError
+from ...model.backbones import native_bfloat16
 from ...model.modeling_regen import RegenForCausalLM
 from ...model.processing_regen import RegenProcessor
 from ...progress import show_bar
@@ -223,7 +224,7 @@ def sft_fields(config: TrainingConfig) -> dict[str, Any]:
         "lr_scheduler_type": "cosine",
         "weight_decay": 0.01,
         "adam_beta2": 0.95,
-        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not fields.get("fp16"),
+        "bf16": bf16_products(config) and not fields.get("fp16"),
         "use_cpu": not torch.cuda.is_available(),
         "activation_checkpointing": False,
         "save_total_limit": 2,
@@ -231,6 +232,14 @@ def sft_fields(config: TrainingConfig) -> dict[str, Any]:
         "report_to": "tensorboard",
         "dataloader_pin_memory": torch.cuda.is_available(),
     } | fields
+
+
+def bf16_products(config: TrainingConfig) -> bool:
+    """Whether matrix products are computed in bf16: where the device can, and on a CPU for a pretrained backbone only."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    # SmolLM2-135M with LoRA, 8 examples of 300 tokens: 6.4 instead of 10.0 s per step on 2 cores.
+    return config.backbone is not None and native_bfloat16()
 
 
 def trackers(config: TrainingConfig) -> list[str]:

@@ -235,7 +235,7 @@ def sft_fields(config: TrainingConfig) -> dict[str, Any]:
 
 
 def bf16_products(config: TrainingConfig) -> bool:
-    """Whether matrix products are computed in bf16: where the device can, and on a CPU for a pretrained backbone only."""
+    """Whether matrix products are computed in bf16: where the device can; on a CPU for a pretrained backbone only."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     # SmolLM2-135M with LoRA, 8 examples of 300 tokens: 6.4 instead of 10.0 s per step on 2 cores.

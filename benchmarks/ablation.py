@@ -7,9 +7,10 @@
 
 `table1` trains fused, content and cf models (the paper's table 1); `recipe` trains the default recipe and the recipe
 without one of its parts; `text` compares soft tokens with the text of the latest purchases, in quality and in seconds
-of training; `steps` varies the number of steps. Every setting and seed has its own run folder on the same dataset and
-vectors, so an interrupted benchmark resumes. Writes benchmarks/results/<group>.json, the share of correct facts in the
-narratives as <group>_facts.md, and table1.md in the paper's layout; prints one JSON line.
+of training; `joint` trains narratives and the item head together, and each alone; `steps` varies the number of steps.
+Every setting and seed has its own run folder on the same dataset and vectors, so an interrupted benchmark resumes.
+Writes benchmarks/results/<group>.json, the share of correct facts in the narratives as <group>_facts.md, and table1.md
+in the paper's layout; prints one JSON line.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import yaml
 
 from regen_hf import outputs
 from regen_hf.run import Run
+from regen_hf.run.stages import STAGES
 from regen_hf.schema import TASKS
 from regen_hf.stages.sample import narrative_text as words
 from regen_hf.stages.sample.settings import SampleConfig
@@ -52,6 +54,14 @@ GROUPS = {
         "text of 5": {"history": "text", "max_history": 5},
         "text of 10": {"history": "text", "max_history": 10},
         "text of all": {"history": "text"},
+    },
+    "joint": {
+        "narratives only": {},
+        "joint 0.3": {"next_item_weight": 0.3},
+        "joint 1": {"next_item_weight": 1.0},
+        "joint 1, recency 2": {"next_item_weight": 1.0, "recency": 2},
+        "joint 1, no recency": {"next_item_weight": 1.0, "recency": 0},
+        "items only": {"next_item_weight": 1.0, "tasks": []},
     },
     "steps": {
         "300": {"max_steps": 300},
@@ -130,7 +140,24 @@ def build_variant(world: Path, folder: Path, training: dict, evaluation: dict) -
     with run.locked():
         run.save()
         link_stages(world, folder)
-        run.build_all(until="evaluate")
+        if training.get("tasks") == []:
+            run.build_all(until="train")
+        else:
+            run.build_all(until="evaluate")
+        if training.get("next_item_weight"):
+            run.build(STAGES["next-item"])
+
+
+def next_items(folders: list[Path]) -> dict:
+    """The metrics of the item head over the seeds, and those of ALS and the blend on the same users."""
+    results = [outputs.read_json(outputs.path(folder, "next-item", outputs.RESULTS)) for folder in folders]
+    return {
+        model: {
+            metric: interval([result["models"][model]["all"][metric]["mean"] for result in results])
+            for metric in ("recall@10", "recall@50", "mrr")
+        }
+        for model in ("fused", "als", "blend")
+    }
 
 
 def correct_facts(folder: Path) -> dict[str, float]:
@@ -285,11 +312,15 @@ def main() -> None:
             folder = options.folder / options.group / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
             build_variant(world, folder, common | changes | {"seed": seed}, {"users": options.users})
             folders.append(folder)
-        settings[name] = summary(folders) | fact_shares(folders)
+        written_texts = (common | changes).get("tasks") != []
+        settings[name] = summary(folders) | fact_shares(folders) if written_texts else {}
+        if (common | changes).get("next_item_weight"):
+            settings[name]["next item"] = next_items(folders)
     settings = {name: settings[name] for name in GROUPS[options.group] if name in settings} | settings
     write_json(written, report | {"settings": settings})
     if settings:
-        outputs.write_text(options.results / f"{options.group}_facts.md", facts_table(settings))
+        texts = {name: results for name, results in settings.items() if "facts" in results}
+        outputs.write_text(options.results / f"{options.group}_facts.md", facts_table(texts))
     if {"fused", "content", "cf"} <= set(settings):
         outputs.write_text(options.results / f"{options.group}.md", paper_table(settings))
 

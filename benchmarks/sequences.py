@@ -347,12 +347,13 @@ def digest(out: Path) -> None:
 # Measurement. This process imports nothing heavy, because its memory would count in the peak of its children.
 
 
-def measure(command: list[str], folder: Path) -> dict[str, float]:
+def measure(command: list[str], folder: Path, watch: str = "") -> dict[str, float]:
     """The cost of a process and its children.
 
-    CPU seconds (user and system), wall seconds, peak memory in GB, and the maximum size of `folder` in GB.
+    CPU seconds (user and system), wall seconds, peak memory in GB (of the largest process), the maximum size of
+    `folder` in GB, and, as `seen`, the seconds until a path in `folder` matches the pattern `watch`.
     """
-    start, disk = time.monotonic(), 0
+    start, disk, seen = time.monotonic(), 0, {}
     with tempfile.TemporaryFile() as log:
         child = subprocess.Popen(command, stdout=log, stderr=log)
         while True:
@@ -360,12 +361,14 @@ def measure(command: list[str], folder: Path) -> dict[str, float]:
             if pid:
                 break
             disk = max(disk, size(folder))
+            if watch and not seen and any(folder.glob(watch)):
+                seen = {"seen": time.monotonic() - start}
             time.sleep(0.2)
         child.returncode = os.waitstatus_to_exitcode(status)
         if child.returncode:
             log.seek(0)
             raise SystemExit(f"{' '.join(command)} failed:\n{log.read().decode()[-4000:]}")
-    cost = {"cpu": usage.ru_utime + usage.ru_stime, "wall": time.monotonic() - start}
+    cost = {"cpu": usage.ru_utime + usage.ru_stime, "wall": time.monotonic() - start, **seen}
     return {**cost, "memory": usage.ru_maxrss * 1024 / 1e9, "peak_disk": disk / 1e9}
 
 

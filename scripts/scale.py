@@ -68,8 +68,8 @@ def stages(results: dict) -> str:
     small, large = sorted(results, key=int)[-2:]
     before, after = (results[size]["stages"] for size in (small, large))
     lines = [
-        f"CPU seconds, peak memory and peak disk in GB, each for {int(small):,} users, for {int(large):,} users, and the "
-        "ratio of the two; and the wall-clock seconds of the second.",
+        f"CPU seconds, peak memory and peak disk in GB, each for {int(small):,} users, for {int(large):,} users, and "
+        "the ratio of the two; and the wall-clock seconds of the second.",
         "",
         "| stage | CPU | | | memory | | | disk | | | seconds |",
         "|---|---|---|---|---|---|---|---|---|---|---|",

@@ -72,8 +72,10 @@ def test_the_page_on_using_a_model(office, capsys):
     assert soft.shape == cf_part.shape == content_part.shape == (1, 1, 32)
 
 
-def test_the_page_on_recommending(office, capsys):
-    names = {}
+def test_the_page_on_recommending(whole_run, capsys):
+    settings = ["--next-item-weight", "1", "--max-steps", "1", "--tasks", "product_endorsement"]
+    assert main(["train", "runs/office", *settings]) == 0
+    office, names = whole_run / "model", {}
     processor = RegenProcessor.from_pretrained(office)
     known = processor.cf_asins[int(processor.cf_factors.any(1).argmax())]
     for block in code("recommend.md"):

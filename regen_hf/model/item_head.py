@@ -54,7 +54,7 @@ class ItemHead(nn.Module):
 
     def items(self, fused: torch.Tensor) -> torch.Tensor:
         """The embeddings of items, (I, E)."""
-        return nn.functional.normalize(self.item(self.dropout(fused)), dim=-1)
+        return nn.functional.normalize(self.item(self.dropout(fused.to(self.item.weight.dtype))), dim=-1)
 
     @property
     def temperature(self) -> torch.Tensor:
@@ -85,7 +85,7 @@ def next_item_loss(
 
     Beyond FULL_SOFTMAX items the other items are those of the batch and random ones. Each of them counts by the inverse
     of its probability to be among them (logQ correction), which makes the sum over the sample an estimate of the sum
-    over the catalogue. The item itself is always there, and is not corrected.
+    over the catalogue. The item itself is always among them, and is not corrected.
 
     Args:
         head: the item head.
@@ -158,6 +158,12 @@ class ItemRanking(nn.Module):
         device = next(self.adapter.projection.parameters()).device
         cf, content = (None if x is None else x.to(device) for x in (item_cf, item_content))
         fused = self.adapter.fuse_items(cf, content)  # (I, C)
+        if not fused.isfinite().all():
+            raise ValueError("The vectors of the items contain NaN or infinity, expected finite values.")
+        if frequencies is not None and (len(frequencies) != len(fused) or not (frequencies > 0).any()):
+            raise ValueError(
+                f"frequencies has {len(frequencies)} values, expected {len(fused)}, one per item, and one above 0."
+            )
         counts = torch.ones(len(fused)) if frequencies is None else frequencies.float()
         self.items_to_rank = (fused, counts.to(device))
 
@@ -227,7 +233,7 @@ class ItemRanking(nn.Module):
     def _checked_catalogue(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The c_i (I, C) and frequencies (I,) of the items, on the device of the item head."""
         if self.items_to_rank is None:
-            raise ValueError("The model has no catalogue to rank: call set_catalogue first.")
+            raise ValueError("The model has no catalogue, expected one to rank: call set_catalogue first.")
         device = self.checked_head().query.weight.device
         if self.items_to_rank[0].device != device:  # the model was moved
             fused, frequencies = self.items_to_rank

@@ -66,20 +66,14 @@ class ItemTable:
             self.cf_alpha,
             self.cf_regularization,
         )
+        items = {one["item"]["asin"]: one["item"] for row in read_histories(histories)[0] for one in row}
+        known = set(self.cf_asins)
+        self._append([items[asin] for asin in vectors if asin not in known])
         rows = {asin: row for row, asin in enumerate(self.cf_asins)}
-        added = [asin for asin in vectors if asin not in rows]
-        rows |= {asin: row for row, asin in enumerate(added, len(rows))}
-        self.cf_asins += added
-        padding = np.zeros((len(added), self.cf_factors.shape[1]), np.float32)
-        self.cf_factors = np.vstack([self.cf_factors, padding])
-        if self.item_titles:
-            self.item_titles += [None] * len(added)
-        if self.item_content is not None:
-            items = {one["item"]["asin"]: one["item"] for row in read_histories(histories)[0] for one in row}
-            self._append_content([items[asin] for asin in added])
+        self.cf_factors = self.cf_factors.copy()
         for asin, vector in vectors.items():
             self.cf_factors[rows[asin]] = vector
-            self._cf_rows[asin] = rows[asin]
+        self._find_rows()
         return list(vectors)
 
     def recommend(self, history: Any, n: int = 10) -> Any:
@@ -155,27 +149,26 @@ class ItemTable:
         """
         if self.cf_factors is None:
             raise ValueError("This processor has no catalogue, expected cf_asins and cf_factors: pass them first.")
-        given: dict[str, Mapping[str, Any]] = {}
-        for number, item in enumerate(items):
-            if not isinstance(item, Mapping) or not item.get("asin"):
-                raise ValueError(f"Item {number} is {item!r:.80}, expected a mapping with an asin and further fields.")
-            given[str(item["asin"])] = item
+        if self.item_content is not None and self.content_encoder is None:
+            raise ValueError("content_encoder is None, expected the encoder of the content vectors: pass it first.")
+        if not items:
+            return []
+        purchases = [{"item": item} for item in items]
+        given = {purchase["item"].get("asin"): purchase["item"] for purchase in read_histories(purchases)[0][0]}
+        if None in given:
+            raise ValueError(f"An item of {len(items)} has no asin, expected one for each.")
         rows = {asin: row for row, asin in enumerate(self.cf_asins)}
+        known = {rows[asin]: item for asin, item in given.items() if asin in rows}
         new = [asin for asin in given if asin not in rows]
-        self.cf_asins = [*self.cf_asins, *new]
-        width = self.cf_factors.shape[1]
-        self.cf_factors = np.vstack([self.cf_factors, np.zeros((len(new), width), np.float32)])
-        known = [asin for asin in given if asin in rows]
+        vectors = self._metadata_vectors(list(known.values()))
+        self._append([given[asin] for asin in new])
         if self.item_titles:
-            self.item_titles = [*self.item_titles, *(given[asin].get("title") for asin in new)]
-            for asin in known:
-                self.item_titles[rows[asin]] = given[asin].get("title")
-        if self.item_content is not None:
-            self._append_content([given[asin] for asin in new])
-            if known:
-                vectors = self._content_vectors([interaction_text(given[asin], None) for asin in known])
-                self.item_content = self.item_content.copy()  # a new array: readers see that it has changed
-                self.item_content[[rows[asin] for asin in known]] = vectors
+            self.item_titles = [
+                known[row].get("title") if row in known else t for row, t in enumerate(self.item_titles)
+            ]
+        if known and vectors is not None:
+            self.item_content = self.item_content.copy()  # a new array tells readers that it has changed
+            self.item_content[list(known)] = vectors
         return new
 
     def remove_items(self, asins: Sequence[str]) -> None:
@@ -184,9 +177,9 @@ class ItemTable:
         Raises:
             ValueError: an item is not in the catalogue.
         """
-        removed = {asins} if isinstance(asins, str) else set(asins)
+        removed = {str(asin) for asin in ([asins] if isinstance(asins, str) else asins)}
         if unknown := sorted(removed - set(self.cf_asins)):
-            raise ValueError(f"asins contains {unknown[0]!r}, which the catalogue does not hold.")
+            raise ValueError(f"asins has {unknown[0]!r}, expected items of the catalogue.")
         kept = [row for row, asin in enumerate(self.cf_asins) if asin not in removed]
         self.cf_asins = [self.cf_asins[row] for row in kept]
         self.cf_factors = self.cf_factors[kept]
@@ -246,11 +239,24 @@ class ItemTable:
             )
         return vectors
 
-    def _append_content(self, items: Sequence[Mapping[str, Any]]) -> None:
-        """Append the content vectors of the metadata of `items`."""
-        if items:
-            vectors: Any = self._content_vectors([interaction_text(item, None) for item in items])
-            self.item_content = np.vstack([self.item_content, vectors.astype(np.float16)])
+    def _append(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """Append items without a CF vector to the table."""
+        vectors = self._metadata_vectors(items)  # first, because it can fail
+        if self.item_titles or self.item_content is not None:
+            titles = self.item_titles or [None] * len(self.cf_asins)
+            self.item_titles = [*titles, *(item.get("title") for item in items)]
+        self.cf_asins = [*self.cf_asins, *(str(item["asin"]) for item in items)]
+        cold = np.zeros((len(items), self.cf_factors.shape[1]), np.float32)
+        self.cf_factors = np.vstack([self.cf_factors, cold])
+        if vectors is not None:
+            self.item_content = np.vstack([self.item_content, vectors])
+
+    def _metadata_vectors(self, items: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+        """Content vectors of the metadata of `items`, (N, content_dim); None where the table has none."""
+        if self.item_content is None or not items:
+            return None
+        vectors = self._content_vectors([interaction_text(item, None) for item in items])
+        return None if vectors is None else vectors.astype(np.float16)
 
     def _find_rows(self) -> None:
         """Find the rows of the items with a CF vector; a row of zeros is an item that no train user bought."""

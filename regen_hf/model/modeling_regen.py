@@ -38,13 +38,6 @@ from .item_head import ItemHead, ItemRanking
 HISTORY = ("history_cf", "history_content", "history_mask", "history_features")
 
 
-@dataclass
-class RegenModelOutput(BaseModelOutputWithPast):
-    """The output of [`RegenModel`]: that of the language model, and with `item_labels` the sum of their losses."""
-
-    item_loss: torch.Tensor | None = None
-
-
 class RegenModel(ItemRanking, FusedPrompt):
     """The language model without its head, which reads soft tokens at the placeholders of the prompt."""
 
@@ -74,8 +67,11 @@ class RegenModel(ItemRanking, FusedPrompt):
         history_features: torch.Tensor | None = None,
         item_labels: torch.Tensor | None = None,
         **kwargs: Any,
-    ) -> RegenModelOutput:
-        """As in [`RegenForCausalLM`], up to the last hidden state (B, T, D)."""
+    ) -> BaseModelOutputWithPast:
+        """As in [`RegenForCausalLM`], up to the last hidden state (B, T, D).
+
+        With `item_labels`, the attribute `item_loss` of the output is the sum of their losses.
+        """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Both or none of input_ids and inputs_embeds were passed, expected one of them.")
         if input_ids is not None:
@@ -83,18 +79,18 @@ class RegenModel(ItemRanking, FusedPrompt):
             inputs_embeds = self.fused_embeddings(input_ids, *history)  # (B, T, D)
         elif history_mask is not None or history_cf is not None or history_content is not None:
             raise ValueError("A history was passed with inputs_embeds, expected input_ids with its placeholders.")
-        outputs = self.language_model(
+        outputs: Any = self.language_model(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
             **kwargs,
         )  # last_hidden_state: (B, T, D)
-        if item_labels is None:
-            return outputs
-        return RegenModelOutput(
-            **outputs, item_loss=self.item_loss(outputs[0], input_ids, attention_mask, history_mask, item_labels)
-        )
+        if item_labels is not None:
+            outputs.item_loss = self.item_loss(
+                outputs.last_hidden_state, input_ids, attention_mask, history_mask, item_labels
+            )
+        return outputs
 
 
 @dataclass
@@ -263,7 +259,7 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         Raises:
             ValueError: placeholders and interactions do not match, row by row.
         """
-        outputs = self.model(
+        outputs: Any = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
@@ -299,6 +295,8 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         if item_labels is not None:
             loss = (0.0 if loss is None else loss) + next_item_weight * outputs.item_loss / num_items_in_batch
         if output_item_logits:
+            if input_ids is None:
+                raise ValueError("output_item_logits was passed with inputs_embeds, expected input_ids and a history.")
             queries = self.model.queries(outputs.last_hidden_state, input_ids, attention_mask, history_mask)
             item_logits = self.model.checked_head().temperature * queries @ self.item_embeddings().T  # (B, N, I)
         return RegenOutput(

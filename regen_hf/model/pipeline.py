@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -14,7 +14,7 @@ from .histories import one_each, read_histories
 from .loading import HUB, check_folder
 from .modeling_regen import RegenForCausalLM
 from .processing_regen import RegenProcessor
-from .recommendation import Catalogue, OpenPrompt
+from .recommendation import Catalogue, Choice, OpenPrompt
 
 ENDORSEMENT = "product_endorsement"
 """The task that explains a recommended item; its prompt shows the item's metadata only."""
@@ -33,7 +33,7 @@ class RegenPipeline:
 
     def __init__(self, model: RegenForCausalLM, processor: RegenProcessor) -> None:
         self.model, self.processor = model, processor
-        self.catalogue = Catalogue(model, processor)
+        self._catalogue = Catalogue(self)
 
     def narrate(
         self,
@@ -62,12 +62,9 @@ class RegenPipeline:
         Raises:
             ValueError: a history is malformed, a task unknown, or the prompt without purchases too long.
         """
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, expected at least 1.")
+        _check_numbers(batch_size=batch_size)
         histories, single = read_histories(history)
         tasks, prompts = one_each("task", task, len(histories)), one_each("prompt", prompt, len(histories))
-        options = {"max_new_tokens": max_new_tokens, "do_sample": False} | generation
-        sequences = generation.get("num_return_sequences", 1)
         texts: list[Any] = [None] * len(histories)
         order = sorted(range(len(histories)), key=lambda number: len(histories[number]))
         for start in range(0, len(order), batch_size):
@@ -75,13 +72,8 @@ class RegenPipeline:
             inputs = self._inputs(
                 [histories[n] for n in batch], [tasks[n] for n in batch], [prompts[n] for n in batch], max_new_tokens
             )
-            with torch.inference_mode():
-                tokens = self.model.generate(**inputs, **options)
-            written = self.processor.batch_decode(tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            written = [text.strip() for text in written]
-            for index, number in enumerate(batch):
-                candidates = written[index * sequences : (index + 1) * sequences]
-                texts[number] = candidates if "num_return_sequences" in generation else candidates[0]
+            for number, text in zip(batch, self._texts(inputs, max_new_tokens, generation), strict=True):
+                texts[number] = text
         return texts[0] if single else texts
 
     def stream(
@@ -109,8 +101,8 @@ class RegenPipeline:
         self,
         history: Any,
         n: int = 10,
-        candidates: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        candidates: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
         explain: bool = False,
         batch_size: int = 16,
         max_new_tokens: int = 256,
@@ -129,7 +121,7 @@ class RegenPipeline:
             explain: also write the endorsement of the first item, from the same pass.
             batch_size: histories per batch.
             max_new_tokens: maximum number of new tokens of an endorsement.
-            **generation: for `model.generate`.
+            **generation: for `model.generate`; one sequence, without beams and assistants.
 
         Returns:
             A list of dicts, the best first, for each history: `asin`, `title`, `score` (a cosine times a learned
@@ -139,20 +131,19 @@ class RegenPipeline:
         Raises:
             ValueError: the model has no item head, a history is malformed, or an item is not in the catalogue.
         """
-        for name, value in {"n": n, "batch_size": batch_size}.items():
-            if value < 1:
-                raise ValueError(f"{name} is {value}, expected at least 1.")
+        _check_numbers(n=n, batch_size=batch_size)
+        if generation and not explain:
+            raise ValueError(f"{next(iter(generation))} was passed without explain=True, which alone generates a text.")
         histories, single = read_histories(history)
+        choice = self._choice(n, candidates, exclude)
         results: list[Any] = [None] * len(histories)
         order = sorted(range(len(histories)), key=lambda number: len(histories[number]))
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
-            shown = [histories[number] for number in batch]
-            prompt, ranked = self._ranked(shown, n, candidates, exclude, explain, max_new_tokens)
+            prompt, ranked = self._ranked([histories[number] for number in batch], choice, explain, max_new_tokens)
             if explain:
-                chosen = [entries[0]["asin"] if entries else None for entries in ranked]
-                texts = self._endorsements(prompt, self._rows(chosen), {"max_new_tokens": max_new_tokens} | generation)
-                for entries, text in zip(ranked, texts, strict=True):
+                inputs = self._filled(prompt, ranked)
+                for entries, text in zip(ranked, self._texts(inputs, max_new_tokens, generation), strict=True):
                     if entries:
                         entries[0]["endorsement"] = text
             for number, entries in zip(batch, ranked, strict=True):
@@ -163,8 +154,8 @@ class RegenPipeline:
         self,
         history: Any,
         n: int = 10,
-        candidates: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        candidates: Iterable[str] | None = None,
+        exclude: Iterable[str] | None = None,
         max_new_tokens: int = 256,
         **generation: Any,
     ) -> tuple[list[dict[str, Any]], Iterator[str]]:
@@ -179,12 +170,12 @@ class RegenPipeline:
         histories, _ = read_histories(history)
         if len(histories) != 1:
             raise ValueError(f"stream_recommendation got {len(histories)} histories, expected one: use recommend.")
-        prompt, ranked = self._ranked(histories, n, candidates, exclude, True, max_new_tokens)
+        _check_numbers(n=n)
+        prompt, ranked = self._ranked(histories, self._choice(n, candidates, exclude), True, max_new_tokens)
         if not ranked[0]:
-            raise ValueError("No item is left to recommend: exclude fewer items, or pass more candidates.")
-        inputs = prompt.fill(self.catalogue.vectors(self._rows([ranked[0][0]["asin"]])))
-        options = {"max_new_tokens": max_new_tokens, "do_sample": False} | generation
-        return ranked[0], self._pieces(inputs, options)
+            raise ValueError("There is no item to recommend, expected at least one: exclude fewer, or pass candidates.")
+        options = {"max_new_tokens": max_new_tokens, "do_sample": False} | _continued(generation)
+        return ranked[0], self._pieces(self._filled(prompt, ranked), options)
 
     def endorse(
         self, history: Any, item: Any, batch_size: int = 16, max_new_tokens: int = 256, **generation: Any
@@ -193,8 +184,8 @@ class RegenPipeline:
 
         Args:
             history: one history or several.
-            item: an asin of the catalogue, or a mapping with title, category, description and price, which need not be
-                in the catalogue; or one per history.
+            item: an asin of the catalogue, or a mapping with title, category, description and price; or one per
+                history. An item of the catalogue is shown with its vectors there, another one with its text.
             batch_size: histories per batch.
             max_new_tokens: maximum number of new tokens.
             **generation: for `model.generate`.
@@ -205,63 +196,59 @@ class RegenPipeline:
         Raises:
             ValueError: a history is malformed, or an asin is not in the catalogue.
         """
+        _check_numbers(batch_size=batch_size)
         histories, single = read_histories(history)
         items = [item] * len(histories) if isinstance(item, str | Mapping) else list(item)
         if len(items) != len(histories):
             raise ValueError(f"item has {len(items)} items, expected one, or {len(histories)}, one per history.")
+        chosen = [self._catalogue.item("item", one) for one in items]
         texts: list[Any] = []
         for start in range(0, len(histories), batch_size):
-            shown, chosen = histories[start : start + batch_size], items[start : start + batch_size]
-            filled = [self.catalogue.numbers("item", one)[0] if isinstance(one, str) else one for one in chosen]
-            prompt = self._opened(shown, True, max_new_tokens)
-            texts += self._endorsements(prompt, filled, {"max_new_tokens": max_new_tokens} | generation)
+            batch = slice(start, start + batch_size)
+            shown = [[*row, {"item": one}] for row, one in zip(histories[batch], chosen[batch], strict=True)]
+            inputs = self._inputs(shown, [ENDORSEMENT] * len(shown), [None] * len(shown), max_new_tokens)
+            self._catalogue.show_items(inputs, [one.get("asin") for one in chosen[batch]])
+            texts += self._texts(inputs, max_new_tokens, generation)
         return texts[0] if single else texts
 
-    def _opened(self, histories: list[Any], explain: bool, max_new_tokens: int) -> OpenPrompt:
-        """The prompts of an endorsement, or without one, read up to the item that is still open."""
-        opened = [[*row, self.catalogue.open_item()] for row in histories]
-        task, text = (ENDORSEMENT, None) if explain else (None, "")
-        inputs = self._inputs(opened, [task] * len(opened), [text] * len(opened), max_new_tokens if explain else 1)
-        with torch.inference_mode():
-            return OpenPrompt(self.model, inputs)
+    def _choice(self, n: int, candidates: Iterable[str] | None, exclude: Iterable[str] | None) -> Choice:
+        """The rows of the catalogue from which to choose, and those to leave out."""
+        rows = self._catalogue.rows_of
+        return Choice(
+            n,
+            None if candidates is None else rows("candidates", candidates),
+            None if exclude is None else rows("exclude", exclude),
+        )
 
     def _ranked(
-        self,
-        histories: list[Any],
-        n: int,
-        candidates: Sequence[str] | None,
-        exclude: Sequence[str] | None,
-        explain: bool,
-        max_new_tokens: int,
+        self, histories: list[Any], choice: Choice, explain: bool, max_new_tokens: int
     ) -> tuple[OpenPrompt, list[list[dict[str, Any]]]]:
         """The prompts read up to the open item, and the best items of each."""
-        catalogue = self.catalogue
-        prompt = self._opened(histories, explain, max_new_tokens)
-        with torch.inference_mode():
-            allowed = None
-            if candidates is not None:
-                allowed = torch.zeros(len(catalogue.rows), dtype=torch.bool, device=prompt.queries.device)
-                allowed[catalogue.numbers("candidates", candidates)] = True
-            if exclude is None:
-                bought = [[purchase["item"].get("asin") for purchase in row] for row in histories]
-                left_out = [[catalogue.rows[asin] for asin in row if asin in catalogue.rows] for row in bought]
-            else:
-                left_out = [catalogue.numbers("exclude", exclude)] * len(histories)
-            scores, rows = catalogue.best(prompt.queries, n, allowed, left_out)
-        ranked = [
-            [catalogue.entry(number, score) for number, score in zip(*pair, strict=True) if score > float("-inf")]
-            for pair in zip(rows.tolist(), scores.tolist(), strict=True)
-        ]
-        return prompt, ranked
+        opened = [[*row, self._catalogue.open_item()] for row in histories]
+        task, text = (ENDORSEMENT, None) if explain else (None, "")
+        inputs = self._inputs(opened, [task] * len(opened), [text] * len(opened), max_new_tokens if explain else 1)
+        with torch.no_grad():
+            prompt = OpenPrompt(self.model, inputs)
+            return prompt, self._catalogue.best(prompt.queries, choice, histories)
 
-    def _rows(self, asins: list[str | None]) -> list[int]:
-        return [0 if asin is None else self.catalogue.rows[asin] for asin in asins]
+    @torch.no_grad()
+    def _filled(self, prompt: OpenPrompt, ranked: list[list[dict[str, Any]]]) -> dict[str, Any]:
+        """The inputs of `generate` with the first item of each list; any item where a list is empty."""
+        any_item = self._catalogue.open_item()["item"]["asin"]
+        return prompt.fill(self._catalogue.vectors([entries[0]["asin"] if entries else any_item for entries in ranked]))
 
-    def _endorsements(self, prompt: OpenPrompt, items: list[Any], options: dict[str, Any]) -> list[str]:
+    def _texts(self, inputs: Mapping[str, Any], max_new_tokens: int, generation: dict[str, Any]) -> list[Any]:
+        """The generated text of each row; a list of texts with `num_return_sequences`."""
+        prompt = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0
+        options = generation if prompt else _continued(generation)
         with torch.inference_mode():
-            inputs = prompt.fill(self.catalogue.vectors(items))
-            tokens = self.model.generate(**inputs, **{"do_sample": False, **options})
-        return [text.strip() for text in self.processor.batch_decode(tokens, skip_special_tokens=True)]
+            tokens = self.model.generate(**inputs, **{"max_new_tokens": max_new_tokens, "do_sample": False} | options)
+        written = self.processor.batch_decode(tokens[:, prompt:], skip_special_tokens=True)
+        written = [text.strip() for text in written]
+        if "num_return_sequences" not in generation:
+            return written
+        sequences = generation["num_return_sequences"]
+        return [written[start : start + sequences] for start in range(0, len(written), sequences)]
 
     def _pieces(self, inputs: Any, options: dict[str, Any]) -> Iterator[str]:
         streamer = _Pieces(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
@@ -301,6 +288,25 @@ class RegenPipeline:
             )
         max_length = None if room is None else room - max_new_tokens
         return self.processor(histories, tasks, prompts, max_length=max_length).to(self.model.device)
+
+
+def _check_numbers(**values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}, expected an integer of at least 1.")
+
+
+def _continued(generation: dict[str, Any]) -> dict[str, Any]:
+    """The options of a text that continues from the cache of the ranking."""
+    for name in ("num_beams", "num_return_sequences", "prompt_lookup_num_tokens", "assistant_model"):
+        if generation.get(name) not in (None, 1):
+            raise ValueError(
+                f"{name} was passed, but the endorsement of a recommendation continues from the cache of the ranking. "
+                "Pass the item to endorse, which takes all options."
+            )
+    if generation.get("cache_implementation"):
+        raise ValueError("cache_implementation was passed, expected none: the text continues from an own cache.")
+    return generation
 
 
 class _Pieces(TextIteratorStreamer):

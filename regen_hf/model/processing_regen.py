@@ -328,7 +328,7 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         names_file = cached_file(source, ITEM_NAMES, **optional, **hub)
         if vectors is not None and names_file is not None:
             names = json.loads(Path(names_file).read_text(encoding="utf-8"))
-            names = {"asins": names} if isinstance(names, list) else names  # as it was before the titles
+            names = {"asins": names} if isinstance(names, list) else names  # the form of earlier versions
             arguments["cf_asins"], arguments["item_titles"] = names["asins"], names.get("titles", ())
             tensors = load_file(vectors)
             arguments["item_content"] = tensors.get("content")

@@ -2,7 +2,8 @@
 
 The prompt is that of an endorsement: the history, the placeholder of an item that is still open, and the instruction.
 The state before the open placeholder ranks the catalogue. The vectors of the chosen item then fill it, and the model
-continues from its cache. No state depends on what comes after it, so any item can hold the place before the choice.
+continues from its cache. No state depends on what comes after it, so before the choice the placeholder has the vectors
+of any item.
 
 Shapes: B histories, T tokens, N purchases with the open one, I items of the catalogue, E width of the item head.
 """
@@ -10,99 +11,159 @@ Shapes: B histories, T tokens, N purchases with the open one, I items of the cat
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from transformers import DynamicCache
 
-from .interactions import interaction_text
 from .modeling_regen import RegenForCausalLM
-from .processing_regen import RegenProcessor
+
+if TYPE_CHECKING:
+    from .pipeline import RegenPipeline
+
+TEXT = ("title", "category", "description", "price")
+"""Fields of an item that its content vector is made of."""
+
+
+@dataclass
+class Choice:
+    """What to recommend: the number of items, the rows to choose from (None: all), and those to leave out.
+
+    With `excluded` None the items of the history are left out.
+    """
+
+    n: int
+    candidates: list[int] | None
+    excluded: list[int] | None
 
 
 class Catalogue:
-    """The items of a processor as the item head sees them; reads the processor's arrays anew when they change."""
+    """The items of the processor of a pipeline, as the item head ranks them."""
 
-    def __init__(self, model: RegenForCausalLM, processor: RegenProcessor) -> None:
-        self.model, self.processor = model, processor
-        self._arrays: tuple[Any, Any] | None = None
+    def __init__(self, regen: RegenPipeline) -> None:
+        self.regen = regen
+        self._read: tuple[Any, ...] = ()
         self._embeddings = torch.zeros(0)
-        self.rows: dict[str, int] = {}
+        self._asins: list[str] = []
+        self._rows: dict[str, int] = {}
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """The row of each item by asin."""
+        asins = self.regen.processor.cf_asins
+        if self._asins is not asins:  # a change of the items makes a new list
+            self._asins, self._rows = asins, {asin: row for row, asin in enumerate(asins)}
+        return self._rows
 
     @torch.no_grad()
     def embeddings(self) -> torch.Tensor:
-        """The embeddings of the items, (I, E).
+        """The embeddings of the items, (I, E); computed again for other items, another model, or another device.
 
         Raises:
             ValueError: the model has no item head, or the processor no catalogue.
         """
-        arrays = (self.processor.cf_factors, self.processor.item_content)
-        if self._arrays is None or any(old is not new for old, new in zip(self._arrays, arrays, strict=True)):
-            self.model.set_catalogue(**self.processor.catalogue())
-            self._embeddings = self.model.item_embeddings()
-            self.rows = {asin: row for row, asin in enumerate(self.processor.cf_asins)}
-            self._arrays = arrays
+        model, processor = self.regen.model, self.regen.processor
+        read = (model, model.device, processor.cf_factors, processor.item_content)
+        if not self._read or any(
+            old is not new and not _same_device(old, new) for old, new in zip(self._read, read, strict=True)
+        ):
+            model.set_catalogue(**processor.catalogue())
+            self._embeddings = model.item_embeddings().float()
+            self._read = read
         return self._embeddings
 
     def open_item(self) -> dict[str, Any]:
-        """A purchase that holds the place of the next one; an item with a CF vector, so that nothing is warned of."""
-        self.embeddings()
-        asin = next(iter(self.processor._cf_rows), self.processor.cf_asins[0])
-        return {"item": {"asin": asin}}
+        """A purchase in place of the next one: an item with a CF vector, if there is one, because others are reported.
 
-    def numbers(self, name: str, asins: Iterable[str]) -> list[int]:
+        Raises:
+            ValueError: the model has no item head, or the processor no catalogue.
+        """
+        self.embeddings()
+        processor = self.regen.processor
+        return {"item": {"asin": next(iter(processor._cf_rows), processor.cf_asins[0])}}
+
+    def rows_of(self, name: str, asins: Iterable[str]) -> list[int]:
         """The rows of `asins`.
 
         Raises:
-            ValueError: one is not in the catalogue, or there is none.
+            ValueError: one is not in the catalogue.
         """
-        self.embeddings()
         given = [asins] if isinstance(asins, str) else list(asins)
-        unknown = [asin for asin in given if asin not in self.rows]
-        if unknown:
+        if unknown := [asin for asin in given if asin not in self.rows]:
             names = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
             raise ValueError(
-                f"{name} contains {len(unknown)} items that the catalogue of {len(self.rows)} items does not hold: "
-                f"{names}. Add them with processor.add_items, or leave them out."
+                f"{name} has {names}, expected items of the catalogue ({len(self.rows)} items): add them with "
+                "processor.add_items, or leave them out."
             )
         return [self.rows[asin] for asin in given]
 
-    def best(self, queries: torch.Tensor, n: int, allowed: torch.Tensor | None, excluded: list[list[int]]) -> Any:
-        """The scores and rows of the `n` best items of each query, (B, n) each, -inf for those that are left out."""
-        scores = queries @ self.embeddings().T  # (B, I)
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, float("-inf"))
-        for row, numbers in enumerate(excluded):
-            scores[row, numbers] = float("-inf")
-        return (scores * self.model.model.checked_head().temperature).topk(min(n, scores.shape[1]), dim=-1)
+    def item(self, name: str, given: Any) -> dict[str, Any]:
+        """A raw item: an asin of the catalogue, a mapping of an item, or a purchase.
 
-    def entry(self, row: int, score: float) -> dict[str, Any]:
-        """The item of a row as a recommendation."""
-        titles = self.processor.item_titles
-        cold = self.processor.cf_factors is not None and not self.processor.cf_factors[row].any()
+        Raises:
+            ValueError: an asin is not in the catalogue, or a mapping has neither a known asin nor text.
+        """
+        if not isinstance(given, Mapping):
+            self.rows_of(name, [given])
+            return {"asin": given}
+        item = given["item"] if isinstance(given.get("item"), Mapping) else given
+        if item.get("asin") not in self.rows and not any(item.get(field) for field in TEXT):
+            raise ValueError(
+                f"{name} is {dict(item)!r:.80}, expected an asin of the catalogue, or one of {', '.join(TEXT)}."
+            )
+        return dict(item)
+
+    def best(self, queries: torch.Tensor, choice: Choice, histories: Sequence[Any]) -> list[list[dict[str, Any]]]:
+        """The best items of each query (B, E), at most `choice.n`."""
+        scores = queries.float() @ self.embeddings().T  # (B, I)
+        if choice.candidates is not None:
+            allowed = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
+            allowed[choice.candidates] = True
+            scores = scores.masked_fill(~allowed, float("-inf"))
+        for row, history in enumerate(histories):
+            bought = (purchase["item"].get("asin") for purchase in history)
+            excluded = choice.excluded
+            scores[row, [self.rows[a] for a in bought if a in self.rows] if excluded is None else excluded] = float(
+                "-inf"
+            )
+        scores = scores * self.regen.model.model.checked_head().temperature
+        values, rows = scores.topk(min(choice.n, scores.shape[1]), dim=-1)  # (B, n) each
+        return [
+            [self._entry(row, value) for row, value in zip(*pair, strict=True) if value > float("-inf")]
+            for pair in zip(rows.tolist(), values.tolist(), strict=True)
+        ]
+
+    def _entry(self, row: int, score: float) -> dict[str, Any]:
+        processor = self.regen.processor
+        cold = processor.cf_factors is not None and not processor.cf_factors[row].any()
+        title = processor.item_titles[row] if processor.item_titles else None
+        return {"asin": processor.cf_asins[row], "title": title, "score": score, "cold": bool(cold)}
+
+    def vectors(self, asins: Sequence[str]) -> dict[str, torch.Tensor]:
+        """The CF (B, cf_dim) and content (B, content_dim) vectors of items of the catalogue."""
+        rows = [self.rows[asin] for asin in asins]
+        processor = self.regen.processor
+        arrays = {"history_cf": processor.cf_factors, "history_content": processor.item_content}
         return {
-            "asin": self.processor.cf_asins[row],
-            "title": titles[row] if titles else None,
-            "score": score,
-            "cold": bool(cold),
+            name: torch.from_numpy(array[rows].astype(np.float32))
+            for name, array in arrays.items()
+            if array is not None
         }
 
-    def vectors(self, items: Sequence[Any]) -> dict[str, torch.Tensor]:
-        """The CF (B, cf_dim) and content (B, content_dim) vectors of `items`: rows of the catalogue, or raw items."""
-        processor, vectors = self.processor, {}
-        known: Any = processor.item_content
-        raw = [item for item in items if isinstance(item, Mapping)]
-        if processor.cf_factors is not None:
-            rows = [processor._cf_rows.get(str(i.get("asin")), -1) if isinstance(i, Mapping) else i for i in items]
-            cf = np.where(np.array(rows)[:, None] < 0, 0.0, processor.cf_factors[rows]).astype(np.float32)
-            vectors["history_cf"] = torch.from_numpy(cf)
-        if processor.content_encoder is not None:
-            texts = processor._content_vectors([interaction_text(item, None) for item in raw])
-            written = iter(() if texts is None else texts)
-            content = [next(written) if isinstance(item, Mapping) else known[item].astype(np.float32) for item in items]
-            vectors["history_content"] = torch.from_numpy(np.stack(content))
-        return vectors
+    def show_items(self, inputs: Any, asins: Sequence[str | None]) -> None:
+        """Show the last item of each history with its vectors in the catalogue, where it is there.
+
+        Raises:
+            ValueError: the window has no room for the item.
+        """
+        last = last_purchase(inputs)
+        for row, asin in enumerate(asins):
+            if asin in self.rows:
+                for name, values in self.vectors([str(asin)]).items():
+                    if name in inputs:
+                        inputs[name][row, last[row]] = values[0].to(inputs[name])
 
 
 class OpenPrompt:
@@ -114,9 +175,10 @@ class OpenPrompt:
 
     def __init__(self, model: RegenForCausalLM, inputs: Mapping[str, torch.Tensor]) -> None:
         self.model, self.inputs = model, dict(inputs)
+        last_purchase(self.inputs)
         is_item = self.inputs["input_ids"] == model.config.item_token_id  # (B, T)
-        columns = is_item.long() * torch.arange(1, is_item.shape[1] + 1, device=is_item.device)
-        self.open = int(columns.max()) - 1  # the prompts end alike and are padded on the left, so it is one column
+        columns = is_item.long() * torch.arange(is_item.shape[1], device=is_item.device)
+        self.open = int(columns.max())  # the prompts end alike and are padded on the left, so it is one column
         embeddings, mask = self._embeddings(), self.inputs["attention_mask"]
         self.cache = DynamicCache(config=model.config.get_text_config())
         states = torch.zeros(len(mask), model.lm_head.weight.shape[-1], device=mask.device)  # (B, D)
@@ -130,18 +192,17 @@ class OpenPrompt:
             ).last_hidden_state  # (B, open, D)
             states = hidden[:, -1] * mask[:, self.open - 1, None].to(hidden.dtype)  # 0 after padding
         self.queries = model.model.checked_head().queries(states)  # (B, E)
+        if not self.queries.isfinite().all():
+            raise FloatingPointError("The model's states are NaN or infinite, expected finite ones: train it again.")
 
     def fill(self, vectors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
         """The inputs of `generate` with these vectors as the open item, from the cache."""
-        last = self.inputs["history_mask"].sum(1) - 1  # (B,)
+        rows, last = torch.arange(len(self.inputs["history_mask"])), last_purchase(self.inputs)
         for name, values in vectors.items():
-            filled = self.inputs[name].clone()
-            filled[torch.arange(len(last)), last] = values.to(filled.device, filled.dtype)
-            self.inputs[name] = filled
-        if "history_features" in self.inputs:
-            features = self.inputs["history_features"].clone()
-            features[torch.arange(len(last)), last] = float("nan")
-            self.inputs["history_features"] = features
+            if name in self.inputs:
+                filled = self.inputs[name].clone()
+                filled[rows, last] = values.to(filled)
+                self.inputs[name] = filled
         return {
             "inputs_embeds": self._embeddings(),
             "attention_mask": self.inputs["attention_mask"],
@@ -152,4 +213,20 @@ class OpenPrompt:
         return self.model.model.fused_embeddings(**self.inputs)
 
 
-__all__ = ["Catalogue", "OpenPrompt"]
+def last_purchase(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The position of the last purchase in each row of the processor's output, (B,).
+
+    Raises:
+        ValueError: a row has none.
+    """
+    last: torch.Tensor = inputs["history_mask"].long().sum(1) - 1
+    if (last < 0).any():
+        raise ValueError("The window has no room for the item beside the prompt: lower max_new_tokens.")
+    return last
+
+
+def _same_device(old: Any, new: Any) -> bool:
+    return isinstance(old, torch.device) and bool(old == new)
+
+
+__all__ = ["Catalogue", "Choice", "OpenPrompt"]

@@ -172,6 +172,71 @@ def test_an_added_item_is_ranked_at_once_and_a_removed_one_never_again():
     assert {entry["asin"] for entry in regen.recommend(HISTORY[:1])} == {"C", "D", "N"}
 
 
+@pytest.mark.parametrize(
+    "item", [{"title": "glue"}, {"asin": "Q", "title": float("nan")}, {"asin": "Q", "price": "dear"}, "Q"]
+)
+def test_an_item_is_added_completely_or_not_at_all(item):
+    regen = RegenPipeline(model(), catalogue())
+    before = regen.recommend(HISTORY[:1])
+    try:
+        added = regen.processor.add_items([{"asin": "N"}, item])
+    except ValueError:
+        assert regen.processor.cf_asins == ITEMS
+        assert regen.recommend(HISTORY[:1]) == before
+    else:
+        assert added == ["N", "Q"]
+        assert {"N", "Q"} < {entry["asin"] for entry in regen.recommend(HISTORY[:1])}
+
+
+def test_folding_in_adds_an_item_to_the_catalogue():
+    parts = catalogue(cf_user_gram=np.eye(6, dtype=np.float32))
+    regen = RegenPipeline(model(), parts)
+    regen.recommend(HISTORY[:1])
+    assert parts.fold_in([[*HISTORY, purchase("N", "cheap gift")]]) == ["N"]
+    entries = {entry["asin"]: entry for entry in regen.recommend(HISTORY[:1])}
+    assert entries["N"]["title"] == "cheap gift"
+    assert not entries["N"]["cold"]
+
+
+def test_another_processor_or_dtype_is_noticed():
+    regen = RegenPipeline(model(), catalogue())
+    regen.recommend(HISTORY[:1])
+    regen.processor = catalogue(cf_asins=["E", "F", "G", "H"])
+    assert {entry["asin"] for entry in regen.recommend([])} == {"E", "F", "G", "H"}
+    regen.model.to(torch.bfloat16)
+    assert len(regen.recommend(HISTORY[:1], explain=True, max_new_tokens=2)) == 4
+    regen.model.item_embeddings().sum().backward()
+
+
+def test_options_of_generate_reach_an_endorsement_and_are_refused_where_the_cache_is_continued(regen):
+    greedy = regen.endorse(HISTORY[:2], "D", max_new_tokens=4)
+    assert regen.endorse(HISTORY[:2], "D", max_new_tokens=4, prompt_lookup_num_tokens=2) == greedy
+    beams = regen.endorse([HISTORY[:2], []], "D", max_new_tokens=4, num_beams=2, num_return_sequences=2)
+    assert [len(texts) for texts in beams] == [2, 2]
+    for options in ({"num_beams": 2}, {"num_return_sequences": 2}, {"prompt_lookup_num_tokens": 2}):
+        with pytest.raises(ValueError, match="Pass the item to endorse"):
+            regen.recommend(HISTORY[:2], explain=True, max_new_tokens=4, **options)
+    with pytest.raises(ValueError, match="top_n was passed without explain"):
+        regen.recommend(HISTORY[:2], top_n=1)
+
+
+def test_a_model_without_an_item_head_endorses_too():
+    regen = RegenPipeline(fused(), processor())
+    item = {"title": "red glue"}
+    text = regen.endorse(HISTORY[:2], item, max_new_tokens=4)
+    assert text == regen.narrate([*HISTORY[:2], {"item": item}], "product_endorsement", max_new_tokens=4)
+
+
+def test_a_window_without_room_for_the_item_is_named(regen):
+    with pytest.raises(ValueError, match="no room for the item"):
+        regen.recommend(HISTORY, explain=True, max_new_tokens=94)
+
+
+def test_candidates_may_be_a_generator_for_several_batches(regen):
+    found = regen.recommend([[], [], []], candidates=(asin for asin in ["D", "A"]), batch_size=1)
+    assert [{entry["asin"] for entry in entries} for entries in found] == [{"A", "D"}] * 3
+
+
 def test_a_saved_model_recommends_the_same(regen, tmp_path):
     regen.model.save_pretrained(tmp_path)
     regen.processor.save_pretrained(tmp_path)
@@ -188,15 +253,13 @@ def test_wrong_requests_are_named(regen):
         RegenPipeline(model(), processor(cf_asins=(), cf_factors=None)).recommend(HISTORY)
     with pytest.raises(ValueError, match="item_content is None"):
         RegenPipeline(model(), processor()).recommend(HISTORY)
-    with pytest.raises(
-        ValueError, match="candidates contains 1 items that the catalogue of 4 items does not hold: 'Z'"
-    ):
+    with pytest.raises(ValueError, match=r"candidates has 'Z', expected items of the catalogue \(4 items\)"):
         regen.recommend(HISTORY, candidates=["A", "Z"])
     with pytest.raises(ValueError, match="n is 0"):
         regen.recommend(HISTORY, n=0)
     with pytest.raises(ValueError, match="got 2 histories"):
         regen.stream_recommendation([HISTORY, HISTORY])
-    with pytest.raises(ValueError, match="No item is left"):
+    with pytest.raises(ValueError, match="no item to recommend"):
         regen.stream_recommendation(HISTORY, max_new_tokens=6)
     with pytest.raises(ValueError, match="NaN"):
         processor(item_content=np.full((4, CONTENT_DIM), np.nan))

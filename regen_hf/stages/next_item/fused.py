@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ... import outputs
+from ...errors import RunError
+from ...model.interactions import interaction_features
 from .recommender import Cases
 
 BATCH = 64
@@ -46,33 +48,50 @@ def fused_recommender(run: Path, split: str, cases: Cases) -> FusedRecommender |
         return None
     import torch
 
-    from ...model import RegenForCausalLM, RegenProcessor
+    from ...model import RegenConfig, RegenForCausalLM, RegenProcessor
     from ...vectors.histories import Histories, padded_features
 
-    model = RegenForCausalLM.from_pretrained(folder).eval()
-    if model.model.item_head is None:
+    if RegenConfig.from_pretrained(folder).item_dim is None:
         return None
+    model = RegenForCausalLM.from_pretrained(folder).eval()
     model.to(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     processor = RegenProcessor.from_pretrained(folder)
     items = outputs.item_vectors(run)
     model.set_catalogue(torch.from_numpy(items.item_factors), torch.from_numpy(items.content.astype(np.float32)))
     histories = Histories.of(run, split, items)
-    n_features = len(model.config.interaction_features)
+    names, lengths = model.config.interaction_features, np.diff(histories.store.offsets)
+    features = _features(run, split, set(cases.rows), names) if names else {}
     queries = np.zeros((len(cases), model.config.item_dim or 0), np.float32)
     order = sorted(range(len(cases)), key=lambda case: len(cases.histories[case]))
     with torch.inference_mode():
         for start in tqdm(range(0, len(order), BATCH), desc="      reading the histories", leave=False):
             batch = order[start : start + BATCH]
-            rows: list[int | None] = [cases.rows[case] for case in batch]
-            vectors = histories.batch(rows, [True] * len(rows), [processor.max_history] * len(rows))
+            rows = [cases.rows[case] for case in batch]
+            fitted = [processor.fit(int(lengths[row]), prompt="") for row in rows]
+            kept, prompts = [number for number, _ in fitted], [ids for _, ids in fitted]
+            vectors = histories.batch(list(rows), [True] * len(rows), kept)
             mask = vectors["history_mask"]
-            if n_features:
-                unknown = [[[float("nan")] * n_features] * int(length) for length in mask.sum(1)]
-                vectors["history_features"] = padded_features(unknown, mask, n_features)
-            prompts = [processor.tokenize_prompt(int(length), prompt="") for length in mask.sum(1)]
+            if names:
+                shown = [features[row][len(features[row]) - number :] for row, number in zip(rows, kept, strict=True)]
+                vectors["history_features"] = padded_features(shown, mask, len(names))
             tokens = processor.tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
             inputs = {name: value.to(model.device) for name, value in {**tokens, **vectors}.items()}
             last = model.item_queries(**inputs)[torch.arange(len(batch)), mask.sum(1) - 1]
             queries[batch] = last.float().cpu().numpy()
         embeddings = model.item_embeddings().float().cpu().numpy()
+    if not np.isfinite(queries).all():
+        raise RunError(
+            f"The trained model of {run} computes NaN or infinity for a history, expected finite states. Lower "
+            f"training.learning_rate, and run `regen train {run}` again."
+        )
     return FusedRecommender(queries, embeddings)
+
+
+def _features(run: Path, split: str, chosen: set[int], names: list[str]) -> dict[int, list[list[float]]]:
+    """The features of the purchases of the rows `chosen`; those of the last purchase, which is hidden, are unknown."""
+    rows = outputs.rows(outputs.dataset_files(run, split), ["purchase_history"])
+    return {
+        number: interaction_features(row["purchase_history"], names, withheld=True)
+        for number, row in enumerate(rows)
+        if number in chosen
+    }

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ...model.adapter import RegenAdapter
+from ...model.item_head import ItemHead
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -72,11 +73,11 @@ def muon_and_adamw(
 
 
 def split_adapter(optimizer: torch.optim.Optimizer, model: nn.Module, learning_rate: float) -> None:
-    """Move the parameters of the adapter into groups with their own learning rate, and with the other options kept.
+    """Move the parameters of adapter and item head into groups with their own learning rate; other options stay.
 
-    PEFT trains a copy of the adapter (`modules_to_save`), which is a `RegenAdapter` too. The optimiser must be new.
+    PEFT trains copies of both (`modules_to_save`), of the same classes. The optimiser must be new.
     """
-    adapters = (module for module in model.modules() if isinstance(module, RegenAdapter))
+    adapters = (module for module in model.modules() if isinstance(module, RegenAdapter | ItemHead))
     chosen = {id(parameter) for adapter in adapters for parameter in adapter.parameters()}
     for group in list(optimizer.param_groups):
         own = [parameter for parameter in group["params"] if id(parameter) in chosen]

@@ -60,7 +60,7 @@ class TrainingConfig:
     """Purchases shown to the model, the latest ones, as soft tokens or as text; 0 for all that the sequences keep."""
     next_item_weight: float = 0.0
     """Weight of a purchase in the loss, where a word counts as 1: trains the item head, which ranks the catalogue; 0
-    for a model without it. With `tasks: []` the model learns only that, and no narratives are needed."""
+    for a model without it. With `tasks: []` the model learns only that."""
     item_dim: int = 128
     """Width of the item head."""
     item_dropout: float = 0.3

@@ -65,11 +65,21 @@ def test_the_trainers_loss_is_the_models_own(finished_run, processor, load, tmp_
     torch.testing.assert_close(halved * 2, expected)
 
 
+def test_the_item_head_learns_at_the_rate_of_the_adapter(finished_run, processor, load, tmp_path):
+    settings = config(adapter_learning_rate=0.5, optimizer="adamw", learning_rate=1e-3)
+    processor = make_processor(finished_run, processor.tokenizer, item_vectors(finished_run), settings)
+    model = model_of(finished_run / "model", processor)
+    trainer = make_trainer(model, processor, load(processor, settings), None, tmp_path, tmp_path / "board", settings)
+    rates = {id(p): group["lr"] for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    new = {name for name, parameter in model.named_parameters() if rates[id(parameter)] == 0.5}
+    assert new == {name for name, _ in model.named_parameters() if ".adapter." in name or ".item_head." in name}
+
+
 @pytest.mark.parametrize("tasks", [["user_profile", "product_endorsement"], []])
 def test_a_trained_item_head_ranks_and_its_results_stand_beside_the_others(tiny_run, capsys, tasks):
     path = tiny_run / "config.yaml"
     settings = yaml.safe_load(path.read_text())
-    settings["training"] |= HEAD | {"tasks": tasks, "max_steps": 4}
+    settings["training"] |= HEAD | {"tasks": tasks, "max_steps": 4, "interaction_features": ["rating"]}
     path.write_text(yaml.safe_dump(settings))
     assert main(["train", str(tiny_run)]) == 0
     assert main(["next-item", str(tiny_run), "--neighbours", "20"]) == 0
@@ -88,8 +98,7 @@ def test_a_trained_item_head_ranks_and_its_results_stand_beside_the_others(tiny_
     found = regen.recommend(histories, n=64)
     for entries, target, rank in zip(found, ranks["target"], ranks["fused"], strict=True):
         assert abs([entry["asin"] for entry in entries].index(target) + 1 - rank) <= 1  # float16 vectors
-    first = found[0][0]
-    assert first["title"]
+    assert found[0][0]["title"]
 
 
 def test_settings_that_exclude_each_other_are_refused():

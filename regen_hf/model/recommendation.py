@@ -12,16 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import DynamicCache
 
 from .modeling_regen import RegenForCausalLM
-
-if TYPE_CHECKING:
-    from .pipeline import RegenPipeline
 
 TEXT = ("title", "category", "description", "price")
 """Fields of an item that its content vector is made of."""
@@ -40,9 +37,13 @@ class Choice:
 
 
 class Catalogue:
-    """The items of the processor of a pipeline, as the item head ranks them."""
+    """The items of the processor of a pipeline, as the item head ranks them.
 
-    def __init__(self, regen: RegenPipeline) -> None:
+    Args:
+        regen ([`RegenPipeline`]): its `model` and `processor` are read at each use.
+    """
+
+    def __init__(self, regen: Any) -> None:
         self.regen = regen
         self._read: tuple[Any, ...] = ()
         self._embeddings = torch.zeros(0)

@@ -31,9 +31,9 @@ def main() -> None:
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the stage")
     options = parser.parse_args()
     stage = STAGES[options.stage]
-    # Before the last process has its share, the others wait: for an encoder to be trained, for example.
-    patience = {} if stage.command == "train" else {"timeout": datetime.timedelta(days=1)}
-    state = PartialState(cpu=not torch.cuda.is_available(), **patience)
+    # The processes wait for the slowest one, for example until the first has trained the encoder.
+    waiting = {} if stage.command == "train" else {"timeout": datetime.timedelta(days=1)}
+    state = PartialState(cpu=not torch.cuda.is_available(), **waiting)
     try:
         run = Run(options.folder, {stage.section: settings_of(stage.section, options.set)})
         run.need(stage)

@@ -62,6 +62,11 @@ class ItemHead(nn.Module):
         return self.log_temperature.clamp(max=math.log(100)).exp()
 
 
+def positions(attention_mask: torch.Tensor) -> torch.Tensor:
+    """The position of each token as `generate` counts them, without the padding on the left: (B, T)."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
 def states_before(hidden: torch.Tensor, is_item: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
     """The hidden state before each placeholder, 0 where no token is before it: (P, D).
 
@@ -186,15 +191,15 @@ class ItemRanking(nn.Module):
     ) -> torch.Tensor:
         """The queries of the purchases of a history, of length 1: (B, N, E), 0 outside `history_mask`.
 
-        The query of a purchase reads only what is before it. Accepts the processor's output. For the next
-        purchase, append any item to the history: its query does not read it.
+        The query of a purchase reads only what is before it. For the next purchase, append any item to the history: its
+        query does not read it. Accepts the processor's output.
 
         Raises:
             ValueError: the model has no item head, or placeholders and interactions do not match.
         """
         self.checked_head()
-        if attention_mask is not None and "position_ids" not in inputs:  # as in `generate`
-            inputs["position_ids"] = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        if attention_mask is not None and "position_ids" not in inputs:
+            inputs["position_ids"] = positions(attention_mask)
         hidden = self(
             input_ids=input_ids, attention_mask=attention_mask, history_mask=history_mask, use_cache=False, **inputs
         ).last_hidden_state  # (B, T, D)
@@ -241,4 +246,4 @@ class ItemRanking(nn.Module):
         return self.items_to_rank
 
 
-__all__ = ["ItemHead", "ItemRanking", "next_item_loss", "states_before"]
+__all__ = ["ItemHead", "ItemRanking", "next_item_loss", "positions", "states_before"]

@@ -6,7 +6,7 @@ Shapes: N purchases, I items of the table, d the width of the CF vectors.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -32,6 +32,7 @@ class ItemTable:
     content_encoder: Any
     _cf_rows: dict[str, int]
     _warned_of_cold_items: bool
+    _content_vectors: Callable[[list[str]], np.ndarray | None]
 
     def unknown_items(self, history: Any) -> list[str | None]:
         """The items of one history or several without a CF vector, once per purchase; see `fold_in`."""
@@ -134,9 +135,10 @@ class ItemTable:
         return {name: None if x is None else torch.from_numpy(x.astype(np.float32)) for name, x in arrays.items()}
 
     def add_items(self, items: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Add items to the catalogue, which the item head can rank at once by their text; replaces known ones' text.
+        """Add items to the catalogue, which the item head can rank at once by their text.
 
-        They are cold until `fold_in` gives them a CF vector. Save the processor to keep them.
+        They are cold until `fold_in` gives them a CF vector. An item that is in the catalogue gets the new text. Save
+        the processor to keep the items.
 
         Args:
             items: each with asin, title, category, description and price; only `asin` is required.
@@ -164,10 +166,10 @@ class ItemTable:
         self._append([given[asin] for asin in new])
         if self.item_titles:
             self.item_titles = [
-                known[row].get("title") if row in known else t for row, t in enumerate(self.item_titles)
+                known[row].get("title") if row in known else title for row, title in enumerate(self.item_titles)
             ]
         if known and vectors is not None:
-            self.item_content = self.item_content.copy()  # a new array tells readers that it has changed
+            self.item_content = self.item_content.copy()  # a new array, by which a pipeline notices the change
             self.item_content[list(known)] = vectors
         return new
 
@@ -261,10 +263,6 @@ class ItemTable:
     def _find_rows(self) -> None:
         """Find the rows of the items with a CF vector; a row of zeros is an item that no train user bought."""
         self._cf_rows = {asin: row for row, asin in enumerate(self.cf_asins) if self.cf_factors[row].any()}
-
-    def _content_vectors(self, texts: list[str]) -> np.ndarray | None:
-        """s_i of each text, (N, content_dim); None for a processor without an encoder."""
-        raise NotImplementedError
 
 
 __all__ = ["ItemTable"]

@@ -21,12 +21,12 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 LORA = "lora"
-FULLY_TRAINED = ("model.adapter", "model.item_head")
-"""Parts of the model that are trained completely beside LoRA, and saved with its weights."""
+NEW_PARTS = ("model.adapter.", "model.item_head.")
+"""Beginnings of the names of weights that no language model has: fully trained beside LoRA, and saved with it."""
 PROGRESS_AFTER = 5.0
 """Seconds before the progress bar of a load is shown."""
 HUB = ("cache_dir", "force_download", "local_files_only", "token", "revision")
-HOW = ("dtype", "torch_dtype", "device_map", "max_memory", "offload_folder", "quantization_config")
+STORAGE = ("dtype", "torch_dtype", "device_map", "max_memory", "offload_folder", "quantization_config")
 """Arguments of `from_pretrained` that change how weights are stored."""
 
 
@@ -151,7 +151,7 @@ def complete(model: PreTrainedModel, info: dict[str, Any], path: Any, **kwargs: 
     Raises:
         ValueError: a weight is missing, unexpected, or has another shape than in config.json.
     """
-    with_lora = {name for name in model.state_dict() if name.startswith(tuple(f"{part}." for part in FULLY_TRAINED))}
+    with_lora = {name for name in model.state_dict() if name.startswith(NEW_PARTS)}
     missing = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])}
     if with_lora and with_lora <= set(info["missing_keys"]):
         files = _lora_files(path, kwargs)
@@ -201,7 +201,7 @@ def _merged_as_saved(cls: Any, path: Any, *args: Any, **kwargs: Any) -> PreTrain
         return None
     if "state_dict" in kwargs or _lora_files(path, kwargs) is None:
         return None
-    as_saved = {name: value for name, value in kwargs.items() if name not in HOW}
+    as_saved = {name: value for name, value in kwargs.items() if name not in STORAGE}
     if "config" in kwargs:  # the auto classes write the dtype into it
         as_saved["config"] = copy.deepcopy(kwargs["config"])
         as_saved["config"].dtype = None

@@ -305,7 +305,7 @@ def _continued(generation: dict[str, Any]) -> dict[str, Any]:
                 "Pass the item to endorse, which takes all options."
             )
     if generation.get("cache_implementation"):
-        raise ValueError("cache_implementation was passed, expected none: the text continues from an own cache.")
+        raise ValueError("cache_implementation was passed, expected none: the text continues from an existing cache.")
     return generation
 
 

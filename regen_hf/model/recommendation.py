@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from .item_head import positions
 from .modeling_regen import RegenForCausalLM
 
 TEXT = ("title", "category", "description", "price")
@@ -45,7 +46,7 @@ class Catalogue:
 
     def __init__(self, regen: Any) -> None:
         self.regen = regen
-        self._read: tuple[Any, ...] = ()
+        self._read: tuple[Any, ...] = (None, None, None)
         self._embeddings = torch.zeros(0)
         self._asins: list[str] = []
         self._rows: dict[str, int] = {}
@@ -60,23 +61,22 @@ class Catalogue:
 
     @torch.no_grad()
     def embeddings(self) -> torch.Tensor:
-        """The embeddings of the items, (I, E); computed again for other items, another model, or another device.
+        """The embeddings of the items, (I, E); computed again for other items or another model.
 
         Raises:
             ValueError: the model has no item head, or the processor no catalogue.
         """
         model, processor = self.regen.model, self.regen.processor
-        read = (model, model.device, processor.cf_factors, processor.item_content)
-        if not self._read or any(
-            old is not new and not _same_device(old, new) for old, new in zip(self._read, read, strict=True)
-        ):
+        read = (model, processor.cf_factors, processor.item_content)
+        if any(old is not new for old, new in zip(self._read, read, strict=True)):  # a change makes new arrays
             model.set_catalogue(**processor.catalogue())
             self._embeddings = model.item_embeddings().float()
             self._read = read
+        self._embeddings = self._embeddings.to(model.device)
         return self._embeddings
 
     def open_item(self) -> dict[str, Any]:
-        """A purchase in place of the next one: an item with a CF vector, if there is one, because others are reported.
+        """A purchase in place of the next one: of an item with a CF vector, because the processor warns of others.
 
         Raises:
             ValueError: the model has no item head, or the processor no catalogue.
@@ -125,10 +125,8 @@ class Catalogue:
             scores = scores.masked_fill(~allowed, float("-inf"))
         for row, history in enumerate(histories):
             bought = (purchase["item"].get("asin") for purchase in history)
-            excluded = choice.excluded
-            scores[row, [self.rows[a] for a in bought if a in self.rows] if excluded is None else excluded] = float(
-                "-inf"
-            )
+            of_history = [self.rows[asin] for asin in bought if asin in self.rows]
+            scores[row, of_history if choice.excluded is None else choice.excluded] = float("-inf")
         scores = scores * self.regen.model.model.checked_head().temperature
         values, rows = scores.topk(min(choice.n, scores.shape[1]), dim=-1)  # (B, n) each
         return [
@@ -187,7 +185,7 @@ class OpenPrompt:
             hidden = model.model(
                 inputs_embeds=embeddings[:, : self.open],
                 attention_mask=mask[:, : self.open],
-                position_ids=(mask.long().cumsum(-1) - 1).clamp(min=0)[:, : self.open],
+                position_ids=positions(mask)[:, : self.open],
                 past_key_values=self.cache,
                 use_cache=True,
             ).last_hidden_state  # (B, open, D)
@@ -224,10 +222,6 @@ def last_purchase(inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     if (last < 0).any():
         raise ValueError("The window has no room for the item beside the prompt: lower max_new_tokens.")
     return last
-
-
-def _same_device(old: Any, new: Any) -> bool:
-    return isinstance(old, torch.device) and bool(old == new)
 
 
 __all__ = ["Catalogue", "Choice", "OpenPrompt"]

@@ -72,7 +72,7 @@ KINDS = {
     ),
     "wordless": Kind(
         "it has no words, as in 5 of 5, or only the name of a product",
-        "must say something, and not only name a product",
+        "must contain more than the name of a product",
     ),
     "damaged": Kind("it contains U+FFFD or control characters", "must not contain unreadable characters"),
     "repetition": Kind("it repeats the same words or sentences", "repeats itself; say each thing once"),

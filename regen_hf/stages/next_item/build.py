@@ -14,7 +14,7 @@ from ...errors import InputError
 from ...intervals import format_interval
 from ...metrics.bootstrap import mean_interval
 from ...metrics.tables import markdown
-from .fused import fused_recommender
+from .fused import fused_scores
 from .recommender import MODELS, PARTS, Recommender, choose_weights, ranks, read_cases
 from .settings import PACKAGES, NextItemConfig
 
@@ -48,8 +48,8 @@ def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tup
         )
     validation = read_cases(run, "validation", recommender.index, recommender.alpha, MAX_VALIDATION)
     weights = choose_weights(recommender, validation)
-    fused = fused_recommender(run, "test", cases)
-    by_model = ranks(recommender, cases, weights, {} if fused is None else {"fused": fused.scores})
+    fused = fused_scores(run, "test", cases)
+    by_model = ranks(recommender, cases, weights, {} if fused is None else {"fused": fused})
     cold = recommender.popularity[cases.targets] == 0
     groups = {
         "all": np.ones(len(cases), dtype=bool),

@@ -5,7 +5,7 @@ Shapes: U users, N purchases of the longest history of a batch, I items of the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,27 +21,11 @@ BATCH = 64
 """Histories per forward pass."""
 
 
-@dataclass
-class FusedRecommender:
-    """Scores of the item head.
+def fused_scores(run: Path, split: str, cases: Cases) -> Callable[[slice], NDArray[np.float64]] | None:
+    """The scores of the model of `run` for a slice of the users of `cases`: the cosine of each item, shape (U, I).
 
-    Args:
-        queries: the query of each user's next purchase, shape (U, E).
-        items: the embeddings of the catalogue, shape (I, E).
-    """
-
-    queries: NDArray[np.float32]
-    items: NDArray[np.float32]
-
-    def scores(self, users: slice) -> NDArray[np.float64]:
-        """The cosine of each item for a slice of the users, shape (U, I)."""
-        return (self.queries[users] @ self.items.T).astype(np.float64)
-
-
-def fused_recommender(run: Path, split: str, cases: Cases) -> FusedRecommender | None:
-    """The model of `run` for the users of `cases`; None without a model, or for one without an item head.
-
-    A history ends with the last purchase, which the query before it does not read.
+    A history ends with the last purchase, which the query before it does not read. None without a model, or for one
+    without an item head.
     """
     folder = outputs.folder(run, "train")
     if not (folder / outputs.MANIFEST).exists():
@@ -84,7 +68,7 @@ def fused_recommender(run: Path, split: str, cases: Cases) -> FusedRecommender |
             f"The trained model of {run} computes NaN or infinity for a history, expected finite states. Lower "
             f"training.learning_rate, and run `regen train {run}` again."
         )
-    return FusedRecommender(queries, embeddings)
+    return lambda users: (queries[users] @ embeddings.T).astype(np.float64)
 
 
 def _features(run: Path, split: str, chosen: set[int], names: list[str]) -> dict[int, list[list[float]]]:

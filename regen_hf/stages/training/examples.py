@@ -132,29 +132,22 @@ class Examples:
     def _tokenized(self, row: dict[str, Any], user: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
         """One example; `history` is empty unless its texts or features are needed."""
         if row["task"] < 0:
+            name, completion = None, []
             kept, prompt = self.processor.fit(self.purchases(row["row"]), prompt="", max_length=self.window)
-            features = interaction_features(history[len(history) - kept :], self.config.interaction_features)
-            return {
-                "input_ids": prompt,
-                "labels": [-100] * len(prompt),
-                "row": row["row"],
-                "withheld": False,
-                "kept": kept,
-                "features": features,
-            }
-        name = self.config.tasks[row["task"]]
-        completion = self.processor.tokenize_completion(TASKS[name].text(user) or "")
-        room = None if self.window is None else self.window - len(completion)
-        kept, prompt = 0, self._prompt(0, name)
-        if room is not None and room < len(prompt):
-            completion = []
-        elif self.config.history == "text":
-            kept, prompt = fit_text(self.processor, history, name, room)
-        elif row["row"] >= 0:
-            kept = self.purchases(row["row"])
-            prompt = self._prompt(kept, name)
-            if room is not None and len(prompt) > room:
-                kept, prompt = self.processor.fit(kept, task=name, max_length=room)
+        else:
+            name = self.config.tasks[row["task"]]
+            completion = self.processor.tokenize_completion(TASKS[name].text(user) or "")
+            room = None if self.window is None else self.window - len(completion)
+            kept, prompt = 0, self._prompt(0, name)
+            if room is not None and room < len(prompt):
+                completion = []
+            elif self.config.history == "text":
+                kept, prompt = fit_text(self.processor, history, name, room)
+            elif row["row"] >= 0:
+                kept = self.purchases(row["row"])
+                prompt = self._prompt(kept, name)
+                if room is not None and len(prompt) > room:
+                    kept, prompt = self.processor.fit(kept, task=name, max_length=room)
         withheld = name in self.processor.metadata_only_tasks
         soft = 0 if self.config.history == "text" else kept
         shown = history[len(history) - soft :] if history else []

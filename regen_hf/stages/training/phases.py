@@ -21,6 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ... import outputs
 from ...model import RegenForCausalLM, RegenProcessor
+from ...model.loading import NEW_PARTS
 from .checkpoints import Checksums, is_intact, remove_damaged, write_checksums
 from .examples import Examples
 from .history_gap import HistoryGap
@@ -95,13 +96,9 @@ def train_phase(
         checkpoints.mkdir(parents=True, exist_ok=True)
         remove_damaged(checkpoints)
         if config.lora is not None:
-            # The adapter is saved with the LoRA weights, so a model without them does not load.
+            # The new parts are saved with the LoRA weights, so a model without them does not load.
             weights = model.state_dict()
-            weights = {
-                name: value
-                for name, value in weights.items()
-                if not name.startswith(("model.adapter.", "model.item_head."))
-            }
+            weights = {name: value for name, value in weights.items() if not name.startswith(NEW_PARTS)}
             model.save_pretrained(new, state_dict=weights)
     state.wait_for_everyone()
     set_seed(config.seed)

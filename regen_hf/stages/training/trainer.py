@@ -17,6 +17,7 @@ from trl import SFTConfig, SFTTrainer
 
 from ...errors import ConfigError, MissingPackageError
 from ...model.backbones import native_bfloat16
+from ...model.loading import NEW_PARTS
 from ...model.modeling_regen import RegenForCausalLM
 from ...model.processing_regen import RegenProcessor
 from ...progress import show_bar
@@ -134,7 +135,7 @@ def make_trainer(
         ConfigError: the trainer rejects a setting.
     """
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not config.freeze or name.startswith(("model.adapter.", "model.item_head.")))
+        parameter.requires_grad_(not config.freeze or name.startswith(NEW_PARTS))
     try:
         arguments = sft_config(config, checkpoints, evaluates=validation is not None)
         multiple = cast("int | None", arguments.pad_to_multiple_of)  # "auto" is resolved

@@ -88,7 +88,7 @@ def test_a_trained_item_head_ranks_and_its_results_stand_beside_the_others(tiny_
     ranks = pq.read_table(tiny_run / "next_item" / "ranks.parquet").to_pydict()
     gain = np.mean(1 / np.array(ranks["fused"])) - np.mean(1 / np.array(ranks["popularity"]))
     assert results["differences"]["popularity"]["mrr"]["mean"] == pytest.approx(gain)
-    # The same ranks through the public door, which reads raw histories.
+    # `recommend` reads the raw histories of the same users.
     regen = regen_hf.load(str(tiny_run / "model"))
     users = {
         row["reviewer_id"]: row

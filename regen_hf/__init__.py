@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from .builder import RegenBuilder
     from .errors import RegenError
     from .model.configuration_regen import RegenConfig
+    from .model.load_pipeline import load
     from .model.modeling_regen import RegenForCausalLM
-    from .model.pipeline import load
     from .model.processing_regen import RegenProcessor
 
 

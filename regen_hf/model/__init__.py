@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration_regen import RegenConfig
+    from .load_pipeline import load
     from .modeling_regen import RegenForCausalLM
-    from .pipeline import load
     from .processing_regen import RegenProcessor
     from .registration import register
 
@@ -22,7 +22,7 @@ _MODULES = {
     "RegenConfig": "configuration_regen",
     "RegenForCausalLM": "modeling_regen",
     "RegenProcessor": "processing_regen",
-    "load": "pipeline",
+    "load": "load_pipeline",
     "register": "registration",
 }
 

@@ -34,6 +34,7 @@ from .configuration_regen import RegenConfig
 from .finite_logits import FiniteLogits
 from .fused_prompt import FusedPrompt, RegenPreTrainedModel
 from .item_head import ItemHead, ItemRanking
+from .pipeline import RegenPipeline
 
 HISTORY = ("history_cf", "history_content", "history_mask", "history_features")
 
@@ -181,6 +182,13 @@ class RegenForCausalLM(RegenPreTrainedModel, GenerationMixin):
         suppressed = {*(self.generation_config.suppress_tokens or []), self.config.item_token_id}
         causal_lm.generation_config.suppress_tokens = sorted(suppressed)
         return causal_lm.train(self.training)
+
+    def pipeline(self, processor: Any) -> RegenPipeline:
+        """This model with its processor, as `regen_hf.load` returns it; for code without regen_hf.
+
+        >>> model.pipeline(processor).recommend(history, n=3)  # doctest: +SKIP
+        """
+        return RegenPipeline(self, processor)
 
     def set_catalogue(self, *items: Any, **more: Any) -> None:
         """See [`RegenModel.set_catalogue`]."""

@@ -19,7 +19,6 @@ import torch
 from transformers import DynamicCache
 
 from .item_head import positions
-from .modeling_regen import RegenForCausalLM
 
 TEXT = ("title", "category", "description", "price")
 """Fields of an item that its content vector is made of."""
@@ -172,7 +171,7 @@ class OpenPrompt:
         inputs: the processor's output, whose last purchase in each row is the open one.
     """
 
-    def __init__(self, model: RegenForCausalLM, inputs: Mapping[str, torch.Tensor]) -> None:
+    def __init__(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> None:
         self.model, self.inputs = model, dict(inputs)
         last_purchase(self.inputs)
         is_item = self.inputs["input_ids"] == model.config.item_token_id  # (B, T)

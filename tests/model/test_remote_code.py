@@ -7,11 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import regen_hf.model
-from tests.tiny_model import fused, processor, purchase
+from tests.tiny_model import CONTENT_DIM, fused, processor, purchase
 
 PROGRAM = """
 import sys
@@ -46,6 +47,7 @@ print(json.dumps({
     "effects": model.leave_one_out(torch.tensor([[20, 21], [22, 23]]), **inputs).tolist(),
     "shares": model.shares(**inputs).tolist(),
     "next": processor.recommend(history, n=2),
+    "best": [row[0]["asin"] for row in model.pipeline(processor).recommend(history, n=2)],
     "tied": model.lm_head.weight is model.get_input_embeddings().weight,
 }))
 if len(sys.argv) > 2:
@@ -71,7 +73,9 @@ def run(tmp_path, source, save_to=None):
 def saved(tmp_path_factory):
     """A folder with model and processor, and what this process makes of HISTORY with them."""
     folder = tmp_path_factory.mktemp("a model-v1.0")
-    model, parts = fused("llama_tied", adapter="mlp"), processor()
+    model = fused("llama_tied", adapter="mlp", item_dim=5)
+    content = np.random.default_rng(2).normal(size=(4, CONTENT_DIM)).astype(np.float32)
+    parts = processor(item_titles=["pens", "glue", None, "desk"], item_content=content)
     model.save_pretrained(folder)
     parts.save_pretrained(folder)
     inputs = parts(history=HISTORY, task="long_user_summary")
@@ -80,6 +84,7 @@ def saved(tmp_path_factory):
     looked_into = {
         "effects": model.leave_one_out(torch.tensor([[20, 21], [22, 23]]), **inputs).tolist(),
         "shares": model.shares(**inputs).tolist(),
+        "best": [row[0]["asin"] for row in model.pipeline(parts).recommend(HISTORY, n=2)],
         "next": [[list(pair) for pair in pairs] for pairs in parts.recommend(HISTORY, n=2)],
     }
     with torch.no_grad():
@@ -97,6 +102,7 @@ def check(result, logits, texts, looked_into):
     assert [[asin for asin, _ in pairs] for pairs in result["next"]] == [
         [asin for asin, _ in pairs] for pairs in looked_into["next"]
     ]
+    assert result["best"] == looked_into["best"]
     for each in result["logits"]:
         assert each == pytest.approx(logits, rel=1e-4, abs=1e-5)
 

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError, InputError
 from regen_hf.model.configuration_regen import RegenConfig
+from regen_hf.model.load_pipeline import load
 from regen_hf.model.modeling_regen import RegenForCausalLM
-from regen_hf.model.pipeline import load
 from regen_hf.outputs import split_files
 from regen_hf.stages.training.backbone import load_backbone, train_tokenizer
 from regen_hf.stages.training.build import build

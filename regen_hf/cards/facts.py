@@ -27,6 +27,11 @@ def simulated(run: Path) -> bool:
     return bool(manifest(run, "sequences").get("config", {}).get("sample"))
 
 
+def ranks_only(run: Path) -> bool:
+    """Whether the model of `run` was trained to rank items only, so that text it generates means nothing."""
+    return manifest(run, "train").get("config", {}).get("tasks") == []
+
+
 def language(run: Path) -> str | None:
     """The language of the narratives as ISO 639-1, None without narratives; the release and the rules are English."""
     if source(run) == "release":

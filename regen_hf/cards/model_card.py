@@ -61,7 +61,7 @@ def model_card(
     index = list(_model_index(run, results, dataset)) if results and dataset else []
     data = ModelCardData(
         library_name="transformers",
-        pipeline_tag="text-generation",
+        pipeline_tag="text-generation" if trained["config"]["tasks"] else None,
         language=language(run),
         license="apache-2.0" if sample and not backbone else None,
         base_model=backbone if backbone and backbone == trained["config"]["backbone"] else None,
@@ -69,7 +69,7 @@ def model_card(
         metrics=[metric] if metric and results else None,
         tags=[
             "recommendation",
-            "conversational-recommendation",
+            *(["conversational-recommendation"] if trained["config"]["tasks"] else []),
             "custom_code",
             *(["simulated"] if sample else []),
         ],

@@ -65,7 +65,8 @@ def model(request: dict[str, Any], name: str, commit: str) -> Iterator[str]:
         arguments = {"trust_remote_code": True} | ({"revision": revision} if revision else {})
         processor = AutoProcessor.from_pretrained(source, **arguments)
         loaded = AutoModelForCausalLM.from_pretrained(source, **arguments).eval()
-        inputs = processor(history=[user["purchase_history"] for user in users], task=min(processor.task_prompts))
+        instruction = {"task": min(processor.task_prompts)} if processor.task_prompts else {"prompt": ""}
+        inputs = processor(history=[user["purchase_history"] for user in users], **instruction)
         with torch.inference_mode():
             logits.append(loaded(**inputs).logits)
         del loaded

@@ -129,6 +129,11 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         Raises:
             ValueError: the task is unknown, the prompt contains the placeholder, or both or none of them are passed.
         """
+        if task is not None and not self.task_prompts:
+            raise ValueError(
+                f"The task {task!r} was passed, but this model has no tasks: it was trained to rank items only "
+                "(training.tasks is empty). Train it with tasks to get texts; recommend without explain needs none."
+            )
         if (task is None) == (prompt is None):
             raise ValueError(f"Both or none of task and prompt were passed, expected one. Tasks: {self._tasks}.")
         if prompt is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import outputs
+from ..cards.facts import ranks_only
 from ..intervals import format_interval, format_number
 from ..metrics import counts
 from ..metrics.tables import LABELS, PAPER_METRICS, UNITS, score_grid
@@ -50,7 +51,7 @@ def facts(run: Path) -> list[tuple[str, str]]:
         values += [("shoppers", format_number(users)), ("items", format_number(dataset["counts"]["items"]))]
     if model := outputs.manifest(run, "train"):
         values.append(("parameters", format_number(model["counts"]["parameters"])))
-    if results := outputs.results(run):
+    if (results := outputs.results(run)) and not ranks_only(run):
         values.append((f"{results['split']} users evaluated", format_number(results["n_users"])))
         name, tasks = next(iter(results["models"].items()))
         means = [task["rougeLsum"]["mean"] for task in tasks.values() if task["rougeLsum"]["mean"] is not None]
@@ -188,6 +189,8 @@ def training(run: Path) -> Blocks:
     backbone = outputs.public_name(config["backbone"]) or "a small language model with random initial weights"
     mode = MODES[config["embedding_mode"]]
     yield Text(f"Backbone: {backbone}. Adapter: {config['adapter']}. Parts of a soft token: {mode}.")
+    if ranks_only(run):
+        yield Text("It was trained to rank items only (no tasks), so it writes no narratives.")
     numbers = {**manifest["counts"], "seed": config["seed"]}
     numbers = {name: value for name, value in numbers.items() if isinstance(value, int | float)}
     cells = [format_number(value) if isinstance(value, int) else f"{value:.4g}" for value in numbers.values()]
@@ -201,7 +204,7 @@ def training(run: Path) -> Blocks:
 def evaluation(run: Path) -> Blocks:
     """Scores of the model and of the controls."""
     results = outputs.results(run)
-    if not results:
+    if not results or ranks_only(run):  # such results are of an earlier model
         return
     models = results["models"]
     first, tasks = next(iter(models.items()))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import outputs
+from ..cards.facts import ranks_only
 from ..schema import TASKS
 from .blocks import Section, Shopper, Text, words
 
@@ -19,7 +20,7 @@ def section(run: Path) -> Section:
     """The section with the first evaluated users."""
     section = Section("shoppers", "Shoppers, side by side")
     results = outputs.results(run)
-    if not results:
+    if not results or ranks_only(run):
         return section
     by_user: dict[str, dict[str, dict[str, dict[str, str]]]] = {}
     for row in outputs.predictions(run).to_pylist():

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ... import outputs
 from ...config import fingerprint
-from ...errors import InputError
+from ...errors import ConfigError, InputError
 from ...metrics.scoring import PREDICTION_SCHEMA, score, similarity_encoder
 from ...metrics.tables import write_tables
 from ...metrics.text_metrics import signatures
@@ -32,6 +32,10 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
     """Write and score narratives; predictions, scores, results and tables go into `out`.
 
     Of several processes, each writes a share of the narratives, and the first scores them.
+
+    Raises:
+        InputError: the split has no users.
+        ConfigError: the model was trained without tasks.
     """
     files = outputs.dataset_files(run, config.split)
     users = [{"row": row, **user} for row, user in enumerate(outputs.rows(files, limit=config.users or None))]
@@ -40,9 +44,14 @@ def build(run: Path, out: Path, work: Path, config: EvaluationConfig) -> dict[st
             f"The {config.split} split contains no users."
             + (outputs.preview(run) or " Provide more reviews, or a larger share for the split.")
         )
+    trained = outputs.manifest(run, "train")["config"]
+    if not trained["tasks"]:
+        raise ConfigError(
+            f"The model of {run} was trained to rank items only (training.tasks is empty), expected one that writes "
+            f"narratives. Evaluate its ranking with `regen next-item {run}`, or train it with tasks."
+        )
     signatures()  # raises for a missing library before anything is written
     encoder_name, encoder = similarity_encoder(run, config.encoder)
-    trained = outputs.manifest(run, "train")["config"]
     predictions = predict(run, users, work, config, trained)
     if not PartialState().is_main_process:
         return {}

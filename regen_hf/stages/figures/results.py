@@ -71,10 +71,10 @@ def loss(log: list[dict[str, Any]]) -> Any:
                 steps, losses, marker=marker, markersize=4, color=colour, label=f"{label}, last {losses[-1]:.3g}"
             )
     panel.set_xlabel("Optimiser step")
-    panel.set_ylabel("Loss (nats per token)")
+    panel.set_ylabel("Loss (nats per prediction)")  # of a token, or of a purchase by the item head
     panel.set_ylim(bottom=0)
     panel.grid(alpha=0.3)
     if panel.lines:
         panel.legend(frameon=False)
-    panel.set_title("Loss on the narratives")
+    panel.set_title("Loss by step")
     return figure

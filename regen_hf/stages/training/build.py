@@ -91,7 +91,8 @@ def make_processor(
     run: Path, tokenizer: PreTrainedTokenizerBase, items: outputs.ItemArrays, config: TrainingConfig
 ) -> RegenProcessor:
     """The processor with the encoder and the CF vectors of `run`."""
-    tasks, limit = offered_tasks(config.tasks), max_history(run)
+    # The texts of a model without tasks mean nothing, so it offers no prompts.
+    tasks, limit = offered_tasks(config.tasks) if config.tasks else {}, max_history(run)
     embeddings = outputs.manifest(run, "embeddings")["config"]
     trained_encoder = outputs.folder(run, "embeddings") / outputs.CONTENT_ENCODER
     catalogue: dict[str, Any] = {}

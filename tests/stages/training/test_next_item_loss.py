@@ -99,6 +99,35 @@ def test_a_trained_item_head_ranks_and_its_results_stand_beside_the_others(tiny_
     for entries, target, rank in zip(found, ranks["target"], ranks["fused"], strict=True):
         assert abs([entry["asin"] for entry in entries].index(target) + 1 - rank) <= 1  # float16 vectors
     assert found[0][0]["title"]
+    if not tasks:
+        check_that_it_only_ranks(tiny_run, regen, histories[0], capsys)
+
+
+def check_that_it_only_ranks(run, regen, history, capsys):
+    """A model without tasks offers no texts, and no text of it is shown."""
+    assert regen.processor.task_prompts == {}
+    for call in (
+        lambda: regen.recommend(history, explain=True),
+        lambda: regen.stream_recommendation(history),
+        lambda: regen.endorse(history, {"title": "pen"}),
+        lambda: regen.narrate(history, "user_profile"),
+        lambda: regen.stream(history, "user_profile"),
+    ):
+        with pytest.raises(ValueError, match="this model has no tasks: it was trained to rank items only"):
+            call()
+    capsys.readouterr()
+    assert main(["evaluate", str(run)]) == 1
+    assert f"Evaluate its ranking with `regen next-item {run}`" in capsys.readouterr().err
+    card = (run / "model" / "README.md").read_text()
+    assert "text that it generates means nothing" in card
+    assert "model.pipeline(processor).recommend(history, n=5)" in card
+    assert "task=" not in card
+    assert "narratives" not in card
+    assert main(["report", str(run)]) == 0
+    html = (run / "report.html").read_text()  # the evaluation in this folder is of an earlier model
+    assert "It was trained to rank items only" in html
+    assert 'id="shoppers"' not in html
+    assert 'id="scores"' not in html
 
 
 def test_settings_that_exclude_each_other_are_refused():

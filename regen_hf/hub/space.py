@@ -91,7 +91,7 @@ def space_config(
         revisions: the commits of "model" and "dataset".
         pictures: the figures of the dataset; None for those in its repository.
     """
-    counts = manifest(run, "dataset")["counts"]
+    counts, training = manifest(run, "dataset")["counts"], manifest(run, "train")["config"]
     config = {
         "model": model,
         "model_revision": (revisions or {}).get("model", "main"),
@@ -101,9 +101,10 @@ def space_config(
         "split": next((split for split in reversed(SPLITS) if counts[split]), SPLITS[0]),
         "splits": [split for split in SPLITS if counts[split]],
         "simulated": simulated(run),
+        "item_head": bool(training.get("next_item_weight")),
         "tasks": [
             {"name": task.name, "question": task.question, "field": list(task.field), "rated_in": task.rated_in}
-            for task in offered_tasks(manifest(run, "train")["config"]["tasks"]).values()
+            for task in offered_tasks(training["tasks"]).values()
         ],
         **({} if pictures is None else {"figures": list(pictures)}),
     }

@@ -15,6 +15,7 @@ from steps import (
     NO_ANSWER,
     NO_COMPARISON,
     NO_ITEMS,
+    RANKERS,
     TASKS,
     about,
     add_purchase,
@@ -70,7 +71,7 @@ inputs = processor(history=shopper["purchase_history"], task="long_user_summary"
 tokens = model.generate(**inputs, max_new_tokens=256, do_sample=False)[:, inputs["input_ids"].shape[1] :]
 print(processor.batch_decode(tokens, skip_special_tokens=True)[0])
 print(model.leave_one_out(tokens, **inputs))  # the influence of each purchase
-print(processor.recommend(shopper["purchase_history"], n=5))  # the next items
+print({"model.pipeline(processor)" if "Model" in RANKERS else "processor"}.recommend(shopper["purchase_history"], n=5))
 '''
 CALL = """from gradio_client import Client
 
@@ -78,11 +79,20 @@ client = Client("URL of this page")
 history = [{"item": {"title": "Gel pen"}, "review": {"rating": 5, "text": "Writes well."}}]
 print(client.predict(history, "user_profile", api_name="/narrate"))
 """
+BY_ALS = (
+    "The next items by collaborative filtering (ALS, folded in for this history). The model writes an endorsement on "
+    "request."
+)
+BY_MODEL = (
+    "The model ranks the catalogue after the history, and writes the reason for its first choice from the same pass. "
+    "It endorses other items on request. **ALS** ranks by collaborative filtering only, folded in for this history."
+)
 DEFAULT_TASK = "long_user_summary"
 QUESTIONS = [(task["question"], name) for name, task in TASKS.items()]
 PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 SESSION: dict[str, Any] = {"api_visibility": "undocumented"}  # a step with the state of its session
 MODEL: dict[str, Any] = {"concurrency_limit": 2, "concurrency_id": "model"}
+RANKING = MODEL if "Model" in RANKERS else {}
 
 with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
     shop = gr.State({"history": [], "shopper": None})
@@ -138,12 +148,13 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
                 ask_all = gr.Button("Compare", variant="primary", scale=1, min_width=140)
             comparison = gr.HTML(view.answer(empty=NO_COMPARISON), elem_id="comparison")
         with gr.Tab("Recommend", id="recommend"):
-            gr.Markdown(
-                "The next items by collaborative filtering (ALS, folded in for this history). The model writes an "
-                "endorsement on request."
-            )
+            gr.Markdown(BY_MODEL if "Model" in RANKERS else BY_ALS)
             history_next = gr.HTML()
-            ask_next = gr.Button("Recommend items", variant="primary")
+            with gr.Row(elem_classes="bar"):
+                ranker = gr.Radio(
+                    RANKERS, value=RANKERS[0], label="Ranked by", visible=len(RANKERS) > 1, scale=4, min_width=220
+                )
+                ask_next = gr.Button("Recommend items", variant="primary", scale=1, min_width=140)
             offers = gr.HTML(view.answer(empty=NO_ITEMS), elem_id="offers", js_on_load=view.CLICKS)
         with gr.Tab("Explore the dataset", id="explore") as explore:
             with gr.Row(equal_height=True):
@@ -182,14 +193,23 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
         **MODEL,
     )
     comparing = ask_all.click(compared, [shop, other_question], comparison, **PRIVATE, **MODEL)
-    ask_next.click(next_items, shop, [items, offers], **PRIVATE)
+    offering = ask_next.click(
+        next_items,
+        [shop, ranker],
+        [items, offers],
+        show_progress="minimal",
+        show_progress_on=offers,
+        **PRIVATE,
+        **RANKING,
+    )
     endorsing = offers.click(endorse, [shop, items], [items, offers], show_progress="hidden", **PRIVATE, **MODEL)
 
     # A change of the question or the history cancels and clears the answer, in two steps: on the server, a function
     # that cancels would also cancel later requests.
     changes = [shopper.input, random.click, empty.click, add.click, purchases.click, rows.click]
     gr.on([*changes, question.input], None, cancels=[answering], **PRIVATE)
-    gr.on(changes, None, cancels=[comparing, endorsing], **PRIVATE)
+    gr.on(changes, None, cancels=[comparing], **PRIVATE)
+    gr.on([*changes, ranker.input], None, cancels=[offering, endorsing], **PRIVATE)
     demo.load(lambda: start_from(0), None, changed, **quick, **PRIVATE)
     shopper.input(start_from, shopper, changed, api_name="start_from", **quick, **SESSION)
     random.click(lambda: start_from(shoppers.random_number()), None, changed, **quick, **PRIVATE)
@@ -207,6 +227,7 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
         **quick,
         **PRIVATE,
     )
+    ranker.input(lambda: ([], view.answer(empty=NO_ITEMS)), None, [items, offers], **quick, **PRIVATE)
 
     filters: list[Any] = [split, rated, rich]
     results = [page, note, rows]
@@ -218,7 +239,7 @@ with gr.Blocks(title="REGEN: a recommender that explains itself") as demo:
     figures_opened.expand(figures, None, pictures, **PRIVATE)
     about_tab.select(about, None, facts, **PRIVATE)
 
-    for function, limits in ((narrate, MODEL), (explain, MODEL), (compare, MODEL), (recommend, {}), (search, {})):
+    for function, limits in ((narrate, MODEL), (explain, MODEL), (compare, MODEL), (recommend, RANKING), (search, {})):
         gr.api(function, api_name=function.__name__, **limits)
 
 if __name__ == "__main__":

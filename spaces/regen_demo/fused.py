@@ -6,6 +6,7 @@ It stores nothing about visitors: every call gets the full history.
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from threading import Event, Lock, Thread
 from typing import Any
 
@@ -46,6 +47,8 @@ class Fused:
             model = AutoModelForCausalLM.from_pretrained(name, revision=revision, trust_remote_code=True)
             self._model = model.eval().to(self._device)
             self._processor = AutoProcessor.from_pretrained(name, revision=revision, trust_remote_code=True)
+            if getattr(model.config, "item_dim", None):
+                self._regen = model.pipeline(self._processor)
             limits = [self._processor.tokenizer.model_max_length, model.config.window, 1_000_000]
             limit = min(limit for limit in limits if limit is not None)
             self._new_tokens = min(MAX_NEW_TOKENS, limit // 2)
@@ -155,13 +158,40 @@ class Fused:
             for effect, (cf, content) in [*unread, *zip(effects, shares, strict=True)]
         ]
 
-    def recommend(self, history: Sequence[Any], n: int) -> list[tuple[str, float]]:
-        """The next items by one step of ALS, with scores; empty for a model without CF vectors."""
+    def recommend(self, history: Sequence[Any], n: int) -> list[dict[str, Any]]:
+        """The next items by one step of ALS, as dicts of asin and score; empty for a model without CF vectors."""
         _, processor = self._parts()
         if processor.cf_factors is None:
             processor.unknown_items(list(history))  # raises an error for a malformed history
             return []
-        return processor.recommend(list(history), n)
+        return [{"asin": asin, "score": score} for asin, score in processor.recommend(list(history), n)]
+
+    def rank(self, history: Sequence[Any], n: int) -> list[dict[str, Any]]:
+        """The next items by the item head, as dicts of asin, title, score, and cold for an item without purchases."""
+        self._parts()
+        with self._one_at_a_time:
+            return self._regen.recommend(list(history), n)
+
+    def rank_and_explain(self, history: Sequence[Any], n: int) -> tuple[list[dict[str, Any]], Iterator[str]]:
+        """The next items as in `rank`, and the text so far of the reason for the first, from the same pass.
+
+        Raises:
+            TimeoutError: while the text is written, the time limit is over.
+        """
+        self._parts()
+        limits = {"max_new_tokens": self._new_tokens, "max_time": self.seconds}
+        with self._one_at_a_time:
+            items, pieces = self._regen.stream_recommendation(list(history), n, **limits)
+        return items, self._texts(pieces)
+
+    def _texts(self, pieces: Any) -> Iterator[str]:
+        text, started = "", time.monotonic()
+        with closing(pieces):  # stops the model if the visitor has left
+            for piece in pieces:
+                text += piece
+                yield text
+        if time.monotonic() - started > self.seconds:
+            raise TimeoutError(self._late())
 
     def _inputs(self, histories: list[list[Any]], task: str) -> Any:
         _, processor = self._parts()

@@ -56,8 +56,8 @@ class Shoppers:
         return [f"{item['title'] or ''} {item['category'] or ''}".casefold() for item in self.items]
 
     def item(self, asin: str) -> dict[str, Any]:
-        """The item of the catalogue; raises KeyError for an unknown asin."""
-        return self._by_asin[asin]
+        """The fields of an item of the catalogue, empty for an unknown asin."""
+        return self._by_asin.get(asin, {})
 
     def search(self, words: str) -> list[dict[str, Any]]:
         """The first items with each of the words in their title or category; matches in the title come first."""

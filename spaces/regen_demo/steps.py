@@ -22,13 +22,14 @@ TASKS: dict[str, view.Task] = {task["name"]: task for task in CONFIG["tasks"]}
 MAX_PURCHASES = 50
 MAX_REVIEW = 500
 MAX_FIELD = 10_000
+RANKERS = ["Model", "ALS"] if CONFIG["item_head"] else ["ALS"]
 N_NEXT = 6
 PAGE = 6
 NO_ANSWER = (
     "Press <b>Ask</b>. The answer appears here word by word, and the history shows the influence of each purchase."
 )
 NO_COMPARISON = "Press <b>Compare</b> to see the answers from each part of the history."
-NO_ITEMS = "Press <b>Recommend items</b> to see what similar shoppers buy."
+NO_ITEMS = "Press <b>Recommend items</b> to see the next items."
 EMPTY_TEXT = "(The model returned no text.)"
 EMPTY_HISTORY = "The history is empty. Choose a shopper above, or add purchases in the first tab."
 
@@ -49,7 +50,7 @@ def user_errors() -> Iterator[None]:
     """Show errors of the model to the visitor."""
     try:
         yield
-    except (TimeoutError, RuntimeError, ValueError) as error:
+    except (TimeoutError, RuntimeError, ValueError, FloatingPointError) as error:
         raise user_error(str(error)) from error
 
 
@@ -101,14 +102,28 @@ def compare(history: list[dict], task: str) -> dict:
         return fused.compare(history, task)
 
 
-def recommend(history: list[dict], n: int) -> list[dict]:
-    """The next `n` items (1 to 50), by one step of ALS."""
+def recommend(history: list[dict], n: int, by: str = RANKERS[0]) -> list[dict]:
+    """The next `n` items (1 to 50): by "Model", where it has an item head, or by "ALS"."""
     history = checked(history)
     if not isinstance(n, int | float):
         raise user_error(f"n was given {view.cut(str(n), 40)}, expected a number from 1 to 50.")
+    if by not in RANKERS:
+        raise user_error(f"by was given {view.cut(str(by), 40)!r}, expected {' or '.join(RANKERS)}.")
     with user_errors():
-        items = fused.recommend(history, max(1, min(int(n), 50)))
-    return [{"item": shoppers.item(asin), "score": score} for asin, score in items]
+        rank = fused.recommend if by == "ALS" else fused.rank
+        return offers(rank(history, max(1, min(int(n), 50))))
+
+
+def offers(ranked: list[dict]) -> list[dict]:
+    """Ranked items with the fields of the catalogue; an item that was added to the model's has only its title."""
+    return [
+        {
+            "item": {"asin": each["asin"], "title": each.get("title")} | shoppers.item(each["asin"]),
+            "score": each["score"],
+            "cold": each.get("cold", False),
+        }
+        for each in ranked
+    ]
 
 
 def search(words: str) -> list[dict]:
@@ -234,31 +249,43 @@ def compared(shop: Shop, task: str) -> str:
     return view.comparison(texts | {"reference": text}, titles, text, "the reference of the dataset")
 
 
-def next_items(shop: Shop) -> tuple[list[dict], str]:
-    """The next items for the history."""
+def next_items(shop: Shop, by: str) -> Iterator[tuple[list[dict], str]]:
+    """The next items for the history; the model also writes the reason for its first choice, from the same pass."""
     if not shop["history"]:
         raise user_error(EMPTY_HISTORY)
-    items = recommend(shop["history"], N_NEXT)
-    if not items:
-        return [], view.answer(empty="No shopper of the training data has bought an item of this history.")
-    return items, view.recommended(items)
+    if by == "Model":
+        with user_errors():
+            ranked, texts = fused.rank_and_explain(shop["history"], N_NEXT)
+        yield from reason(offers(ranked), 0, texts)
+    elif items := recommend(shop["history"], N_NEXT, by):
+        yield items, view.recommended(items)
+    else:
+        yield [], view.answer(empty="No shopper of the training data has bought an item of this history.")
 
 
 def endorse(shop: Shop, items: list[dict], event: gr.EventData) -> Iterator[tuple[list[dict], str]]:
     """The endorsement of one of the next items, as if it were the next purchase."""
     at = int(event.at)
-    if at >= len(items):
-        return
-    history = [*shop["history"], {"item": items[at]["item"], "review": None}][-MAX_PURCHASES:]
+    if at < len(items):
+        history = [*shop["history"], {"item": items[at]["item"], "review": None}][-MAX_PURCHASES:]
+        yield from reason(items, at, (text for text, _ in fused.narrate(history, "product_endorsement")))
+
+
+def reason(items: list[dict], at: int, texts: Iterator[str]) -> Iterator[tuple[list[dict], str]]:
+    """The items with the text about one of them, as it is written."""
 
     def with_text(text: str, writing: bool) -> list[dict]:
         return [*items[:at], items[at] | {"text": text, "writing": writing}, *items[at + 1 :]]
 
     text = ""
     yield items, view.recommended(with_text("", True))
-    with user_errors():
-        for text, _ in fused.narrate(history, "product_endorsement"):
-            yield items, view.recommended(with_text(text, True))
+    try:
+        with user_errors():
+            for text in texts:
+                yield items, view.recommended(with_text(text, True))
+    except gr.Error:
+        yield items, view.recommended(items)  # without the unfinished text, and the buttons work again
+        raise
     done = with_text(text.strip() or EMPTY_TEXT, False)
     yield done, view.recommended(done)
 

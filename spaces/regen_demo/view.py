@@ -191,6 +191,7 @@ def comparison(texts: Mapping[str, str], titles: Mapping[str, tuple[str, str]], 
 def recommended(items: Sequence[Mapping[str, Any]]) -> str:
     """The recommended items, each with its endorsement if it has been requested."""
     best = max((each["score"] for each in items), default=0.0)
+    busy = " disabled" if any(each.get("writing") for each in items) else ""  # one text at a time
     cards = []
     for index, each in enumerate(items):
         width = max(0.0, 100 * each["score"] / best) if best > 0 else 0.0
@@ -200,12 +201,13 @@ def recommended(items: Sequence[Mapping[str, Any]]) -> str:
             f'<li class="card"><div class="head"><span class="title">{index + 1}. {esc(cut(name(each), 120))}</span>'
             f"<span>{price}</span></div>"
             + (f'<p class="text">{esc(item["category"])}</p>' if item.get("category") else "")
+            + ('<span class="chip">cold: no purchases, ranked by its text</span>' if each.get("cold") else "")
             + '<div class="measure"><span>score</span><span class="track"><span class="for" '
             f'style="width:{width:.1f}%"></span></span><span class="n">{each["score"]:.2f}</span></div>'
             + (
                 answer(text, writing=each.get("writing", False))
                 if text is not None
-                else f'<button type="button" class="act" data-act="endorse" data-at="{index}" '
+                else f'<button type="button" class="act" data-act="endorse" data-at="{index}"{busy} '
                 f'aria-label="Why this one? {attribute(cut(name(each), 80))}">Why this one?</button>'
             )
             + "</li>"

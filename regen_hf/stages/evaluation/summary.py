@@ -1,4 +1,4 @@
-"""The output of `regen quickstart`: the table of scores and example narratives, from the files of a run."""
+"""The output of `regen quickstart`: scores, example narratives and Recall@10, from the files of a run."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ... import outputs
+from ...intervals import format_interval
 from ...metrics.tables import score_table
 from ...schema import TASKS
 
 
 def summary(run: Path, shoppers: int = 3) -> str:
-    """The scores of a run, and reference and generated narratives of `shoppers` of its users."""
+    """The scores of a run, reference and generated narratives of `shoppers` users, and Recall@10 of next items."""
     results = outputs.results(run)
-    return "\n".join([score_table(results), "", *_examples(run, results["split"], shoppers)])
+    return "\n".join([score_table(results), "", *_examples(run, results["split"], shoppers), *_next_item(run)])
 
 
 def _examples(run: Path, split: str, shoppers: int) -> Iterator[str]:
@@ -35,3 +36,13 @@ def _examples(run: Path, split: str, shoppers: int) -> Iterator[str]:
                 for label, text in pair.items():
                     yield textwrap.fill(text or "–", 112, initial_indent=f"    {label}  ", subsequent_indent=" " * 15)
         yield ""
+
+
+def _next_item(run: Path) -> Iterator[str]:
+    """Recall@10 of the model, if it has an item head, and of ALS; nothing without the evaluation `next-item`."""
+    if results := outputs.results(run, "next-item"):
+        users, items = results["n_users"], results["catalogue"]["items"]
+        yield f"Next purchase of {users} test users among {items} items, Recall@10:"
+        for model, name in (("fused", "model"), ("als", "ALS")):
+            if model in results["models"]:
+                yield f"  {name:<5}  {format_interval(results['models'][model]['all']['recall@10'])}"

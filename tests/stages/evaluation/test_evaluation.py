@@ -383,3 +383,19 @@ def test_the_report_shows_scores_and_both_narratives(finished_run, results):
     assert user["reviewer_id"] in told
     assert user["user"]["profile"] in told
     assert told.count("generated") == 2 * len(TASKS)
+    assert "Recall@10" not in told
+
+
+def test_the_report_ends_with_the_recall_of_the_model_and_of_als(tiny_run):
+    (tiny_run / "next_item").mkdir()
+    recall = {"als": 0.25, "fused": 0.5, "content": 0.1}
+    models = {
+        model: {"all": {"recall@10": {"mean": value, "low": 0.0, "high": 1.0}}} for model, value in recall.items()
+    }
+    results = {"n_users": 9, "catalogue": {"items": 64}, "models": models}
+    (tiny_run / "next_item" / "results.json").write_text(json.dumps(results))
+    assert summary(tiny_run).splitlines()[-3:] == [
+        "Next purchase of 9 test users among 64 items, Recall@10:",
+        "  model  0.500 [0.000, 1.000]",
+        "  ALS    0.250 [0.000, 1.000]",
+    ]

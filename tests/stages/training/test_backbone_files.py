@@ -177,7 +177,7 @@ def test_the_quickstart_trains_for_less_and_can_be_told_otherwise(tmp_path, monk
     from regen_hf.run import Run
     from regen_hf.stages.evaluation import summary
 
-    monkeypatch.setattr(Run, "build_all", lambda run: steps.append(run.config["training"].max_steps))
+    monkeypatch.setattr(Run, "build_all", lambda run, until: steps.append(run.config["training"].max_steps))
     monkeypatch.setattr(summary, "summary", lambda folder: "")
     steps: list[int] = []
     folder = str(tmp_path / "run")

@@ -90,8 +90,16 @@ def space_config(
         dataset: repository on the Hub, or a folder.
         revisions: the commits of "model" and "dataset".
         pictures: the figures of the dataset; None for those in its repository.
+
+    Raises:
+        RunError: the model writes no texts.
     """
     counts, training = manifest(run, "dataset")["counts"], manifest(run, "train")["config"]
+    if not training["tasks"]:
+        raise RunError(
+            f"The model in {run} was trained to rank only (training.tasks is []), but the demo shows its texts. Train "
+            "it with tasks, or push without the Space: --dataset --model."
+        )
     config = {
         "model": model,
         "model_revision": (revisions or {}).get("model", "main"),

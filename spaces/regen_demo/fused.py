@@ -71,6 +71,7 @@ class Fused:
     def facts(self) -> dict[str, Any]:
         """Facts about the model, from its configuration."""
         model, processor = self._parts()
+        factors = processor.cf_factors
         return {
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "language model": model.config.get_text_config().model_type,
@@ -78,7 +79,8 @@ class Fused:
             "parts of a soft token": {"both": "CF and content", "cf": "CF only", "content": "content only"}[
                 model.config.embedding_mode
             ],
-            "items with a CF vector": len(processor.cf_asins),
+            "items": len(processor.cf_asins),
+            "items with a CF vector": 0 if factors is None else int(factors.any(axis=1).sum()),
             "longest history": processor.max_history,
         }
 

@@ -225,6 +225,7 @@ def test_what_is_pushed_is_what_is_on_disk_in_one_commit_each(pushed, finished_r
         assert about["tags"] == {"v1": about["branches"]["main"]}
         assert f"{hub.url}/{'' if kind == 'model' else kind + 's/'}{name}\n" in told
     shipped = {"content_encoder/model.safetensors", "modeling_regen.py", "processing_regen.py", "cf_items.json"}
+    shipped |= {"cf_items.safetensors", "pipeline.py"}
     assert shipped <= set(hub.files("model", "org/regen-tiny"))
 
 
@@ -394,6 +395,14 @@ def test_an_output_whose_manifest_is_damaged_is_not_pushed(finished_run, tmp_pat
     (tmp_path / folder / "manifest.json").write_text(content)
     with pytest.raises(RunError, match=message):
         list(push(tmp_path, "org", dry_run=True))
+
+
+def test_the_demo_refuses_a_model_without_texts(tiny_run):
+    path = tiny_run / "model" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    edited(path, config={**manifest["config"], "tasks": []})
+    with pytest.raises(RunError, match=r"trained to rank only \(training.tasks is \[\]\).*--dataset --model"):
+        list(push(tiny_run, "org", parts=["space", "model", "dataset"], dry_run=True))
 
 
 def test_a_model_of_another_dataset_is_not_pushed(tiny_run):

@@ -1,8 +1,10 @@
 """Write the scores and a text of a quickstart run into README.md, and all scores into docs/sample_scores.md.
 
     python scripts/readme.py runs/sample
+    python scripts/readme.py
 
-The numbers go through benchmarks/results/quickstart.json, from which a test compares both files.
+The numbers go through benchmarks/results/quickstart.json, from which a test compares both files. Recall@10 of the item
+head comes from benchmarks/results/next_item.json, also without a run.
 """
 
 import os
@@ -19,8 +21,10 @@ from regen_hf.schema import TASKS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "quickstart.json"
+NEXT_ITEM = ROOT / "benchmarks" / "results" / "next_item.json"
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "sample_scores.md"
 BEGIN, END = "<!-- scores of the quickstart: begin -->", "<!-- scores of the quickstart: end -->"
+RECOMMEND = "see [recommend](docs/recommend.md).\n"
 HEADLINES = ("purchase_reason", "product_endorsement", "user_profile")
 COLUMNS = {"fused": "model", "nearest": "most similar train user", "shuffled_history": "history of another user"}
 
@@ -58,6 +62,18 @@ def page(results: dict) -> str:
     )
 
 
+def with_recall(readme: str, results: dict) -> str:
+    """The README with Recall@10 of the item head on real purchases, where `results` contain it."""
+    text = re.sub(r"^Recall@10 among .*\n", "", readme, flags=re.MULTILINE)
+    measured = results.get("office_2014", {})
+    if "fused" not in measured.get("models", {}):
+        return text
+    model, sizes = measured["models"]["fused"]["all"], measured["sizes"]
+    recall = format_interval(model["recall@10"])
+    sentence = f"Recall@10 among {sizes['items']:,} office products: {recall} ({model['n']} users).\n"
+    return text.replace(RECOMMEND, RECOMMEND + sentence)
+
+
 def example(readme: str, run: Path) -> str:
     """The text that the Python lines of the README print with the model of `run`."""
     code = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)[0].replace("runs/sample", str(run.resolve()))
@@ -66,7 +82,11 @@ def example(readme: str, run: Path) -> str:
 
 
 def main() -> None:
-    """Copy the results of the run and write both texts."""
+    """Copy the results of the run, if one is given, and write the texts."""
+    next_item = outputs.read_json(NEXT_ITEM)
+    README.write_text(with_recall(README.read_text(encoding="utf-8"), next_item), encoding="utf-8")
+    if len(sys.argv) == 1:
+        return
     run = Path(sys.argv[1])
     results = outputs.results(run)
     for name, stage in (("training", "train"), ("evaluation", "evaluate")):

@@ -81,9 +81,9 @@ def test_the_page_on_recommending(whole_run, capsys):
     for block in code("recommend.md"):
         exec(block.replace("B01", known), names)
     assert "\nTrue\n" in capsys.readouterr().out  # the added item is ranked
-    ranked = [entry["asin"] for entry in names["regen"].recommend(names["history"], n=5)]
+    ranked = [entry["asin"] for entry in names["regen"].recommend(names["history"], n=10)]
     found = [asin for asin in names["nearest"] if asin not in names["bought"]]
-    assert found[:5] == ranked
+    assert found[:10] == ranked
     assert "NEW" not in RegenProcessor.from_pretrained(office).cf_asins
 
 

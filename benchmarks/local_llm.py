@@ -9,8 +9,9 @@ The stage `narratives` runs on the first users of the gift cards with SmolLM2-13
 - `llama_cpp`: llama.cpp's server with the Q4_1 weights, asked by the backend openai, as a report.
 
 Each round has its own seed, and the order alternates. CPU-seconds are those of the process, and of the server; one
-thread, as threads that wait for each other on a busy machine count too. Answers are random, and a few of them repeat
-themselves until the token limit, so CPU-seconds per 1,000 tokens of answers stand beside those per user.
+thread, as threads that wait for each other on a busy machine count too. Answers are random: `before`, a few of them
+repeat themselves until the token limit (`cut`); `after`, they are stopped (`loops`) and requested again. So CPU-seconds
+per 1,000 tokens of answers stand beside those per user.
 """
 
 from __future__ import annotations
@@ -69,15 +70,16 @@ def run_of(tree: Path, folder: Path, users: int) -> Path:
 def answers(run: Path) -> dict[str, Any]:
     """Tokens and answers of the narratives of `run`."""
     with sqlite3.connect(run / "requests" / "narratives.sqlite") as store:
-        replies, prompt, completion, cut = store.execute(
-            "SELECT count(*), total(prompt_tokens), total(completion_tokens), total(finish_reason = 'length') FROM "
-            "replies WHERE state = 'answered'"
+        replies, prompt, completion, cut, loops = store.execute(
+            "SELECT count(*), total(prompt_tokens), total(completion_tokens), total(finish_reason = 'length'), "
+            "total(finish_reason = 'repetition') FROM replies WHERE state = 'answered'"
         ).fetchone()
     counts = json.loads((run / "narratives" / "manifest.json").read_text())["counts"]
     return {
         "replies": replies,
         "valid": counts["users"] * 2 - counts["failed"],
         "cut": int(cut),
+        "loops": int(loops),
         "prompt_tokens": int(prompt),
         "completion_tokens": int(completion),
     }

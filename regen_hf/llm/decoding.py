@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import inspect
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +26,8 @@ from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLa
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from .loops import ends_in_loop
+
 if TYPE_CHECKING:
     from .request import Request
 
@@ -33,6 +35,8 @@ GROWTH = 256
 """Tokens by which the buffers of the cache grow."""
 ATTENTION = "regen_single_query"
 """Name under which transformers has `_attention`."""
+LOOP_CHECK = 16
+"""Tokens between two checks for a loop."""
 MASKS = 256
 """Masks of the vocabulary that are kept for each answer class; the automaton of a class has a few hundred states."""
 
@@ -74,13 +78,21 @@ class Row:
         share: Maximum tokens of one string of the answer; then it is closed, so that all strings fit in max_tokens.
         quotes: Whether a token begins with a quotation mark, as a list.
         end: The end-of-text token.
+        decode: Returns the text of tokens.
     """
 
     def __init__(
-        self, request: Request, prompt: list[int], grammar: Grammar, share: int, quotes: list[bool], end: int
+        self,
+        request: Request,
+        prompt: list[int],
+        grammar: Grammar,
+        share: int,
+        quotes: list[bool],
+        end: int,
+        decode: Callable[[list[int]], str],
     ) -> None:
         self.request, self.prompt, self.grammar, self.share = request, prompt, grammar, share
-        self.quotes, self.end = quotes, end
+        self.quotes, self.end, self.decode = quotes, end, decode
         self.restart()
 
     def restart(self) -> None:
@@ -91,6 +103,8 @@ class Row:
         self.cut = False
         """Whether a string was closed at its share."""
         self.ended = False
+        self.looped = False
+        """Whether the last text ends in a loop, which small models do not leave before the maximum length."""
         # Only the key seeds the sampling, so that an answer does not depend on the others in its batch.
         self.random = random.Random(int(self.request.key[:15], 16))  # noqa: S311
 
@@ -101,8 +115,8 @@ class Row:
 
     @property
     def done(self) -> bool:
-        """Whether the answer has ended or has max_tokens."""
-        return self.ended or len(self.tokens) >= self.request.max_tokens
+        """Whether the answer has ended, loops or has max_tokens."""
+        return self.ended or self.looped or len(self.tokens) >= self.request.max_tokens
 
     def allowed(self) -> torch.Tensor:
         """Whether a token may come next, (V,)."""
@@ -118,6 +132,7 @@ class Row:
         self.tokens.append(token)
         self.state = self.grammar.after(self.state, token)
         self.since_quote = 0 if self.quotes[token] else self.since_quote + 1
+        self.looped = len(self.tokens) % LOOP_CHECK == 0 and ends_in_loop(self.decode(self.tokens))
 
 
 def draw(rows: Sequence[Row], logits: torch.Tensor) -> list[int]:

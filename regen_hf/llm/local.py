@@ -19,7 +19,7 @@ from ..errors import ConfigError, RunError, require
 from .answers import schema_of
 from .chat_template import ChatTemplate, unloadable
 from .live import state
-from .request import Reply, Request
+from .request import REPETITION, Reply, Request
 from .settings import LOCAL, LLMConfig
 from .spending import Spending
 from .store import Store, unsent
@@ -129,7 +129,7 @@ class LocalModel:
             return too_long(len(tokens), request.max_tokens, window)
         share = self._share(request.answer, request.max_tokens)
         end: int = self.tokenizer.eos_token_id
-        return Row(request, tokens, self._grammar(request.answer), share, self._quotes, end)
+        return Row(request, tokens, self._grammar(request.answer), share, self._quotes, end, self._decode)
 
     def _make_share(self, answer: type[BaseModel], max_tokens: int) -> int:
         """Maximum tokens of each free text of the answer, so that all of them fit into max_tokens."""
@@ -192,10 +192,14 @@ class LocalModel:
             row.restart()
         torch.cuda.empty_cache()
 
+    def _decode(self, tokens: list[int]) -> str:
+        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+
     def _reply(self, row: Row) -> Reply:
+        complete = "stop" if row.ended and not row.cut else "length"
         return Reply(
-            self.tokenizer.decode(row.tokens, skip_special_tokens=True),
-            finish_reason="stop" if row.ended and not row.cut else "length",
+            self._decode(row.tokens),
+            finish_reason=REPETITION if row.looped else complete,
             prompt_tokens=len(row.prompt),
             completion_tokens=len(row.tokens),
         )

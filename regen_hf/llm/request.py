@@ -35,6 +35,8 @@ FORMS = ("json_schema", "json_object_schema", "json_object", "instructions")
 
 CUT_OFF = ("length", "max_tokens", "model_length")
 """Finish reasons of an answer at its maximum length."""
+REPETITION = "repetition"
+"""Finish reason of an answer that was stopped because it repeats the same words."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +188,8 @@ class Reply:
 
     @property
     def cut_off(self) -> bool:
-        """Whether the text ends at the maximum length."""
-        return (self.finish_reason or "").lower() in CUT_OFF
+        """Whether the text ends at the maximum length, or in a loop."""
+        return (self.finish_reason or "").lower() in (*CUT_OFF, REPETITION)
 
     @property
     def withheld(self) -> bool:
@@ -234,7 +236,9 @@ def reason_of(request: Request, reply: Reply) -> str:
     reason = reading.reason
     if reply.finish_reason == "refusal":
         reason = f"the model refused to answer. {reason}"
-    if reply.cut_off:
+    if reply.finish_reason == REPETITION:
+        reason = f"it repeated the same words until it was stopped; say each thing once. {reason}"
+    elif reply.cut_off:
         by_server = reply.completion_tokens < request.max_tokens
         limit = f"by the server at {reply.completion_tokens}" if by_server else f"at {request.max_tokens}"
         reason = f"it was cut off {limit} tokens; be brief. {reason}"

@@ -272,7 +272,7 @@ def test_votes_differ_and_repeat_and_temperature_zero_has_no_chance_in_it(local,
 
 
 def rows_of(asked, share, grammar):
-    return [decoding.Row(one, [2], grammar, share, [False] * 4, 1) for one in asked]
+    return [decoding.Row(one, [2], grammar, share, [False] * 4, 1, lambda tokens: "{}") for one in asked]
 
 
 class Anything:
@@ -423,3 +423,31 @@ def test_narratives_and_ratings_are_complete_rows_end_to_end(llama, tmp_path, mo
         1 <= score <= 7 for row in rows for stage in row["metadata"].values() for score in stage.values() if score
     )
     assert all(row["metadata"]["user"]["veracity"] for row in rows)
+
+
+def test_an_answer_in_a_loop_is_stopped_and_requested_again(tmp_path, store):
+    """The weights lead from any token to "soft", from there to "blue", to "pens", and to "soft" again."""
+    name = save_tiny_llama(tmp_path / "loop")
+    model = AutoModelForCausalLM.from_pretrained(name)
+    soft, blue, pens = (LocalModel(name).tokenizer(f" {word}").input_ids[-1] for word in ("soft", "blue", "pens"))
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.self_attn.o_proj.weight.zero_()
+            layer.mlp.down_proj.weight.zero_()
+        for weights in (model.model.embed_tokens.weight, model.lm_head.weight):
+            weights.zero_()
+        model.model.embed_tokens.weight[:, 0] = 1
+        for column, (token, following) in enumerate([(soft, blue), (blue, pens)], 1):
+            model.model.embed_tokens.weight[token] = torch.eye(32)[column]
+            model.lm_head.weight[following, column] = 9
+        model.lm_head.weight[soft, 0] = 9
+    model.save_pretrained(name)
+    config = settings(name, max_tokens=900)
+    asked = requests(config, 1)
+    llm.ask(lambda: asked, config, store, 1, "test")
+    (_, first, again), (_, second, failure) = llm.exchange(asked[0], store)
+    for reply in (first, second):
+        assert reply.finish_reason == "repetition"
+        assert reply.text.count("soft blue pens") in (3, 4, 5, 6)
+    assert "it repeated the same words until it was stopped; say each thing once" in again.messages[-1]["content"]
+    assert isinstance(failure, llm.Failure)

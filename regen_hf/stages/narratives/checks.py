@@ -16,11 +16,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...llm.loops import UNSPACED
 from ...schema import WARNINGS, Task, written_tasks
 from . import text_faults
 from .names import NO_NAMES, Names, capitals, is_about_another
 from .shared_words import bigrams, joined, shared_run, shared_runs, shares, words
-from .text_faults import UNSPACED
 
 MOST_VERBATIM = 6
 """Words in a row that a narrative may share with a review; in English, runs of six still happen by chance."""

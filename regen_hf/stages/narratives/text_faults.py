@@ -10,11 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
+from ...llm.loops import UNSPACED, has_loop, units
 from ...schema import TASKS
 from .shared_words import words
 
-UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]")
-"""A letter of a script without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 NO_STOPS = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff]")
 """A letter of a script whose sentences end without a mark: Thai, Lao, Khmer."""
 STOPS = ".!?…。！？؟۔।॥։።။៕"
@@ -123,27 +122,18 @@ def is_repetitive(text: str) -> bool:
     >>> is_repetitive("They like very, very good pens."), is_repetitive("Pens (3), paper (2), paper clips (2).")
     (False, False)
     """
-    tokens = words(UNSPACED.sub(r" \g<0> ", text))
+    tokens = units(text)
     triples = list(zip(tokens, tokens[1:], tokens[2:], strict=False))
     repeated = len(triples) - len(set(triples))
     if not repeated:
         return False
     if len(tokens) >= 40 and repeated > MOST_REPEATED * len(triples):
         return True
-    if any(_longest_run(tokens, size) >= max(2 * size, 3 if size == 1 else 6) for size in range(1, 13)):
+    if has_loop(tokens):
         return True
     sentences = [" ".join(words(sentence)) for sentence in re.split(rf"[{STOPS}]+", text)]
     long = [sentence for sentence in sentences if len(sentence.split()) >= 5 or len(UNSPACED.findall(sentence)) >= 10]
     return len(set(long)) < len(long)
-
-
-def _longest_run(tokens: list[str], size: int) -> int:
-    """The most tokens in a row that equal the token `size` before them."""
-    longest = run = 0
-    for before, after in zip(tokens, tokens[size:], strict=False):
-        run = run + 1 if before == after else 0
-        longest = max(longest, run)
-    return longest
 
 
 def same_text(text: str, others: Iterable[str], names: frozenset[tuple[str, str]] = frozenset()) -> bool:

@@ -125,6 +125,11 @@ WRONG = {
         ("long_user_summary", "They buy things for trips. They like a lantern. They buy things for trips."),
         ("brief_user_summary", "good good good good good mugs."),
         ("brief_user_summary", "They like the red mug. " * 5),
+        (
+            "brief_user_summary",
+            "Tea, " + "and mugs of the brand she likes best in the evening, while she reads, " * 3,
+        ),
+        ("brief_user_summary", "They like mugs. " + "}]" * 40),
     ],
     "same": [
         ("long_user_summary", GOOD["brief_user_summary"]),

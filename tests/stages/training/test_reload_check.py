@@ -1,5 +1,7 @@
 """What is saved is what loads: a fresh process compares the logits of the saved model with those in memory."""
 
+import subprocess
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -7,7 +9,7 @@ from transformers import AutoTokenizer, FalconH1Config, FalconH1ForCausalLM, Lla
 
 from regen_hf.errors import RunError
 from regen_hf.model.modeling_regen import RegenForCausalLM
-from regen_hf.stages.training import phases
+from regen_hf.stages.training import phases, reload_check
 from regen_hf.stages.training.build import build
 from regen_hf.stages.training.settings import TrainingConfig
 from tests.conftest import TINY
@@ -18,6 +20,12 @@ SIZES = {
     **{"num_key_value_heads": 2, "eos_token_id": 1, "pad_token_id": 0},
 }
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_ssm": 32, "mamba_d_state": 8, "mamba_n_groups": 1}
+
+
+@pytest.fixture
+def new_process(monkeypatch, finished_run):
+    """The check starts a new interpreter, as it does for users, and not a fork."""
+    monkeypatch.setattr(reload_check, "subprocess", subprocess)
 
 
 @pytest.fixture
@@ -41,7 +49,7 @@ def train(finished_run, tmp_path):
     return do
 
 
-def test_a_family_with_buffers_that_are_not_saved_trains_and_loads(train):
+def test_a_family_with_buffers_that_are_not_saved_trains_and_loads(train, new_process):
     folder = train(FalconH1Config(**SIZES, **MAMBA, head_dim=16))
     assert not (folder / "trained_logits.safetensors").exists()
     model = RegenForCausalLM.from_pretrained(folder)
@@ -59,7 +67,9 @@ def test_a_lora_training_of_a_half_precision_backbone_keeps_its_adapter_in_float
     assert not torch.equal(adapter["content_matrix"], adapter["content_matrix"].bfloat16().float())
 
 
-def test_saved_weights_that_differ_from_the_trained_ones_are_an_error_and_are_kept(train, tmp_path, monkeypatch):
+def test_saved_weights_that_differ_from_the_trained_ones_are_an_error_and_are_kept(
+    train, new_process, tmp_path, monkeypatch
+):
     def damage(trainer, model, folder, *settings):
         save(trainer, model, folder, *settings)
         file = folder / "model.safetensors"
@@ -78,7 +88,7 @@ def test_saved_weights_that_differ_from_the_trained_ones_are_an_error_and_are_ke
         train()
 
 
-def test_a_folder_that_does_not_load_is_an_error(train, monkeypatch):
+def test_a_folder_that_does_not_load_is_an_error(train, new_process, monkeypatch):
     def damage(trainer, model, folder, *settings):
         save(trainer, model, folder, *settings)
         file = folder / "model.safetensors"

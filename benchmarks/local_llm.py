@@ -6,7 +6,8 @@ The stage `narratives` runs on the first users of the gift cards with SmolLM2-13
 
 - `before`: the backend transformers of an earlier commit, from a work tree in a temporary folder;
 - `after`: the backend transformers of this tree;
-- `llama_cpp`: llama.cpp's server with the Q4_1 weights, asked by the backend openai, as a report.
+- `llama_cpp`: llama.cpp's server with the Q4_1 weights, asked by the backend openai, as a report. Without `--llama-cpp`,
+  it is that of the results file.
 
 Each round has its own seed, and the order alternates. CPU-seconds are those of the process, and of the server; one
 thread, as threads that wait for each other on a busy machine count too. Answers are random: `before`, a few of them
@@ -151,8 +152,9 @@ def main() -> None:
     table = {name: summary(one, options.users) for name, one in rounds.items()}
     for name, row in table.items():
         print(f"{name:>10}", *(f"{key} {value}" for key, value in row.items()), sep="  ")
-    if not options.llama_cpp:
-        print("llama.cpp was not run: --llama-cpp names the Python of its environment.")
+    if not options.llama_cpp and RESULTS.exists():
+        print("llama.cpp was not run (--llama-cpp names the Python of its environment): its earlier figures are kept.")
+        table |= {name: row for name, row in json.loads(RESULTS.read_text()).items() if name == "llama_cpp"}
     before, after = table["before"], table["after"]
     result = {
         "benchmark": "local_llm",

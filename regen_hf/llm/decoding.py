@@ -27,6 +27,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from .loops import ends_in_loop
+from .packed import pack
 
 if TYPE_CHECKING:
     from .request import Request
@@ -250,6 +251,7 @@ class Batch:
             AttentionInterface.register(ATTENTION, _attention)
             AttentionMaskInterface.register(ATTENTION, sdpa_mask)
             model.set_attn_implementation(ATTENTION)
+        pack(model)
         self._last_only = {"logits_to_keep": 1} if model._supports_logits_to_keep() else {}
 
     @property

@@ -25,6 +25,7 @@ from regen_hf import llm, prompts
 from regen_hf.errors import ConfigError, RegenError, RunError
 from regen_hf.llm import decoding
 from regen_hf.llm.local import LocalModel
+from regen_hf.llm.packed import Packed, can_pack
 
 torch.set_num_threads(1)  # tiny tensors: threads only wait for each other
 
@@ -234,8 +235,14 @@ def test_a_cpu_that_computes_in_bfloat16_does(llama, monkeypatch):
     monkeypatch.setattr("regen_hf.model.backbones.native_bfloat16", lambda: True)
     model = LocalModel(llama)
     assert model.model.dtype == torch.bfloat16
+    tokens = torch.tensor([[5, 6, 7, 8]])
+    before = model.model(tokens).logits
     (reply,) = answers(model, requests(settings(llama), 1))
     assert json.loads(reply.text)
+    # The layers have another layout now.
+    kinds = {type(layer) for layer in model.model.modules()}
+    assert (Packed in kinds) is can_pack(model.model) is (torch.nn.Linear not in kinds)
+    assert torch.allclose(before.float(), model.model(tokens).logits.float(), atol=0.02)
 
 
 def test_a_repeated_question_is_asked_at_once_and_a_retry_of_another_model_later(llama, tmp_path, store):

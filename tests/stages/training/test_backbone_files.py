@@ -144,6 +144,7 @@ def test_a_model_with_weights_that_its_config_has_no_place_for_does_not_load(fin
 def test_a_compiled_training_leaves_a_model_that_loads(finished_run, tmp_path, llama, changes):
     changes = changes | ({"backbone": str(llama)} if changes else {})
     compiled = {"torch_compile": True, "torch_compile_backend": "eager"}  # no compiler is needed for it
+    changes |= {"num_layers": 1, "max_steps": 1, "length_groups": 1}  # each layer and each length is compiled
     out = trained(finished_run, tmp_path, sft=compiled, **changes)
     assert not [name for name in load_file(out / "model.safetensors") if "_orig_mod" in name]
     RegenForCausalLM.from_pretrained(out)

@@ -427,19 +427,20 @@ def losses(model):
     return [entry["loss"] for entry in json.loads((model / "training_log.json").read_text()) if "loss" in entry]
 
 
-TWO = ("--config_file", str(ROOT / "scripts" / "accelerate" / "cpu2.yaml"))
+TRAIN = str(ROOT / "scripts" / "train.py")
 
 
-def launch(run, *words, script=ROOT / "scripts" / "train.py", processes=("--num_processes", "1")):
+def launch(program, *words):
+    """Run `program` in two processes."""
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "accelerate.commands.launch",
-            *processes,
-            str(script),
-            str(run),
-            *words,
+            "--config_file",
+            str(ROOT / "scripts" / "accelerate" / "cpu2.yaml"),
+            str(program),
+            *map(str, words),
         ],
         capture_output=True,
         text=True,
@@ -454,10 +455,9 @@ def launch(run, *words, script=ROOT / "scripts" / "train.py", processes=("--num_
     [("max_steps=[", "expected KEY=VALUE"), ("max_steps", "expected KEY=VALUE"), ("steps=2", "Did you mean")],
 )
 def test_an_invalid_setting_of_the_script_is_an_error(tmp_path, monkeypatch, given, message):
-    script = str(ROOT / "scripts" / "train.py")
-    monkeypatch.setattr(sys, "argv", [script, str(tmp_path / "run"), "--set", given])
+    monkeypatch.setattr(sys, "argv", [TRAIN, str(tmp_path / "run"), "--set", given])
     with pytest.raises(SystemExit, match=message):
-        runpy.run_path(script, run_name="__main__")
+        runpy.run_path(TRAIN, run_name="__main__")
     assert not (tmp_path / "run").exists()
 
 
@@ -482,41 +482,50 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 @pytest.mark.slow
-def test_a_process_that_lags_behind_the_first_still_finds_what_it_reads(finished_run, tmp_path):
-    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
-    Run(run, {"training": {"max_steps": 2, "batch_size": 4}}).save()
-    script = tmp_path / "late.py"
-    script.write_text(LATE.format(script=str(ROOT / "scripts" / "train.py")))
-    launch(run, script=script, processes=TWO)
-    assert Run(run).is_fresh(STAGES["train"])
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_losses_of_one(finished_run, tmp_path):
-    found = []
-    for number, processes in enumerate((("--num_processes", "1"), TWO)):
-        run = Path(shutil.copytree(finished_run, tmp_path / str(number)))
-        Run(run, {"training": {"max_steps": 20, "history_dropout": 0.3}}).save()
-        launch(run, processes=processes)
-        manifest = json.loads((run / "model" / "manifest.json").read_text())
-        assert manifest["counts"]["processes"] == number + 1
-        found.append(losses(run / "model"))
+def test_two_processes_have_the_losses_of_one_although_the_second_lags(finished_run, tmp_path, monkeypatch):
+    one, two = (Path(shutil.copytree(finished_run, tmp_path / name)) for name in ("one", "two"))
+    for run in (one, two):
+        Run(run, {"training": {"max_steps": 20, "save_steps": 20, "history_dropout": 0.3}}).save()
+    monkeypatch.setattr(sys, "argv", [TRAIN, str(one)])
+    runpy.run_path(TRAIN, run_name="__main__")
+    program = tmp_path / "late.py"
+    program.write_text(LATE.format(script=TRAIN))
+    launch(program, two)
+    assert Run(two).is_fresh(STAGES["train"])
+    counts = [json.loads((run / "model" / "manifest.json").read_text())["counts"] for run in (one, two)]
+    assert [each["processes"] for each in counts] == [1, 2]
+    found = [losses(run / "model") for run in (one, two)]
     assert len(found[0]) == 2
     np.testing.assert_allclose(found[0], found[1], rtol=2e-3)
 
 
+BOTH = """
+import runpy
+import sys
+
+script, run = sys.argv[1:]
+for stage in ("embeddings", "evaluate"):
+    sys.argv = [script, run, "--stage", stage]
+    runpy.run_path(script, run_name="__main__")
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("stage", "folder"), [("embeddings", "embeddings"), ("evaluate", "evaluation")])
-def test_two_processes_write_the_files_of_one(finished_run, tmp_path, stage, folder):
+def test_two_processes_write_the_files_of_one(finished_run, tmp_path):
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
-    shutil.rmtree(run / folder)
-    launch(run, "--stage", stage, processes=TWO)
-    assert Run(run).is_fresh(STAGES[stage])
-    files = [file for kind in ("npy", "parquet") for file in (finished_run / folder).rglob(f"*.{kind}")]
-    assert files
-    for file in files:
-        other = run / folder / file.relative_to(finished_run / folder)
-        assert other.read_bytes() == file.read_bytes(), file.name
+    folders = {"embeddings": "embeddings", "evaluate": "evaluation"}
+    for folder in folders.values():
+        shutil.rmtree(run / folder)
+    program = tmp_path / "both.py"
+    program.write_text(BOTH)
+    launch(program, TRAIN, run)
+    for stage, folder in folders.items():
+        assert Run(run).is_fresh(STAGES[stage])
+        files = [file for kind in ("npy", "parquet") for file in (finished_run / folder).rglob(f"*.{kind}")]
+        assert files
+        for file in files:
+            other = run / folder / file.relative_to(finished_run / folder)
+            assert other.read_bytes() == file.read_bytes(), file.name
 
 
 def test_a_history_too_long_for_the_window_keeps_its_latest_purchases_in_training(processor, histories, tokenize):

@@ -7,7 +7,10 @@ which the number of requests in flight grows, a run goes on for a number of roun
 in flight. Each client is a process of its own:
 
 - `regen`: `regen_hf.llm.ask`, which retries, validates, stores and counts;
-- `aiohttp`: the HTTP library below it, which only sends the same bodies and reads the answers;
+- `aiohttp`: the HTTP library below it, which only sends the same bodies and reads the answers; all requests are sent
+  together, and their answers arrive together;
+- `aiohttp_spread`: the same, with the first requests spread over a second, as `regen` spreads them. A process that
+  wakes up for each answer needs about twice the CPU per answer, because its code is no longer in the caches;
 - `official`, `official_aiohttp`: `chat.completions.create` of the official client in a loop with as many requests in
   flight, which stores nothing; the second has aiohttp as its transport.
 
@@ -97,8 +100,8 @@ def regen(url: str, in_flight: int, numbers: Numbers) -> None:
             raise SystemExit("not every request was answered once")
 
 
-def aiohttp(url: str, in_flight: int, numbers: Numbers) -> None:
-    """The HTTP library without anything above it."""
+def aiohttp(url: str, in_flight: int, numbers: Numbers, spread: float = 0.0) -> None:
+    """The HTTP library without anything above it; the first requests are sent within `spread` seconds."""
     import aiohttp
 
     config = config_of(url, in_flight)
@@ -107,15 +110,21 @@ def aiohttp(url: str, in_flight: int, numbers: Numbers) -> None:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             drawn = iter(numbers)
 
-            async def work() -> None:
+            async def work(index: int) -> None:
+                await asyncio.sleep(spread * index / in_flight)
                 for number in drawn:
                     body = json.dumps(request(number, config).body("json_schema")).encode()
                     async with session.post(f"{url}/chat/completions", data=body) as response:
                         json.loads(await response.read())
 
-            await asyncio.gather(*(work() for _ in range(in_flight)))
+            await asyncio.gather(*(work(index) for index in range(in_flight)))
 
     asyncio.run(run())
+
+
+def aiohttp_spread(url: str, in_flight: int, numbers: Numbers) -> None:
+    """The HTTP library with requests that are spread over a second."""
+    aiohttp(url, in_flight, numbers, spread=1.0)
 
 
 def official(url: str, in_flight: int, numbers: Numbers, with_aiohttp: bool = False) -> None:
@@ -143,7 +152,13 @@ def official_aiohttp(url: str, in_flight: int, numbers: Numbers) -> None:
     official(url, in_flight, numbers, with_aiohttp=True)
 
 
-CLIENTS = {"regen": regen, "aiohttp": aiohttp, "official": official, "official_aiohttp": official_aiohttp}
+CLIENTS = {
+    "regen": regen,
+    "aiohttp": aiohttp,
+    "aiohttp_spread": aiohttp_spread,
+    "official": official,
+    "official_aiohttp": official_aiohttp,
+}
 
 
 def one(name: str, url: str, in_flight: int, rounds: int) -> dict[str, float]:

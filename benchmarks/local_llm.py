@@ -6,8 +6,8 @@ The stage `narratives` runs on the first users of the gift cards with SmolLM2-13
 
 - `before`: the backend transformers of an earlier commit, from a work tree in a temporary folder;
 - `after`: the backend transformers of this tree;
-- `llama_cpp`: llama.cpp's server with the Q4_1 weights, asked by the backend openai, as a report. Without `--llama-cpp`,
-  it is that of the results file.
+- `llama_cpp`: llama.cpp's server with the Q4_1 weights, asked by the backend openai, as a report. Without
+  `--llama-cpp`, it is that of the results file.
 
 Each round has its own seed, and the order alternates. CPU-seconds are those of the process, and of the server; one
 thread, as threads that wait for each other on a busy machine count too. Answers are random: `before`, a few of them

@@ -27,7 +27,7 @@ from regen_hf.model import RegenForCausalLM
 from regen_hf.model.interactions import interaction_text
 from regen_hf.run import Run
 from regen_hf.stages.embeddings.cf import fit
-from regen_hf.stages.next_item.fused import fused_scores
+from regen_hf.stages.next_item.fused import FusedModel
 from regen_hf.stages.next_item.recommender import Cases
 from regen_hf.stages.training.build import build
 from regen_hf.stages.training.settings import TrainingConfig
@@ -144,9 +144,9 @@ def fused(world: Path, folder: Path, cases: Cases, seed: int, settings: dict[str
             config = TrainingConfig(**RECIPE | settings | {"seed": seed})
             build(folder, out, work, config)
             finish(out, dataclasses.asdict(config))
-        scores = fused_scores(folder, "test", cases)
-        assert scores is not None
-        save(file, scores(slice(None)).astype(np.float32))
+        model = FusedModel.of(folder, "test")
+        assert model is not None
+        save(file, model.scores(cases)(slice(None)).astype(np.float32))
     return np.load(file)
 
 

@@ -94,6 +94,7 @@ PREDICTIONS = "predictions.parquet"
 SCORES = "scores.parquet"
 TABLE_MARKDOWN, TABLE_LATEX = "table.md", "table.tex"
 RANKS = "ranks.parquet"
+ENDORSEMENTS = "endorsements.parquet"
 CLAIMS = "claims.parquet"
 LEFT_OUT = "left_out.parquet"
 TOKEN_MAP = "map.parquet"  # noqa: S105 (a file name)
@@ -113,7 +114,7 @@ for _stage, _names in {
     "train": (TRAINING_LOG, TRAINING_CONFIG, CARD),
     "evaluate": (PREDICTIONS, SCORES, RESULTS, TABLE_MARKDOWN, TABLE_LATEX),
     "attribution": (RESULTS, LEFT_OUT, TOKEN_MAP, EMBEDDED_ITEMS),
-    "next-item": (RESULTS, RANKS),
+    "next-item": (RESULTS, RANKS, ENDORSEMENTS),
     "grounding": (RESULTS, CLAIMS, FAILED),
     "judge": (RESULTS, VOTES, FAILED),
     "figures": (),

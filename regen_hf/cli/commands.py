@@ -101,7 +101,7 @@ def stage(options: argparse.Namespace) -> None:
         run.check_sources()
     if getattr(options, "dry_run", False):
         run.need(stage)
-        print(stage.code.estimate(run.folder, run.config[stage.section]))
+        print(stage.code.estimate(run.folder, run.config[stage.section], **run.optional(stage)))
         return
     # The stages without a command of their own: `regen sequences --sample` and `regen dataset --from-release` run them.
     sources = [source for source in run.reads(stage) if source.command in ("sample", "release")]

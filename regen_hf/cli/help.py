@@ -111,7 +111,9 @@ Hides the last purchase of every test user and ranks the catalogue without the i
 Recall@{1,5,10,50}, NDCG@{5,10} and MRR with 95 % intervals, for all, warm and cold targets. Models: popularity, item
 kNN, ALS with new users folded in, content similarity, a blend whose weights are chosen on validation users, and the
 trained model, if it has an item head (training.next_item_weight). Nothing is fitted on test users, and no trained model
-is needed. Writes RUN/next_item/results.json, and ranks.parquet with the rank of every target.
+is needed: a stale or missing one is left out. A model with an item head that learnt the endorsement also endorses its
+own first choice, for --endorsed-users. Writes RUN/next_item/results.json, ranks.parquet with the rank of every target,
+and endorsements.parquet.
 
   regen next-item runs/office
   regen next-item runs/office --users 5000
@@ -123,7 +125,7 @@ is needed. Writes RUN/next_item/results.json, and ranks.parquet with the rank of
 Splits the narratives of every model, and the references, into claims and looks each claim up in the user's history and
 item records: items, brands, categories, colours, prices, ratings, counts, verdicts on a named item. Precision: the
 share of checked claims that are supported. Recall: the share of the reference's claims that the text covers. Both with
-95 % intervals over users.
+95 % intervals over users. Endorsements of the model's own first choice (regen next-item) are checked too.
 Writes RUN/grounding/results.json, and claims.parquet with every claim, its verdict, and the names that are not in the
 record.
 The rules use the words of the catalogue. Claims that the rules cannot check stay unchecked, unless an NLI cross-encoder

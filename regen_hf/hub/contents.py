@@ -11,7 +11,7 @@ from ..cards.facts import config_name, figures
 from ..cards.model_card import eval_results, model_card
 from ..cards.templates import resource
 from ..errors import RunError
-from ..outputs import MANIFEST, folder, manifest
+from ..outputs import MANIFEST, folder, manifest, results
 from ..run import STAGES, Run
 from .space import APP, METRIC, metric_card, space_card, space_config, trained_run
 
@@ -28,9 +28,6 @@ STAGES_OF = {
     "space": ("dataset", "train"),
 }
 """The commands of the stages whose outputs each part contains."""
-
-DATASET_EVALUATIONS = ("next-item",)
-"""Optional evaluations in the dataset card: they need no fused model. The others are in the model card."""
 
 OWN_FILES = {
     "model": "*.safetensors *.safetensors.index.json *.py content_encoder/* figures/* .eval_results/regen.yaml",
@@ -119,7 +116,9 @@ def _model(run: Path, repository: str, linked: Mapping[str, str]) -> Files:
 def _evaluations(run: Path, part: str) -> Iterator[tuple[str, str]]:
     """Heading and summary of each optional evaluation for the card of `part`, if its inputs have not changed since."""
     for command, stage in STAGES.items():
-        if stage.optional and (command in DATASET_EVALUATIONS) == (part == "dataset"):
+        # Ranking needs no trained model: without one it says something about the dataset only.
+        of_model = command != "next-item" or "fused" in results(run, command).get("models", {})
+        if stage.optional and of_model == (part == "model"):
             inputs = manifest(run, command).get("inputs", {}).get("stages", {})
             if inputs and all(manifest(run, name).get("fingerprint") == value for name, value in inputs.items()):
                 yield command.replace("-", " ").capitalize(), stage.code.summary(folder(run, command))

@@ -168,6 +168,8 @@ class ItemRanking(nn.Module):
         device = next(self.adapter.projection.parameters()).device
         cf, content = (None if x is None else x.to(device) for x in (item_cf, item_content))
         fused = self.adapter.fuse_items(cf, content)  # (I, C)
+        if not len(fused):
+            raise ValueError("The catalogue has no items, expected at least one to rank.")
         if not fused.isfinite().all():
             raise ValueError("The vectors of the items contain NaN or infinity, expected finite values.")
         if frequencies is not None and (len(frequencies) != len(fused) or not (frequencies > 0).any()):

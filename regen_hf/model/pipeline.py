@@ -194,7 +194,8 @@ class RegenPipeline:
         """
         _check_numbers(batch_size=batch_size)
         histories, single = read_histories(history)
-        items = [item] * len(histories) if isinstance(item, str | Mapping) else list(item)
+        several = isinstance(item, Iterable) and not isinstance(item, str | Mapping)
+        items = list(item) if several else [item] * len(histories)
         if len(items) != len(histories):
             raise ValueError(f"item has {len(items)} items, expected one, or {len(histories)}, one per history.")
         chosen = [self._catalogue.item("item", one) for one in items]

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from .histories import item_ids, read_histories
 from .item_head import positions
 
 TEXT = ("title", "category", "description", "price")
@@ -64,13 +65,18 @@ class Catalogue:
 
         Raises:
             ValueError: the model has no item head, or the processor no catalogue.
+            FloatingPointError: an embedding is NaN or infinite.
         """
         model, processor = self.regen.model, self.regen.processor
         read = (model, processor.cf_factors, processor.item_content)
         if any(old is not new for old, new in zip(self._read, read, strict=True)):  # a change makes new arrays
             model.set_catalogue(**processor.catalogue())
-            self._embeddings = model.item_embeddings().float()
-            self._read = read
+            embeddings = model.item_embeddings().float()
+            if not embeddings.isfinite().all():
+                raise FloatingPointError(
+                    "The embeddings of the items are NaN or infinite, expected finite ones: train the model again."
+                )
+            self._embeddings, self._read = embeddings, read
         self._embeddings = self._embeddings.to(model.device)
         return self._embeddings
 
@@ -90,7 +96,9 @@ class Catalogue:
         Raises:
             ValueError: one is not in the catalogue.
         """
-        given = [asins] if isinstance(asins, str) else list(asins)
+        if not isinstance(asins, Iterable):
+            raise ValueError(f"{name} is {asins!r:.80}, expected a list of items of the catalogue.")
+        given = item_ids(name, [asins] if isinstance(asins, str) else asins)
         if unknown := [asin for asin in given if asin not in self.rows]:
             names = ", ".join(map(repr, unknown[:5])) + (", …" if len(unknown) > 5 else "")
             raise ValueError(
@@ -106,14 +114,15 @@ class Catalogue:
             ValueError: an asin is not in the catalogue, or a mapping has neither a known asin nor text.
         """
         if not isinstance(given, Mapping):
-            self.rows_of(name, [given])
-            return {"asin": given}
-        item = given["item"] if isinstance(given.get("item"), Mapping) else given
+            (row,) = self.rows_of(name, [given])
+            return {"asin": self.regen.processor.cf_asins[row]}
+        purchase = given if isinstance(given.get("item"), Mapping) else {"item": given}
+        item = read_histories([purchase])[0][0][0]["item"]
         if item.get("asin") not in self.rows and not any(item.get(field) for field in TEXT):
             raise ValueError(
-                f"{name} is {dict(item)!r:.80}, expected an asin of the catalogue, or one of {', '.join(TEXT)}."
+                f"{name} is {dict(given)!r:.80}, expected an asin of the catalogue, or one of {', '.join(TEXT)}."
             )
-        return dict(item)
+        return item
 
     def best(self, queries: torch.Tensor, choice: Choice, histories: Sequence[Any]) -> list[list[dict[str, Any]]]:
         """The best items of each query (B, E), at most `choice.n`."""

@@ -303,6 +303,13 @@ def optional_stage(run: Path, stage: Stage) -> Blocks:
             for path, scores in rows
         ]
         yield Table("Scores", [*head, *map(words, columns)], grouped(cells))
+    if endorsed := results.get("endorsements"):
+        users = endorsed["users"]
+        yield _score_table(
+            f"Endorsements of the model's own first choice ({users['all']} users), which is the true last purchase for "
+            f"{users['hits']} (hits)",
+            score_grid(endorsed["scores"], PAPER_METRICS),
+        )
     if about := results.get("about"):
         rows_about = [[words(model), str(text)] for model, text in about.items()]
         yield Table("The models", ["model", "description"], rows_about, folded=True)

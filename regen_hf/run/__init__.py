@@ -124,7 +124,21 @@ class Run:
         known = [other for other in self.stages if other.command in stage.reads]
         if stage.reads_available:
             return [other for other in known if self.manifest(other)]
-        return known + [other for other in self.finished if other.command in stage.reads_optional]
+        return known + [STAGES[command] for command in stage.reads_optional if self.is_fresh(STAGES[command])]
+
+    def optional(self, stage: Stage) -> dict[str, list[str]]:
+        """The commands of the optional inputs that are fresh, as an argument of the code of `stage`, if it has any."""
+        fresh = [command for command in stage.reads_optional if self.is_fresh(STAGES[command])]
+        return {"optional": fresh} if stage.reads_optional else {}
+
+    def left_out(self, stage: Stage) -> str:
+        """A line on the optional inputs that `stage` leaves out; empty if it leaves out none."""
+        parts = [
+            f"`{command}`, which is {'stale' if self.manifest(STAGES[command]) else 'missing'}"
+            for command in stage.reads_optional
+            if not self.is_fresh(STAGES[command])
+        ]
+        return f"without the optional output of {', '.join(parts)}" if parts else ""
 
     def settings(self, stage: Stage) -> dict[str, Any]:
         """The settings of `stage` that its output depends on; files outside the run count by their content only."""
@@ -339,7 +353,8 @@ class Run:
             keep.mkdir(parents=True, exist_ok=True)
             started = time.monotonic()
             try:
-                counts = stage.code.build(run=self.folder, out=new, work=keep, config=self.config[stage.section])
+                config = self.config[stage.section]
+                counts = stage.code.build(run=self.folder, out=new, work=keep, config=config, **self.optional(stage))
             except FloatingPointError as error:  # raised by the model
                 raise RunError(f"{stage.command} stopped: {error}") from None
             manifest = {
@@ -382,6 +397,8 @@ class Run:
     def build_with_progress(self, stage: Stage, prefix: str = "") -> None:
         """Run `stage`, with a line on stderr before and after."""
         print(f"{prefix}{stage.command}: {stage.about}", file=sys.stderr, flush=True)  # noqa: T201
+        if left_out := self.left_out(stage):
+            print(f"      {left_out}", file=sys.stderr, flush=True)  # noqa: T201
         built = self.build(stage)
         manifest = self.manifest(stage) or {}
         counts = describe(manifest.get("counts", {}))

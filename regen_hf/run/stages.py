@@ -33,9 +33,9 @@ class Stage:
     reads_available: bool = False
     """It reads those of `reads` that the run has, and needs only one of them."""
     reads_optional: tuple[str, ...] = ()
-    """Commands of the stages whose output it reads too where the run has it."""
+    """Commands of the stages whose output it reads too where it is fresh."""
     optional: bool = False
-    """It is run only by its own command, and no stage reads it."""
+    """It is run only by its own command, and no stage needs it."""
 
     @property
     def folder(self) -> str:
@@ -108,6 +108,7 @@ STAGES = {
             ("dataset", "evaluate"),
             "check the claims of narratives against the record",
             prompts=("history", "grounding"),
+            reads_optional=("next-item",),
             optional=True,
         ),
         Stage(

@@ -246,6 +246,33 @@ def test_a_saved_model_recommends_the_same(regen, tmp_path):
     assert after[0]["title"] == before[0]["title"]
 
 
+@pytest.mark.parametrize("part", ["query", "item"])
+def test_a_head_with_nan_recommends_nothing_silently(part):
+    broken = RegenPipeline(model(), catalogue())
+    getattr(broken.model.model.item_head, part).weight.data.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="train"):
+        broken.recommend(HISTORY[:2])
+
+
+def test_integers_name_items_as_in_a_history():
+    regen = RegenPipeline(model(), catalogue(cf_asins=[1, 2, 3, 4]))
+    assert {entry["asin"] for entry in regen.recommend([], candidates=[3, "4"])} == {"3", "4"}
+    text = regen.endorse(HISTORY[:1], 3, max_new_tokens=4)
+    assert (
+        regen.endorse(HISTORY[:1], {"asin": 3}, max_new_tokens=4)
+        == text
+        == regen.endorse(HISTORY[:1], "3", max_new_tokens=4)
+    )
+
+
+def test_of_a_history_longer_than_the_window_the_latest_purchases_are_read(regen, caplog):
+    long = RegenPipeline(regen.model, catalogue(max_history=200))
+    history = [HISTORY[number % 4] for number in range(150)]
+    best = long.recommend(history, exclude=[], explain=True, max_new_tokens=4)
+    assert "Only the latest" in caplog.text
+    assert best[0]["endorsement"]
+
+
 def test_wrong_requests_are_named(regen):
     with pytest.raises(ValueError, match="no item head"):
         RegenPipeline(fused(), catalogue()).recommend(HISTORY)
@@ -255,6 +282,13 @@ def test_wrong_requests_are_named(regen):
         RegenPipeline(model(), processor()).recommend(HISTORY)
     with pytest.raises(ValueError, match=r"candidates has 'Z', expected items of the catalogue \(4 items\)"):
         regen.recommend(HISTORY, candidates=["A", "Z"])
+    for wrong, told in ((3, "candidates is 3"), ([None], r"candidates\[0\] is None"), ([["A"]], r"candidates\[0\] is")):
+        with pytest.raises(ValueError, match=told):
+            regen.recommend(HISTORY, candidates=wrong)
+    with pytest.raises(ValueError, match=r"item\[0\] is None"):
+        regen.endorse(HISTORY, None)
+    with pytest.raises(ValueError, match="The catalogue has no items"):
+        regen.model.set_catalogue(torch.zeros(0, 6), torch.zeros(0, CONTENT_DIM))
     with pytest.raises(ValueError, match="n is 0"):
         regen.recommend(HISTORY, n=0)
     with pytest.raises(ValueError, match="got 2 histories"):

@@ -13,6 +13,7 @@ claims.
   the narrative states each of its facts, or, for a claim without facts, if a model finds that the narrative entails
   it. An empty prediction has recall 0 and no precision
 
-The model `reference` holds the precision of the references themselves. `benchmarks/grounding.py` measures the checker
-on planted claims.
+The model `reference` holds the precision of the references themselves, and `own_choice` that of the endorsements which
+the next item stage wrote about the model's own first choice; they have no recall, because their reference is about
+another item. `benchmarks/grounding.py` measures the checker on planted claims.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from ... import llm, outputs
@@ -70,8 +71,11 @@ class Narrative:
     reference: list[Claim]
 
 
-def build(run: Path, out: Path, work: Path, config: GroundingConfig) -> dict[str, Any]:
+def build(run: Path, out: Path, work: Path, config: GroundingConfig, optional: Collection[str] = ()) -> dict[str, Any]:
     """Check the narratives of `run`; write `results.json` and `claims.parquet` into `out`.
+
+    The endorsements of the model's own first choice are checked too if `optional`, the stages whose optional output can
+    be used, contains `next-item`.
 
     Raises:
         InputError: there are no predictions.
@@ -81,6 +85,8 @@ def build(run: Path, out: Path, work: Path, config: GroundingConfig) -> dict[str
     total = outputs.count([outputs.path(run, "evaluate", outputs.PREDICTIONS)])
     if not total:
         raise InputError(f"{run} has no predictions to check. Evaluate users with references: regen evaluate {run}")
+    choices = own_choices(run, optional)
+    total += choices.num_rows
     vocabulary = catalogue_vocabulary(run)
     nli = CrossEncoderNLI(config.nli, config.nli_threshold) if config.nli else None
     counts: dict[tuple[str, str], dict[str, Counter[str]]] = {}
@@ -89,12 +95,12 @@ def build(run: Path, out: Path, work: Path, config: GroundingConfig) -> dict[str
         if config.backend != "reference":
             store = stack.enter_context(llm.Store(outputs.requests_path(run, "grounding")))
             for window in llm.passes(config, store):
-                requests = _requests(run, vocabulary, config, window)
+                requests = _requests(run, choices, vocabulary, config, window)
                 llm.ask(requests, config, store, total=sum(1 for _ in requests()), desc="grounding")
             stored = StoredVerdicts(store, out, config, window)
         append = stack.enter_context(outputs.row_writer(out / outputs.CLAIMS, CLAIMS))
         bar = stack.enter_context(tqdm(total=total, desc="      checking", unit="narrative", leave=False))
-        for narrative in narratives(run, vocabulary):
+        for narrative in narratives(run, choices, vocabulary):
             rows, counted = check(narrative, nli or stored, "nli" if nli else "llm")
             counts.setdefault((narrative.model, narrative.task), {})[narrative.reviewer_id] = counted
             for row in rows:
@@ -126,21 +132,22 @@ def build(run: Path, out: Path, work: Path, config: GroundingConfig) -> dict[str
     return {"users": users, "claims": n_claims, **answers}
 
 
-def estimate(run: Path, config: GroundingConfig) -> Estimate:
+def estimate(run: Path, config: GroundingConfig, optional: Collection[str] = ()) -> Estimate:
     """The requests that `build` would send to a language model, and their cost; sends none."""
     if config.backend == "reference":
         return Estimate()
     path = outputs.requests_path(run, "grounding")
-    requests = _requests(run, catalogue_vocabulary(run), config, llm.stored_window(config, path))
+    window = llm.stored_window(config, path)
+    requests = _requests(run, own_choices(run, optional), catalogue_vocabulary(run), config, window)
     return llm.estimate(requests, config, path)
 
 
 def _requests(
-    run: Path, vocabulary: Vocabulary, config: GroundingConfig, window: llm.Window
+    run: Path, choices: pa.Table, vocabulary: Vocabulary, config: GroundingConfig, window: llm.Window
 ) -> Callable[[], Iterator[llm.Request]]:
     return lambda: (
         request(question, config, window)
-        for narrative in narratives(run, vocabulary)
+        for narrative in narratives(run, choices, vocabulary)
         for question in questions(narrative)
         if question
     )
@@ -157,8 +164,14 @@ def catalogue_vocabulary(run: Path) -> Vocabulary:
     return Vocabulary.of(list(outputs.rows(outputs.catalogue_files(run))), islice(texts, MAX_TEXTS))
 
 
-def narratives(run: Path, vocabulary: Vocabulary) -> Iterator[Narrative]:
-    """The references (once per user and task) and the predictions of every model, user by user."""
+def own_choices(run: Path, optional: Collection[str]) -> pa.Table:
+    """The endorsements of the model's own first choice; an empty table unless the next item stage wrote some."""
+    path = outputs.path(run, "next-item", outputs.ENDORSEMENTS)
+    return pq.read_table(path) if "next-item" in optional and path.exists() else pa.table({})
+
+
+def narratives(run: Path, choices: pa.Table, vocabulary: Vocabulary) -> Iterator[Narrative]:
+    """The references (once per user and task), the predictions of every model, and `choices`, each user by user."""
     by_user: dict[str, list[dict[str, Any]]] = {}
     for row in outputs.predictions(run).to_pylist():
         by_user.setdefault(row["reviewer_id"], []).append(row)
@@ -175,6 +188,25 @@ def narratives(run: Path, vocabulary: Vocabulary) -> Iterator[Narrative]:
             text = row["prediction"] or ""
             claimed = claims_of(text, records, vocabulary)
             yield Narrative(user_id, task, row["model"], text, history, claimed, references[task])
+    yield from _endorsements(run, choices, vocabulary)
+
+
+def _endorsements(run: Path, choices: pa.Table, vocabulary: Vocabulary) -> Iterator[Narrative]:
+    """The endorsements of `choices`; the record has the chosen item in place of the last purchase.
+
+    Their reference is about another item, so no claim of it is compared.
+    """
+    if not choices.num_rows:
+        return
+    rows = {row["reviewer_id"]: row for row in choices.to_pylist()}
+    asins = {row["chosen"] for row in rows.values()}
+    items = {item["asin"]: item for item in outputs.rows(outputs.catalogue_files(run)) if item["asin"] in asins}
+    files = outputs.dataset_files(run, outputs.results(run, "next-item")["split"])
+    for user in outputs.rows(files, ["reviewer_id", "purchase_history"]):
+        if row := rows.get(user["reviewer_id"]):
+            history = [*user["purchase_history"][:-1], {"item": items[row["chosen"]], "review": None}]
+            claimed = claims_of(row["prediction"], [Record.read(purchase) for purchase in history], vocabulary)
+            yield Narrative(row["reviewer_id"], row["task"], row["model"], row["prediction"], history, claimed, [])
 
 
 def claims_of(text: str, history: Sequence[Record], vocabulary: Vocabulary) -> list[Claim]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 
 from ... import outputs
 from ...errors import InputError
-from ...intervals import format_interval
-from ...metrics.bootstrap import mean_interval
+from ...intervals import NO_INTERVAL, format_interval
+from ...metrics.bootstrap import interval, mean_interval, p_value, resample
 from ...metrics.tables import markdown
-from .fused import fused_scores
-from .recommender import MODELS, PARTS, Recommender, choose_weights, ranks, read_cases
+from ...metrics.text_metrics import signatures
+from . import endorsements
+from .fused import FusedModel
+from .recommender import MODELS, PARTS, Cases, Recommender, choose_weights, ranks, read_cases
 from .settings import PACKAGES, NextItemConfig
 
+SPLIT = "test"
 RECALL, NDCG = (1, 5, 10, 50), (5, 10)
 """The k of each metric."""
 METRICS = (*(f"recall@{k}" for k in RECALL), *(f"ndcg@{k}" for k in NDCG), "mrr")
@@ -25,31 +29,52 @@ MAX_VALIDATION = 1000
 """Number of validation users, the first of the split, on which the weights of the blend are chosen."""
 
 
-def build(run: Path, out: Path, work: Path, config: NextItemConfig) -> dict[str, Any]:
-    """Rank the catalogue for the test users of `run`; results and ranks go into `out`."""
-    results, table = evaluate(run, Recommender.of(run, config), config)
+def build(run: Path, out: Path, work: Path, config: NextItemConfig, optional: Collection[str] = ()) -> dict[str, Any]:
+    """Rank the catalogue for the test users of `run`; results, ranks and endorsements go into `out`.
+
+    The trained model takes part if `optional`, the stages whose optional output can be used, contains `train`.
+    """
+    recommender = Recommender.of(run, config)
+    cases = held_out_cases(run, recommender, config)
+    model = FusedModel.of(run, SPLIT) if "train" in optional else None
+    results, table = evaluate(run, recommender, cases, config, model)
+    counts = {"users": results["n_users"], "items": results["catalogue"]["items"]}
+    tasks = outputs.manifest(run, "train")["config"]["tasks"] if model else ()
+    if model and endorsements.TASK in tasks and config.endorsed_users:
+        signatures()  # raises for a missing library before a text is generated
+        endorsed = endorsements.write(run, model, recommender, cases, config.endorsed_users, work)
+        if len(endorsed):
+            results["endorsements"] = endorsements.scores(run, endorsed, table, config.seed)
+            outputs.write_parquet(out / outputs.ENDORSEMENTS, endorsed)
+            counts["endorsements"] = len(endorsed)
     outputs.write_results(out, results | {"versions": outputs.versions(PACKAGES)})
     outputs.write_parquet(out / outputs.RANKS, table)
-    return {"users": results["n_users"], "items": results["catalogue"]["items"]}
+    return counts
 
 
-def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tuple[dict[str, Any], pa.Table]:
-    """The metrics of all models on the test users of `run`, and the rank of every target by model.
+def held_out_cases(run: Path, recommender: Recommender, config: NextItemConfig) -> Cases:
+    """The test users of `run` with their last purchase hidden.
 
     Raises:
         InputError: no test user has a last purchase to predict.
     """
-    cases = read_cases(run, "test", recommender.index, recommender.alpha, config.users)
+    cases = read_cases(run, SPLIT, recommender.index, recommender.alpha, config.users)
     if not len(cases):
         raise InputError(
             "No test user has a last purchase to predict, which requires two purchases of different items. Users left "
             f"out: {cases.left_out}."
             + (outputs.preview(run) or " Provide more reviews, or a larger share for the test split.")
         )
+    return cases
+
+
+def evaluate(
+    run: Path, recommender: Recommender, cases: Cases, config: NextItemConfig, model: FusedModel | None = None
+) -> tuple[dict[str, Any], pa.Table]:
+    """The metrics of all models on the users of `cases`, and the rank of every target by model."""
     validation = read_cases(run, "validation", recommender.index, recommender.alpha, MAX_VALIDATION)
     weights = choose_weights(recommender, validation)
-    fused = fused_scores(run, "test", cases)
-    by_model = ranks(recommender, cases, weights, {} if fused is None else {"fused": fused})
+    by_model = ranks(recommender, cases, weights, {} if model is None else {"fused": model.scores(cases)})
     cold = recommender.popularity[cases.targets] == 0
     groups = {
         "all": np.ones(len(cases), dtype=bool),
@@ -59,7 +84,7 @@ def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tup
         "other_time": ~cases.same_time,
     }
     results = {
-        "split": "test",
+        "split": SPLIT,
         "n_users": len(cases),
         "left_out": cases.left_out,
         "catalogue": {"items": len(recommender.popularity), "cold": int((recommender.popularity == 0).sum())},
@@ -74,7 +99,7 @@ def evaluate(run: Path, recommender: Recommender, config: NextItemConfig) -> tup
             model: {group: metrics_of(target_ranks[members], config.seed) for group, members in groups.items()}
             for model, target_ranks in by_model.items()
         },
-        "differences": differences(by_model, config.seed),
+        "differences": differences(by_model, groups, config.seed),
         "about": {model: MODELS[model] for model in by_model},
         "seed": config.seed,
     }
@@ -105,16 +130,33 @@ def gains(ranks: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     }
 
 
-def differences(by_model: dict[str, NDArray[np.int64]], seed: int) -> dict[str, Any]:
-    """By other model, the metrics of `fused` minus its, with paired intervals over the same users."""
+def differences(
+    by_model: Mapping[str, NDArray[np.int64]], groups: Mapping[str, NDArray[np.bool_]], seed: int
+) -> dict[str, Any]:
+    """By other model and group, the metrics of `fused` minus its, paired by user, each with interval and p-value."""
     if "fused" not in by_model:
         return {}
     fused = gains(by_model["fused"])
     return {
-        model: {name: mean_interval(fused[name] - gain, seed) for name, gain in gains(ranks).items()}
+        model: {
+            group: {name: paired(fused[name][members] - gain[members], seed) for name, gain in gains(ranks).items()}
+            for group, members in groups.items()
+        }
         for model, ranks in by_model.items()
         if model != "fused"
     }
+
+
+def paired(values: NDArray[np.float64], seed: int) -> dict[str, float | None]:
+    """The mean of one difference per user, (U,), with its 95 % interval and the p-value `p` of a paired bootstrap.
+
+    >>> paired(np.array([]), 0)
+    {'mean': None, 'low': None, 'high': None, 'p': None}
+    """
+    if not len(values):
+        return NO_INTERVAL | {"p": None}
+    mean, drawn = float(values.mean()), resample(values[:, None], seed)[:, 0] / len(values)
+    return interval(mean, drawn) | {"p": p_value(mean, drawn)}
 
 
 def summary(folder: Path) -> str:
@@ -134,8 +176,11 @@ def summary(folder: Path) -> str:
                 grid.append([model, group, *(format_interval(groups[group][name]) for name in METRICS)])
     text = f"{head}\n\n{markdown(grid)}"
     if results["differences"]:
-        differences = [["fused minus", *METRICS]]
-        for model, metrics in results["differences"].items():
-            differences.append([model, *(format_interval(metrics[name]) for name in METRICS)])
+        differences = [["fused minus", "targets", *METRICS]]
+        for group in shown:
+            for model, groups in results["differences"].items():
+                differences.append([model, group, *(format_interval(groups[group][name]) for name in METRICS)])
         text += f"\n\nDifferences over the same users:\n\n{markdown(differences)}"
+    if "endorsements" in results:
+        text += f"\n\n{endorsements.summary(results['endorsements'])}"
     return text

@@ -207,6 +207,15 @@ class Recommender:
         ranks: NDArray[np.int64] = 1 + before.sum(axis=1)
         return ranks
 
+    def first_choices(self, scores: NDArray[np.float64], histories: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        """The first item of each `ranking`, shape (U,)."""
+        left = scores.copy()
+        for user, items in enumerate(histories):
+            left[user, items] = -np.inf
+        best = left == left.max(axis=1, keepdims=True)
+        choices: NDArray[np.int64] = np.where(best, self.tiebreak, len(self.asins)).argmin(axis=1)
+        return choices
+
     def ranking(self, scores: NDArray[np.float64], histories: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
         """The full ranking behind `target_ranks`: for each user all items outside of the history, best first."""
         orders = np.lexsort((np.broadcast_to(self.tiebreak, scores.shape), -scores), axis=1)

@@ -16,12 +16,15 @@ class NextItemConfig:
 
     users: int = 0
     """Number of test users, the first of the split; 0 for all."""
+    endorsed_users: int = 100
+    """Number of these users for whom the model also endorses its own first choice, the first with a reference; 0 for
+    none. Only for a model that has an item head and learnt the endorsement."""
     neighbours: int = 100
     """Neighbours of each item in item kNN."""
     seed: int = 0
     """Seed of the bootstrap and of the order among ties."""
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "users")
+        at_least(self, 0, "users", "endorsed_users")
         at_least(self, 1, "neighbours")
         check_seed(self)

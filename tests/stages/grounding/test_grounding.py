@@ -8,8 +8,9 @@ import pytest
 
 from regen_hf.cli import main
 from regen_hf.outputs import rows, split_files
-from regen_hf.stages.grounding.build import claims_of, covered
+from regen_hf.stages.grounding.build import build, claims_of, covered
 from regen_hf.stages.grounding.facts import Record, claims
+from regen_hf.stages.grounding.settings import GroundingConfig
 from regen_hf.stages.grounding.vocabulary import Vocabulary
 from tests.llm_server import Server, answer_to, completion, schema_in
 from tests.paths import ROOT
@@ -167,6 +168,29 @@ def test_the_command_reports_precision_recall_and_hallucinated_items(tiny_run, c
     assert results["models"]["fused"]["brief_user_summary"]["hallucinated_entities"] >= 1
     assert results["models"]["fused"]["brief_user_summary"]["kinds"]["price"]["precision"]["mean"] is None
     assert "| brief_user_summary | fused |" in capsys.readouterr().out
+
+
+def test_the_endorsement_of_the_models_own_choice_is_checked_with_that_item_in_the_record(tiny_run, tmp_path):
+    (path,) = split_files(tiny_run / "dataset", "test")
+    user = next(rows([path]))
+    *earlier, last = (purchase["item"] for purchase in user["purchase_history"])
+    items = rows(sorted((tiny_run / "dataset").glob("**/items*.parquet")))
+    chosen = next(item for item in items if item["asin"] not in {one["asin"] for one in (*earlier, last)})
+    text = f"Try the {chosen['title']}. It is like the {last['title']}."
+    row = {"reviewer_id": user["reviewer_id"], "task": "product_endorsement", "model": "own_choice"}
+    row |= {"prediction": text, "reference": f"Try the {last['title']}.", "chosen": chosen["asin"]}
+    (tiny_run / "next_item").mkdir()
+    pq.write_table(pa.Table.from_pylist([row]), tiny_run / "next_item" / "endorsements.parquet")
+    (tiny_run / "next_item" / "results.json").write_text(json.dumps({"split": "test"}))
+    build(tiny_run, tmp_path, tmp_path, GroundingConfig(), optional=["next-item"])
+    table = pq.read_table(tmp_path / "claims.parquet").to_pylist()
+    own = [row for row in table if row["model"] == "own_choice"]
+    assert [row["verdict"] for row in own] == ["supported", "unsupported"]
+    scores = json.loads((tmp_path / "results.json").read_text())["models"]["own_choice"]["product_endorsement"]
+    assert scores["precision"]["mean"] == 0.5
+    assert scores["recall"]["mean"] is None
+    build(tiny_run, tmp_path, tmp_path, GroundingConfig())  # where the next item stage is stale
+    assert "own_choice" not in json.loads((tmp_path / "results.json").read_text())["models"]
 
 
 def test_a_prediction_without_words_has_no_precision_and_no_recall_of_its_reference(tiny_run):

@@ -1,7 +1,9 @@
 import json
 import math
+import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +12,11 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from regen_hf.cli import main
+from regen_hf.model import RegenProcessor
 from regen_hf.outputs import item_files, rows, split_files
+from regen_hf.stages.next_item import endorsements
 from regen_hf.stages.next_item import recommender as next_item
-from regen_hf.stages.next_item.build import metrics_of
+from regen_hf.stages.next_item.build import differences, metrics_of
 from regen_hf.stages.next_item.recommender import MODELS, PARTS, Cases, Recommender
 from regen_hf.stages.next_item.settings import NextItemConfig
 from tests.paths import ROOT
@@ -90,6 +94,7 @@ def test_ranks_are_positions_in_the_ranking_also_for_ties():
     for scores in (np.zeros((3, 7)), np.random.default_rng(1).integers(0, 3, (3, 7)).astype(float)):
         found = ranked.target_ranks(scores, users.histories, users.targets)
         orders = ranked.ranking(scores, users.histories)
+        assert ranked.first_choices(scores, users.histories).tolist() == [order[0] for order in orders]
         assert [1 + order.tolist().index(t) for order, t in zip(orders, users.targets, strict=True)] == found.tolist()
 
 
@@ -198,9 +203,66 @@ def test_targets_with_the_time_of_the_purchase_before_are_reported_separately(ti
     assert "| blend | same_time |" in capsys.readouterr().out
 
 
-def test_a_run_without_vectors_raises_an_error_with_the_command(tiny_run, capsys):
-    import shutil
+def test_a_stale_or_missing_model_is_left_out_with_a_line(tiny_run, capsys):
+    def inputs():
+        return json.loads((tiny_run / "next_item" / "manifest.json").read_text())["inputs"]["stages"]
 
+    assert main(["next-item", str(tiny_run), "--users", "3"]) == 0
+    assert "without the optional output" not in capsys.readouterr().err
+    assert "train" in inputs()
+    assert main(["next-item", str(tiny_run), "--set", "training.seed=7"]) == 0
+    assert "without the optional output of `train`, which is stale\n" in capsys.readouterr().err
+    assert "train" not in inputs()
+    shutil.rmtree(tiny_run / "model")
+    assert main(["next-item", str(tiny_run)]) == 0
+    told = capsys.readouterr().err
+    assert "without the optional output of `train`, which is missing\n" in told
+    assert "fresh: users 3" in told
+
+
+def test_differences_are_paired_by_user_and_have_a_p_value():
+    found = differences(
+        {"fused": np.array([1, 2, 1, 4]), "als": np.array([2, 2, 4, 8])},
+        {"all": np.ones(4, bool), "cold": np.zeros(4, bool)},
+        seed=0,
+    )
+    assert found["als"]["all"]["mrr"]["mean"] == pytest.approx((0.5 + 0 + 0.75 + 0.125) / 4)
+    assert found["als"]["all"]["mrr"]["low"] >= 0
+    assert 0 < found["als"]["all"]["mrr"]["p"] < 0.5
+    assert found["als"]["cold"]["mrr"] == {"mean": None, "low": None, "high": None, "p": None}
+
+
+def test_a_killed_joint_pass_writes_no_finished_text_again(finished_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(endorsements, "BATCH", 2)
+    asins = pq.read_table(finished_run / "embeddings" / "items.parquet").column("asin").to_pylist()
+    ranked = Recommender.of(finished_run, NextItemConfig())
+    users = next_item.read_cases(finished_run, "test", ranked.index, 1.0)
+    calls = []
+
+    class Model:
+        split = "test"
+        processor = RegenProcessor.from_pretrained(finished_run / "model")
+        model = SimpleNamespace(config=SimpleNamespace(window=64))
+
+        def endorse(self, rows, task, new_tokens, choose):
+            calls.append(rows)
+            assert new_tokens <= 32
+            if len(calls) == 2:
+                raise KeyboardInterrupt
+            chosen = choose(np.random.default_rng(rows[0]).random((len(rows), len(asins))))
+            return chosen, [f"text of {row}" for row in rows]
+
+    with pytest.raises(KeyboardInterrupt):
+        endorsements.write(finished_run, Model(), ranked, users, 5, tmp_path)
+    table = endorsements.write(finished_run, Model(), ranked, users, 5, tmp_path).to_pylist()
+    assert len(calls) == 4  # 3 batches, of which the second was begun twice
+    assert [row["reviewer_id"] for row in table] == users.reviewer_ids[:5]
+    assert [row["prediction"] for row in table] == [f"text of {row}" for row in users.rows[:5]]
+    for row, items in zip(table, users.histories, strict=False):
+        assert row["chosen"] not in {asins[item] for item in items}
+
+
+def test_a_run_without_vectors_raises_an_error_with_the_command(tiny_run, capsys):
     shutil.rmtree(tiny_run / "embeddings")
     assert main(["next-item", str(tiny_run)]) == 1
     assert f"Run `regen embeddings {tiny_run}` first" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import yaml
 
 import regen_hf
 from regen_hf.cli import main
+from regen_hf.hub.contents import _evaluations
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.outputs import item_vectors
 from regen_hf.stages.training.build import make_processor
@@ -87,7 +88,10 @@ def test_a_trained_item_head_ranks_and_its_results_stand_beside_the_others(tiny_
     results = json.loads((tiny_run / "next_item" / "results.json").read_text())
     ranks = pq.read_table(tiny_run / "next_item" / "ranks.parquet").to_pydict()
     gain = np.mean(1 / np.array(ranks["fused"])) - np.mean(1 / np.array(ranks["popularity"]))
-    assert results["differences"]["popularity"]["mrr"]["mean"] == pytest.approx(gain)
+    assert results["differences"]["popularity"]["all"]["mrr"]["mean"] == pytest.approx(gain)
+    for part in (results["models"]["fused"], results["differences"]["als"]):
+        assert part["warm"]["mrr"]["low"] <= part["warm"]["mrr"]["mean"] <= part["warm"]["mrr"]["high"]
+    assert results["differences"]["als"]["warm"]["mrr"]["p"] > 0
     # `recommend` reads the raw histories of the same users.
     regen = regen_hf.load(str(tiny_run / "model"))
     users = {
@@ -99,8 +103,35 @@ def test_a_trained_item_head_ranks_and_its_results_stand_beside_the_others(tiny_
     for entries, target, rank in zip(found, ranks["target"], ranks["fused"], strict=True):
         assert abs([entry["asin"] for entry in entries].index(target) + 1 - rank) <= 1  # float16 vectors
     assert found[0][0]["title"]
-    if not tasks:
+    if tasks:
+        check_the_joint_pass(tiny_run, regen, dict(zip(ranks["reviewer_id"], histories, strict=True)))
+    else:
+        assert "endorsements" not in results
         check_that_it_only_ranks(tiny_run, regen, histories[0], capsys)
+
+
+def check_the_joint_pass(run, regen, histories):
+    """The endorsements of the first choices are those of `recommend`, and their scores are shown."""
+    path = run / "next_item" / "endorsements.parquet"
+    rows = pq.read_table(path).to_pylist()
+    assert [row["reviewer_id"] for row in rows] == list(histories)
+    explained = regen.recommend(list(histories.values()), n=1, explain=True, max_new_tokens=8)
+    pairs = [(row, entry) for row, (entry,) in zip(rows, explained, strict=True) if row["chosen"] == entry["asin"]]
+    assert len(pairs) > 0.8 * len(rows)  # the store's vectors are in float16
+    assert np.mean([row["prediction"].startswith(entry["endorsement"][:12]) for row, entry in pairs]) > 0.8
+    ranks = pq.read_table(run / "next_item" / "ranks.parquet").to_pydict()
+    first = {user: rank == 1 for user, rank in zip(ranks["reviewer_id"], ranks["fused"], strict=True)}
+    target = dict(zip(ranks["reviewer_id"], ranks["target"], strict=True))
+    assert all((target[row["reviewer_id"]] == row["chosen"]) == first[row["reviewer_id"]] for row in rows)
+    results = json.loads((run / "next_item" / "results.json").read_text())
+    assert results["endorsements"]["users"] == {"all": len(rows), "hits": sum(first.values())}
+    interval = results["endorsements"]["scores"]["all"]["product_endorsement"]["rougeLsum"]
+    assert main(["report", str(run)]) == 0
+    shown = f"{interval['mean']:.1f} [{interval['low']:.1f}, {interval['high']:.1f}]"
+    assert shown in (run / "report.html").read_text()
+    (card,) = [text for heading, text in _evaluations(run, "model") if heading == "Next item"]
+    assert shown in card
+    assert dict(_evaluations(run, "dataset")) == {}
 
 
 def check_that_it_only_ranks(run, regen, history, capsys):

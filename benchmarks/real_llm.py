@@ -94,7 +94,7 @@ def stage(
     if name == "ratings":
         valid = 1 - counts["failed_votes"] / counts["votes"]
         return {"votes": counts["votes"], "valid": round(valid, 4), **figures}
-    requests = len(narrative_prompts()) * users
+    requests = (len(narrative_prompts()) - 1) * users + counts["similar_pairs"]  # critiques: similar pairs only
     usable = 1 - counts["failed"] / requests
     rows = pq.read_table(outputs.folder(run, name) / outputs.NARRATIVES, columns=["checks"])["checks"].to_pylist()
     return {

@@ -1,4 +1,4 @@
-"""The row and the tasks: names, types, and every fact about a task.
+"""The row, its narratives and the tasks: names, types, and every fact about a narrative.
 
 A row is one user. Names and nesting are those of the official REGEN release, so that its files can be imported without
 renaming; further fields, such as the endorsement and its scores, are added. Stages never import each other: they read
@@ -6,9 +6,9 @@ and write parquet files with the schemas below.
 
     sequences   reviewer_id, purchase_history
     items       asin, title, category, description, price
-    narratives  reviewer_id, last_purchase, user, narrator and its prompts, checks
+    narratives  reviewer_id, last_purchase, user, critiques, narrator and its prompts, checks
     ratings     reviewer_id, metadata, rater and its prompts
-    row         all of these: the rows of `load_dataset`
+    row         all of these except critiques: the rows of `load_dataset`
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ REVIEW = pa.struct(
     ]
 )
 PURCHASE_HISTORY = pa.list_(pa.struct([("item", ITEM), ("review", REVIEW)]))  # oldest first, at most MAX_HISTORY
-LAST_PURCHASE = pa.struct([("reason", pa.string()), ("explanation", pa.string()), ("endorsement", pa.string())])
+LAST_PURCHASE = pa.struct(
+    [(name, pa.string()) for name in ("reason", "explanation", "endorsement", "critique")]  # critique: see CRITIQUE
+)
 USER = pa.struct([("profile", pa.string()), ("brief_summary", pa.string()), ("long_summary", pa.string())])
 
 # The result of the checks of each narrative; null without a narrative.
@@ -99,19 +101,26 @@ CHECK_KINDS = (
     "another_item",
     "names",
     "unknown_names",
+    "sentence",
+    "leak",
+    "unmet",
 )
 """The kinds of checks; a failed check is named `<text>.<kind>`."""
 WARNINGS = frozenset({"another_item", "unknown_names"})
 """Kinds that may be false alarms; the others are errors."""
 
 # The stages of the autorater (section 3.3) and the attributes of each (table 3). Scores are 1..7, null = not rated.
-# High is good except for foresight, the share of the text that became known only after the purchase.
+# High is good except for those of LOWER_IS_BETTER.
 RATED = {
     "example": ("richness", "confidence"),
     "last_purchase": ("veracity", "grounding", "foresight", "clarity", "personalization", "confidence"),
     "user": ("veracity", "grounding", "clarity", "personalization", "confidence"),
     "endorsement": ("veracity", "grounding", "foresight", "clarity", "personalization", "confidence"),
+    "critique": ("relevance", "specificity", "leak", "confidence"),
 }
+LOWER_IS_BETTER = frozenset({"foresight", "leak"})
+"""Attributes of which a low score is good: foresight, the share of the text that became known only after the purchase,
+and leak, how far a critique gives the last purchase away."""
 METADATA = pa.struct(
     [(part, pa.struct([(attribute, pa.int64()) for attribute in attributes])) for part, attributes in RATED.items()]
 )
@@ -124,7 +133,14 @@ ITEMS = pa.schema(list(ITEM))
 NARRATOR = [("narrator", pa.string()), ("narrator_prompt", pa.string()), ("narrator_left_out", pa.int64())]
 RATER = [("rater", pa.string()), ("rater_prompt", pa.string()), ("rater_left_out", pa.int64())]
 NARRATIVES = pa.schema(
-    [("reviewer_id", pa.string()), ("last_purchase", LAST_PURCHASE), ("user", USER), *NARRATOR, ("checks", CHECKS)]
+    [
+        ("reviewer_id", pa.string()),
+        ("last_purchase", LAST_PURCHASE),
+        ("user", USER),
+        ("critiques", pa.list_(pa.string())),  # the candidates for last_purchase.critique
+        *NARRATOR,
+        ("checks", CHECKS),
+    ]
 )
 RATINGS = pa.schema([("reviewer_id", pa.string()), ("metadata", METADATA), *RATER])
 ROW = pa.schema(
@@ -149,18 +165,14 @@ def features(schema: pa.Schema) -> Features:
 
 
 @dataclass(frozen=True)
-class Task:
-    """One narrative: its field in the row, and every fact about it. Only `TASKS` states them."""
+class Narrative:
+    """One text of the row: its field, and every fact about it. Only `TASKS` and `CRITIQUE` state them."""
 
     name: str
     field: tuple[str | int, ...]
     """Path of the text in the row, such as `("user", "profile")`; an integer is an index of a list, -1 for its end."""
     title: str
     """Its name in tables, as in the paper."""
-    prompt: str
-    """The request that the fused model sees."""
-    question: str
-    """The same request as a question of a visitor of the demo."""
     description: str
     """What the text is, for a judge."""
     label: str | None = None
@@ -178,8 +190,8 @@ class Task:
     """Whether it states why the customer made the last purchase."""
     metadata_only: bool = False
     """Whether it sees the last purchase without its review, which was withheld from the narrator (section 3.2)."""
-    default: bool = True
-    """Whether it is trained and evaluated unless the settings say otherwise."""
+    steers: bool = False
+    """Whether it asks for a difference from the purchase before the last, and must not give the last one away."""
 
     def text(self, row: Mapping[str, Any]) -> str | None:
         """The reference text of `row`, None where the row has none."""
@@ -200,6 +212,18 @@ class Task:
     def sql(self) -> str:
         """The text as an SQL expression over the columns of a row; not for a path with an index."""
         return ".".join(map(str, self.field))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Narrative):
+    """A narrative that the fused model writes."""
+
+    prompt: str
+    """The request that the fused model sees."""
+    question: str
+    """The same request as a question of a visitor of the demo."""
+    default: bool = True
+    """Whether it is trained and evaluated unless the settings say otherwise."""
 
 
 TASKS = {
@@ -288,6 +312,19 @@ TASKS = {
     )
 }
 
+CRITIQUE = Narrative(
+    "critique",
+    ("last_purchase", "critique"),
+    title="Critique",
+    description="what the customer, shown the purchase before the last, asks to be different, which the last one meets",
+    written_by="critique",
+    rated_in="critique",
+    may_be_null=True,
+    metadata_only=True,
+    steers=True,
+)
+"""The narrative that is not a task: no model of this package writes it."""
+
 DEFAULT_TASKS = tuple(name for name, task in TASKS.items() if task.default)
 """Tasks that are trained and evaluated unless the settings say otherwise."""
 
@@ -298,9 +335,19 @@ def offered_tasks(names: Iterable[str] = ()) -> dict[str, Task]:
     return {name: task for name, task in TASKS.items() if task.default or name in further}
 
 
-def text_columns(tasks: Iterable[str], *others: str) -> list[str]:
-    """`others` and the columns of a row that contain the texts of `tasks`, without duplicates."""
-    return list(dict.fromkeys((*others, *(str(TASKS[name].field[0]) for name in tasks))))
+def narratives() -> dict[str, Narrative]:
+    """All texts of a row by name: those of the tasks, then the critique."""
+    return {**TASKS, CRITIQUE.name: CRITIQUE}
+
+
+def offered_narratives() -> dict[str, Narrative]:
+    """The texts of the default tasks, then the critique."""
+    return {**offered_tasks(), CRITIQUE.name: CRITIQUE}
+
+
+def text_columns(names: Iterable[str], *others: str) -> list[str]:
+    """`others` and the columns of a row that contain the narratives `names`, without duplicates."""
+    return list(dict.fromkeys((*others, *(str(narratives()[name].field[0]) for name in names))))
 
 
 def purchase_columns(*fields: str) -> list[str]:
@@ -308,35 +355,35 @@ def purchase_columns(*fields: str) -> list[str]:
     return [f"purchase_history.list.element.{field}" for field in fields]
 
 
-def written_tasks() -> list[Task]:
-    """The tasks whose texts the narratives stage writes, in the order of their fields in a row."""
-    tasks = {task.field: task for task in TASKS.values() if task.written_by}
+def written_narratives() -> list[Narrative]:
+    """The texts that the narratives stage writes, in the order of their fields in a row."""
+    texts = {text.field: text for text in narratives().values() if text.written_by}
     fields = [
         (name, field.name) for name, struct in (("last_purchase", LAST_PURCHASE), ("user", USER)) for field in struct
     ]
-    return [tasks[field] for field in fields if field in tasks]
+    return [texts[field] for field in fields if field in texts]
 
 
-def rated_tasks(stage: str) -> list[Task]:
-    """The tasks whose texts a stage of the autorater rates, in the order of their fields in a row."""
-    return [task for task in written_tasks() if task.rated_in == stage]
+def rated_narratives(stage: str) -> list[Narrative]:
+    """The texts that a stage of the autorater rates, in the order of their fields in a row."""
+    return [text for text in written_narratives() if text.rated_in == stage]
 
 
-def narrative_prompts() -> dict[str, list[Task]]:
-    """The prompt files of the narratives, each with the tasks whose texts a language model writes in one answer."""
-    tasks: dict[str, list[Task]] = {}
-    for task in TASKS.values():
-        if task.written_by:
-            tasks.setdefault(task.written_by, []).append(task)
-    return tasks
+def narrative_prompts() -> dict[str, list[Narrative]]:
+    """The prompt files of the narratives, each with the texts that a language model writes in one answer."""
+    texts: dict[str, list[Narrative]] = {}
+    for text in narratives().values():
+        if text.written_by:
+            texts.setdefault(text.written_by, []).append(text)
+    return texts
 
 
 def in_row(texts: Mapping[str, str | None]) -> dict[str, dict[str, str | None]]:
-    """The columns `last_purchase` and `user` of a row with `texts` (by task), null where a text is missing."""
+    """The columns `last_purchase` and `user` of a row with `texts` (by name), null where a text is missing."""
     columns: dict[str, dict[str, str | None]] = {}
-    for task in written_tasks():
-        column, name = map(str, task.field)
-        columns.setdefault(column, {})[name] = texts.get(task.name)
+    for narrative in written_narratives():
+        column, name = map(str, narrative.field)
+        columns.setdefault(column, {})[name] = texts.get(narrative.name)
     return columns
 
 

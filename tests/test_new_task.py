@@ -75,7 +75,7 @@ def test_tasks_over_existing_fields_are_trained_and_evaluated(tmp_path):
     assert processor["metadata_only_tasks"] == ["product_endorsement", "last_review"]
 
     written = pq.read_table(outputs.path(run, "narratives", outputs.NARRATIVES))
-    assert written["last_purchase"].type.names == ["reason", "explanation", "endorsement"]
+    assert written["last_purchase"].type.names == ["reason", "explanation", "endorsement", "critique"]
     card = (outputs.folder(run, "dataset") / outputs.CARD).read_text()
     assert "| last_title |" in card
     assert "| last_review |" not in card

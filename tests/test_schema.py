@@ -4,6 +4,7 @@ import pyarrow as pa
 import pytest
 
 from regen_hf.schema import (
+    CRITIQUE,
     DEFAULT_TASKS,
     ITEMS,
     NARRATIVES,
@@ -16,10 +17,12 @@ from regen_hf.schema import (
     in_row,
     metadata_only_tasks,
     narrative_prompts,
+    narratives,
+    offered_narratives,
     offered_tasks,
-    rated_tasks,
+    rated_narratives,
     text_columns,
-    written_tasks,
+    written_narratives,
 )
 
 
@@ -79,18 +82,28 @@ def test_names_of_tasks_are_checked():
 
 
 def test_every_written_text_has_one_field_prompt_and_rated_part():
-    texts = {task.name: task.name.upper() for task in written_tasks()}
+    texts = {task.name: task.name.upper() for task in written_narratives()}
     columns = in_row(texts)
     assert list(columns) == ["last_purchase", "user"]
-    assert {name: TASKS[name].text(columns) for name in texts} == texts
+    assert {name: narratives()[name].text(columns) for name in texts} == texts
     assert in_row({})["user"] == {"profile": None, "brief_summary": None, "long_summary": None}
     for name, values in columns.items():
         assert list(values) == [field.name for field in NARRATIVES.field(name).type]
     by_prompt = [task.name for tasks in narrative_prompts().values() for task in tasks]
     assert sorted(by_prompt) == sorted(texts)
-    assert sorted(task.name for stage in RATED for task in rated_tasks(stage)) == sorted(texts)
+    assert sorted(task.name for stage in RATED for task in rated_narratives(stage)) == sorted(texts)
     assert text_columns(texts, "reviewer_id") == ["reviewer_id", *columns]
     assert text_columns(["last_review"], "purchase_history") == ["purchase_history"]
+
+
+def test_the_critique_is_a_text_of_the_row_and_no_task():
+    assert CRITIQUE.name not in TASKS
+    assert list(narratives()) == [*TASKS, CRITIQUE.name]
+    assert list(offered_narratives()) == [*DEFAULT_TASKS, CRITIQUE.name]
+    assert CRITIQUE in written_narratives()
+    assert narrative_prompts()["critique"] == rated_narratives("critique") == [CRITIQUE]
+    with pytest.raises(ValueError, match="expected some of purchase_reason"):
+        check_tasks((CRITIQUE.name,))
 
 
 def test_the_default_tasks_are_offered_and_further_ones_by_name():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import outputs
 from ..metrics import counts as statistics
 from ..outputs import manifest, public_name, split_files
-from ..schema import ITEMS, ROW, SPLITS, TASKS, features
+from ..schema import ITEMS, ROW, SPLITS, features, narratives
 from .facts import caption, language, simulated
 from .templates import PLACEHOLDER, resource
 
@@ -77,6 +77,9 @@ def dataset_card(
             narrator=_writer(manifests["narratives"].get("config", {})),
             failed_checks=manifests["narratives"].get("counts", {}).get("failed_checks"),
             check_warnings=manifests["narratives"].get("counts", {}).get("check_warnings"),
+            similar_pairs=manifests["narratives"].get("counts", {}).get("similar_pairs"),
+            narrated=manifests["narratives"].get("counts", {}).get("users"),
+            critiques=manifests["narratives"].get("counts", {}).get("critiques"),
             from_truth=manifests["narratives"].get("counts", {}).get("from_truth", 0),
             rater=_writer(manifests["ratings"].get("config", {})),
             stages=[_provenance(stage, content) for stage, content in manifests.items() if content],
@@ -168,12 +171,12 @@ def _total(purchases: dict[str, statistics.Purchases]) -> dict[str, Any]:
 
 
 def _narrative_rows(lengths: dict[str, Counter[int | None]]) -> list[tuple[Any, ...]]:
-    """For each task: the task, users with and without its text, and the 5 %, 50 % and 95 % quantile of its words."""
+    """For each narrative: it, users with and without its text, and the 5 %, 50 % and 95 % quantile of its words."""
     rows = []
     for name, counts in lengths.items():
         written = Counter({words: users for words, users in counts.items() if words is not None})
         quantiles = [statistics.quantile(written, share) for share in (0.05, 0.5, 0.95)] if written else ["–"] * 3
-        rows.append((TASKS[name], written.total(), counts[None], *quantiles))
+        rows.append((narratives()[name], written.total(), counts[None], *quantiles))
     return rows
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RegenError
 from ..outputs import FOLDERS, manifest
-from ..schema import ITEMS, ROW, TASKS
+from ..schema import ITEMS, ROW, narratives
 from .reviewer_names import count_named_users
 
 if TYPE_CHECKING:
@@ -174,8 +174,8 @@ def _parquet_findings(file: Path, private: Mapping[str, str], notes: Counter[str
 
 def _free_text() -> set[str]:
     """Dotted names of the columns with texts that people or language models wrote: reviews and narratives."""
-    narratives = {".".join(key for key in task.field if isinstance(key, str)) for task in TASKS.values()}
-    return {"purchase_history.review.summary", "purchase_history.review.text"} | narratives
+    texts = {".".join(key for key in text.field if isinstance(key, str)) for text in narratives().values()}
+    return {"purchase_history.review.summary", "purchase_history.review.text"} | texts
 
 
 def _count_personal(texts: pa.Array, notes: Counter[str]) -> None:

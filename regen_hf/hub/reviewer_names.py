@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..outputs import manifest
-from ..schema import TASKS
+from ..schema import narratives
 
 NAMED = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 """Raw files that can have a field `reviewerName`: those of the releases of 2014 and 2018."""
@@ -44,11 +44,11 @@ def count_named_users(run: Path, shards: Sequence[Path]) -> int:
     if not raw or not shards:
         return 0
     # A text with an index in its path is part of the purchase history, which the query searches anyway.
-    narratives = [task.sql for task in TASKS.values() if not any(isinstance(key, int) for key in task.field)]
+    texts = [text.sql for text in narratives().values() if not any(isinstance(key, int) for key in text.field)]
     with duckdb.connect(config={"memory_limit": "2GB"}) as connection:
         connection.execute("SET enable_progress_bar = false")
         ((users,),) = connection.sql(
-            QUERY.format(narratives=", ".join(narratives)),
+            QUERY.format(narratives=", ".join(texts)),
             params={
                 "raw": [glob.escape(path) for path in raw],
                 "shards": [glob.escape(str(path)) for path in shards],

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import outputs
 from ..errors import RunError
-from ..schema import RATED, SPLITS, offered_tasks, written_tasks
+from ..schema import RATED, SPLITS, offered_narratives, written_narratives
 from .terminal import clean, columns, cut, one_line, usable_width, wrapped
 
 REVIEW_LINES = 3
@@ -73,7 +73,7 @@ Votes = dict[tuple[str, str], list[int | None]]
 
 
 def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
-    written = [task for task in written_tasks() if task.text(row)]
+    written = [task for task in written_narratives() if task.text(row)]
     yield ""
     if not written and row.get("narrator"):
         cause = "no request is sent for an empty history" if not row["purchase_history"] else "every answer failed"
@@ -92,7 +92,7 @@ def _narratives(row: dict[str, Any], votes: Votes, width: int) -> Iterator[str]:
     checks = row.get("checks") or {}
     failed = [*(checks.get("failed") or ()), *(f"{check} (warning)" for check in checks.get("warnings") or ())]
     yield from _scores("history", "example", scores, votes, width)
-    for task in offered_tasks().values():
+    for task in offered_narratives().values():
         text = task.text(row)
         yield ""
         part = task.rated_in

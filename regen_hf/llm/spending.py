@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import RunError
@@ -32,6 +33,8 @@ class Estimate:
     """None where a price is not known."""
     most_usd: float | None = 0.0
     """The same if every answer is max_tokens long."""
+    answers: Mapping[str, int] = field(default_factory=dict)
+    """The requests by the class of their answer."""
 
     def __str__(self) -> str:
         tokens = f"{self.prompt_tokens:,} tokens in, {self.completion_tokens:,} out"
@@ -40,7 +43,9 @@ class Estimate:
             if self.usd is None
             else f"about {self.usd:,.2f} USD, at most {self.most_usd:,.2f} USD"
         )
-        return f"{self.requests:,} requests to send, {self.stored:,} answered before; {tokens}; {cost}"
+        kinds = ", ".join(f"{number:,} {name}" for name, number in self.answers.items())
+        of = f" ({kinds})" if len(self.answers) > 1 else ""
+        return f"{self.requests:,} requests to send{of}, {self.stored:,} answered before; {tokens}; {cost}"
 
 
 def estimate(requests: Callable[[], Iterable[Request]], config: LLMConfig, path: Path) -> Estimate:
@@ -51,6 +56,7 @@ def estimate(requests: Callable[[], Iterable[Request]], config: LLMConfig, path:
     sent = stored = prompt_tokens = completion_tokens = 0
     usd = most_usd = 0.0
     priced = True
+    answers: Counter[str] = Counter()
     with Store(path, read_only=True) as store:
         totals = store.totals()
         mean_length = totals["completion_tokens"] / totals["replies"] if totals["replies"] else None
@@ -62,6 +68,7 @@ def estimate(requests: Callable[[], Iterable[Request]], config: LLMConfig, path:
             prompt = size(missing) / BYTES_PER_TOKEN
             completion = missing.max_tokens if mean_length is None else min(mean_length, missing.max_tokens)
             sent += 1
+            answers[missing.answer.__name__] += 1
             prompt_tokens += round(prompt)
             completion_tokens += round(completion)
             cost = price(missing.model, config)
@@ -70,8 +77,8 @@ def estimate(requests: Callable[[], Iterable[Request]], config: LLMConfig, path:
             else:
                 usd += cost.usd(prompt, completion)
                 most_usd += cost.usd(prompt, missing.max_tokens)
-    costs = (usd, most_usd) if priced else (None, None)
-    return Estimate(sent, stored, prompt_tokens, completion_tokens, *costs)
+    costs = {"usd": usd, "most_usd": most_usd} if priced else {"usd": None, "most_usd": None}
+    return Estimate(sent, stored, prompt_tokens, completion_tokens, **costs, answers=answers)
 
 
 def size(request: Request) -> int:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..schema import RATED, offered_tasks, text_columns
+from ..schema import RATED, offered_narratives, text_columns
 
 PURCHASE = "purchase_history.list.element."
 """Path of a purchase in parquet; only the counted fields are read, no texts."""
@@ -58,12 +58,12 @@ def purchases(files: Iterable[Path]) -> Purchases:
 
 
 def narrative_lengths(files: Iterable[Path]) -> dict[str, Counter[int | None]]:
-    """By task, the number of users by words of their text, None for users without one."""
-    tasks = offered_tasks()
-    counts: dict[str, Counter[int | None]] = {name: Counter() for name in tasks}
-    for batch in _batches(files, text_columns(tasks)):
-        for name, task in tasks.items():
-            words = pc.count_substring_regex(task.column(batch), r"\S+")
+    """By narrative, the number of users by words of their text, None for users without one."""
+    texts = offered_narratives()
+    counts: dict[str, Counter[int | None]] = {name: Counter() for name in texts}
+    for batch in _batches(files, text_columns(texts)):
+        for name, text in texts.items():
+            words = pc.count_substring_regex(text.column(batch), r"\S+")
             counts[name].update(words.to_pylist())
     return counts
 

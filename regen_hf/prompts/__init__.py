@@ -83,18 +83,20 @@ def fit(
     messages: Callable[[Sequence[dict[str, Any]]], tuple[Message, ...]],
     answer: type[BaseModel],
     window: Window,
+    keep: int = 1,
 ) -> Fitted:
     """A history shortened until its prompt fits into `window`, or as far as possible.
 
     Texts longer than half of the room are cut first. Then the texts of the oldest reviews are removed (titles and
-    ratings stay), then the descriptions of the oldest items, then the oldest purchases. The last purchase stays; its
-    texts are removed last.
+    ratings stay), then the descriptions of the oldest items, then the oldest purchases. The last `keep` purchases stay;
+    their texts are removed last.
 
     Args:
         history: A purchase history, oldest first.
         messages: Returns the prompt with a history.
         answer: The class of the answer.
         window: The window of the model.
+        keep: Purchases at the end that are never dropped.
     """
     prompt = messages(history)
     tokens = window.count(prompt, answer)
@@ -104,7 +106,7 @@ def fit(
     start = [
         {name: _cut(purchase[name] or {}, window, room // 2) for name in ("item", "review")} for purchase in history
     ]
-    steps = _steps(len(history))
+    steps = _steps(len(history), keep)
 
     @functools.cache
     def after(count: int) -> tuple[tuple[Message, ...], int]:
@@ -146,11 +148,11 @@ def _hash(*files: Path) -> str:
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
-def _steps(length: int) -> list[tuple[str, int]]:
+def _steps(length: int, keep: int) -> list[tuple[str, int]]:
     """How a history is shortened: what is removed, and the index of its purchase, in order."""
-    last = length - 1
-    oldest = [(part, index) for part in ("text", "description", "purchase") for index in range(last)]
-    return [*oldest, *((part, last) for part in ("description", "text", "summary", "category"))]
+    older, kept = range(length - keep), range(length - keep, length)
+    oldest = [(part, index) for part in ("text", "description", "purchase") for index in older]
+    return [*oldest, *((part, index) for part in ("description", "text", "summary", "category") for index in kept)]
 
 
 def _saved(history: Sequence[dict[str, Any]], steps: list[tuple[str, int]]) -> list[int]:

@@ -14,7 +14,7 @@ from ..metrics import counts
 from ..metrics.tables import LABELS, PAPER_METRICS, UNITS, score_grid
 from ..run import describe
 from ..run.stages import STAGES, Stage
-from ..schema import RATED, SPLITS
+from ..schema import LOWER_IS_BETTER, RATED, SPLITS
 from .blocks import Block, Section, Table, Text, figures, grouped, words
 
 Blocks = Iterator[Block]
@@ -29,6 +29,7 @@ RATING_FIGURES = {
     "rated_purchase_reason": "Scores of the purchase reason and its explanation",
     "rated_user_summaries": "Scores of profile and summaries",
     "rated_endorsement": "Scores of the endorsement",
+    "rated_critique": "Scores of the critique",
     "richness": "Richness of the histories, with its confidence",
     "agreement": "Agreement of the votes",
     "votes_needed": "Scores by number of votes",
@@ -145,7 +146,7 @@ def ratings(run: Path) -> Blocks:
         yield Text(
             f"{format_number(votes)} {'vote' if votes == 1 else 'votes'} on each of {format_number(results['users'])} "
             f"users by {writer(outputs.manifest(run, 'ratings').get('config', {}))}; scores of 1 (very low) to 7 (very "
-            "high). Less foresight is better."
+            f"high). Of {' and '.join(sorted(LOWER_IS_BETTER))}, less is better."
         )
         for warning in results.get("warnings", ()):
             yield Text(f"Warning: {warning['message']}")

@@ -80,8 +80,9 @@ def test_votes_are_shown_with_their_answers_and_the_same_messages_once(asked, ca
     told = [inspected(run, user, capsys) for user in users]
     (rated,) = (text for text in told if "of the preview (ratings.users)" not in text)
     assert all(holds(rated, body) for body in votes)
-    assert len(re.findall(r"^(example|last_purchase|user|endorsement), vote [01]$", rated, re.MULTILINE)) == 8
-    assert rated.count("[2 of 2 messages as above]") == 4
+    stages = "example|last_purchase|user|endorsement|critique"
+    assert len(re.findall(rf"^({stages}), vote [01]$", rated, re.MULTILINE)) == len(votes)
+    assert rated.count("[2 of 2 messages as above]") == len(votes) // 2
     assert "No answer is stored" not in rated
 
 
@@ -89,7 +90,8 @@ def test_a_request_that_was_not_sent_is_shown_as_such(asked, capsys):
     run, _, others, narrated, _ = asked
     told = inspected(run, others[0], capsys)
     assert "Not one of the 2 users of the preview (narratives.users): nothing is sent." in told
-    assert told.count("No answer is stored: this is the request that would be sent.") == 2
+    requests = 3 if "\ncritique\n" in told else 2  # the last two purchases may be similar
+    assert told.count("No answer is stored: this is the request that would be sent.") == requests
     assert "There are no narratives of this user to rate." in told
     assert holds(told, {"messages": narrated[0]["messages"][:1]})  # the instructions
 

@@ -35,6 +35,7 @@ def test_it_shows_history_and_narratives_with_their_scores(finished_run, shopper
         assert purchase["item"]["title"][:40] in told
     for task in TASKS.values():
         assert task.text(shopper) in words(told)
+    assert re.search(rf"\ncritique\b.*\n  {re.escape(shopper['last_purchase']['critique'] or '(none)')}", told)
     for part in ("last_purchase", "user", "endorsement"):
         assert f"grounding {shopper['metadata'][part]['grounding']}" in told
     assert "Narratives by reference (fixed rules, no language model)" in told

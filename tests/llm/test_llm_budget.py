@@ -66,7 +66,9 @@ def test_the_command_line_tells_the_cost_and_keeps_the_budget(tmp_path, capsys):
     with Server() as fake:
         command = ["narratives", run, "--backend", "openai", "--model", "m", "--base-url", fake.url]
         assert main([*command, "--dry-run"]) == 0
-        assert "80 requests to send, 0 answered before" in (told := capsys.readouterr().out)
+        # 5 of the 40 shoppers have a critique: their last two purchases are similar.
+        each = "40 Narratives, 40 Endorsement, 5 Critique"
+        assert f"85 requests to send ({each}), 0 answered before" in (told := capsys.readouterr().out)
         assert "price is not known" in told
         assert fake.bodies == []
         assert not (tmp_path / "run" / "requests").exists()
@@ -74,10 +76,11 @@ def test_the_command_line_tells_the_cost_and_keeps_the_budget(tmp_path, capsys):
         assert main([*command, "--budget", "0.5"]) == 1
         assert "could exceed the budget of 0.5 USD" in capsys.readouterr().err
         first = len(fake.bodies)
-        assert 0 < first < 80
+        assert 0 < first < 40
         assert main([*command, "--budget", "50", "--dry-run"]) == 0
-        assert f"{80 - first} requests to send, {first} answered before" in capsys.readouterr().out
+        each = f"{40 - first} Narratives, 40 Endorsement, 5 Critique"
+        assert f"{85 - first} requests to send ({each}), {first} answered before" in capsys.readouterr().out
         assert main([*command, "--budget", "50"]) == 0
-        assert len(fake.bodies) == 80
+        assert len(fake.bodies) == 85
         assert main(["ratings", run, *command[2:], "--votes", "3", "--dry-run"]) == 0
-        assert "480 requests to send" in capsys.readouterr().out
+        assert "495 requests to send" in capsys.readouterr().out

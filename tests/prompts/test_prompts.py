@@ -49,7 +49,7 @@ def test_dates_outside_of_the_calendar_are_unknown():
     assert "Date: 2001-09-09" in prompts.history_lines([purchase("fine", unix_time=10**9)])
 
 
-@pytest.mark.parametrize("name", ["history", "narratives", "endorsement", "ratings"])
+@pytest.mark.parametrize("name", ["history", "narratives", "endorsement", "critique", "ratings"])
 def test_prompts_have_a_version_and_the_hash_of_their_file(name):
     path = Path(prompts.__file__).parent / f"{name}.jinja"
     assert re.match(r"\{# version \d+: ", path.read_text().splitlines()[0])

@@ -34,6 +34,7 @@ WORDING = {
     "brief_user_summary": "This customer shops for {} and the like",
     "long_user_summary": "Whoever reads the whole history sees one taste in it, which ends with {} so far",
     "product_endorsement": "You will enjoy {} as much as what you praised before",
+    **{f"critique_{number}": f"I would rather see the one on page {word}" for number, word in enumerate("xyz", 1)},
 }
 
 
@@ -107,8 +108,8 @@ def test_every_row_names_its_narrator_rater_prompts_and_results_of_the_checks(wo
     rows, by_rules, card, *_ = world
     assert {(row["narrator"], row["rater"]) for row in rows} == {("writer", "judge-a, judge-b")}
     (prompts,) = {(row["narrator_prompt"], row["rater_prompt"]) for row in rows}
-    assert re.fullmatch(r"narratives 2 \(\w{8}\), endorsement 2 \(\w{8}\)", prompts[0])
-    assert re.fullmatch(r"ratings 2 \(\w{8}\)", prompts[1])
+    assert re.fullmatch(r"narratives 2 \(\w{8}\), endorsement 2 \(\w{8}\), critique 1 \(\w{8}\)", prompts[0])
+    assert re.fullmatch(r"ratings 3 \(\w{8}\)", prompts[1])
     assert {(row["narrator_left_out"], row["rater_left_out"]) for row in rows} == {(0, 0)}
     assert "`writer`" in card
     assert "rated by the language models `judge-a`, `judge-b`" in card
@@ -122,18 +123,21 @@ def test_every_row_names_its_narrator_rater_prompts_and_results_of_the_checks(wo
     assert not [row["checks"]["failed"] for row in by_rules if row["checks"]["failed"]]
 
 
-def test_every_user_is_scored_in_all_four_stages_with_every_vote_counted(world):
+def test_every_user_is_scored_in_all_stages_with_every_vote_counted(world):
     rows, _, _, agreement, sent = world
+    assert 0 < agreement["stages"]["critique"]["leak"]["users"] < len(rows)
     for row in rows:
         assert set(row["metadata"]) == set(RATED)
         for stage, scores in row["metadata"].items():
             assert list(scores) == [field.name for field in METADATA.field(stage).type]
-            assert set(scores.values()) == {3}  # the votes are 3 and 4: no majority, the mean rounded down
+            rated = stage != "critique" or row["last_purchase"]["critique"]
+            # The votes are 3 and 4: no majority, the mean rounded down.
+            assert set(scores.values()) == {3 if rated else None}
     assert agreement["users"] == len(rows)
     assert agreement["stages"]["user"]["veracity"]["flip_rate"] == 1
     assert agreement["stages"]["user"]["veracity"]["settling"][0] == {"votes": 1, "same": 1.0, "difference": 0.0}
     assert sent >= len(rows) * (2 + 4 * 2)
-    assert len({answer_of(stage).__name__ for stage in RATED}) == 4
+    assert len({answer_of(stage).__name__ for stage in RATED}) == 5
 
 
 # Importing the guide's kernels imports torch.compile, whose own modules use what torch has deprecated.

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ... import outputs
 from ...errors import RunError
-from ...schema import ITEMS, ROW, SPLITS, features, written_tasks
+from ...schema import ITEMS, ROW, SPLITS, features, written_narratives
 from . import filters, shards
 from .settings import DatasetConfig
 
@@ -97,7 +97,7 @@ def _files(*paths: Path) -> list[str]:
 
 def _missing(run: Path, work: Path) -> dict[str, int]:
     """The number of rows of narratives without one that every user should have, in total (`users`) and by task."""
-    null = {task.name: f"n.{task.sql} IS NULL" for task in written_tasks() if not task.may_be_null}
+    null = {task.name: f"n.{task.sql} IS NULL" for task in written_narratives() if not task.may_be_null}
     columns = [
         f"count(*) FILTER ({' OR '.join(null.values())}) AS users",
         *(f"count(*) FILTER ({condition}) AS {task}" for task, condition in null.items()),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...schema import RATED, Task, rated_tasks, written_tasks
+from ...schema import RATED, Narrative, rated_narratives, written_narratives
 from .settings import DatasetConfig
 
 
@@ -17,7 +17,7 @@ class Rule:
 
     name: str
     """As in the settings: `cut`, `profile.words`, `user.veracity=4`."""
-    task: Task
+    task: Narrative
     condition: str
     """An SQL condition over the columns of a row; null counts as false."""
 
@@ -31,7 +31,7 @@ def rules(config: DatasetConfig) -> list[Rule]:
     """The rules of the settings."""
     every = []
     for name, checks in config.dropped.items():
-        for task in written_tasks():
+        for task in written_narratives():
             failed = [check for check in checks if check.partition(".")[0] == task.field[-1]]
             names = ", ".join(f"'{check}'" for check in failed)
             if failed:
@@ -39,7 +39,7 @@ def rules(config: DatasetConfig) -> list[Rule]:
     for part, attribute, least in config.min_scores:
         every += [
             Rule(f"{part}.{attribute}={least}", task, f"{_path('metadata', part, attribute)} < {least}")
-            for task in rated_tasks(part)
+            for task in rated_narratives(part)
         ]
     return every
 
@@ -47,12 +47,12 @@ def rules(config: DatasetConfig) -> list[Rule]:
 def columns(rules: list[Rule]) -> str:
     """The columns of narratives and scores for `SELECT * REPLACE (…)`."""
     texts: dict[str, list[str]] = {}
-    for task in written_tasks():
+    for task in written_narratives():
         column, name = map(str, task.field)
         texts.setdefault(column, []).append(f'"{name}" := {_unless(_any_of(rules, [task]), _path(column, name))}')
     parts = []
     for part, attributes in RATED.items():
-        dropped = _any_of(rules, rated_tasks(part))
+        dropped = _any_of(rules, rated_narratives(part))
         scores = [f'"{name}" := {_unless(dropped, _path("metadata", part, name))}' for name in attributes]
         parts.append(f'"{part}" := {_struct(_path("metadata", part), scores)}')
     replaced = {column: _struct(_path(column), fields) for column, fields in texts.items()}
@@ -63,7 +63,7 @@ def columns(rules: list[Rule]) -> str:
 
 def counts(rules: list[Rule]) -> str:
     """The number of texts that become null, in total (`texts`) and by name of the rule."""
-    by_task = [f"CASE WHEN {_any_of(rules, [task])} THEN 1 ELSE 0 END" for task in written_tasks()]
+    by_task = [f"CASE WHEN {_any_of(rules, [task])} THEN 1 ELSE 0 END" for task in written_narratives()]
     by_name: dict[str, list[str]] = {}
     for rule in rules:
         by_name.setdefault(rule.name, []).append(f"CASE WHEN {rule.applies} THEN 1 ELSE 0 END")
@@ -71,7 +71,7 @@ def counts(rules: list[Rule]) -> str:
     return ", ".join(f'coalesce(sum({" + ".join(cases)}), 0)::BIGINT AS "{name}"' for name, cases in sums.items())
 
 
-def _any_of(rules: list[Rule], tasks: list[Task]) -> str:
+def _any_of(rules: list[Rule], tasks: list[Narrative]) -> str:
     return " OR ".join(rule.applies for rule in rules if rule.task in tasks) or "false"
 
 

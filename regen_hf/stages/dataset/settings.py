@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from ...schema import CHECK_KINDS, RATED, WARNINGS, written_tasks
+from ...schema import CHECK_KINDS, LOWER_IS_BETTER, RATED, WARNINGS, written_narratives
 
 PACKAGES = ("datasets", "pyarrow")
 """Libraries whose versions the output depends on."""
 
 ERRORS = "errors"
 """In drop_failed: all kinds of checks but the warnings."""
-TEXTS = tuple(str(task.field[-1]) for task in written_tasks())
+TEXTS = tuple(str(task.field[-1]) for task in written_narratives())
 SCORE = re.compile(r"(\w+)\.(\w+)=([1-7])")
 
 
@@ -48,7 +48,7 @@ class DatasetConfig:
                     f"min_score contains {score!r}, expected PART.ATTRIBUTE=N with N from 1 to 7, such as "
                     f"user.veracity=4; the parts are {', '.join(part for part in RATED if part != 'example')}"
                 )
-            if match[1] == "example" or match[2] == "foresight":
+            if match[1] == "example" or match[2] in LOWER_IS_BETTER:
                 why = "no text" if match[1] == "example" else "a text that is better the lower it is"
                 raise ValueError(
                     f"min_score contains {score!r}, which rates {why}; name another score, such as user.veracity=4"

@@ -16,18 +16,25 @@ TITLES = {
     "last_purchase": "Purchase reason and explanation",
     "user": "Profile and summaries of the user",
     "endorsement": "Product endorsement",
+    "critique": "Critique",
 }
-SHORT_TITLES = {"example": "history", "last_purchase": "reason", "user": "user", "endorsement": "endorsement"}
+SHORT_TITLES = {"example": "history", "last_purchase": "reason", "user": "user"}
+"""Titles that are shorter than the name of the stage, or clearer."""
 PALETTE = {
-    "veracity": 0,
-    "grounding": 1,
-    "foresight": 2,
-    "clarity": 3,
-    "personalization": 4,
-    "richness": 5,
-    "confidence": 7,
+    "veracity": (0, 0),
+    "grounding": (1, 1),
+    "foresight": (2, 2),
+    "clarity": (3, 3),
+    "personalization": (4, 4),
+    "richness": (5, 5),
+    "relevance": (6, 6),
+    "confidence": (7, 7),
+    "specificity": (0, 3),
+    "leak": (1, 4),
 }
-"""Index in COLOURS and MARKERS of each attribute, the same in every figure."""
+"""Indices in COLOURS and MARKERS of each attribute, the same in every figure."""
+HIGH = {"foresight": "hindsight", "leak": "gives it away"}
+"""What a high score means where a low one is better."""
 
 
 def draw(run: Path) -> Iterator[tuple[str, Any]]:
@@ -44,6 +51,7 @@ def draw(run: Path) -> Iterator[tuple[str, Any]]:
         ("last_purchase", "rated_purchase_reason"),
         ("user", "rated_user_summaries"),
         ("endorsement", "rated_endorsement"),
+        ("critique", "rated_critique"),
     ):
         if any(sum(attribute["scores"]) for attribute in stages[stage].values()):
             figures[name] = scores(stages[stage], TITLES[stage])
@@ -67,8 +75,7 @@ def scores(stage: dict[str, Any], title: str) -> Any:
         panel.bar(range(1, 8), [count / total for count in counts], color=_look(name)["color"], width=0.8)
         panel.axvline(mean, color="black", linewidth=1, linestyle=":", marker="")
         panel.set_title(name, fontsize=10, pad=18)
-        # For foresight only, a lower score is better.
-        note = f"mean {mean:.1f}" + (" (high: hindsight)" if name == "foresight" else "")
+        note = f"mean {mean:.1f}" + (f" (high: {HIGH[name]})" if name in HIGH else "")
         panel.text(0.5, 1.02, note, transform=panel.transAxes, ha="center", fontsize=8, color="0.35")
         panel.set_xticks(range(1, 8))
         panel.grid(axis="y")
@@ -139,7 +146,7 @@ def agreement(stages: dict[str, Any]) -> Any:
         panel.set_xlabel(label)
         panel.grid()
         panel.set_xlim(min(-0.02, panel.get_xlim()[0]), 1.02)
-    panels[0].set_yticks(range(len(rows)), [f"{SHORT_TITLES[stage]}: {name}" for stage, name, _ in rows])
+    panels[0].set_yticks(range(len(rows)), [f"{SHORT_TITLES.get(stage, stage)}: {name}" for stage, name, _ in rows])
     panels[0].invert_yaxis()
     figure.suptitle("Agreement of the votes")
     return figure
@@ -147,7 +154,7 @@ def agreement(stages: dict[str, Any]) -> Any:
 
 def settling(stages: dict[str, Any], votes: int) -> Any:
     """Share of the scores that are the same after 1, 2, … votes as after all votes."""
-    figure, panels = subplots(13, 3.6, columns=len(TITLES), sharey=True)
+    figure, panels = subplots(15, 3.6, columns=len(TITLES), sharey=True)
     drawn = {}
     for panel, (stage, title) in zip(panels, TITLES.items(), strict=True):
         for name, attribute in stages[stage].items():
@@ -171,4 +178,5 @@ def settling(stages: dict[str, Any], votes: int) -> Any:
 
 
 def _look(attribute: str) -> dict[str, str]:
-    return {"color": COLOURS[PALETTE[attribute]], "marker": MARKERS[PALETTE[attribute]]}
+    colour, marker = PALETTE[attribute]
+    return {"color": COLOURS[colour], "marker": MARKERS[marker]}

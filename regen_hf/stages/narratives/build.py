@@ -11,8 +11,9 @@ from tqdm import tqdm
 from ... import llm, outputs, schema
 from ...errors import RunError
 from ...llm.spending import Estimate
+from ...schema import CRITIQUE
 from ...user_rows import UserRows
-from . import checks
+from . import checks, critiques
 from .settings import NarrativesConfig
 
 
@@ -23,8 +24,9 @@ def build(run: Path, out: Path, work: Path, config: NarrativesConfig) -> dict[st
     `run/requests`.
 
     Returns:
-        Counts: users, failed requests, failed checks by name, reviews left out; for the rules, the users with the
-        narratives of the sample world and of the rules; for a model, replies, tokens and hashes of the prompts.
+        Counts: users, those whose last two purchases are similar (`similar_pairs`) and those with a critique, failed
+        requests, failed checks by name, reviews left out; for the rules, the users with the narratives of the sample
+        world and of the rules; for a model, replies, tokens and hashes of the prompts.
 
     Raises:
         RunError: there are no sequences, or the server cannot be used.
@@ -64,7 +66,7 @@ def _write_reference(run: Path, users: UserRows, out: Path, config: NarrativesCo
     from . import reference
 
     truth = _truth(outputs.path(run, "sample", outputs.TRUTH))
-    counts = {"users": 0, "from_truth": 0, "from_rules": 0}
+    counts = {"users": 0, "from_truth": 0, "from_rules": 0, "similar_pairs": 0, "critiques": 0}
     failed: Counter[str] = Counter()
     warnings: Counter[str] = Counter()
     with outputs.row_writer(out / outputs.NARRATIVES, schema.NARRATIVES) as append:
@@ -74,6 +76,16 @@ def _write_reference(run: Path, users: UserRows, out: Path, config: NarrativesCo
             counts["users"] += 1
             counts["from_truth" if true_texts else "from_rules"] += 1
             texts = true_texts or reference.write(reviewer_id, history, config.seed)
+            given: list[str] = []
+            if critiques.wanted(history, config):
+                counts["similar_pairs"] += 1
+                if true_texts:
+                    given = [critique["text"] for critique in texts.get("critiques") or ()][: config.critiques]
+                else:
+                    given = critiques.by_rules(reviewer_id, history, config.critiques, config.seed)
+            if given:
+                counts["critiques"] += 1
+                texts["last_purchase"][CRITIQUE.field[-1]] = critiques.choose(given, reviewer_id)
             results = checks.check(texts, history)  # the rules write English
             failed.update(results["failed"])
             warnings.update(results["warnings"])
@@ -81,6 +93,7 @@ def _write_reference(run: Path, users: UserRows, out: Path, config: NarrativesCo
                 {
                     "reviewer_id": reviewer_id,
                     **texts,
+                    "critiques": given or None,
                     "narrator": "reference",
                     "narrator_left_out": 0,
                     "checks": results,
@@ -91,5 +104,5 @@ def _write_reference(run: Path, users: UserRows, out: Path, config: NarrativesCo
 
 def _truth(path: Path) -> dict[str, dict[str, Any]]:
     """The true narratives of simulated shoppers by their ids; empty without a sample world."""
-    rows = outputs.rows([path] if path.exists() else [], ["reviewer_id", "last_purchase", "user"])
+    rows = outputs.rows([path] if path.exists() else [], ["reviewer_id", "last_purchase", "user", "critiques"])
     return {row.pop("reviewer_id"): row for row in rows}

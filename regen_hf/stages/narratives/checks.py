@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...llm.loops import UNSPACED
-from ...schema import WARNINGS, Task, written_tasks
-from . import text_faults
+from ...schema import WARNINGS, Narrative, written_narratives
+from . import critique_faults, text_faults
 from .names import NO_NAMES, Names, capitals, is_about_another
 from .shared_words import bigrams, joined, shared_run, shared_runs, shares, words
 
@@ -102,6 +102,15 @@ KINDS = {
         "it contains a word with a capital that is not in the history (English)",
         "contains names that are not in the data of this customer; name only those that are",
     ),
+    "sentence": Kind("it is a critique of more than one sentence", "must be one sentence"),
+    "leak": Kind(
+        "it is a critique with the brand, the model, a number or two words of the title of the final item",
+        "gives the final item away; use none of its brand, model and numbers, and no two words in a row of its title",
+    ),
+    "unmet": Kind(
+        "it is a critique that asks for a colour, price or brand that the final item does not have (English)",
+        "asks for something that the final item is not; ask only for what the final item meets",
+    ),
 }
 """Every kind of check, by name."""
 
@@ -164,7 +173,7 @@ def check(
     narratives: dict[str, Any],
     history: Sequence[dict[str, Any]],
     language: str = "en",
-    tasks: Sequence[Task] | None = None,
+    tasks: Sequence[Narrative] | None = None,
     shown: Shown = Shown(),
     truncated: Collection[str] = (),
 ) -> dict[str, Any]:
@@ -182,7 +191,7 @@ def check(
     results: dict[str, Any] = {}
     failed: list[str] = []
     earlier: list[str] = []
-    for task in written_tasks() if tasks is None else tasks:
+    for task in written_narratives() if tasks is None else tasks:
         name, text = str(task.field[-1]), task.text(narratives)
         if not text:
             results[name] = None
@@ -210,10 +219,11 @@ def check(
             "example": shares(tokens, shown.examples, EXAMPLE_RUN, record.words)
             or bool(shown.example_names.in_text(text, record.words)),
             "copied": _is_copied(tokens, record, is_pitch=task.metadata_only),
-            "product": task.metadata_only and is_about_another(text, history),
+            "product": task.metadata_only and not task.steers and is_about_another(text, history),
             "another_item": task.states_reason and is_about_another(text, history),
             "names": bool(shown.catalogue.in_text(text, record.words)),
             "unknown_names": language == "en" and bool(capitals(text, record.words)),
+            **(_steering(text, history, language, shown.catalogue) if task.steers and history else {}),
         }
         failed += [f"{name}.{kind}" for kind, fails in wrong.items() if fails]
         earlier.append(text)
@@ -224,7 +234,7 @@ def check(
     }
 
 
-def _measured(result: Mapping[str, Any], text: str, task: Task, language: str) -> dict[str, bool]:
+def _measured(result: Mapping[str, Any], text: str, task: Narrative, language: str) -> dict[str, bool]:
     """The checks that depend on what the column `checks` holds of a text."""
     length, unspaced = result["words"], len(UNSPACED.findall(text))
     return {
@@ -232,6 +242,16 @@ def _measured(result: Mapping[str, Any], text: str, task: Task, language: str) -
         "verbatim": result["verbatim"] > MOST_VERBATIM,
         "language": result["language"] != language and max(length, unspaced) >= LEAST_WORDS,
         "refusal": result["refusal"],
+    }
+
+
+def _steering(text: str, history: Sequence[dict[str, Any]], language: str, catalogue: Names) -> dict[str, bool]:
+    """The checks of a critique, by the items of the last two purchases."""
+    first, last = (purchase["item"] or {} for purchase in (history[0], *history)[-2:])
+    return {
+        "sentence": critique_faults.is_several_sentences(text),
+        "leak": critique_faults.leaks(text, first, last, catalogue.words, language),
+        "unmet": language == "en" and critique_faults.is_unmet(text, first, last, catalogue.words),
     }
 
 
@@ -265,7 +285,7 @@ def reason(failed: str, language: str) -> str:
     'the user_profile must have 4 to 6 words'
     """
     name, _, kind = failed.partition(".")
-    task = next(task for task in written_tasks() if task.field[-1] == name)
+    task = next(task for task in written_narratives() if task.field[-1] == name)
     least, most = task.words or (0, 0)
     return f"the {task.name} " + KINDS[kind].request.format(least=least, most=most, language=language)
 

@@ -22,7 +22,7 @@ from ...cards.facts import simulated
 from ...config import fingerprint
 from ...errors import InputError
 from ...reviews.files import find
-from ...schema import Task, narrative_prompts
+from ...schema import Narrative, narrative_prompts
 from . import checks
 from .names import Names
 from .settings import NarrativesConfig
@@ -42,9 +42,9 @@ def stripped(text: str) -> str:
 Text = Annotated[str, AfterValidator(stripped)]
 
 
-def text_type(task: Task) -> Any:
-    """The type of the text of `task` for pydantic."""
-    return Text | None if task.may_be_null else Text
+def text_type(narrative: Narrative) -> Any:
+    """The type of the text of `narrative` for pydantic."""
+    return Text | None if narrative.may_be_null else Text
 
 
 class Item(BaseModel):

@@ -155,11 +155,11 @@ def is_about_another(text: str, history: Sequence[dict[str, Any]]) -> bool:
     items = [purchase["item"] or {} for purchase in history]
     if not items or not items[-1].get("title"):
         return False
-    written, plain = set(_stems(text)), text.replace("’", "'")
-    final = set(_stems(items[-1]["title"]))
-    wider = final | set(_stems((items[-1].get("category") or "").rpartition(" - ")[2]))
+    written, plain = set(stems(text)), text.replace("’", "'")
+    final = set(stems(items[-1]["title"]))
+    wider = final | set(stems((items[-1].get("category") or "").rpartition(" - ")[2]))
     for item in items[:-1]:
-        title = set(_stems(item.get("title") or ""))
+        title = set(stems(item.get("title") or ""))
         others, own = title - final, wider - title
         named = len(others & written)
         # With its capitals: in lower case, the words of a short title can describe the final item.
@@ -169,7 +169,8 @@ def is_about_another(text: str, history: Sequence[dict[str, Any]]) -> bool:
     return False
 
 
-def _stems(text: str) -> list[str]:
+def stems(text: str) -> list[str]:
+    """The words of a text in lower case without function words, numbers and the plural s."""
     names = map(_name, words(text))
     return [name.rstrip("s") for name in names if len(name) > 2 and name.isalpha() and name not in STOP_WORDS]
 

@@ -2,32 +2,31 @@
 
 An answer that fails checks is requested again, up to `fix` times, with a list of the failed checks. The answer with the
 fewest failed checks is kept; ties go to the last one. Of an answer that lacks texts, also after its repetition, the
-other texts are used.
+other texts are used. Of several critiques in one answer, those with the fewest failed checks are candidates, and a hash
+of the user id chooses one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, create_model, model_validator
-from pydantic_core import from_json
+from pydantic import BaseModel
 
 from ... import llm, outputs, prompts
 from ...errors import RunError
-from ...llm.answers import is_placeholder, read_answer
 from ...llm.request import CORRECTION
 from ...model.interactions import without_last_review
-from ...schema import NARRATIVES, in_row, narrative_prompts
+from ...schema import CRITIQUE, NARRATIVES, in_row, narrative_prompts
 from ...user_rows import UserRows
-from . import checks, examples
+from . import checks, critiques, examples
+from .answers import answer_of, candidates, partial_answer, versions
 from .names import NO_NAMES, Names
 from .settings import NarrativesConfig
 from .shared_words import joined, words
@@ -38,51 +37,6 @@ CANDIDATES = 32
 """Users among whom they are chosen."""
 MOST_ITEMS, MOST_USERS = 200_000, 1000
 """Items and users whose titles and reviews are read for the names of the catalogue."""
-
-
-@functools.cache
-def answer_of(prompt: str) -> type[BaseModel]:
-    """The answer to `prompts/<prompt>.jinja`: the texts of its tasks."""
-    fields: dict[str, Any] = {task.name: (examples.text_type(task), ...) for task in narrative_prompts()[prompt]}
-    answer: type[BaseModel] = create_model(
-        prompt.capitalize(),
-        __config__=ConfigDict(extra="forbid"),
-        __doc__=f"The answer to `prompts/{prompt}.jinja`.",
-        **fields,
-    )
-    return answer
-
-
-class PartialAnswer(BaseModel):
-    """An answer that may lack texts, but not all of them."""
-
-    @model_validator(mode="after")
-    def _has_text(self) -> Self:
-        if not any(self.model_dump().values()):
-            raise ValueError("all texts are missing")
-        return self
-
-
-def _text_or_none(text: str | None) -> str | None:
-    return None if text is None or is_placeholder(text) else text.strip() or None
-
-
-@functools.cache
-def partial_answer_of(prompt: str) -> type[PartialAnswer]:
-    """As `answer_of`, but any text except one may be missing."""
-    text = Annotated[str | None, AfterValidator(_text_or_none)]
-    fields: dict[str, Any] = {task.name: (text, None) for task in narrative_prompts()[prompt]}
-    return create_model(f"Partial{prompt.capitalize()}", __base__=PartialAnswer, **fields)
-
-
-def partial_answer(raw: str, prompt: str) -> BaseModel | None:
-    """The complete texts of an answer that is not valid, such as one that is cut off; None where it has none."""
-    answer = partial_answer_of(prompt)
-    if (read := read_answer(raw, answer).answer) is not None:
-        return read
-    with contextlib.suppress(ValueError):
-        return answer.model_validate(from_json(raw[raw.find("{") :], allow_partial=True))
-    return None
 
 
 @dataclass(frozen=True)
@@ -126,7 +80,8 @@ class Prompter:
         self.examples, self.examples_left_out = len(given), loaded - len(given)
         self.example_users = {example["reviewer_id"] for example in given if config.examples == ("run",)}
         shots = tuple(message for example in given for message in examples.messages(example))
-        self.system = {prompt: prompts.system(prompt, language=config.language) for prompt in narrative_prompts()}
+        values = {"language": config.language, "critiques": config.critiques}
+        self.system = {prompt: prompts.system(prompt, **values) for prompt in prompts_of(config)}
         self.fixed = {
             prompt: (system, *(shots if prompt == examples.PROMPT else ())) for prompt, system in self.system.items()
         }
@@ -136,7 +91,7 @@ class Prompter:
         self._without_examples = checks.Shown(instructions, catalogue=catalogue)
         self._with_examples = checks.Shown(instructions, *examples.shown(given), catalogue)
         for prompt in self.fixed:
-            tokens = self.window.count(self._messages(self.fixed[prompt], prompt, ()), answer_of(prompt))
+            tokens = self.window.count(self._messages(self.fixed[prompt], prompt, ()), self.answer_of(prompt))
             if tokens >= self.window.room:
                 raise self.window.too_small("examples" if self.examples else "the form of the answer", tokens)
 
@@ -146,22 +101,28 @@ class Prompter:
         files = {examples.PROMPT: self.files}
         return ", ".join(prompts.identity(prompt, files.get(prompt, ())) for prompt in self.fixed)
 
+    def answer_of(self, prompt: str) -> type[BaseModel]:
+        """The answer to a prompt."""
+        return answer_of(prompt, self.config.critiques)
+
     def shown(self, user: dict[str, Any]) -> checks.Shown:
         """What the model is shown beside the history of `user`; a user who is an example keeps the first answer."""
         return self._without_examples if user["reviewer_id"] in self.example_users else self._with_examples
 
     def requests(self, user: dict[str, Any]) -> list[UserRequest]:
-        """A request per prompt for one user, none for an empty history."""
-        return [self.request(user, prompt) for prompt in self.fixed if user["purchase_history"]]
+        """A request per prompt for one user, as far as its history has what the prompt needs."""
+        return [self.request(user, prompt) for prompt in self.fixed if is_asked(user, prompt, self.config)]
 
     def request(self, user: dict[str, Any], prompt: str) -> UserRequest:
         """The request of `prompt` for a user with a history."""
-        history, answer = user["purchase_history"], answer_of(prompt)
-        if any(task.metadata_only for task in narrative_prompts()[prompt]):
+        history, answer, keep = user["purchase_history"], self.answer_of(prompt), 1
+        if prompt == CRITIQUE.written_by:
+            history, keep = [{"item": item, "review": None} for item in critiques.pair(history)], 2
+        elif any(text.metadata_only for text in narrative_prompts()[prompt]):
             history = without_last_review(history)
         fixed = (self.system[prompt],) if user["reviewer_id"] in self.example_users else self.fixed[prompt]
         messages = functools.partial(self._messages, fixed, prompt)
-        fitted = prompts.fit(history, messages, answer, self.window)
+        fitted = prompts.fit(history, messages, answer, self.window, keep)
         request = llm.Request.of(self.config, fitted.messages, answer, window=self.window)
         return UserRequest(prompt, request, fitted.left_out, fitted.cut)
 
@@ -170,6 +131,17 @@ class Prompter:
         fixed: tuple[prompts.Message, ...], prompt: str, history: Sequence[dict[str, Any]]
     ) -> tuple[prompts.Message, ...]:
         return (*fixed, prompts.user(prompt, history=prompts.fence(prompts.history_lines(history))))
+
+
+def prompts_of(config: NarrativesConfig) -> list[str]:
+    """The prompts of a run, in the order of their requests."""
+    return [prompt for prompt in narrative_prompts() if prompt != CRITIQUE.written_by or config.critiques]
+
+
+def is_asked(user: dict[str, Any], prompt: str, config: NarrativesConfig) -> bool:
+    """Whether there is a request of `prompt` about `user`: critiques need two similar purchases, the others one."""
+    history = user["purchase_history"]
+    return critiques.wanted(history or (), config) if prompt == CRITIQUE.written_by else bool(history)
 
 
 @dataclass(frozen=True)
@@ -181,6 +153,8 @@ class Attempt:
     """The model that answered: the one of the request, or of its retry."""
     result: BaseModel | llm.Failure | llm.Request
     failed: list[str]
+    texts: dict[str, str | None] = field(default_factory=dict)
+    """The texts of the answer by narrative: of several critiques the chosen one."""
     truncated: frozenset[str] = frozenset()
     """The tasks of the answer, if it reached the token limit."""
     is_partial: bool = False
@@ -198,16 +172,23 @@ def attempts(
         sent, result = llm.last(request, store)
         is_partial = False
         if isinstance(result, llm.Failure):  # after a repetition; the texts that it has are kept
-            partial = partial_answer(result.raw, first.prompt)
+            partial = partial_answer(result.raw, first.prompt, prompter.config.critiques)
             result, is_partial = partial or result, partial is not None
         failed: list[str] = []
+        texts: dict[str, str | None] = {}
         truncated: frozenset[str] = frozenset()
         if isinstance(result, BaseModel):
             reply = store.get(sent.key)
             if reply is not None and reply.finish_reason == "length":
                 truncated = frozenset(task.name for task in tasks)
-            failed = checks.check(in_row(result.model_dump()), history, language, tasks, shown, truncated)["failed"]
-        yield Attempt(request, sent.model, result, failed, truncated, is_partial)
+            checked = [
+                (version, checks.check(in_row(version), history, language, tasks, shown, truncated)["failed"])
+                for version in versions(result, first.prompt)
+            ]
+            fewest = min(len(wrong) for _, wrong in checked)
+            best = [version for version in checked if len(version[1]) == fewest]
+            texts, failed = critiques.choose(best, user["reviewer_id"])
+        yield Attempt(request, sent.model, result, failed, texts, truncated, is_partial)
         if not failed or number == repeats or not isinstance(result, BaseModel):
             return
         reasons = "; ".join(checks.reason(name, language) for name in failed)
@@ -225,7 +206,7 @@ def requests(
     """
     for prompt in prompter.fixed:
         for user in users.rows():
-            if not user["purchase_history"]:
+            if not is_asked(user, prompt, prompter.config):
                 continue
             first = prompter.request(user, prompt)
             if store is None or repeat == 0:
@@ -269,7 +250,7 @@ def choose_examples(run: Path, users: UserRows, store: llm.Store, catalogue: Nam
         (attempt,) = attempts(first(user), user, store, prompter, 0)
         if not isinstance(attempt.result, BaseModel) or attempt.failed:
             continue
-        example = {**user, **in_row(attempt.result.model_dump())}
+        example = {**user, **in_row(attempt.texts)}
         if examples.fit([example] * CHOSEN, prompter.window):
             chosen.append(example)
         if len(chosen) == CHOSEN:
@@ -293,14 +274,16 @@ def catalogue_names(run: Path, files: Sequence[Path]) -> Names:
 def narrate(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> dict[str, Any]:
     """Request the missing answers about `users`; write `narratives.parquet`, and `failed.jsonl` for failed requests."""
     counts = {"users": 0, "failed": 0, "asked_again": 0, "partial": 0, "reviews_left_out": 0, "users_cut": 0}
+    counts |= {"similar_pairs": 0, "critiques": 0}
     failed_checks: Counter[str] = Counter()
     warnings: Counter[str] = Counter()
     failures = llm.Failures(out, config)
     catalogue = catalogue_names(run, users.files)
 
-    def answers(user: dict[str, Any]) -> tuple[dict[str, Any], dict[str, None], int, frozenset[str]]:
-        """The texts of a user by task, the models that wrote them, reviews left out, and the truncated tasks."""
+    def answers(user: dict[str, Any]) -> tuple[dict[str, Any], list[str], dict[str, None], int, frozenset[str]]:
+        """The texts of a user by narrative, critiques, models, reviews left out, and the truncated narratives."""
         texts: dict[str, Any] = {}
+        given: list[str] = []
         models: dict[str, None] = {}
         truncated: frozenset[str] = frozenset()
         left_out, cut = 0, False
@@ -312,37 +295,43 @@ def narrate(run: Path, users: UserRows, out: Path, config: NarrativesConfig) -> 
             answered = [one for one in tried if isinstance(one.result, BaseModel)]
             if answered:
                 best = min(reversed(answered), key=lambda one: len(one.failed))
-                texts |= best.result.model_dump()  # type: ignore[union-attr]
+                texts |= best.texts
+                if first.prompt == CRITIQUE.written_by:
+                    given = candidates(best.result)  # type: ignore[arg-type]
                 truncated |= best.truncated
                 counts["partial"] += best.is_partial
                 models[best.model] = None
             elif isinstance(failure := tried[0].result, llm.Failure):
                 failures.add(user["reviewer_id"], first.request.answer.__name__, failure)
         counts["users_cut"] += cut
-        return texts, models or {config.model: None}, left_out, truncated
+        return texts, given, models or {config.model: None}, left_out, truncated
 
     with llm.Store(outputs.requests_path(run, "narratives")) as store:
         if config.examples == ("run",):
             choose_examples(run, users, store, catalogue, config)
+        expected = sum(is_asked(user, prompt, config) for user in users.rows() for prompt in prompts_of(config))
         for window in llm.passes(config, store):
             prompter = Prompter(config, examples.files(run, config), catalogue, window)
             for repeat in range(config.fix + 1):
                 part = functools.partial(requests, users, prompter, store, repeat)
-                total = sum(1 for _ in part()) if repeat else len(prompter.fixed) * len(users)
+                total = sum(1 for _ in part()) if repeat else expected
                 llm.ask(part, config, store, total, desc=f"narratives, repetition {repeat}" if repeat else "narratives")
         with outputs.row_writer(out / outputs.NARRATIVES, NARRATIVES) as append:
             for user in users.rows():
-                texts, models, left_out, truncated = answers(user)
+                texts, given, models, left_out, truncated = answers(user)
                 columns, history = in_row(texts), user["purchase_history"] or []
                 results = checks.check(columns, history, config.language, None, prompter.shown(user), truncated)
                 failed_checks.update(results["failed"])
                 warnings.update(results["warnings"])
                 counts["users"] += 1
+                counts["similar_pairs"] += critiques.wanted(history, config)
+                counts["critiques"] += bool(given)
                 counts["reviews_left_out"] += left_out
                 append(
                     {
                         "reviewer_id": user["reviewer_id"],
                         **columns,
+                        "critiques": given or None,
                         "narrator": ", ".join(str(outputs.public_name(model)) for model in models),
                         "narrator_prompt": prompter.identity,
                         "narrator_left_out": left_out,

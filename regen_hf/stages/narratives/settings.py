@@ -29,6 +29,12 @@ class NarrativesConfig(LLMConfig):
     """Few-shot examples: none; auto (those of this package for the simulated sample, none for a real log); run (the
     first users of the run whose answers pass all checks, kept in the run); or JSON files, as paths or globs, with one
     example or a list each, shaped as a row of a dataset."""
+    critiques: int = 3
+    """Critiques that the model writes in one more request about a user whose last two purchases are similar; one is
+    chosen. 0 for none."""
+    critique_levels: int = 2
+    """Levels of the category that two purchases have to share to be similar; where a category has fewer, the words of
+    the titles decide."""
     retry_model: str = ""
     """Model that requests without a usable answer are sent to again (retry_failed); by default the same one."""
     fix: int = 0
@@ -37,7 +43,8 @@ class NarrativesConfig(LLMConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, 0, "users")
+        at_least(self, 0, "users", "critiques")
+        at_least(self, 1, "critique_levels")
         if len(self.language) != 2 or not self.language.islower():
             raise ValueError(f"language is {self.language!r}, expected two lower-case letters of ISO 639-1, such as en")
         if not self.examples or (len(self.examples) > 1 and set(self.examples) & set(CHOICES)):

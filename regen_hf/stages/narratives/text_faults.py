@@ -32,7 +32,7 @@ MARKUP = re.compile(
     r"|\\[nt\"]|\\u[0-9a-fA-F]{4}"  # escapes of JSON
     r"|[\"']\w+[\"']\s*:\s*[\"'\[{]|^\s*[{\[]\s*[\"'{\[]|[\"'\]}]\s*[}\]]\s*$"  # remains of JSON
     r"|\b(?:Final item|Review title|Position|Description|Title): "  # lines of the prompt
-    rf"|\b(?:{'|'.join(name for name in TASKS if '_' in name)})\b"
+    rf"|\b(?:{'|'.join(name for name in TASKS if '_' in name)}|critique_\d+)\b"
 )
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ud800-\udfff]")
 NAME_OF_WORD = re.compile(r"[^\W\d_]{3,}")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, create_model
 
 from ... import llm, prompts
-from ...schema import RATED, rated_tasks
+from ...schema import RATED, rated_narratives
 from . import votes
 from .settings import RatingsConfig
 
@@ -62,6 +62,21 @@ class VoteRequest:
     request: llm.Request
 
 
+def rated_texts(user: dict[str, Any]) -> dict[str, str]:
+    """The text that each stage rates; stages without one are left out, those without narratives rate the history."""
+    if not user["purchase_history"]:
+        return {}
+    texts = {
+        stage: "\n".join(
+            f"{narrative.label or narrative.title}: {' '.join(text.split())}"
+            for narrative in rated_narratives(stage)
+            if (text := narrative.text(user))
+        )
+        for stage in RATED
+    }
+    return {stage: text for stage, text in texts.items() if text or not rated_narratives(stage)}
+
+
 def user_requests(
     user: dict[str, Any], config: RatingsConfig, window: llm.Window
 ) -> tuple[list[VoteRequest], prompts.Fitted]:
@@ -70,22 +85,9 @@ def user_requests(
     A stage without texts has none. All votes on a stage are consecutive, and all stages of a user: a server that caches
     the prefix of a prompt then reads the history once per user, and the rest once per stage, as votes have one prompt.
     """
-    if not user["purchase_history"]:
+    prompt_of = {stage: functools.partial(messages, stage, text) for stage, text in rated_texts(user).items()}
+    if not prompt_of:
         return [], prompts.Fitted(())
-    texts = {
-        stage: "\n".join(
-            f"{task.label or task.title}: {' '.join(text.split())}"
-            for task in rated_tasks(stage)
-            if (text := task.text(user))
-        )
-        for stage in RATED
-    }
-    # A stage without tasks rates the history.
-    prompt_of = {
-        stage: functools.partial(messages, stage, text)
-        for stage, text in texts.items()
-        if text or not rated_tasks(stage)
-    }
     sizes = {stage: window.count(prompt(()), answer_of(stage)) for stage, prompt in prompt_of.items()}
     # All stages have the same history. A stage that has no room for one does not shorten it.
     longest = max(prompt_of, key=lambda stage: (sizes[stage] < window.room, sizes[stage]))
@@ -163,9 +165,9 @@ def rate(users: votes.Users, out: Path, cache: Path, config: RatingsConfig) -> d
         return votes.UserVotes(given, identity, fitted.left_out, fitted.cut)
 
     with llm.Store(cache) as store:
+        total = config.votes * sum(len(rated_texts(user)) for user in users)
         for window in llm.passes(config, store):
-            part = functools.partial(requests, users, config, window)
-            llm.ask(part, config, store, total=len(RATED) * config.votes * len(users), desc="ratings")
+            llm.ask(functools.partial(requests, users, config, window), config, store, total, desc="ratings")
         counts = votes.write(users, vote, out, config)
         failures.check()
         return {

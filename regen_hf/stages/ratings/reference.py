@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...metrics.stop_words import STOP_WORDS
-from ...schema import RATED, rated_tasks
+from ...schema import RATED, rated_narratives
 
 JITTER = 0.1
 WORD = re.compile(r"[a-z0-9][a-z0-9'.-]*[a-z0-9]")
@@ -34,10 +34,9 @@ def rate(
     measures = {"example": {"richness": richness(len(history), review_length)}}
     for stage, text in texts(narratives).items():
         if text:
+            measured = narrative_measures(text, items, reviews) | critique_measures(text, items)
             measures[stage] = {
-                attribute: measure
-                for attribute, measure in narrative_measures(text, items, reviews).items()
-                if attribute in RATED[stage]
+                attribute: measure for attribute, measure in measured.items() if attribute in RATED[stage]
             }
 
     def point(measure: float, *key: str) -> int:
@@ -59,7 +58,9 @@ def rate(
 
 def texts(narratives: dict[str, Any]) -> dict[str, str]:
     """The narratives that each stage rates, as one text."""
-    return {stage: " ".join(text for task in rated_tasks(stage) if (text := task.text(narratives))) for stage in RATED}
+    return {
+        stage: " ".join(text for task in rated_narratives(stage) if (text := task.text(narratives))) for stage in RATED
+    }
 
 
 def richness(purchases: int, review_length: int) -> float:
@@ -98,6 +99,22 @@ def narrative_measures(
         "personalization": len(shared & own) / len(shared) if shared else 0.0,
         "foresight": min(1.0, 4 * len(words & (reviews[-1] - before)) / len(words)) if words else 0.0,
         "clarity": min(1.0, length / 20) * min(1.0, 25 * max(1, len(sentences)) / max(1, length)),
+    }
+
+
+def critique_measures(text: str, items: Sequence[frozenset[str]]) -> dict[str, float]:
+    """The measures of a critique against the content words of each item, oldest first.
+
+    - relevance: share of its words that occur in one of the last two items only; half of them gives the full score
+    - specificity: number of its words; six give the full score
+    - leak: words that occur in the last item and not in the one before; five give the full score
+    """
+    before, last = (items[0], *items)[-2:]
+    words = content(text)
+    return {
+        "relevance": min(1.0, 2 * len(words & (before ^ last)) / len(words)) if words else 0.0,
+        "specificity": min(1.0, len(words) / 6),
+        "leak": min(1.0, len(words & (last - before)) / 5),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from ... import outputs, schema
+from .critique_text import critiques
 from .item_text import item_record
 from .narrative_text import narratives
 from .review_text import review_records
@@ -31,6 +33,7 @@ TRUTH = pa.schema(
         ("grumble", pa.string()),
         ("mood", pa.string()),
         ("purchases", pa.list_(pa.string())),  # asin, oldest first
+        ("critiques", pa.list_(pa.struct([(name, pa.string()) for name in ("text", "attribute", "value")]))),
         ("simulated", pa.bool_()),  # always true
     ]
 )
@@ -53,7 +56,9 @@ def write(folder: Path, config: SampleConfig) -> dict[str, int]:
     world, text, damage = (np.random.default_rng([config.seed, stream]) for stream in range(3))
     items = make_items(config.items, world)
     shoppers = make_shoppers(config.shoppers, items, world)
-    item_lines = [_line(item_record(item, text)) for item in items]
+    item_records = [item_record(item, text) for item in items]
+    item_lines = list(map(_line, item_records))
+    prices = {record["asin"]: record["price"] for record in item_records}
     review_lines, earlier = [], []
     for shopper in tqdm(shoppers, desc="sample world", unit="shopper", leave=False):
         lines = [_line(record) for record in review_records(shopper, text)]
@@ -63,7 +68,8 @@ def write(folder: Path, config: SampleConfig) -> dict[str, int]:
     counts |= _damage(review_lines, item_lines, shoppers, earlier, damage)
     _write_lines(folder / outputs.SAMPLE_REVIEWS, review_lines, damage)
     _write_lines(folder / outputs.SAMPLE_ITEMS, item_lines, damage)
-    outputs.write_parquet(folder / outputs.TRUTH, pa.Table.from_pylist(list(map(_truth, shoppers)), TRUTH))
+    truth = [_truth(shopper, prices) for shopper in shoppers]
+    outputs.write_parquet(folder / outputs.TRUTH, pa.Table.from_pylist(truth, TRUTH))
     outputs.write_parquet(folder / outputs.ITEM_TRUTH, pa.Table.from_pylist(list(map(_item_truth, items)), ITEM_TRUTH))
     return counts | {"review_lines": len(review_lines), "item_lines": len(item_lines)}
 
@@ -121,7 +127,8 @@ def _stray_review(shopper: Shopper, asin: str) -> dict[str, Any]:
     }
 
 
-def _truth(shopper: Shopper) -> dict[str, Any]:
+def _truth(shopper: Shopper, prices: Mapping[str, str]) -> dict[str, Any]:
+    """The row of a shopper; the narratives stage takes one of `critiques` if the last two items are similar."""
     return {
         "reviewer_id": shopper.reviewer_id,
         **narratives(shopper),
@@ -135,6 +142,7 @@ def _truth(shopper: Shopper) -> dict[str, Any]:
         "grumble": shopper.grumble,
         "mood": shopper.mood,
         "purchases": [purchase.item.asin for purchase in shopper.purchases],
+        "critiques": critiques(shopper, prices),
         "simulated": True,
     }
 

@@ -41,7 +41,7 @@ def test_rows_hold_history_narratives_and_scores(finished_run):
     assert 5 <= len(row["purchase_history"]) <= 50
     times = [purchase["review"]["unix_time"] for purchase in row["purchase_history"]]
     assert times == sorted(times)
-    assert all(row["last_purchase"].values())
+    assert all(text for name, text in row["last_purchase"].items() if name != "critique")
     assert all(row["user"].values())
     assert (row["narrator"], row["rater"]) == ("reference", "reference")
     scores = [score for part in row["metadata"].values() for score in part.values() if score is not None]
@@ -230,6 +230,7 @@ def test_failed_checks_and_low_scores_set_texts_and_the_scores_of_their_part_to_
         ({"min_score": ("user.richness=4",)}, "expected PART.ATTRIBUTE=N"),
         ({"min_score": ("example.richness=4",)}, "rates no text"),
         ({"min_score": ("endorsement.foresight=4",)}, "better the lower"),
+        ({"min_score": ("critique.leak=4",)}, "better the lower"),
     ],
 )
 def test_filters_that_make_no_sense_are_refused(settings, message):
@@ -403,6 +404,9 @@ def test_every_number_of_the_card_is_that_of_the_rows(finished_run):
         words = sorted(len(task.text(row).split()) for row in everybody)
         assert table[task.name][1:3] == ["160", "0"]
         assert table[task.name][4] == str(words[(len(words) - 1) // 2])
+    critiques = sum(row["last_purchase"]["critique"] is not None for row in everybody)
+    assert table["critique"][1:3] == [str(critiques), str(160 - critiques)]
+    assert f"{critiques} of 160 users, of whom {critiques} have one" in " ".join(card.split())
     for part, attributes in RATED.items():
         for attribute in attributes:
             scores = Counter(row["metadata"][part][attribute] for row in everybody)

@@ -75,7 +75,7 @@ def drawn_ratings(tmp_path, told):
 def test_the_ratings_are_drawn_as_in_the_paper_with_votes_and_raters(tmp_path):
     figures = drawn_ratings(tmp_path, made_up_agreement(3))
     assert list(figures) == [
-        *("rated_purchase_reason", "rated_user_summaries", "rated_endorsement"),
+        *("rated_purchase_reason", "rated_user_summaries", "rated_endorsement", "rated_critique"),
         *("richness", "agreement", "votes_needed"),
     ]
     panels = figures["rated_user_summaries"].axes
@@ -83,6 +83,7 @@ def test_the_ratings_are_drawn_as_in_the_paper_with_votes_and_raters(tmp_path):
     assert [bar.get_height() for bar in panels[2].patches] == [0, 0, 1, 0, 0, 0, 0]
     notes = {panel.get_title(): panel.texts[0].get_text() for panel in figures["rated_endorsement"].axes}
     assert notes["foresight"] == "mean 3.0 (high: hindsight)"
+    assert [panel.get_title() for panel in figures["rated_critique"].axes] == list(RATED["critique"])
     assert figures["richness"].axes[0].get_title().startswith("43% below the middle")
     rows = [label.get_text() for label in figures["agreement"].axes[0].get_yticklabels()]
     assert len(rows) == sum(len(attributes) - 1 for attributes in RATED.values())

@@ -6,8 +6,18 @@ import pytest
 
 from regen_hf import outputs, prompts
 from regen_hf.llm.request import CORRECTION
-from regen_hf.schema import CHECK_KINDS, NARRATIVES, TASKS, WARNINGS, in_row, narrative_prompts, written_tasks
+from regen_hf.schema import (
+    CHECK_KINDS,
+    CRITIQUE,
+    NARRATIVES,
+    TASKS,
+    WARNINGS,
+    in_row,
+    narrative_prompts,
+    written_narratives,
+)
 from regen_hf.stages.narratives import checks, reference
+from regen_hf.stages.narratives.critiques import by_rules
 from regen_hf.stages.narratives.names import Names
 from regen_hf.stages.narratives.shared_words import joined, words
 
@@ -47,7 +57,10 @@ CATALOGUE = Names.of(
 )
 INSTRUCTIONS = joined(
     words(text)
-    for text in (*(prompts.system(prompt, language="en")["content"] for prompt in narrative_prompts()), CORRECTION)
+    for text in (
+        *(prompts.system(prompt, language="en", critiques=3)["content"] for prompt in narrative_prompts()),
+        CORRECTION,
+    )
 )
 EXAMPLE = "Mustard is a colour they had chosen before, and handsome materials count for much."
 SHOWN = checks.Shown(
@@ -65,6 +78,7 @@ def failed(field="long_user_summary", text=None, history=HISTORY, **options):
     """The kinds of failed checks and warnings with `text` in place of a good one."""
     written = in_row({**GOOD, **({field: text} if text is not None else {})})
     results = checks.check(written, history, "en", None, SHOWN, **options)
+    assert field != "critique" or all(one.startswith("critique.") for one in results["failed"] + results["warnings"])
     return {one.partition(".")[2] for one in results["failed"] + results["warnings"]}
 
 
@@ -170,6 +184,21 @@ WRONG = {
         ("long_user_summary", "They buy from Starbucks and like tea."),
         ("purchase_reason", "Their friend Katharina wanted a light, and so did Elon."),
     ],
+    "sentence": [
+        ("critique", "I want a light. It should fold."),
+        ("critique", "Nice!\nBut I need a light."),
+    ],
+    "leak": [
+        ("critique", "I would rather have the Quillmoor."),
+        ("critique", "Not by Quillmoor, please."),
+        ("critique", "Have you got a steel lantern like this?"),
+        ("critique", "I am looking for steel lanterns."),
+        ("critique", "I want to pay 9.50 for it."),
+    ],
+    "unmet": [
+        ("critique", "I would like it in red."),
+        ("critique", "The same by Vintrel, please."),
+    ],
 }
 
 
@@ -200,6 +229,9 @@ def test_a_wrong_text_fails_the_check_of_its_kind(kind, field, text):
             "You travel a lot: this lantern burns for nine hours, folds flat and is bright.",
         ),
         ("product_endorsement", "A very, very good light for you! 🎉"),
+        ("critique", "I need a lantern instead."),
+        ("critique", "Rather of steel, please, and not by Vintrel."),
+        ("critique", "Nothing in red, and one that I can carry: anything but Vintrel."),
     ],
 )
 def test_texts_about_the_user_pass(field, text):
@@ -263,7 +295,7 @@ def test_a_missing_text_fails_and_errors_are_apart_from_warnings():
 
 
 def test_every_failed_check_has_words_for_the_repeated_request():
-    for task in written_tasks():
+    for task in written_narratives():
         for kind in checks.KINDS:
             said = checks.reason(f"{task.field[-1]}.{kind}", "en")
             assert said.startswith(f"the {task.name} ")
@@ -277,11 +309,35 @@ def test_the_checks_of_another_language_skip_the_english_rules():
     assert results["warnings"] == []
 
 
+def test_what_both_items_have_is_no_leak_and_a_wish_is_compared_with_the_last_item():
+    pens = [
+        purchase("Elmsgate Gel Pen 0.7, Black", "Home - Pens", "A pen in black, with a cap."),
+        purchase("Elmsgate Gel Pen 0.7 Slim, Blue", "Home - Pens", "A slim pen, also sold in grey."),
+    ]
+    pens[0]["item"]["price"], pens[1]["item"]["price"] = 4.0, 6.0
+    right = [
+        "I want one more Elmsgate gel pen, but in blue.",
+        "Again 0.7, but slim.",
+        "Not in black.",
+        "Have you got it in gray?",
+        "One in blue instead of black, please.",
+        "A better one: I can pay more.",
+    ]
+    wrong = ["Anything but blue.", "Not by Elmsgate.", "Is there one for less money?", "Not too expensive, in blue."]
+    found = {
+        text: checks.check(in_row({"critique": text}), pens, "en", [CRITIQUE], SHOWN)["failed"]
+        for text in (*right, *wrong)
+    }
+    assert found == {text: ["critique.unmet"] if text in wrong else [] for text in found}
+    german = in_row({"critique": "Lieber einen Stift in Rot als von Elmsgate, bitte."})
+    assert checks.check(german, pens, "de", [CRITIQUE], SHOWN)["failed"] == []
+
+
 @pytest.mark.parametrize("source", ["truth", "rules"])
 def test_no_text_of_the_sample_world_fails_a_check(finished_run, source):
     histories = list(outputs.rows(outputs.sequence_files(finished_run)))
     truth = outputs.rows(
-        [outputs.path(finished_run, "sample", outputs.TRUTH)], ["reviewer_id", "last_purchase", "user"]
+        [outputs.path(finished_run, "sample", outputs.TRUTH)], ["reviewer_id", "last_purchase", "user", "critiques"]
     )
     true_texts = {row["reviewer_id"]: row for row in truth}
     items = outputs.rows(outputs.item_files(outputs.folder(finished_run, "sequences")))
@@ -293,3 +349,7 @@ def test_no_text_of_the_sample_world_fails_a_check(finished_run, source):
         written = true_texts[name] if source == "truth" else reference.write(name, history)
         results = checks.check(written, history, "en", None, shown)
         assert (results["failed"], results["warnings"]) == ([], []), json.dumps(written, indent=1)
+        given = [one["text"] for one in written["critiques"]] if source == "truth" else by_rules(name, history, most=3)
+        for text in given:
+            results = checks.check(in_row({"critique": text}), history, "en", [CRITIQUE], shown)
+            assert (results["failed"], results["warnings"]) == ([], []), (text, history[-2:])

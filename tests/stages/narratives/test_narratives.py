@@ -20,7 +20,8 @@ from regen_hf import prompts
 from regen_hf.errors import ConfigError, InputError, RunError
 from regen_hf.run import Run
 from regen_hf.run.stages import STAGES
-from regen_hf.schema import NARRATIVES, SEQUENCES, TASKS, in_row, written_tasks
+from regen_hf.schema import NARRATIVES, SEQUENCES, in_row, written_narratives
+from regen_hf.schema import narratives as all_narratives
 from regen_hf.stages.narratives import checks, examples, prompted, reference
 from regen_hf.stages.narratives.build import build
 from regen_hf.stages.narratives.settings import NarrativesConfig
@@ -48,7 +49,9 @@ PENS = [
 
 
 def texts(narratives):
-    return [*narratives["last_purchase"].values(), *narratives["user"].values()]
+    """The texts that every user has; a critique needs two similar purchases."""
+    last = {name: text for name, text in narratives["last_purchase"].items() if name != "critique"}
+    return [*last.values(), *narratives["user"].values()]
 
 
 def write_sequences(run, **splits):
@@ -186,7 +189,10 @@ def test_build_writes_a_row_per_user_in_the_order_of_the_splits(tmp_path):
     assert table["reviewer_id"].to_pylist() == ["d", "b", "a", "c"]
     assert set(table["narrator"].to_pylist()) == {"reference"}
     assert set(table["narrator_prompt"].to_pylist()) == {None}
-    assert counts == {"users": 4, "from_truth": 0, "from_rules": 4, "failed_checks": {}, "check_warnings": {}}
+    assert counts == {
+        **{"users": 4, "from_truth": 0, "from_rules": 4, "similar_pairs": 1, "critiques": 1},
+        **{"failed_checks": {}, "check_warnings": {}},
+    }
 
 
 def test_build_over_no_users_writes_an_empty_table(tmp_path):
@@ -213,7 +219,7 @@ def test_simulated_shoppers_have_the_narratives_of_the_truth_and_others_those_of
     counts, table = run_build(tmp_path)
     simulated, real = table.to_pylist()
     assert simulated["user"] == truth["user"]
-    assert simulated["last_purchase"] == truth["last_purchase"]
+    assert simulated["last_purchase"] == truth["last_purchase"] | {"critique": None}
     assert real["user"] == reference.write("real", PENS)["user"]
     assert (counts["users"], counts["from_truth"], counts["from_rules"]) == (2, 1, 1)
     assert counts["failed_checks"] == {"profile.words": 1}  # the truth of this test is a letter long
@@ -290,8 +296,10 @@ def test_a_model_writes_all_six_narratives_and_is_named(tmp_path):
     assert texts(nobody) == [None] * 6
     assert first["narrator"] == "some-model"
     assert (counts["users"], counts["failed"], counts["replies"], counts["completion_tokens"]) == (3, 0, 4, 8)
-    assert set(counts["prompts"]) == {"history", "narratives", "endorsement", "examples"}
-    assert re.fullmatch(r"narratives \d+ \(\w{8}\), endorsement \d+ \(\w{8}\)", first["narrator_prompt"])
+    assert set(counts["prompts"]) == {"history", "narratives", "endorsement", "critique", "examples"}
+    prompt = r"{} \d+ \(\w{{8}}\)"
+    prompts = ", ".join(prompt.format(name) for name in ("narratives", "endorsement", "critique"))
+    assert re.fullmatch(prompts, first["narrator_prompt"])
     assert first["narrator_left_out"] == 0
 
 
@@ -318,7 +326,10 @@ def test_what_fails_for_good_is_null_and_recorded_with_the_raw_text(tmp_path):
     with Server(fault) as server:
         counts, table = run_build(tmp_path, openai(server, max_failed=0.5))
     (row,) = table.to_pylist()
-    assert row["last_purchase"] == {"reason": "Some words.", "explanation": "Some words.", "endorsement": None}
+    assert row["last_purchase"] == {
+        **{"reason": "Some words.", "explanation": "Some words."},
+        **{"endorsement": None, "critique": None},
+    }
     assert counts["failed"] == 1
     (failed,) = map(json.loads, (tmp_path / "out" / "failed.jsonl").read_text().splitlines())
     assert (failed["reviewer_id"], failed["request"], failed["raw"]) == ("u", "Endorsement", "I will not sell pens.")
@@ -523,9 +534,9 @@ def test_another_language_is_found_and_asked_for(tmp_path):
     ("language", "text"), [("zh", "喜欢钢笔和好纸的办公用品买家"), ("ja", "文房具が好きな実用的な買い手")]
 )
 def test_a_language_without_spaces_is_found_and_asked_for(language, text):
-    written = in_row({task: f"{text}{number}" for number, task in enumerate(TASKS)})  # distinct
+    written = in_row({task: f"{text}{number}" for number, task in enumerate(all_narratives())})  # distinct
     assert checks.check(written, PENS, language)["failed"] == []
-    assert checks.check(written, PENS, "en")["failed"] == [f"{task.field[1]}.language" for task in written_tasks()]
+    assert checks.check(written, PENS, "en")["failed"] == [f"{task.field[1]}.language" for task in written_narratives()]
     written["user"]["profile"] = "Buyer of pens by 三菱"
     assert "profile.words" not in checks.check(written, PENS, "en")["failed"]
     written["user"]["profile"] = "Buyer of 三菱"
@@ -551,7 +562,7 @@ def test_the_prompt_holds_the_rules_of_the_papers_prompt(rule):
 
 
 def test_what_is_the_same_for_all_users_comes_first_and_the_endorsement_has_no_examples(tmp_path):
-    write_sequences(tmp_path, train=[("a", PENS), ("b", PENS[:2])])
+    write_sequences(tmp_path, train=[("a", PENS), ("b", PENS[:1])])
     with Server() as server:
         run_build(tmp_path, openai(server, examples=package_examples()))
     by_kind = {
@@ -667,7 +678,7 @@ def test_examples_of_the_run_are_its_first_users_whose_answers_pass_and_are_chos
     users = [(f"u{i}", [purchase(f"B{i}", f"Big Notebook {i}"), *own]) for i, own in enumerate(histories)]
     write_sequences(tmp_path, train=users)
     with Server(good_answers) as server:
-        counts, first = run_build(tmp_path, openai(server, examples=("run",), concurrency=1))
+        counts, first = run_build(tmp_path, openai(server, examples=("run",), concurrency=1, critiques=0))
     assert counts["examples"] == 3
     (path,) = (tmp_path / "requests").glob("narratives-examples-*.json")
     assert [row["reviewer_id"] for row in json.loads(path.read_text())] == ["u1", "u2", "u4"]
@@ -681,7 +692,7 @@ def test_examples_of_the_run_are_its_first_users_whose_answers_pass_and_are_chos
     frozen = path.read_text()
     (tmp_path / "out").rename(tmp_path / "first")
     with Server() as server:
-        _, again = run_build(tmp_path, openai(server, examples=("run",)))
+        _, again = run_build(tmp_path, openai(server, examples=("run",), critiques=0))
     assert not server.bodies
     assert path.read_text() == frozen
     assert again.to_pylist() == first.to_pylist()

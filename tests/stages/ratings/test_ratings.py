@@ -37,10 +37,16 @@ HISTORY = [
 
 
 def narratives(
-    reason="The customer wanted a gel pen with smooth flow.", endorsement="A green gel pen for your diary.", **user
+    reason="The customer wanted a gel pen with smooth flow.",
+    endorsement="A green gel pen for your diary.",
+    critique="Rather in green, please.",
+    **user,
 ):
     return {
-        "last_purchase": {"reason": reason, "explanation": None, "endorsement": endorsement},
+        "last_purchase": {
+            **{"reason": reason, "explanation": None},
+            **{"endorsement": endorsement, "critique": critique},
+        },
         "user": {"profile": "Buyer of gel pens", "brief_summary": None, "long_summary": None, **user},
     }
 
@@ -113,6 +119,16 @@ def test_the_users_own_words_are_more_personal_than_the_products():
     assert own["personalization"] > product["personalization"]
 
 
+def test_a_critique_is_relevant_by_what_differs_and_leaks_by_what_only_the_last_item_has():
+    def rated(text):
+        return scores(narratives(critique=text))["critique"]
+
+    assert rated("Rather in green, please.")["relevance"] > rated("A telescope, please.")["relevance"] == 1
+    assert rated("Another colour.")["leak"] == 1 < rated("In green.")["leak"]
+    assert rated("Not red but green, smooth, cheap and slim.")["specificity"] > rated("In green.")["specificity"]
+    assert "critique" not in scores(narratives(critique=None))
+
+
 def test_longer_histories_with_longer_reviews_are_richer():
     poor = scores(narratives(), [purchase("Blue Gel Pen", None)])["example"]["richness"]
     rich = scores(narratives(), [purchase("Blue Gel Pen", "word " * 80)] * 20)["example"]["richness"]
@@ -128,10 +144,10 @@ def test_rambling_is_less_clear_than_short_sentences():
 
 def test_what_was_not_written_is_not_rated():
     rated = reference.rate("u", HISTORY, narratives(reason=None, profile=None))
-    assert set(rated) == {"example", "endorsement"}
+    assert set(rated) == {"example", "endorsement", "critique"}
     metadata, rows = user_ratings([rated], ["reference"])
     assert set(metadata["last_purchase"].values()) == {None}
-    assert {row["stage"] for row in rows} == {"example", "endorsement"}
+    assert {row["stage"] for row in rows} == {"example", "endorsement", "critique"}
     assert reference.rate("u", [], narratives()) == {}
 
 
@@ -217,7 +233,7 @@ def test_the_users_with_narratives_are_rated_or_the_first_of_them(tmp_path):
             counts, ratings, votes = run_build(tmp_path, openai(server, users=users))
         chosen.append(ratings["reviewer_id"].to_pylist())
         assert (counts["users"], len(set(votes["reviewer_id"].to_pylist()))) == (users, users)
-        assert len(server.bodies) == (4 if users == 1 else 8)  # the first user was rated before
+        assert len(server.bodies) == (5 if users == 1 else 10)  # the first user was rated before
     assert set(chosen[0]) < set(chosen[1])
     assert chosen[1] == [user for user in "bdegh" if user in chosen[1]]
 
@@ -272,7 +288,7 @@ def test_a_model_rates_each_stage_apart_in_each_vote(tmp_path):
     assert all(score is None for stage in nobody.values() for score in stage.values())
     assert set(ratings["rater"].to_pylist()) == {"some-model"}
     assert set(votes["vote"].to_pylist()) == {0, 1, 2}
-    assert (counts["users"], counts["failed"], counts["failed_votes"], counts["replies"]) == (3, 0, 0, 21)
+    assert (counts["users"], counts["failed"], counts["failed_votes"], counts["replies"]) == (3, 0, 0, 27)
     assert set(counts["prompts"]) == {"history", "ratings"}
     assert set(ratings["rater_left_out"].to_pylist()) == {0}
     (prompt,) = set(ratings["rater_prompt"].to_pylist())
@@ -281,7 +297,10 @@ def test_a_model_rates_each_stage_apart_in_each_vote(tmp_path):
 
 def test_each_stage_shows_the_rater_its_own_texts_alone(tmp_path):
     written = {
-        "last_purchase": {"reason": "REASON", "explanation": "EXPLANATION", "endorsement": "ENDORSEMENT"},
+        "last_purchase": {
+            **{"reason": "REASON", "explanation": "EXPLANATION"},
+            **{"endorsement": "ENDORSEMENT", "critique": "CRITIQUE"},
+        },
         "user": {"profile": "PROFILE", "brief_summary": "BRIEF", "long_summary": "LONG"},
     }
     make_run(tmp_path, [("u", HISTORY, written)])
@@ -292,6 +311,7 @@ def test_each_stage_shows_the_rater_its_own_texts_alone(tmp_path):
         "last_purchase": {"REASON", "EXPLANATION"},
         "user": {"PROFILE", "BRIEF", "LONG"},
         "endorsement": {"ENDORSEMENT"},
+        "critique": {"CRITIQUE"},
     }
     shown = {}
     for body in server.bodies:
@@ -326,7 +346,7 @@ def test_a_label_off_the_scale_is_asked_again_and_then_a_failed_vote(tmp_path):
     make_run(tmp_path, [("u", HISTORY, narratives())])
     with Server(fault) as server:
         counts, ratings, votes = run_build(tmp_path, openai(server, votes=2, max_failed=0.5))
-    assert len(server.bodies) == 9
+    assert len(server.bodies) == 11
     assert (counts["failed"], counts["failed_votes"]) == (1, 4)
     missing = [row for row in votes.to_pylist() if row["score"] is None]
     assert {(row["stage"], row["vote"]) for row in missing} == {("user", 1)}
@@ -360,12 +380,12 @@ def test_several_models_share_the_votes_in_turn_and_are_named(tmp_path):
     assert by_vote == {0: "some-model", 1: "second", 2: "third", 3: "some-model", 4: "second"}
 
 
-def test_the_four_stages_share_the_beginning_of_their_prompts_and_nothing_of_each_other(tmp_path):
+def test_the_stages_share_the_beginning_of_their_prompts_and_nothing_of_each_other(tmp_path):
     make_run(tmp_path, [("u", HISTORY, narratives())])
     with Server() as server:
         run_build(tmp_path, openai(server, votes=2))
     asked = [body["messages"] for body in server.bodies]
-    assert len(asked) == 8
+    assert len(asked) == 10
     assert len({messages[0]["content"] for messages in asked}) == 1
     (beginning,) = {messages[1]["content"].partition("What to rate: ")[0] for messages in asked}
     assert "leaks in the suitcase" in beginning
@@ -378,7 +398,7 @@ def test_more_votes_ask_only_for_what_is_new(tmp_path):
         run_build(tmp_path, openai(server, votes=2))
         (tmp_path / "out").rename(tmp_path / "first")
         run_build(tmp_path, openai(server, votes=3))
-    assert len(server.bodies) == 12
+    assert len(server.bodies) == 15
     first, more = (pq.read_table(tmp_path / name / "votes.parquet").to_pylist() for name in ("first", "out"))
     assert first == [row for row in more if row["vote"] < 2]
 
@@ -422,7 +442,7 @@ def test_a_text_too_long_to_rate_fails_by_itself_with_the_reason(tmp_path):
     make_run(tmp_path, [("u", HISTORY, texts)])
     with Server() as server:
         counts, ratings, _ = run_build(tmp_path, openai(server, window=5000, max_tokens=1000, max_failed=0.3))
-    assert sorted(map(stage_of, server.bodies)) == ["endorsement", "example", "last_purchase"]
+    assert sorted(map(stage_of, server.bodies)) == ["critique", "endorsement", "example", "last_purchase"]
     assert (counts["failed"], counts["users_cut"]) == (1, 0)
     (failed,) = (tmp_path / "out" / "failed.jsonl").read_text().splitlines()
     assert "with the shortest history, expected at most" in json.loads(failed)["reason"]

@@ -26,10 +26,11 @@ def regen(*words):
 
 
 def as_released(row):
-    """A row as a line of the release: no endorsement, none of the columns of this package."""
+    """A row as a line of the release: no endorsement, no critique, none of the columns of this package."""
     known = ("reviewer_id", "purchase_history", "last_purchase", "user", "metadata")
     line = json.loads(json.dumps({key: row[key] for key in known}))
-    del line["last_purchase"]["endorsement"], line["metadata"]["endorsement"]
+    for name in ("endorsement", "critique"):
+        del line["last_purchase"][name], line["metadata"][name]
     return line
 
 
@@ -68,8 +69,9 @@ def test_rows_are_those_of_the_release_in_the_splits_of_raw_files(finished_run, 
         ]
         for row in here:
             assert row["narrator"] == row["rater"] == "official REGEN release"
-            assert row["last_purchase"]["endorsement"] is None
-            assert set(row["metadata"]["endorsement"].values()) == {None}
+            for name in ("endorsement", "critique"):
+                assert row["last_purchase"][name] is None
+                assert set(row["metadata"][name].values()) == {None}
             assert as_released(row) == expected[row["reviewer_id"]]
 
 
@@ -271,6 +273,8 @@ def test_its_card_says_that_it_is_the_release(released):
     assert card.data.license == "unknown"
     assert "Of 160 lines read, 160 users were kept." in card.text
     assert "| product_endorsement | `last_purchase.endorsement` | 0 | 160 | – | – | – | yes |" in card.text
+    assert "| critique | `last_purchase.critique` | 0 | 160 |" in card.text
+    assert "The release has none." in card.text
     assert "| from_release | `office.jsonl` |" in card.text
 
 

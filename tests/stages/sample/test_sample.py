@@ -56,8 +56,13 @@ def read_lines(path: Path) -> tuple[list[dict], int]:
     return records, bad
 
 
+def named_texts(row: dict) -> dict[str, str]:
+    """The narratives; the critique is one of `critiques`, which the narratives stage takes."""
+    return {name: text for name, text in (row["last_purchase"] | row["user"]).items() if name != "critique"}
+
+
 def texts_of(row: dict) -> list[str]:
-    return [*row["last_purchase"].values(), *row["user"].values()]
+    return list(named_texts(row).values())
 
 
 def words_of(text: str) -> list[str]:
@@ -223,7 +228,7 @@ def test_a_narrative_has_the_length_of_its_task(world):
     bounds = {"reason": (10, 24), "explanation": (35, 60), "endorsement": (30, 60)}
     bounds |= {"profile": (4, 6), "brief_summary": (18, 32), "long_summary": (50, 75)}
     for row in world.truth:
-        for name, text in (row["last_purchase"] | row["user"]).items():
+        for name, text in named_texts(row).items():
             low, high = bounds[name]
             assert low <= len(text.split()) <= high, text
 
@@ -237,6 +242,35 @@ def test_narratives_read_as_sentences_of_a_modest_vocabulary(world):
             assert not re.search(r"[{}]|None|  ", text)
             assert not WRONG_ARTICLE.search(text), text
     assert 400 < len(vocabulary) < 1500
+
+
+def test_critiques_state_what_differs_between_the_last_two_items(world):
+    prices = {item["asin"]: item["price"] for item in world.raw_items}
+    kinds = Counter()
+    for row in world.truth:
+        first, last = (world.items[asin] for asin in row["purchases"][-2:])
+        before, price = (float(prices[item["asin"]][1:].partition(" ")[0] or 0) for item in (first, last))
+        for critique in row["critiques"]:
+            text, attribute, value = critique.values()
+            kinds[attribute, text.replace(value, "")] += 1
+            if attribute == "price":
+                assert value == ("lower" if price < before else "higher")
+                assert 0 < 1.1 * min(price, before) <= max(price, before)
+            elif attribute == "brand":
+                assert value == first["brand"] != last["brand"]
+                assert value in text
+                assert last["brand"] not in text
+            else:
+                assert value == last[attribute].split()[-1] != first[attribute].split()[-1]
+                assert re.search(rf"\b{value}\b", text)
+            assert len(re.findall(r"[.!?]", text)) == 1
+            assert not re.search(r"[{}]|None|  ", text)
+            assert not WRONG_ARTICLE.search(text), text
+        differ = {name for name in ("colour", "use", "brand") if first[name] != last[name]}
+        assert differ <= {critique["attribute"] for critique in row["critiques"]}
+        assert len(row["critiques"]) <= 5
+    assert len({attribute for attribute, _ in kinds}) == 5
+    assert len({row["critiques"][0]["attribute"] for row in world.truth if row["critiques"]}) == 5
 
 
 def test_reviews_use_the_right_article_and_leave_no_placeholder(world):

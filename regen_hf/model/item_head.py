@@ -145,6 +145,10 @@ class ItemRanking(nn.Module):
         rows = item_labels.to(hidden.device)[history_mask.to(hidden.device, torch.bool)]  # (P,)
         learnt = rows >= 0
         catalogue, frequencies = self._checked_catalogue()
+        if self.training and self.adapter.cf_dropout:  # a new item is ranked among items with CF vectors
+            cf, content = catalogue.split(self.adapter.columns[:2], dim=1)
+            known = torch.rand(len(catalogue), 1, device=catalogue.device) >= self.adapter.cf_dropout  # (I, 1)
+            catalogue = torch.cat([cf * known, content], dim=1)
         return next_item_loss(self.checked_head(), states[learnt], rows[learnt], catalogue, frequencies)
 
     @torch.no_grad()

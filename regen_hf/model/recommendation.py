@@ -126,17 +126,17 @@ class Catalogue:
 
     def best(self, queries: torch.Tensor, choice: Choice, histories: Sequence[Any]) -> list[list[dict[str, Any]]]:
         """The best items of each query (B, E), at most `choice.n`."""
-        scores = queries.float() @ self.embeddings().T  # (B, I)
+        scores, known = queries.float() @ self.embeddings().T, self.rows  # (B, I)
         if choice.candidates is not None:
             allowed = torch.zeros(scores.shape[1], dtype=torch.bool, device=scores.device)
             allowed[choice.candidates] = True
             scores = scores.masked_fill(~allowed, float("-inf"))
         for row, history in enumerate(histories):
             bought = (purchase["item"].get("asin") for purchase in history)
-            of_history = [self.rows[asin] for asin in bought if asin in self.rows]
+            of_history = [known[asin] for asin in bought if asin in known]
             scores[row, of_history if choice.excluded is None else choice.excluded] = float("-inf")
-        scores = scores * self.regen.model.model.checked_head().temperature
         values, rows = scores.topk(min(choice.n, scores.shape[1]), dim=-1)  # (B, n) each
+        values = values * self.regen.model.model.checked_head().temperature
         return [
             [self._entry(row, value) for row, value in zip(*pair, strict=True) if value > float("-inf")]
             for pair in zip(rows.tolist(), values.tolist(), strict=True)

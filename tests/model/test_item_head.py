@@ -300,3 +300,17 @@ def test_wrong_requests_are_named(regen):
     for arguments in ({"adapter": "transformer"}, {"interaction_features": ["age"]}):
         with pytest.raises(StrictDataclassClassValidationError, match="item_dim is 5 and the model has"):
             fused(item_dim=5, **arguments)
+
+
+def test_cf_dropout_hides_the_cf_vectors_of_random_items_of_the_catalogue_in_training(monkeypatch):
+    made, seen = model(cf_dropout=0.5), []
+    monkeypatch.setattr(item_head, "next_item_loss", lambda *arguments: seen.append(arguments[3]) or torch.zeros(()))
+    inputs = catalogue()(HISTORY, "product_endorsement") | {"item_labels": torch.tensor([[0, 1, 2, 3]])}
+    torch.manual_seed(0)
+    for training in (False, True):
+        made.train(training).model(**inputs)
+    complete, hidden = seen
+    cf, content = complete.split(made.model.adapter.columns[:2], dim=1)
+    kept = hidden[:, : cf.shape[1]].any(dim=1)
+    torch.testing.assert_close(hidden, torch.cat([cf * kept[:, None], content], dim=1))
+    assert 0 < kept.sum() < cf.any(dim=1).sum()

@@ -97,12 +97,9 @@ def embed(run: Run, folder: Path, encoder: str, vectors: Path, hidden: np.ndarra
     out = outputs.folder(folder, "embeddings")
     if (out / outputs.MANIFEST).exists():
         return folder
-    link_stages(run.folder, folder) if folder.exists() else (
-        folder.mkdir(parents=True),
-        link_stages(run.folder, folder),
-    )
     settings = run.config["embeddings"]
-    out.mkdir(exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)  # before the links: the run may have vectors of its own
+    link_stages(run.folder, folder)
     items = list(outputs.rows(outputs.catalogue_files(run.folder)))
     asins = [item["asin"] for item in items]
     if not vectors.exists():

@@ -89,6 +89,8 @@ def answers(run: Path) -> dict[str, Any]:
 def narrate(tree: Path, run: Path, model: str, seed: int, *options: str) -> dict[str, Any]:
     """The narratives of `run` with `seed`: its cost and its answers."""
     settings = ["--model", model, "--window", str(WINDOW), "--seed", str(seed), "--max-failed", "1", *options]
+    if tree == ROOT:
+        settings += ["--critiques", "0"]  # the commit to compare with writes none
     cost = regen(tree, "narratives", run, *settings)
     return cost | answers(run)
 

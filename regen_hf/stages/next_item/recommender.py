@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from ... import outputs
@@ -167,10 +168,11 @@ class Recommender:
         elif part == "item_knn":
             scores = _matrix(histories, len(self.asins)).dot(self.similarity).toarray()
         elif part == "als":
-            vectors = [
-                solve(self.gram, self.item_factors[items], confidence, self.regularization)
-                for items, confidence in zip(histories, cases.confidences[users], strict=True)
-            ]
+            with threadpool_limits(1, "blas"):  # small systems: on a busy machine, threads take 10 times the CPU
+                vectors = [
+                    solve(self.gram, self.item_factors[items], confidence, self.regularization)
+                    for items, confidence in zip(histories, cases.confidences[users], strict=True)
+                ]
             scores = np.stack(vectors) @ self.item_factors.T
         else:
             profiles = np.stack([self.content[items].mean(axis=0) for items in histories])

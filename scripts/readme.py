@@ -64,13 +64,14 @@ def page(results: dict) -> str:
 
 def with_recall(readme: str, results: dict) -> str:
     """The README with Recall@10 of the item head on real purchases, where `results` contain it."""
-    text = re.sub(r"^Recall@10 among .*\n", "", readme, flags=re.MULTILINE)
+    text = re.sub(r"^Trained to rank only: .*\n", "", readme, flags=re.MULTILINE)
     measured = results.get("office_2014", {})
     if "fused" not in measured.get("models", {}):
         return text
     model, sizes = measured["models"]["fused"]["all"], measured["sizes"]
     recall = format_interval(model["recall@10"])
-    sentence = f"Recall@10 among {sizes['items']:,} office products: {recall} ({model['n']} users).\n"
+    among = f"among {sizes['items']:,} office products ({model['n']} users)"
+    sentence = f"Trained to rank only: Recall@10 {recall} {among}.\n"
     return text.replace(RECOMMEND, RECOMMEND + sentence)
 
 

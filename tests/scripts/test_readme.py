@@ -21,7 +21,7 @@ def test_every_score_in_the_readme_and_on_its_page_comes_from_the_results_file()
     assert script["with_recall"](README, next_item) == README  # else: python scripts/readme.py
     recall = {"recall@10": {"mean": 0.14321, "low": 0.11, "high": 0.17}, "n": 502}
     measured = {"office_2014": {"models": {"fused": {"all": recall}}, "sizes": {"items": 2417}}}
-    sentence = "Recall@10 among 2,417 office products: 0.143 [0.110, 0.170] (502 users).\n"
+    sentence = "Trained to rank only: Recall@10 0.143 [0.110, 0.170] among 2,417 office products (502 users).\n"
     text = script["with_recall"](README, measured)
     assert sentence in text
     assert script["with_recall"](text, measured) == text

@@ -286,15 +286,6 @@ def test_nothing_pushed_tells_of_this_machine(pushed, finished_run):
             assert not [needle for needle in private if needle.encode() in content], (kind, path)
 
 
-def test_a_second_push_of_the_same_run_commits_nothing(pushed, finished_run, tmp_path):
-    hub, _ = pushed
-    done = regen_push(finished_run, "org", tmp_path, hub.url)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("unchanged http") == 4
-    for kind, name in REPOSITORIES.values():
-        assert len(hub.load(kind, name)["commits"]) == 2, name
-
-
 def test_everything_loads_back_where_this_package_is_not_installed_and_the_cards_code_runs(
     pushed, finished_run, tmp_path
 ):

@@ -17,7 +17,7 @@ pytestmark = [
     # Importing the guide's kernels imports torch.compile, whose own modules use what torch has deprecated.
     pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning"),
 ]
-MODEL = ["--backend", "transformers", "--model", str(SMOLLM2), "--max-tokens", "220", "--max-failed", "1"]
+MODEL = ["--backend", "transformers", "--model", str(SMOLLM2), "--max-tokens", "120", "--max-failed", "1"]
 
 
 def counts(run, stage):
@@ -26,7 +26,8 @@ def counts(run, stage):
 
 def test_a_real_model_writes_and_rates_a_preview(tmp_path, capsys):
     run = tmp_path / "run"
-    assert main(["sequences", str(run), "--sample", "--set", "sample.shoppers=60", "--set", "sample.items=64"]) == 0
+    sample = ["--sample", "--set", "sample.shoppers=60", "--set", "sample.items=64", "--max-history", "6"]
+    assert main(["sequences", str(run), *sample]) == 0
     assert main(["narratives", str(run), *MODEL, "--users", "2", "--examples", "none"]) == 0
     narrated = counts(run, "narratives")
     assert narrated["users"] == 2

@@ -22,6 +22,7 @@ import argparse
 import importlib.metadata
 import json
 import logging
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -123,6 +124,7 @@ class BestEpoch(Callback):
         histories, targets = self.users
         found = scores(module.torch_model, self.rows, histories, self.items)
         self.curve.append(reciprocal_rank(found, histories, targets))
+        print(f"epoch {len(self.curve)}: MRR of the validation users {self.curve[-1]:.4f}", file=sys.stderr, flush=True)
         best = int(np.argmax(self.curve))
         if best == len(self.curve) - 1:
             self.weights = {name: value.clone() for name, value in module.torch_model.state_dict().items()}

@@ -210,7 +210,11 @@ def check(
             "cut": text_faults.is_cut(text, language, task.name in truncated and task.words is None),
             "markup": text_faults.has_markup(text, record.raw),
             "wordless": task.words is None
-            and (text_faults.lacks_words(text) or text_faults.is_name(text, record.names)),
+            # A critique may be one word, or reject a product by its name.
+            and (
+                text_faults.lacks_words(text, 1 if task.steers else 2)
+                or (not task.steers and text_faults.is_name(text, record.names))
+            ),
             "damaged": text_faults.is_damaged(text),
             "repetition": text_faults.is_repetitive(text),
             "same": text_faults.same_text(text, earlier, record.names),

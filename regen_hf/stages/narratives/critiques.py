@@ -6,6 +6,7 @@ are similar have one.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -91,4 +92,4 @@ def by_rules(reviewer_id: str, history: Sequence[Mapping[str, Any]], most: int, 
 
 
 def _levels(item: Mapping[str, Any]) -> list[str]:
-    return [level for level in map(str.strip, (item.get("category") or "").split(" - ")) if level]
+    return [level for level in map(str.strip, re.split(" [->] ", item.get("category") or "")) if level]

@@ -80,15 +80,15 @@ def has_markup(text: str, known: str = "") -> bool:
     return any(match[0] not in known for match in MARKUP.finditer(text))
 
 
-def lacks_words(text: str) -> bool:
-    """Whether a text has fewer than two words of three letters, or four letters of a script without spaces.
+def lacks_words(text: str, least: int = 2) -> bool:
+    """Whether a text has fewer than `least` words of three letters; two letters without spaces count as one word.
 
     >>> [lacks_words(text) for text in ("5 of 5", "N/A", "Rating: 5/5", "...", "Yes.")]
     [True, True, True, True, True]
     >>> lacks_words("Keen writer of letters"), lacks_words("文房具が好き")
     (False, False)
     """
-    return len(NAME_OF_WORD.findall(UNSPACED.sub(" ", text))) + len(UNSPACED.findall(text)) // 2 < 2
+    return len(NAME_OF_WORD.findall(UNSPACED.sub(" ", text))) + len(UNSPACED.findall(text)) // 2 < least
 
 
 def is_name(text: str, names: frozenset[tuple[str, str]]) -> bool:

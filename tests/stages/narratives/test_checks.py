@@ -193,7 +193,6 @@ WRONG = {
         ("critique", "Not by Quillmoor, please."),
         ("critique", "Have you got a steel lantern like this?"),
         ("critique", "I am looking for steel lanterns."),
-        ("critique", "I want to pay 9.50 for it."),
     ],
     "unmet": [
         ("critique", "I would like it in red."),
@@ -353,3 +352,44 @@ def test_no_text_of_the_sample_world_fails_a_check(finished_run, source):
         for text in given:
             results = checks.check(in_row({"critique": text}), history, "en", [CRITIQUE], shown)
             assert (results["failed"], results["warnings"]) == ([], []), (text, history[-2:])
+
+
+TIN = "A tin for Christmas, with a non-stick lid."
+CARDS = [
+    purchase("Elmsgate eGift Card, Black", "Gift Cards - Gift Cards", "Sent by e-mail."),
+    purchase("Vintrel's Gift Card in a Teal Non-Stick Tin", "Gift Cards - Tins", TIN),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (None, "The black one is nice, but I want teal."),
+        (None, "The Elmsgate is nice, but I would like another brand."),
+        (None, "Black isn't for me, rather teal."),
+        (None, "Don't you have it in teal?"),
+        (None, "Why not in teal?"),
+        (None, "Not as plain and in teal."),
+        (None, "A non-stick one in teal, please."),
+        (None, "In teal."),
+        (None, "Not the Elmsgate eGift Card."),
+        (None, "A gift card for Christmas, please."),
+        (None, "Not for $25.00 again."),
+        (None, "I don't want to pay less."),
+        (None, "One for Dr. Seuss, e.g. in teal."),
+        ("leak", "I want Vintrel's."),
+        ("leak", "I want to pay $50.00 for it."),
+        ("unmet", "Another Elmsgate, but in teal."),
+        ("unmet", "I want a black one again."),
+        ("unmet", "This is too expensive."),
+        ("unmet", "I don't want to pay more."),
+        ("unmet", "Something under $40, please."),
+        ("sentence", "Nice one! is there a teal one?"),
+    ],
+)
+def test_remarks_compounds_questions_and_abbreviations_in_critiques_are_read_as_meant(kind, text):
+    cards = [
+        {**card, "item": {**card["item"], "price": price}} for card, price in zip(CARDS, (25.0, 50.0), strict=True)
+    ]
+    results = checks.check(in_row({"critique": text}), cards, "en", [CRITIQUE])
+    assert results["failed"] == ([f"critique.{kind}"] if kind else [])

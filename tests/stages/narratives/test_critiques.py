@@ -47,6 +47,7 @@ def item(category=None, title="Pen", asin=None):
         (item("A - B - C"), item("A - B - D"), 3, False),
         (item("A - B"), item("A - C"), 2, False),
         (item("A - B"), item("A - C"), 1, True),
+        (item("A > B > C"), item("A > B > D"), 2, True),
         (item("A - B", asin="x"), item("A - B", asin="x"), 2, False),  # the same item again
         (item("A", "Red Gel Pen"), item("A", "Blue Gel Pen"), 2, True),  # too few levels: the titles decide
         (item("A", "Red Gel Pen"), item("A", "Blue Ink"), 2, False),

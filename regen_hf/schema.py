@@ -206,7 +206,14 @@ class Narrative:
         """The reference texts of all rows of `table`, null where a row has none."""
         if any(isinstance(key, int) for key in self.field):
             return pa.array([self.text(row) for row in table.select([self.field[0]]).to_pylist()], pa.string())
+        if not self.is_in(table.schema):
+            return pa.nulls(len(table), pa.string())
         return pc.struct_field(table.column(self.field[0]), list(self.field[1:]))
+
+    def is_in(self, columns: pa.Schema) -> bool:
+        """Whether rows with these `columns` have its field, which files of earlier versions can lack."""
+        column, name = map(str, self.field[:2])
+        return isinstance(self.field[1], int) or columns.field(column).type.get_field_index(name) >= 0
 
     @property
     def sql(self) -> str:

@@ -37,6 +37,7 @@ def count_named_users(run: Path, shards: Sequence[Path]) -> int:
         shards: parquet files of users.
     """
     import duckdb
+    import pyarrow.parquet as pq
 
     files = manifest(run, "sequences").get("inputs", {}).get("files", {})
     reviews = [str(run / path) for path, file in files.items() if file["kind"] == "reviews"]
@@ -44,7 +45,12 @@ def count_named_users(run: Path, shards: Sequence[Path]) -> int:
     if not raw or not shards:
         return 0
     # A text with an index in its path is part of the purchase history, which the query searches anyway.
-    texts = [text.sql for text in narratives().values() if not any(isinstance(key, int) for key in text.field)]
+    columns = pq.read_schema(shards[0])
+    texts = [
+        text.sql
+        for text in narratives().values()
+        if not any(isinstance(key, int) for key in text.field) and text.is_in(columns)
+    ]
     with duckdb.connect(config={"memory_limit": "2GB"}) as connection:
         connection.execute("SET enable_progress_bar = false")
         ((users,),) = connection.sql(

@@ -75,6 +75,9 @@ def rating_counts(files: Iterable[Path]) -> dict[tuple[str, str], Counter[int | 
     }
     for batch in _batches(files, ["metadata"]):
         for (part, attribute), counter in counts.items():
+            if batch["metadata"].type.get_field_index(part) < 0:  # a file of an earlier version
+                counter[None] += len(batch)
+                continue
             counter.update(pc.struct_field(batch["metadata"], [part, attribute]).to_pylist())
     return counts
 

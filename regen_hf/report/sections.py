@@ -154,7 +154,9 @@ def ratings(run: Path) -> Blocks:
         rows = []
         for part, attributes in RATED.items():
             for attribute in attributes:
-                values = results["stages"][part][attribute]
+                values = results["stages"].get(part, {}).get(attribute)
+                if values is None:  # ratings of an earlier version
+                    continue
                 scores = dict(enumerate(values["scores"], 1))
                 agreed = [format_number(values.get(key)) for key in agreement]
                 rows.append([words(part), attribute, *_total_and_mean(scores), *agreed])

@@ -561,6 +561,11 @@ def test_users_who_signed_with_their_name_are_counted(tiny_run, tmp_path):
     edited(manifest, inputs=inputs | {"files": {str(raw): {"kind": "reviews", "sha256": "0" * 64}}})
     notes = list(check({"dataset": {f"tiny/{shard.name}": shard}}, tiny_run))
     assert notes[0].startswith("note: the names of 2 users in the raw files are also in their reviews or narratives")
+    table = pq.read_table(shard)  # as an earlier version wrote it
+    texts = table["last_purchase"].combine_chunks().flatten()[:3]
+    earlier = pa.StructArray.from_arrays(texts, ["reason", "explanation", "endorsement"])
+    pq.write_table(table.set_column(table.column_names.index("last_purchase"), "last_purchase", earlier), shard)
+    assert list(check({"dataset": {f"tiny/{shard.name}": shard}}, tiny_run)) == notes
     raw.unlink()
     assert not list(check({"dataset": {f"tiny/{shard.name}": shard}}, tiny_run))
 

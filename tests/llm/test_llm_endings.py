@@ -10,7 +10,7 @@ from regen_hf.cli import main
 from regen_hf.run import STAGES, Run
 from tests.llm_server import HANG, RESET, Server, completion, error
 
-REQUESTS = 80
+REQUESTS = 85
 FILTERED = error(400, "The prompt was filtered", code="content_filter")
 PROSE = (200, {}, completion("I would rather not."))
 
@@ -102,7 +102,7 @@ def test_few_requests_without_a_usable_answer_are_listed_and_many_fail_the_stage
     with Server(Failing(fault, 10)) as server:
         assert narratives(run, server.url) == 1
         message = capsys.readouterr().err
-        assert "8 of 80 requests have no usable answer" in message
+        assert f"8 of {REQUESTS} requests have no usable answer" in message
         assert "--retry-failed 1" in message
         assert not (run / "narratives").exists()
         sent = len(server.bodies)

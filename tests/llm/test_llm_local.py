@@ -455,6 +455,6 @@ def test_an_answer_in_a_loop_is_stopped_and_requested_again(tmp_path, store):
     (_, first, again), (_, second, failure) = llm.exchange(asked[0], store)
     for reply in (first, second):
         assert reply.finish_reason == "repetition"
-        assert reply.text.count("soft blue pens") in (3, 4, 5, 6)
+        assert 3 <= reply.text.count("soft blue pens") < 20  # of 900 tokens
     assert "it repeated the same words until it was stopped; say each thing once" in again.messages[-1]["content"]
     assert isinstance(failure, llm.Failure)

@@ -178,8 +178,8 @@ def test_secrets_are_in_no_file_and_no_message_and_options_change_no_answer(tmp_
         assert secret not in "".join(capfd.readouterr())
     manifest = json.loads((run / "narratives" / "manifest.json").read_text())
     statistics = manifest["counts"]["this_run"]
-    assert statistics["requests"] == manifest["counts"]["replies"] == 3
-    assert (statistics["prompt_tokens"], statistics["completion_tokens"]) == (30, 6)
+    assert statistics["requests"] == manifest["counts"]["replies"] == 5
+    assert (statistics["prompt_tokens"], statistics["completion_tokens"]) == (50, 10)
     assert 0 < statistics["median_seconds"] <= statistics["p95_seconds"] < 5
     assert statistics["tokens_per_second"] > 0
     assert "servers" not in statistics

@@ -41,6 +41,13 @@ REFUSAL = re.compile(
     r"do not feel comfortable)\b|as an? (?:AI|artificial|(?:large )?language model)|my (?:guidelines|programming))",
     re.IGNORECASE,
 )
+# In a critique, "I" is the customer: "I can't wear black."
+REFUSAL_OF_CRITIQUE = re.compile(
+    r"\bI (?:can(?:['’]?t|not)|won['’]t|will not|am (?:unable|not able) to) (?:answer|assist|comply|create|fulfill?|"
+    r"generate|help|provide|write)\b|\bas an? (?:AI|artificial|(?:large )?language model)|"
+    r"\bmy (?:guidelines|programming)",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -203,7 +210,7 @@ def check(
             "words": len(text.split()),
             "verbatim": shared_run(tokens, record.review_words, record.names),
             "language": language_of(text),
-            "refusal": REFUSAL.search(text) is not None,
+            "refusal": (REFUSAL_OF_CRITIQUE if task.steers else REFUSAL).search(text) is not None,
         }
         wrong = {
             **_measured(results[name], text, task, language),

@@ -376,6 +376,8 @@ CARDS = [
         (None, "A gift card for Christmas, please."),
         (None, "Not for $25.00 again."),
         (None, "I don't want to pay less."),
+        (None, "I can't stand black."),
+        ("refusal", "I cannot write this critique."),
         (None, "One for Dr. Seuss, e.g. in teal."),
         ("leak", "I want Vintrel's."),
         ("leak", "I want to pay $50.00 for it."),

@@ -72,7 +72,7 @@ def by_rules(reviewer_id: str, history: Sequence[Mapping[str, Any]], most: int, 
     first, last = pair(history)
     say = Phrasing(f"{seed}:{reviewer_id}")
     kind, other_kind = leaf(last.get("category")), leaf(first.get("category"))
-    kind = kind.lower() if kind and kind != other_kind else None
+    kind = kind.lower() if kind and other_kind and kind != other_kind else None
     price, before = last.get("price") or 0, first.get("price") or 0
     candidates = []
     if kind:

@@ -146,6 +146,9 @@ def test_the_rules_state_differences_in_category_and_price_and_give_no_title_awa
     last["item"]["title"] = "Swift Felt Tip, Red"
     assert all("felt" not in text for text in critiques.by_rules("u", [first, last], most=3))
     assert critiques.by_rules("u", [first, {**first}], most=3) == []
+    last["item"]["title"] = "Swift Notes Red"
+    first["item"]["category"] = None  # then it is unknown whether the category differs
+    assert not [text for text in critiques.by_rules("u", [first, last], most=3) if "tips" in text]
 
 
 def test_simulated_shoppers_have_a_critique_of_the_truth_and_others_that_of_the_rules(finished_run):

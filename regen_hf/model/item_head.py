@@ -39,12 +39,18 @@ class ItemHead(nn.Module):
         - states: (P, D), 0 where no token is before the placeholder
         - fused: (I, C), see [`RegenAdapter.fuse_items`]
         - output: (P, E) and (I, E)
+
+    Args:
+        columns: the columns of c_i for CF and for content.
+        width: D.
     """
 
-    def __init__(self, config: RegenConfig, columns: int, width: int) -> None:
+    def __init__(self, config: RegenConfig, columns: tuple[int, int], width: int) -> None:
         super().__init__()
+        self.columns = columns
+        self.cf_dropout = config.cf_dropout if all(columns) else 0.0
         self.query = nn.Linear(width, config.item_dim)  # type: ignore[arg-type]
-        self.item = nn.Linear(columns, config.item_dim)  # type: ignore[arg-type]
+        self.item = nn.Linear(sum(columns), config.item_dim)  # type: ignore[arg-type]
         self.dropout = nn.Dropout(config.item_dropout)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
@@ -57,6 +63,10 @@ class ItemHead(nn.Module):
         fused = fused.to(self.item.weight.dtype)
         if not self.training:
             return nn.functional.normalize(self.item(fused), dim=-1)
+        if self.cf_dropout:  # a new item is ranked among items with CF vectors
+            cf, content = fused.split(self.columns, dim=1)
+            known = torch.rand(len(fused), 1, device=fused.device) >= self.cf_dropout  # (I, 1)
+            fused = torch.cat([cf * known, content], dim=1)
         # The same columns are dropped for all items, in the weights: 27,000 x 897 draws would take 0.6 s on a CPU.
         kept = self.dropout(torch.ones_like(self.item.weight[0]))  # (C,)
         return nn.functional.normalize(nn.functional.linear(fused, self.item.weight * kept, self.item.bias), dim=-1)
@@ -145,10 +155,6 @@ class ItemRanking(nn.Module):
         rows = item_labels.to(hidden.device)[history_mask.to(hidden.device, torch.bool)]  # (P,)
         learnt = rows >= 0
         catalogue, frequencies = self._checked_catalogue()
-        if self.training and self.adapter.cf_dropout:  # a new item is ranked among items with CF vectors
-            cf, content = catalogue.split(self.adapter.columns[:2], dim=1)
-            known = torch.rand(len(catalogue), 1, device=catalogue.device) >= self.adapter.cf_dropout  # (I, 1)
-            catalogue = torch.cat([cf * known, content], dim=1)
         return next_item_loss(self.checked_head(), states[learnt], rows[learnt], catalogue, frequencies)
 
     @torch.no_grad()

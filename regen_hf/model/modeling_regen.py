@@ -46,7 +46,7 @@ class RegenModel(ItemRanking, FusedPrompt):
         super().__init__(config)
         self.language_model = language_model  # first, so that `self.dtype` is the language model's
         self.adapter = RegenAdapter(config, token_embeddings(language_model).embedding_dim)
-        columns = sum(self.adapter.columns[:2])
+        columns = self.adapter.columns[:2]
         self.item_head = None if config.item_dim is None else ItemHead(config, columns, state_width)
         self.post_init()
 

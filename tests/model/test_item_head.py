@@ -96,7 +96,7 @@ def test_the_loss_is_the_mean_over_words_and_purchases():
 def test_the_sampled_loss_estimates_that_over_all_items(monkeypatch):
     torch.manual_seed(0)
     config = fused(item_dim=5).config
-    head = ItemHead(config, 8, 12).eval()
+    head = ItemHead(config, (5, 3), 12).eval()
     head.log_temperature.data.fill_(1.0)
     states, items, frequencies = torch.randn(20, 12), torch.randn(400, 8), torch.arange(400.0) ** 2
     labels = [torch.multinomial(frequencies, 20) for _ in range(200)]  # as frequent as in the training
@@ -303,14 +303,17 @@ def test_wrong_requests_are_named(regen):
 
 
 def test_cf_dropout_hides_the_cf_vectors_of_random_items_of_the_catalogue_in_training(monkeypatch):
-    made, seen = model(cf_dropout=0.5), []
-    monkeypatch.setattr(item_head, "next_item_loss", lambda *arguments: seen.append(arguments[3]) or torch.zeros(()))
+    made = model(cf_dropout=0.5, item_dropout=0.0)
+    head, (items, _) = made.model.item_head, made.model.items_to_rank
     inputs = catalogue()(HISTORY, "product_endorsement") | {"item_labels": torch.tensor([[0, 1, 2, 3]])}
+    read = []
+    monkeypatch.setattr(head, "items", lambda fused, items=head.items: read.append(items(fused)) or read[-1])
     torch.manual_seed(0)
     for training in (False, True):
         made.train(training).model(**inputs)
-    complete, hidden = seen
-    cf, content = complete.split(made.model.adapter.columns[:2], dim=1)
-    kept = hidden[:, : cf.shape[1]].any(dim=1)
-    torch.testing.assert_close(hidden, torch.cat([cf * kept[:, None], content], dim=1))
-    assert 0 < kept.sum() < cf.any(dim=1).sum()
+    complete, hidden = read
+    cf, content = items.split(made.model.adapter.columns[:2], dim=1)
+    without = head.eval().items(torch.cat([0 * cf, content], dim=1))
+    kept = hidden.isclose(complete).all(dim=1)
+    torch.testing.assert_close(hidden, torch.where(kept[:, None], complete, without))
+    assert 0 < kept[cf.any(dim=1)].sum() < cf.any(dim=1).sum()

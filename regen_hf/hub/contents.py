@@ -114,14 +114,21 @@ def _model(run: Path, repository: str, linked: Mapping[str, str]) -> Files:
 
 
 def _evaluations(run: Path, part: str) -> Iterator[tuple[str, str]]:
-    """Heading and summary of each optional evaluation for the card of `part`, if its inputs have not changed since."""
+    """Heading and summary of each optional evaluation for the card of `part`, if it is of the current outputs."""
     for command, stage in STAGES.items():
         # Ranking needs no trained model: without one it says something about the dataset only.
         of_model = command != "next-item" or "fused" in results(run, command).get("models", {})
-        if stage.optional and of_model == (part == "model"):
-            inputs = manifest(run, command).get("inputs", {}).get("stages", {})
-            if inputs and all(manifest(run, name).get("fingerprint") == value for name, value in inputs.items()):
-                yield command.replace("-", " ").capitalize(), stage.code.summary(folder(run, command))
+        if stage.optional and of_model == (part == "model") and _is_current(run, command):
+            yield command.replace("-", " ").capitalize(), stage.code.summary(folder(run, command))
+
+
+def _is_current(run: Path, command: str) -> bool:
+    """Whether the stage `command` and the stages that it reads, up to the dataset, ran on the current outputs."""
+    inputs = manifest(run, command).get("inputs", {}).get("stages", {})
+    return bool(inputs) and all(
+        manifest(run, name).get("fingerprint") == value and (name == "dataset" or _is_current(run, name))
+        for name, value in inputs.items()
+    )
 
 
 def is_own(part: str, path: str, run: Path) -> bool:

@@ -126,6 +126,13 @@ def test_a_result_that_is_missing_or_of_another_run_takes_its_section_with_it(ev
         assert "TODO" not in card
 
 
+def test_an_evaluation_of_the_texts_of_an_earlier_model_is_not_in_the_card(evaluated, tmp_path):
+    run = Path(shutil.copytree(evaluated, tmp_path / "tiny"))
+    edited(run / "model" / "manifest.json", fingerprint="of another training")
+    card = pushed("model", run)  # grounding has not been run again, and neither has the evaluation that it reads
+    assert not [section for section in ("## Scores", "## Grounding", "## Figures") if section in card]
+
+
 def test_the_dataset_card_says_what_the_accounting_says(finished_run):
     card = DatasetCard.load(finished_run / "dataset" / "README.md")
     counts = json.loads((finished_run / "dataset" / "manifest.json").read_text())["counts"]

@@ -123,8 +123,12 @@ class Run:
         """The stages whose output `stage` reads in this run."""
         known = [other for other in self.stages if other.command in stage.reads]
         if stage.reads_available:
-            return [other for other in known if self.manifest(other)]
+            return [other for other in known if self.manifest(other) and not self.skips(other)]
         return known + [STAGES[command] for command in stage.reads_optional if self.is_fresh(STAGES[command])]
+
+    def skips(self, stage: Stage) -> bool:
+        """Whether `regen run` skips `stage`: it needs texts, and the model is trained to rank items only."""
+        return stage.reads_texts and not self.config["training"].tasks
 
     def optional(self, stage: Stage) -> dict[str, list[str]]:
         """The commands of the optional inputs that are fresh, as an argument of the code of `stage`, if it has any."""
@@ -186,7 +190,9 @@ class Run:
     def stale(self, *commands: str) -> str:
         """A sentence on the stages among `commands` that have a stale output; empty if there are none."""
         stale = [
-            f"`{stage.command}`" for stage in self.finished if stage.command in commands and not self.is_fresh(stage)
+            f"`{stage.command}`"
+            for stage in self.finished
+            if stage.command in commands and not self.skips(stage) and not self.is_fresh(stage)
         ]
         if not stale:
             return ""
@@ -245,7 +251,7 @@ class Run:
         """
         missing: dict[str, None] = {}
         for stage in self._until(until):
-            if not self.is_fresh(stage):
+            if not self.skips(stage) and not self.is_fresh(stage):
                 try:
                     self.check_packages_of(stage)
                 except MissingPackageError as error:
@@ -381,7 +387,12 @@ class Run:
         """Run every stage up to the command `until` that is not fresh, in order, with progress on stderr."""
         stages = self._until(until)
         for number, stage in enumerate(stages, 1):
-            self.build_with_progress(stage, f"[{number}/{len(stages)}] ")
+            prefix = f"[{number}/{len(stages)}] "
+            if self.skips(stage):
+                skipped = "skipped, because the model writes no texts (training.tasks is empty)"
+                print(f"{prefix}{stage.command}: {skipped}", file=sys.stderr, flush=True)  # noqa: T201
+            else:
+                self.build_with_progress(stage, prefix)
 
     def _until(self, command: str) -> list[Stage]:
         if STAGES[command].optional:

@@ -34,6 +34,8 @@ class Stage:
     """It reads those of `reads` that the run has, and needs only one of them."""
     reads_optional: tuple[str, ...] = ()
     """Commands of the stages whose output it reads too where it is fresh."""
+    reads_texts: bool = False
+    """It needs a model that writes texts: `regen run` skips it where `training.tasks` is empty."""
     optional: bool = False
     """It is run only by its own command, and no stage needs it."""
 
@@ -80,12 +82,14 @@ STAGES = {
             "evaluation",
             ("dataset", "embeddings", "train"),
             "write narratives for held-out users and score them",
+            reads_texts=True,
         ),
         Stage(
             "attribution",
             "attribution",
             ("dataset", "embeddings", "train", "evaluate"),
             "measure what soft tokens contain and which purchases influence a text",
+            reads_texts=True,
         ),
         Stage(
             "figures",

@@ -7,15 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ... import outputs
+from ...cards.facts import ranks_only
 from ...intervals import format_interval
 from ...metrics.tables import score_table
 from ...schema import TASKS
 
 
 def summary(run: Path, shoppers: int = 3) -> str:
-    """The scores of a run, reference and generated narratives of `shoppers` users, and Recall@10 of next items."""
+    """The scores of a run, reference and generated narratives of `shoppers` users, and Recall@10 of next items.
+
+    Only the last for a model that was trained to rank only.
+    """
     results = outputs.results(run)
-    return "\n".join([score_table(results), "", *_examples(run, results["split"], shoppers), *_next_item(run)])
+    texts = [] if ranks_only(run) else [score_table(results), "", *_examples(run, results["split"], shoppers)]
+    return "\n".join([*texts, *_next_item(run)])
 
 
 def _examples(run: Path, split: str, shoppers: int) -> Iterator[str]:

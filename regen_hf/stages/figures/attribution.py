@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from matplotlib.ticker import PercentFormatter
 
 from ... import outputs
+from ...cards.facts import ranks_only
 from ...schema import TASKS
 from .style import COLOURS, MARKERS, caption, plain, subplots
 
@@ -30,7 +31,7 @@ MAX_PURCHASES = 25
 def draw(run: Path) -> Iterator[tuple[str, Any]]:
     """The figures for which the run has data, by name."""
     results = outputs.results(run, "attribution")
-    if not results:
+    if not results or ranks_only(run):  # such results are of an earlier model
         return
     table = pq.read_table(outputs.path(run, "attribution", outputs.TOKEN_MAP))
     points = {

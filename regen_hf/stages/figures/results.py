@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import outputs
+from ...cards.facts import ranks_only
 from .style import COLOURS, caption, subplots
 
 METRICS = {"bleu": "BLEU (%)", "rougeLsum": "ROUGE-Lsum (%)", "similarity": "Similarity (cosine)"}
@@ -14,7 +15,7 @@ METRICS = {"bleu": "BLEU (%)", "rougeLsum": "ROUGE-Lsum (%)", "similarity": "Sim
 
 def draw(run: Path) -> Iterator[tuple[str, Any]]:
     """The figures for which the run has data, by name."""
-    if results := outputs.results(run):
+    if (results := outputs.results(run)) and not ranks_only(run):  # else they are of an earlier model
         figure = scores(results)
         users = f"{results['n_users']:,} {results['split']} users"
         caption(figure, run, f"narratives of {users} against their references; lines are 95 % intervals")

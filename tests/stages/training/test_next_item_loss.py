@@ -13,6 +13,9 @@ from regen_hf.cli import main
 from regen_hf.hub.contents import _evaluations
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.outputs import item_vectors
+from regen_hf.run import STAGES, Run
+from regen_hf.stages.evaluation.summary import summary
+from regen_hf.stages.figures import attribution, results
 from regen_hf.stages.training.build import make_processor
 from regen_hf.stages.training.settings import TrainingConfig
 from regen_hf.stages.training.trainer import make_trainer
@@ -149,6 +152,11 @@ def check_that_it_only_ranks(run, regen, history, capsys):
     capsys.readouterr()
     assert main(["evaluate", str(run)]) == 1
     assert f"Evaluate its ranking with `regen next-item {run}`" in capsys.readouterr().err
+    assert main(["run", str(run), "--until", "attribution"]) == 0
+    assert capsys.readouterr().err.count("skipped, because the model writes no texts (training.tasks is empty)") == 2
+    Run(run).need(STAGES["figures"])  # does not read the old evaluation
+    assert [name for topic in (results, attribution) for name, _ in topic.draw(run)] == ["loss"]
+    assert summary(run).startswith("Next purchase of ")
     card = (run / "model" / "README.md").read_text()
     assert "text that it generates means nothing" in card
     assert "model.pipeline(processor).recommend(history, n=5)" in card

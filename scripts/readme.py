@@ -24,7 +24,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "quickstart.json"
 NEXT_ITEM = ROOT / "benchmarks" / "results" / "next_item.json"
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "sample_scores.md"
 BEGIN, END = "<!-- scores of the quickstart: begin -->", "<!-- scores of the quickstart: end -->"
-RECOMMEND = "see [recommend](docs/recommend.md).\n"
 HEADLINES = ("purchase_reason", "product_endorsement", "user_profile")
 COLUMNS = {"fused": "model", "nearest": "most similar train user", "shuffled_history": "history of another user"}
 
@@ -62,17 +61,12 @@ def page(results: dict) -> str:
     )
 
 
-def with_recall(readme: str, results: dict) -> str:
-    """The README with Recall@10 of the item head on real purchases, where `results` contain it."""
-    text = re.sub(r"^Trained to rank only: .*\n", "", readme, flags=re.MULTILINE)
-    measured = results.get("office_2014", {})
-    if "fused" not in measured.get("models", {}):
-        return text
-    model, sizes = measured["models"]["fused"]["all"], measured["sizes"]
-    recall = format_interval(model["recall@10"])
-    among = f"among {sizes['items']:,} office products ({model['n']} users)"
-    sentence = f"Trained to rank only: Recall@10 {recall} {among}.\n"
-    return text.replace(RECOMMEND, RECOMMEND + sentence)
+def recall(results: dict) -> str:
+    """The sentence of the README on Recall@10 of the item head on real purchases."""
+    measured = results["office_2014"]
+    model, items, seeds = measured["models"]["fused"]["all"], measured["sizes"]["items"], len(measured["seeds"])
+    among = f"among {items:,} office products ({model['n']} users, {seeds} seeds)"
+    return f"Trained to rank only: Recall@10 {format_interval(model['recall@10'])} {among}."
 
 
 def example(readme: str, run: Path) -> str:
@@ -84,8 +78,9 @@ def example(readme: str, run: Path) -> str:
 
 def main() -> None:
     """Copy the results of the run, if one is given, and write the texts."""
-    next_item = outputs.read_json(NEXT_ITEM)
-    README.write_text(with_recall(README.read_text(encoding="utf-8"), next_item), encoding="utf-8")
+    sentence = recall(outputs.read_json(NEXT_ITEM))
+    text = README.read_text(encoding="utf-8")
+    README.write_text(re.sub("^Trained to rank only: .*", sentence, text, flags=re.MULTILINE), encoding="utf-8")
     if len(sys.argv) == 1:
         return
     run = Path(sys.argv[1])

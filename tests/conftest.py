@@ -107,7 +107,8 @@ def finished_run(tmp_path_factory, _reload_check_in_a_fork):
             with run.locked():
                 run.save()
                 run.build_all()
-            shutil.copytree(folder, shared)
+            shutil.copytree(folder, shared.with_suffix(".new"))
+            shared.with_suffix(".new").rename(shared)  # complete or absent
     return folder
 
 

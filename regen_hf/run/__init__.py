@@ -227,7 +227,7 @@ class Run:
         """Check that every stage that `stage` reads is fresh.
 
         Raises:
-            RunError: a stage is missing or stale; the message names the command to run.
+            RunError: a stage is missing, stale or skipped; the message names the command to run.
         """
         inputs = self.reads(stage)
         if stage.reads_available and not inputs:
@@ -235,6 +235,11 @@ class Run:
                 f"{self.folder} has no output that `{stage.command}` can read. Run first: regen run {self.folder}"
             )
         for other in inputs:
+            if self.skips(other):
+                raise RunError(
+                    f"`{stage.command}` reads the output of `{other.command}`, but the model writes no texts "
+                    f"(training.tasks is empty). Evaluate its ranking with `regen next-item {self.folder}`."
+                )
             if not self.is_fresh(other):
                 state = "is stale" if self.manifest(other) else "is missing"
                 raise RunError(

@@ -150,8 +150,9 @@ def check_that_it_only_ranks(run, regen, history, capsys):
         with pytest.raises(ValueError, match="this model has no tasks: it was trained to rank items only"):
             call()
     capsys.readouterr()
-    assert main(["evaluate", str(run)]) == 1
-    assert f"Evaluate its ranking with `regen next-item {run}`" in capsys.readouterr().err
+    for command in ("evaluate", "grounding"):
+        assert main([command, str(run)]) == 1
+        assert f"Evaluate its ranking with `regen next-item {run}`" in capsys.readouterr().err
     assert main(["run", str(run), "--until", "attribution"]) == 0
     assert capsys.readouterr().err.count("skipped, because the model writes no texts (training.tasks is empty)") == 2
     Run(run).need(STAGES["figures"])  # does not read the old evaluation

@@ -162,6 +162,16 @@ def seconds(run: Callable[[], int], device: str) -> float:
     return time.perf_counter() - started
 
 
+def ratios(slow: list[float], fast: list[float]) -> dict[str, float]:
+    """The median, the lowest and the highest ratio of two lists of times, round by round."""
+    values = [a / b for a, b in zip(slow, fast, strict=True)]
+    return {
+        "ratio": round(statistics.median(values), 3),
+        "lowest": round(min(values), 3),
+        "highest": round(max(values), 3),
+    }
+
+
 def compared(make: Any, slow: str, fast: str, size: str, batch: int, rounds: int, device: str) -> dict[str, Any]:
     """Seconds of two kinds, each the median over the rounds, and the median of slow / fast within a round.
 
@@ -174,11 +184,8 @@ def compared(make: Any, slow: str, fast: str, size: str, batch: int, rounds: int
     for number in range(rounds):
         for kind in (slow, fast) if number % 2 == 0 else (fast, slow):
             timings[kind].append(seconds(runs[kind], device))
-    ratios = [a / b for a, b in zip(timings[slow], timings[fast], strict=True)]
     return {
-        "ratio": round(statistics.median(ratios), 3),
-        "lowest": round(min(ratios), 3),
-        "highest": round(max(ratios), 3),
+        **ratios(timings[slow], timings[fast]),
         **{f"{kind}_seconds": round(statistics.median(times), 4) for kind, times in timings.items()},
         **{f"{kind}_tokens_per_second": round(tokens[kind] / statistics.median(timings[kind]), 1) for kind in timings},
         "model": size,
@@ -212,11 +219,8 @@ def ranking(items: int, rounds: int, device: str) -> dict[str, Any]:
             both = (("ours", ours), ("bare", bare))
             for name, run in both if number % 2 else reversed(both):
                 times[name].append(statistics.median(seconds(run, device) for _ in range(15)))
-    ratios = [a / b for a, b in zip(times["ours"][1:], times["bare"][1:], strict=True)]  # the first call allocates
     return {
-        "ratio": round(statistics.median(ratios), 3),
-        "lowest": round(min(ratios), 3),
-        "highest": round(max(ratios), 3),
+        **ratios(times["ours"][1:], times["bare"][1:]),  # the first call allocates
         **{f"{name}_milliseconds": round(1000 * statistics.median(each), 3) for name, each in times.items()},
         "items": items,
         "rounds": rounds,

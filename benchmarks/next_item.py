@@ -243,7 +243,9 @@ def main() -> None:
     parser.add_argument("--hidings", type=int, default=3)
     parser.add_argument("--encoder", help=f"sentence-transformers model; by default {PACKAGED}")
     parser.add_argument("--users", type=int, default=0, help="number of Office users, the first ones; 0 for all")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="settings of the training")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="training settings; use another folder"
+    )
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.relative_to(ROOT)}")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -141,9 +141,7 @@ def fused(world: Path, folder: Path, cases: Cases, seed: int, settings: dict[str
             config = TrainingConfig(**RECIPE | settings | {"seed": seed})
             build(folder, out, work, config)
             finish(out, dataclasses.asdict(config))
-        model = FusedModel.of(folder, "test")
-        assert model is not None
-        save(file, model.scores(cases)(slice(None)).astype(np.float32))
+        save(file, FusedModel(folder, "test").scores(cases)(slice(None)).astype(np.float32))
     return np.load(file)
 
 

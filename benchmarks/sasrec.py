@@ -185,7 +185,9 @@ def main() -> None:
     net = model.lightning_model.torch_model
     net.load_state_dict(best.weights)
     options.output.mkdir(parents=True, exist_ok=True)
-    np.save(options.output / "scores.npy", scores(net, rows, users_of(table, "test")[0], len(vectors)))
+    unfinished = options.output / "unfinished.npy"  # a kill must not leave a part of scores.npy
+    np.save(unfinished, scores(net, rows, users_of(table, "test")[0], len(vectors)))
+    unfinished.rename(options.output / "scores.npy")
     results = {
         "validation_mrr": best.curve,
         "epoch": int(np.argmax(best.curve)) + 1,

@@ -146,7 +146,7 @@ def ratings(run: Path) -> Blocks:
         yield Text(
             f"{format_number(votes)} {'vote' if votes == 1 else 'votes'} on each of {format_number(results['users'])} "
             f"users by {writer(outputs.manifest(run, 'ratings').get('config', {}))}; scores of 1 (very low) to 7 (very "
-            f"high). Of {' and '.join(sorted(LOWER_IS_BETTER))}, less is better."
+            f"high). Lower is better for {' and '.join(sorted(LOWER_IS_BETTER))}."
         )
         for warning in results.get("warnings", ()):
             yield Text(f"Warning: {warning['message']}")

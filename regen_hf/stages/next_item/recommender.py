@@ -168,7 +168,7 @@ class Recommender:
         elif part == "item_knn":
             scores = _matrix(histories, len(self.asins)).dot(self.similarity).toarray()
         elif part == "als":
-            with threadpool_limits(1, "blas"):  # small systems: on a busy machine, threads take 10 times the CPU
+            with threadpool_limits(1, "blas"):  # the systems are small: more threads only wait for each other
                 vectors = [
                     solve(self.gram, self.item_factors[items], confidence, self.regularization)
                     for items, confidence in zip(histories, cases.confidences[users], strict=True)

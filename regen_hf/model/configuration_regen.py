@@ -52,6 +52,9 @@ class RegenConfig(PreTrainedConfig):
             Width of the item head, which ranks the catalogue as the next purchase; None for a model without it.
         item_dropout (`float`, *optional*, defaults to 0.0):
             Dropout in training of the item head's two inputs.
+        citation_threshold (`float`, *optional*):
+            Least decrease in nats of a sentence's log-likelihood for which it cites purchases; `regen train` calibrates
+            it.
 
     Raises:
         ValueError: a width is below 1, `cf_mean_norm` is not positive, a dropout is not in [0, 1), or a model with an
@@ -77,6 +80,7 @@ class RegenConfig(PreTrainedConfig):
     max_history: int = 50
     item_dim: int | None = None
     item_dropout: float = 0.0
+    citation_threshold: float | None = None
     tie_word_embeddings: bool = False
 
     def __post_init__(self, **kwargs: Any) -> None:

@@ -47,17 +47,20 @@ def interaction_text(item: Mapping[str, Any], review: Mapping[str, Any] | None) 
     return "\n".join(line.strip() for line in lines if line and line.strip())
 
 
-def without_last_review(history: Sequence[Mapping[str, Any]]) -> list[Any]:
+def without_last_review(history: Sequence[Mapping[str, Any]], number: int = 1) -> list[Any]:
     """The purchases of `history` with None as the last review: the view of metadata-only tasks (section 3.2).
+
+    `number` is how many of the last reviews are None.
 
     >>> without_last_review([{"item": {"title": "Gel pen"}, "review": {"rating": 5}}])
     [{'item': {'title': 'Gel pen'}, 'review': None}]
     """
-    return [*history[:-1], *({**purchase, "review": None} for purchase in history[-1:])]
+    shown = max(0, len(history) - number)
+    return [*history[:shown], *({**purchase, "review": None} for purchase in history[shown:])]
 
 
 def interaction_features(
-    history: Sequence[Mapping[str, Any]], names: Sequence[str], withheld: bool = False
+    history: Sequence[Mapping[str, Any]], names: Sequence[str], withheld: int = 0
 ) -> list[list[float]]:
     """The features `names` of each purchase, NaN where unknown.
 
@@ -66,14 +69,14 @@ def interaction_features(
     Args:
         history: purchases, oldest first.
         names: some of "rating", "age".
-        withheld: leave out the last review and its rating; the date of the purchase is known without it.
+        withheld: number of the last reviews to leave out with their ratings; the date of a purchase is known without.
 
     >>> day = 24 * 3600
     >>> history = [{"review": {"rating": 5, "unix_time": day}}, {"review": {"rating": 2, "unix_time": 8 * day}}]
-    >>> interaction_features(history, ["rating", "age"], withheld=True)
+    >>> interaction_features(history, ["rating", "age"], withheld=1)
     [[5.0, 7.0], [nan, 0.0]]
     """
-    shown = without_last_review(history) if withheld else history
+    shown = without_last_review(history, withheld)
     ratings = [(purchase.get("review") or {}).get("rating") for purchase in shown]
     times = [(purchase.get("review") or {}).get("unix_time") for purchase in history]
     latest = max((time for time in times if time is not None), default=0)

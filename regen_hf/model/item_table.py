@@ -25,6 +25,7 @@ class ItemTable:
     cf_asins: list[str]
     cf_factors: Any
     cf_user_gram: Any
+    cf_is_als: bool
     cf_alpha: float
     cf_regularization: float
     item_titles: list[str | None]
@@ -52,8 +53,9 @@ class ItemTable:
             The items with a new vector. An item that was bought only with other unknown items gets none.
 
         Raises:
-            ValueError: a history is malformed, or this processor has no `cf_user_gram`.
+            ValueError: a history is malformed, this processor has no `cf_user_gram`, or its CF vectors are not of ALS.
         """
+        self._check_als("fold_in", "Fit that recommender again with the new items, and train a model on its vectors.")
         if self.cf_factors is None or self.cf_user_gram is None:
             raise ValueError(
                 "cf_user_gram is None, expected the sum of x x' over the user vectors of ALS, which new items need: "
@@ -95,8 +97,9 @@ class ItemTable:
             lists for several. Empty where no item of the history has a vector.
 
         Raises:
-            ValueError: a history is malformed, `n` is below 1, or this processor has no CF vectors.
+            ValueError: a history is malformed, `n` is below 1, or this processor has no CF vectors or not those of ALS.
         """
+        self._check_als("recommend", "Use that recommender, or, with an item head, recommend of the pipeline.")
         if self.cf_factors is None:
             raise ValueError(
                 "This processor has no CF vectors, expected cf_asins and cf_factors: recommend needs them."
@@ -190,6 +193,18 @@ class ItemTable:
         if self.item_content is not None:
             self.item_content = self.item_content[kept]
         self._find_rows()
+
+    def _check_als(self, name: str, instead: str) -> None:
+        """Check that the CF vectors are those of ALS.
+
+        Raises:
+            ValueError: they are those of another recommender.
+        """
+        if not self.cf_is_als:
+            raise ValueError(
+                f"{name} takes a step of ALS, but the CF vectors of this model are those of another recommender "
+                f"(cf_is_als is False). {instead}"
+            )
 
     def _check_table(self) -> None:
         """Check the vectors of the items and the settings of ALS.

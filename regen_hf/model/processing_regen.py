@@ -23,6 +23,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import cached_file
 
+from .critiques import placed, quoted
 from .histories import encodable, first_columns, item_ids, one_each, read_histories
 from .interactions import interaction_features, interaction_text, without_last_review
 from .item_table import ItemTable
@@ -58,6 +59,9 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         item_titles (`list[str]`, *optional*): the titles of the items, in the order of `cf_asins`.
         item_content (`numpy.ndarray` of shape (I, content_dim), *optional*):
             Content vectors of the items' metadata, in the same order; the item head ranks these items.
+        reads_critiques (`bool`, *optional*): whether the model learnt from prompts with critiques.
+        cf_is_als (`bool`, *optional*, defaults to `True`):
+            Whether the CF vectors are those of weighted ALS, which `fold_in` and `recommend` need.
 
     Raises:
         ValueError: the arguments do not match each other.
@@ -81,6 +85,8 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         cf_regularization: float = 0.05,
         item_titles: Sequence[str | None] = (),
         item_content: np.ndarray | None = None,
+        reads_critiques: bool = False,
+        cf_is_als: bool = True,
     ) -> None:
         super().__init__(tokenizer)
         self.cf_asins = item_ids("cf_asins", cf_asins)
@@ -92,9 +98,11 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         self.max_history = max_history
         self.interaction_features = list(interaction_features)
         self.cf_user_gram = None if cf_user_gram is None else np.ascontiguousarray(cf_user_gram, dtype=np.float32)
+        self.cf_is_als = cf_is_als
         self.cf_alpha, self.cf_regularization = cf_alpha, cf_regularization
         self.item_titles = list(item_titles)
         self.item_content = None if item_content is None else np.ascontiguousarray(item_content, dtype=np.float16)
+        self.reads_critiques = reads_critiques
         self._check_parts()
         self._find_rows()
         self._encoder: Any = None
@@ -118,13 +126,20 @@ class RegenProcessor(ItemTable, ProcessorMixin):
             self._encoder = load_encoder(encoder) if isinstance(encoder, str) else encoder
         return self._encoder
 
-    def prompt_text(self, n_items: int, task: str | None = None, prompt: str | None = None) -> str:
+    def prompt_text(
+        self,
+        n_items: int,
+        task: str | None = None,
+        prompt: str | None = None,
+        critiques: Sequence[str | None] = (),
+    ) -> str:
         """The prompt with `n_items` placeholders.
 
         Args:
             n_items: number of purchases.
             task: a key of `task_prompts`.
             prompt: an instruction in place of a task.
+            critiques: what the customer says about each of the latest purchases before the last one, in order.
 
         Raises:
             ValueError: the task is unknown, the prompt contains the placeholder, or both or none of them are passed.
@@ -142,7 +157,9 @@ class RegenProcessor(ItemTable, ProcessorMixin):
             prompt = self.task_prompts[task]
         if self.item_token in prompt:
             raise ValueError(f"The prompt contains {self.item_token!r}, the placeholder of a purchase: remove it.")
-        content = self.item_token * n_items + encodable(prompt)
+        said = placed(critiques, n_items)
+        after = {number: quoted(text, self._special) for number, text in said.items()}
+        content = "".join(self.item_token + after.get(number, "") for number in range(n_items)) + encodable(prompt)
         if self.tokenizer.chat_template is None:
             return content + "\n"
         message = [{"role": "user", "content": content}]
@@ -153,9 +170,21 @@ class RegenProcessor(ItemTable, ProcessorMixin):
             text = text.removeprefix(bos)
         return text
 
-    def tokenize_prompt(self, n_items: int, task: str | None = None, prompt: str | None = None) -> list[int]:
+    @functools.cached_property
+    def _special(self) -> list[str]:
+        """The special tokens, which a text of others must not contain."""
+        added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return [*self.tokenizer.all_special_tokens, *added]
+
+    def tokenize_prompt(
+        self,
+        n_items: int,
+        task: str | None = None,
+        prompt: str | None = None,
+        critiques: Sequence[str | None] = (),
+    ) -> list[int]:
         """The token ids of `prompt_text`."""
-        return self.tokenizer(self.prompt_text(n_items, task, prompt))["input_ids"]
+        return self.tokenizer(self.prompt_text(n_items, task, prompt, critiques))["input_ids"]
 
     def tokenize_completion(self, text: str) -> list[int]:
         """The token ids of a narrative as the model learns it: the text and its end token."""
@@ -179,12 +208,17 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         return tokenizer.eos_token_id
 
     def fit(
-        self, n_items: int, task: str | None = None, prompt: str | None = None, max_length: int | None = None
+        self,
+        n_items: int,
+        task: str | None = None,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        critiques: Sequence[str | None] = (),
     ) -> tuple[int, list[int]]:
         """The number of latest purchases that fit into `max_length` with the prompt, and the token ids of both.
 
-        `task` and `prompt` are as in `prompt_text`; `max_length` defaults to `tokenizer.model_max_length` where that is
-        set.
+        `task`, `prompt` and `critiques` are as in `prompt_text`; `max_length` defaults to `tokenizer.model_max_length`
+        where that is set.
 
         Raises:
             ValueError: the prompt without purchases is longer than `max_length`.
@@ -193,16 +227,15 @@ class RegenProcessor(ItemTable, ProcessorMixin):
             max_length = self.tokenizer.model_max_length
         number = min(n_items, self.max_history)
         while True:
-            ids = self.tokenize_prompt(number, task, prompt)
+            ids = self.tokenize_prompt(number, task, prompt, critiques)
             excess = 0 if max_length is None else len(ids) - max_length
             if excess <= 0:
                 return number, ids
-            if excess > number:
+            if not number:
                 raise ValueError(
-                    f"The prompt without purchases has {len(ids) - number} tokens, expected at most {max_length}: "
-                    "shorten it."
+                    f"The prompt without purchases has {len(ids)} tokens, expected at most {max_length}: shorten it."
                 )
-            number -= excess
+            number = max(0, number - excess)
 
     def __call__(
         self,
@@ -211,6 +244,7 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         prompt: str | Sequence[str | None] | None = None,
         return_tensors: str | None = "pt",
         max_length: int | None = None,
+        critiques: Sequence[Sequence[str | None]] | None = None,
     ) -> BatchFeature:
         """Model inputs for one history or a batch of them, padded on the left for generation.
 
@@ -224,6 +258,7 @@ class RegenProcessor(ItemTable, ProcessorMixin):
             prompt: an instruction in place of a task, or one per history.
             return_tensors: "pt", "np" or None.
             max_length: maximum tokens; defaults to `tokenizer.model_max_length` where that is set.
+            critiques: for each history the critiques of `prompt_text`.
 
         Returns:
             input_ids and attention_mask (B, T); history_cf (B, N, cf_dim), history_content (B, N, content_dim) and
@@ -240,8 +275,9 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         tasks = one_each("task", task, len(histories))
         prompts = one_each("prompt", prompt, len(histories))
         purchases, token_ids = [], []
-        for row, row_task, row_prompt in zip(histories, tasks, prompts, strict=True):
-            number, ids = self.fit(len(row), row_task, row_prompt, max_length)
+        said = critiques or [()] * len(histories)
+        for row, row_task, row_prompt, row_said in zip(histories, tasks, prompts, said, strict=True):
+            number, ids = self.fit(len(row), row_task, row_prompt, max_length, row_said)
             purchases.append(row[len(row) - number :])
             token_ids.append(ids)
             if number < min(len(row), self.max_history):
@@ -289,8 +325,10 @@ class RegenProcessor(ItemTable, ProcessorMixin):
             "item_token": self.item_token,
             "max_history": self.max_history,
             "interaction_features": self.interaction_features,
+            "cf_is_als": self.cf_is_als,
             "cf_alpha": self.cf_alpha,
             "cf_regularization": self.cf_regularization,
+            "reads_critiques": self.reads_critiques,
         }
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> list[str]:

@@ -18,11 +18,27 @@ import numpy as np
 import torch
 from transformers import DynamicCache
 
+from .critiques import read_turns
 from .histories import item_ids, read_histories
 from .item_head import positions
 
 TEXT = ("title", "category", "description", "price")
 """Fields of an item that its content vector is made of."""
+
+
+@dataclass
+class Turns:
+    """Histories with the items that were shown after them, and what was said: a list for each history."""
+
+    histories: list[Any]
+    critiques: list[list[str | None]]
+    """About the latest purchases and items shown, in order; as for the processor."""
+    shown: list[list[str | None]]
+    """The asins of the items shown."""
+
+    def part(self, batch: Sequence[int]) -> Turns:
+        """The histories of the numbers `batch`."""
+        return Turns(*([values[number] for number in batch] for values in vars(self).values()))
 
 
 @dataclass
@@ -111,18 +127,60 @@ class Catalogue:
         """A raw item: an asin of the catalogue, a mapping of an item, or a purchase.
 
         Raises:
-            ValueError: an asin is not in the catalogue, or a mapping has neither a known asin nor text.
+            ValueError: an asin is not in the catalogue, a mapping has neither a known asin nor text, or the catalogue
+                has no texts and the item has none either.
         """
-        if not isinstance(given, Mapping):
+        processor = self.regen.processor
+        item: dict[str, Any]
+        if isinstance(given, Mapping):
+            purchase = given if isinstance(given.get("item"), Mapping) else {"item": given}
+            item = read_histories([purchase])[0][0][0]["item"]
+        else:
             (row,) = self.rows_of(name, [given])
-            return {"asin": self.regen.processor.cf_asins[row]}
-        purchase = given if isinstance(given.get("item"), Mapping) else {"item": given}
-        item = read_histories([purchase])[0][0][0]["item"]
-        if item.get("asin") not in self.rows and not any(item.get(field) for field in TEXT):
+            item = {"asin": processor.cf_asins[row]}
+        has_text = any(item.get(field) for field in TEXT)
+        if item.get("asin") not in self.rows and not has_text:
             raise ValueError(
-                f"{name} is {dict(given)!r:.80}, expected an asin of the catalogue, or one of {', '.join(TEXT)}."
+                f"{name} is {given!r:.80}, expected an asin of the catalogue, or one of {', '.join(TEXT)}."
+            )
+        if not has_text and processor.item_content is None and processor.content_encoder is not None:
+            raise ValueError(
+                f"{name} is {given!r:.80}, expected an item with one of {', '.join(TEXT)}: this model has no item head "
+                "(training.next_item_weight is 0), and so holds no texts of the catalogue."
             )
         return item
+
+    def named(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        """The asin and the title of a raw item, None where unknown."""
+        asin, title, titles = item.get("asin"), item.get("title"), self.regen.processor.item_titles
+        if title is None and titles and asin in self.rows:
+            title = titles[self.rows[asin]]
+        return {"asin": asin, "title": title}
+
+    def turns(self, history: Any, critique: Any, shown: Any) -> tuple[Turns, bool]:
+        """The histories with the items of `shown` as purchases without reviews, and whether there was a single one.
+
+        Raises:
+            ValueError: a critique has no item before it, or the model cannot read any; or as in `read_turns`.
+        """
+        histories, single = read_histories(history)
+        turns = Turns([], [], [])
+        for row, (said, items) in zip(histories, read_turns(critique, shown, len(histories), single), strict=True):
+            if any(said) and not self.regen.processor.reads_critiques:
+                raise ValueError(
+                    "A critique was passed, but this model was trained without critiques: train one on a dataset with "
+                    "last_purchase.critique, and with the task product_endorsement or none."
+                )
+            chosen = [self.item("shown", item) for item in items]
+            if any(said) and not [*row, *chosen]:
+                raise ValueError(
+                    f"The critique {next(filter(None, said))!r:.80} was passed without an item that it is about, "
+                    "expected a history with purchases, or the item in shown."
+                )
+            turns.histories.append([*row, *({"item": item} for item in chosen)])
+            turns.critiques.append(said)
+            turns.shown.append([item.get("asin") for item in chosen])
+        return turns, single
 
     def best(self, queries: torch.Tensor, choice: Choice, histories: Sequence[Any]) -> list[list[dict[str, Any]]]:
         """The best items of each query (B, E), at most `choice.n`."""
@@ -159,18 +217,19 @@ class Catalogue:
             if array is not None
         }
 
-    def show_items(self, inputs: Any, asins: Sequence[str | None]) -> None:
-        """Show the last item of each history with its vectors in the catalogue, where it is there.
+    def show_items(self, inputs: Any, asins: Sequence[Sequence[str | None]]) -> None:
+        """Show the last items of each history, `asins`, with their vectors in the catalogue, where they are there.
 
         Raises:
-            ValueError: the window has no room for the item.
+            ValueError: the window has no room for the last item.
         """
         last = last_purchase(inputs)
-        for row, asin in enumerate(asins):
-            if asin in self.rows:
-                for name, values in self.vectors([str(asin)]).items():
-                    if name in inputs:
-                        inputs[name][row, last[row]] = values[0].to(inputs[name])
+        for row, items in enumerate(asins):
+            for before, asin in enumerate(reversed(items)):
+                if asin in self.rows and before <= last[row]:
+                    for name, values in self.vectors([str(asin)]).items():
+                        if name in inputs:
+                            inputs[name][row, last[row] - before] = values[0].to(inputs[name])
 
 
 class OpenPrompt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,33 +38,33 @@ class Histories:
         return cls(VectorStore(outputs.folder(run, "embeddings") / split), items.item_factors, items.content)
 
     def purchases(
-        self, start: int, stop: int, withheld: bool
+        self, start: int, stop: int, withheld: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """CF (n, d_cf) and content (n, d_s) vectors of users `start` to `stop`, and the first row of each user.
 
-        The rows (stop - start + 1,) end with n. `withheld` replaces the content vector of each user's last purchase by
-        that of the item's metadata (section 3.2).
+        The rows (stop - start + 1,) end with n. The content vectors of each user's last `withheld` purchases are those of
+        the item's metadata (section 3.2).
         """
         offsets = self.store.offsets[start : stop + 1]
         rows = slice(int(offsets[0]), int(offsets[-1]))
         content, items = self.store.vectors[rows].astype(np.float32), self.store.items[rows]
         offsets = offsets - offsets[0]
-        if withheld:
-            last = offsets[1:][np.diff(offsets) > 0] - 1
+        for number in range(withheld):
+            last = offsets[1:][np.diff(offsets) > number] - 1 - number
             content[last] = self.content_items[items[last]]
         return self.item_factors[items], content, offsets
 
-    def get(self, row: int, withheld: bool) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def get(self, row: int, withheld: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """CF (n, d_cf) and content (n, d_s) vectors of user `row`; see `purchases`."""
         cf, content, _ = self.purchases(row, row + 1, withheld)
         return cf, content
 
     def batch(
-        self, rows: list[int | None], withheld: list[bool], limits: list[int] | None = None
+        self, rows: list[int | None], withheld: Sequence[int], limits: list[int] | None = None
     ) -> dict[str, torch.Tensor]:
         """The histories of the users `rows` (None: an empty history) as padded tensors.
 
-        `limits` is the maximum length of each history, of which the latest purchases are used.
+        `withheld` is as in `purchases`, for each user. `limits` is the maximum length of each history, of which the latest purchases are used.
 
         Returns:
             `history_cf` (B, N, d_cf), `history_content` (B, N, d_s), `history_mask` (B, N) bool; N is at least 1,

@@ -16,9 +16,9 @@ from ...intervals import NO_INTERVAL, format_interval
 from ...metrics.bootstrap import interval, mean_interval, p_value, resample
 from ...metrics.tables import markdown
 from ...metrics.text_metrics import signatures
-from . import endorsements
+from . import critiques, endorsements
 from .fused import FusedModel
-from .recommender import MODELS, PARTS, Cases, Recommender, choose_weights, ranks, read_cases
+from .recommender import MODELS, PARTS, WITHOUT_ALS, Cases, Recommender, choose_weights, ranks, read_cases
 from .settings import PACKAGES, NextItemConfig
 
 SPLIT = "test"
@@ -47,6 +47,17 @@ def build(run: Path, out: Path, work: Path, config: NextItemConfig, optional: Co
             results["endorsements"] = endorsements.scores(run, endorsed, table, config.seed)
             outputs.write_parquet(out / outputs.ENDORSEMENTS, endorsed)
             counts["endorsements"] = len(endorsed)
+    if config.critiques:
+        by = critiques.ranks(run, model, recommender, cases, config.seed)
+        users = len(by["none"])
+        results["critiques"] = {
+            "n_users": users,
+            "by": {name: metrics_of(found, config.seed) for name, found in by.items()},
+            "minus_none": {
+                name: compared(found, by["none"], config.seed) for name, found in by.items() if name != "none"
+            },
+        }
+        counts["critiques"] = users
     outputs.write_results(out, results | {"versions": outputs.versions(PACKAGES)})
     outputs.write_parquet(out / outputs.RANKS, table)
     return counts
@@ -91,7 +102,7 @@ def evaluate(
         "targets": {"warm": int((~cold).sum()), "cold": int(cold.sum())},
         "times": {name: int(groups[name].sum()) for name in ("same_time", "other_time")},
         "blend": {
-            "weights": None if weights is None else dict(zip(PARTS, weights, strict=True)),
+            "weights": None if weights is None else dict(zip(recommender.parts, weights, strict=True)),
             "validation_users": len(validation),
             "chosen_by": "mrr",
         },
@@ -100,7 +111,8 @@ def evaluate(
             for model, target_ranks in by_model.items()
         },
         "differences": differences(by_model, groups, config.seed),
-        "about": {model: MODELS[model] for model in by_model},
+        "about": {model: MODELS[model] for model in by_model}
+        | {part: WITHOUT_ALS for part in PARTS if part not in by_model},
         "seed": config.seed,
     }
     targets = np.array(recommender.asins)[cases.targets].tolist()
@@ -136,15 +148,18 @@ def differences(
     """By other model and group, the metrics of `fused` minus its, paired by user, each with interval and p-value."""
     if "fused" not in by_model:
         return {}
-    fused = gains(by_model["fused"])
+    fused = by_model["fused"]
     return {
-        model: {
-            group: {name: paired(fused[name][members] - gain[members], seed) for name, gain in gains(ranks).items()}
-            for group, members in groups.items()
-        }
+        model: {group: compared(fused[members], ranks[members], seed) for group, members in groups.items()}
         for model, ranks in by_model.items()
         if model != "fused"
     }
+
+
+def compared(ranks: NDArray[np.int64], others: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    """The metrics of `ranks` (U,) minus those of `others` (U,), paired by user, each with interval and p-value."""
+    theirs = gains(others)
+    return {name: paired(gain - theirs[name], seed) for name, gain in gains(ranks).items()}
 
 
 def paired(values: NDArray[np.float64], seed: int) -> dict[str, float | None]:
@@ -167,6 +182,8 @@ def summary(folder: Path) -> str:
         f"bought before; {results['targets']['cold']} targets are cold (no train user bought them), and "
         f"{results['times']['same_time']} have the time of the purchase before (same_time)."
     )
+    if results["about"].get("als") == WITHOUT_ALS:
+        head += f" `als` is {WITHOUT_ALS}."
     grid = [["model", "targets", *METRICS]]
     shown = ["all", *(("warm", "cold") if results["targets"]["cold"] else ())]
     shown += ("same_time", "other_time") if results["times"]["same_time"] else ()
@@ -183,4 +200,6 @@ def summary(folder: Path) -> str:
         text += f"\n\nDifferences over the same users:\n\n{markdown(differences)}"
     if "endorsements" in results:
         text += f"\n\n{endorsements.summary(results['endorsements'])}"
+    if "critiques" in results:
+        text += f"\n\n{critiques.summary(results['critiques'])}"
     return text

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from ... import outputs
 from ...errors import RunError
 from ...model.interactions import interaction_features
+from ...progress import Bar
 from ...schema import purchase_columns
 from .recommender import Cases
 
@@ -73,16 +73,23 @@ class FusedModel:
         has_head = RegenConfig.from_pretrained(outputs.folder(run, "train")).item_dim is not None
         return cls(run, split) if has_head else None
 
-    def scores(self, cases: Cases) -> Callable[[slice], NDArray[np.float64]]:
-        """A function from a slice of the users of `cases` to the cosine of each item, shape (U, I)."""
+    def scores(
+        self, cases: Cases, critiques: Sequence[str | None] | None = None
+    ) -> Callable[[slice], NDArray[np.float64]]:
+        """A function from a slice of the users of `cases` to the cosine of each item, shape (U, I).
+
+        `critiques` are about the purchase before the hidden one, one or None for each user.
+        """
+        said = critiques or [None] * len(cases)
         import torch
 
         queries = np.zeros((len(cases), self.embeddings.shape[1]), np.float32)  # (U, E)
         order = by_length(cases, range(len(cases)))
         with torch.inference_mode():
-            for start in tqdm(range(0, len(order), BATCH), desc="      reading the histories", leave=False):
+            for start in Bar(range(0, len(order), BATCH), "reading the histories", unit="batches"):
                 batch = order[start : start + BATCH]
-                inputs = self.inputs([cases.rows[case] for case in batch], prompt="")
+                rows, texts = [cases.rows[case] for case in batch], [said[case] for case in batch]
+                inputs = self.inputs(rows, prompt="", critiques=texts)
                 last = inputs["history_mask"].sum(1) - 1  # (B,)
                 found = self.model.item_queries(**inputs)[torch.arange(len(batch)), last]
                 queries[batch] = found.float().cpu().numpy()
@@ -127,13 +134,24 @@ class FusedModel:
         return chosen, [text.strip() for text in texts]
 
     def inputs(
-        self, rows: Sequence[int], task: str | None = None, prompt: str | None = None, max_length: int | None = None
+        self,
+        rows: Sequence[int],
+        task: str | None = None,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        critiques: Sequence[str | None] = (),
     ) -> dict[str, torch.Tensor]:
-        """The model's inputs for the users `rows` of the split, with the last purchase as its metadata only."""
+        """The model's inputs for the users `rows` of the split, with the last purchase as its metadata only.
+
+        `critiques` are as in `scores`.
+        """
         from ...vectors.histories import padded_features
 
         offsets = self.histories.store.offsets
-        fitted = [self.processor.fit(int(offsets[row + 1] - offsets[row]), task, prompt, max_length) for row in rows]
+        fitted = [
+            self.processor.fit(int(offsets[row + 1] - offsets[row]), task, prompt, max_length, [critique])
+            for row, critique in zip(rows, critiques or [None] * len(rows), strict=True)
+        ]
         kept, prompts = [number for number, _ in fitted], [ids for _, ids in fitted]
         vectors = self.histories.batch(list(rows), [True] * len(rows), kept)
         if self.features is not None:

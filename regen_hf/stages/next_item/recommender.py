@@ -9,16 +9,16 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from ... import outputs
 from ...errors import InputError
 from ...model.fold_in import confidences, solve
+from ...progress import Bar
 from ...vectors.cf import user_item_matrix
 from .settings import NextItemConfig
 
@@ -30,11 +30,12 @@ MODELS = {
     "item_knn": "similarity to the items of the history, by the train users who bought both (cosine)",
     "als": "the run's CF vectors, with the user folded in from the history",
     "content": "similarity of the run's content vectors of item metadata to their mean over the history",
-    "blend": "a weighted sum of the four above, with weights chosen on validation users",
+    "blend": "a weighted sum of those above, with weights chosen on validation users",
     "fused": "the item head of the trained model, which reads the history as soft tokens",
 }
 PARTS = tuple(MODELS)[:4]
-"""Models that the blend combines."""
+"""Models that the blend combines; without ALS where the CF vectors are those of another recommender."""
+WITHOUT_ALS = "left out: the CF vectors are those of another recommender, and only ALS solves the vector of a new user"
 STEPS = 5
 """The weights of the blend are multiples of 1 / STEPS with a total of 1: 56 combinations for four parts."""
 MAX_SCORES = 4_000_000
@@ -61,6 +62,15 @@ class Cases:
 
     def __len__(self) -> int:
         return len(self.reviewer_ids)
+
+    def some(self, cases: Sequence[int]) -> Cases:
+        """Only the cases of these numbers."""
+        chosen: dict[str, Any] = {
+            name: values[cases] if isinstance(values, np.ndarray) else [values[case] for case in cases]
+            for name, values in vars(self).items()
+            if name != "left_out"
+        }
+        return Cases(**chosen, left_out=self.left_out)
 
 
 def read_cases(run: Path, split: str, index: Mapping[str, int], alpha: float, limit: int = 0) -> Cases:
@@ -111,6 +121,7 @@ class Recommender:
         alpha: see `model.fold_in.confidences`.
         regularization: λ of ALS.
         config: number of neighbours, and the seed of the order among ties.
+        is_als: whether the CF vectors are those of ALS; otherwise it is left out.
     """
 
     def __init__(
@@ -122,9 +133,11 @@ class Recommender:
         alpha: float,
         regularization: float,
         config: NextItemConfig,
+        is_als: bool = True,
     ) -> None:
         from implicit.nearest_neighbours import ItemItemRecommender
 
+        self.parts = PARTS if is_als else tuple(part for part in PARTS if part != "als")
         self.asins = list(asins)
         self.index = {asin: number for number, asin in enumerate(asins)}
         self.alpha, self.regularization = alpha, regularization
@@ -155,10 +168,11 @@ class Recommender:
                     "settings if the error persists."
                 )
         train = user_item_matrix(outputs.dataset_files(run, "train"), items.asins, alpha)
-        return cls(items.asins, train, items.item_factors, items.content, alpha, regularization, config)
+        is_als = items.user_gram is not None
+        return cls(items.asins, train, items.item_factors, items.content, alpha, regularization, config, is_als)
 
     def scores(self, part: str, cases: Cases, users: slice) -> NDArray[np.float64]:
-        """The scores of `part` (one of PARTS) for a slice of the users, shape (U, I).
+        """The scores of `part` (one of `self.parts`) for a slice of the users, shape (U, I).
 
         An item without data for this part has the score -inf.
         """
@@ -228,10 +242,10 @@ def choose_weights(recommender: Recommender, cases: Cases) -> tuple[float, ...] 
     """The weights of the parts with the best MRR on `cases` (ties go to the first); None without any case."""
     if not len(cases):
         return None
-    grid = list(weights_grid(len(PARTS)))
+    grid = list(weights_grid(len(recommender.parts)))
     totals = np.zeros(len(grid))
     for users in _slices(len(cases), len(recommender.asins), "choosing weights"):
-        parts = np.stack([recommender.standardised(part, cases, users) for part in PARTS])  # (parts, U, I)
+        parts = np.stack([recommender.standardised(part, cases, users) for part in recommender.parts])  # (parts, U, I)
         for number, weights in enumerate(grid):
             blended = np.tensordot(weights, parts, axes=1)
             totals[number] += (
@@ -262,7 +276,7 @@ def ranks(
     `further` are models outside of the recommender, each as a function from a slice of the users to scores (U, I).
     """
     further = further or {}
-    models = [*PARTS, *(() if weights is None else ("blend",)), *further]
+    models = [*recommender.parts, *(() if weights is None else ("blend",)), *further]
     by_model: dict[str, list[NDArray[np.int64]]] = {model: [] for model in models}
     for users in _slices(len(cases), len(recommender.asins), "ranking"):
         for model, blocks in by_model.items():
@@ -279,7 +293,7 @@ def model_scores(
     """The scores of `model` (one of MODELS) for a slice of the users, shape (U, I)."""
     if model != "blend" or weights is None:
         return recommender.scores(model, cases, users)
-    parts = ((weight, part) for weight, part in zip(weights, PARTS, strict=True) if weight)
+    parts = ((weight, part) for weight, part in zip(weights, recommender.parts, strict=True) if weight)
     return np.sum([weight * recommender.standardised(part, cases, users) for weight, part in parts], axis=0)
 
 
@@ -295,5 +309,5 @@ def _matrix(histories: Sequence[NDArray[np.int64]], width: int) -> csr_matrix:
 def _slices(users: int, items: int, about: str) -> Iterator[slice]:
     """Slices of the users with at most MAX_SCORES scores of one model, with a progress bar."""
     size = max(1, MAX_SCORES // items)
-    for start in tqdm(range(0, users, size), desc=f"      {about}", leave=False):
+    for start in Bar(range(0, users, size), about, unit="batches"):
         yield slice(start, start + size)

@@ -19,6 +19,9 @@ class NextItemConfig:
     endorsed_users: int = 100
     """Number of these users for whom the model also endorses its own first choice, the first with a reference; 0 for
     none. Only for a model that has an item head and learnt the endorsement."""
+    critiques: bool = False
+    """Also rank with the critiques of the test users, for a model that was trained with critiques: with the own one,
+    another user's, the own one without the words of the item's title, and none."""
     neighbours: int = 100
     """Neighbours of each item in item kNN."""
     seed: int = 0

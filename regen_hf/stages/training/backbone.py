@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from ...errors import ConfigError
+from ...model.critiques import quoted
 from ...model.interactions import interaction_text
 from ...model.loading import HUB
 from ...outputs import rows
-from ...schema import offered_tasks, text_columns
+from ...schema import CRITIQUE, offered_tasks, text_columns
 from .library_fields import checked_sft
 from .settings import TrainingConfig, phases
 
@@ -101,18 +102,20 @@ def pretrained_backbone(config: TrainingConfig) -> tuple[PreTrainedTokenizerBase
 
 
 def train_tokenizer(train: list[Path], config: TrainingConfig) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of the prompts, of the train users' narratives and of histories as text, if read."""
+    """A byte-level BPE tokenizer of the prompts, of the train users' texts and of histories as text, if read."""
     as_text, tasks = config.history == "text", offered_tasks(config.tasks)
 
     def texts() -> Iterator[str]:
         yield from (task.prompt for task in tasks.values())
-        columns = text_columns(tasks, *(["purchase_history"] if as_text else []))
+        columns = text_columns((*tasks, CRITIQUE.name), *(["purchase_history"] if as_text else []))
         for row in rows(train, columns, limit=TOKENIZER_USERS):
             if as_text:
                 yield from (interaction_text(one["item"], one["review"]) for one in row["purchase_history"])
             for task in tasks.values():
                 if text := task.text(row):
                     yield text
+            if critique := CRITIQUE.text(row):
+                yield quoted(critique, ())
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -42,6 +42,7 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     model = make_model(run, causal_lm, processor, items, config)
     train = Examples.of(run, "train", processor, work / "examples" / "train", config)
     train.check_window()
+    processor.reads_critiques = train.has_critiques
     if config.next_item_weight:
         bought = np.bincount(train.histories.store.items, minlength=len(items.asins))
         model.set_catalogue(**processor.catalogue(), frequencies=torch.from_numpy(bought))
@@ -108,6 +109,7 @@ def make_processor(
         cf_asins=items.asins,
         cf_factors=items.item_factors,
         cf_user_gram=items.user_gram,
+        cf_is_als=items.user_gram is not None,
         cf_alpha=embeddings["cf_alpha"],
         cf_regularization=embeddings["cf_regularization"],
         max_history=min(config.max_history or limit, limit),

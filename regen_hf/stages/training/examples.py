@@ -28,7 +28,7 @@ from ... import outputs
 from ...errors import InputError
 from ...model.interactions import interaction_features
 from ...model.processing_regen import RegenProcessor
-from ...schema import TASKS, purchase_columns, text_columns
+from ...schema import CRITIQUE, TASKS, purchase_columns, text_columns
 from ...vectors.histories import Histories
 from ...vectors.text_history import fit_text
 from .settings import TrainingConfig
@@ -38,9 +38,17 @@ INDEX = pa.schema(
         ("user", pa.int32()),  # row of the user whose narrative is learnt
         ("task", pa.int8()),  # position in the setting `tasks`, -1 for a history without a narrative
         ("row", pa.int32()),  # row of the user whose history is shown, -1 for none
+        ("critique", pa.int8()),  # NONE, or the critique of the user is shown, about a purchase or about an item shown
         ("length", pa.int32()),  # estimated tokens; the trainer groups the examples of a step by it
     ]
 )
+NONE, OF_PURCHASE, OF_SHOWN = range(3)
+"""Values of `critique` in `INDEX`: without it; said of the purchase before the last; or of the same item, shown without
+its review as an item that was recommended and not bought."""
+OF_SHOWN_SHARE = 0.5
+"""Share of the critiques that are about an item shown."""
+CRITIQUED = "product_endorsement"
+"""The task in whose prompt a critique is shown: it is written before the item is bought."""
 BYTES_PER_TOKEN = 4
 TOKENS_PER_PURCHASE = {"text": 100}
 """For the estimates in `INDEX`, by history; a soft token is one token."""
@@ -102,6 +110,11 @@ class Examples:
             )
         return examples
 
+    @property
+    def has_critiques(self) -> bool:
+        """Whether a critique is shown in any of the examples."""
+        return bool((pc.max(self.rows.data.column("critique")).as_py() or NONE) > NONE)
+
     def spread(self, number: int) -> list[dict[str, Any]]:
         """Rows of at most `number` examples, spread evenly over all of them."""
         total = len(self.rows)
@@ -115,7 +128,8 @@ class Examples:
 
         Returns:
             A mapping for each row: `input_ids`, `labels`, `kept` (the number of purchases in the prompt), `row` (the
-            user's row, -1 without soft tokens), `withheld`, and `features` (a list for each soft token).
+            user's row, -1 without soft tokens), `withheld` (the number of last reviews that are not shown), and
+            `features` (a list for each soft token).
         """
         reads_history = self.config.history == "text" or bool(self.config.interaction_features)
         numbers = {row["user"] for row in rows}
@@ -131,9 +145,12 @@ class Examples:
 
     def _tokenized(self, row: dict[str, Any], user: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
         """One example; `history` is empty unless its texts or features are needed."""
+        critiques = (CRITIQUE.text(user),) if row["critique"] else ()
         if row["task"] < 0:
             name, completion = None, []
-            kept, prompt = self.processor.fit(self.purchases(row["row"]), prompt="", max_length=self.window)
+            kept, prompt = self.processor.fit(
+                self.purchases(row["row"]), prompt="", max_length=self.window, critiques=critiques
+            )
         else:
             name = self.config.tasks[row["task"]]
             completion = self.processor.tokenize_completion(TASKS[name].text(user) or "")
@@ -145,10 +162,15 @@ class Examples:
                 kept, prompt = fit_text(self.processor, history, name, room)
             elif row["row"] >= 0:
                 kept = self.purchases(row["row"])
-                prompt = self._prompt(kept, name)
+                if critiques:
+                    prompt = self.processor.tokenize_prompt(kept, name, critiques=critiques)
+                else:
+                    prompt = self._prompt(kept, name)
                 if room is not None and len(prompt) > room:
-                    kept, prompt = self.processor.fit(kept, task=name, max_length=room)
-        withheld = name in self.processor.metadata_only_tasks
+                    kept, prompt = self.processor.fit(kept, task=name, max_length=room, critiques=critiques)
+        withheld = int(name in self.processor.metadata_only_tasks)
+        if critiques:  # about the next item, whose review nobody knows
+            withheld = 2 if row["critique"] == OF_SHOWN else 1
         soft = 0 if self.config.history == "text" else kept
         shown = history[len(history) - soft :] if history else []
         return {
@@ -223,6 +245,11 @@ def window_of(processor: RegenProcessor) -> int | None:
     return length if length < 1_000_000 else None  # transformers' value for "not set" is above it
 
 
+def shows_critiques(config: TrainingConfig) -> bool:
+    """Whether critiques are shown: they stand among soft tokens, before an item that is endorsed or predicted."""
+    return config.history == "own" and (CRITIQUED in config.tasks or not config.tasks)
+
+
 def columns_of(config: TrainingConfig) -> list[str]:
     """The columns of a row that the examples of `config` consist of."""
     if config.history == "text":
@@ -230,6 +257,8 @@ def columns_of(config: TrainingConfig) -> list[str]:
     fields = [TASKS[name].field for name in config.tasks]
     columns = [str(field[0]) for field in fields if not isinstance(field[1], int)]
     columns += purchase_columns(*(".".join(map(str, field[2:])) for field in fields if isinstance(field[1], int)))
+    if shows_critiques(config):
+        columns.append(CRITIQUE.sql)
     if config.interaction_features:
         columns += purchase_columns("review.rating", "review.unix_time")
     return list(dict.fromkeys(columns)) or ["reviewer_id"]
@@ -270,11 +299,16 @@ def index_of(
     """The index of the examples of `users`, in batches.
 
     Every user gives one example per task, repeated by the weight of the task; the fraction of a weight is a
-    probability. What is drawn for an example depends only on the seed, the user's row and the task.
+    probability. Where a user has a critique, each example that a critique can be shown in has a second one with it, so
+    that the model reads it and needs none. What is drawn for an example depends only on the seed, the user's row and
+    the task.
 
     `lengths` are the purchases of each user that the model sees, shape (U,).
     """
-    generators = {name: np.random.default_rng([config.seed, zlib.crc32(name.encode())]) for name in config.tasks}
+    generators = {
+        name: np.random.default_rng([config.seed, zlib.crc32(name.encode())]) for name in (*config.tasks, CRITIQUE.name)
+    }
+    reads_critiques = shows_critiques(config)
     purchase = TOKENS_PER_PURCHASE.get(config.history, 1)
     first = 0
     for table in users.with_format("arrow").iter(BLOCK):
@@ -282,8 +316,15 @@ def index_of(
         first += len(table)
         # The rows are in the order of a hash, so the next user is a random one.
         source = (user + 1) % len(users) if config.history == "shuffled" else user
-        without_narrative = (lengths[user] > 0, user, np.full(len(user), -1), user, lengths[user])
-        examples = [] if config.tasks else [without_narrative]
+        no_critique = np.full(len(user), NONE)
+        said = np.asarray(pc.fill_null(pc.binary_length(CRITIQUE.column(table)), 0)) if reads_critiques else no_critique
+        said = np.where(lengths[user] > 1, said, 0)  # in bytes
+        shown = np.where(generators[CRITIQUE.name].random(len(user)) < OF_SHOWN_SHARE, OF_SHOWN, OF_PURCHASE)
+        examples = []
+        if not config.tasks:
+            no_task = np.full(len(user), -1)
+            examples.append((lengths[user] > 0, user, no_task, user, no_critique, lengths[user]))
+            examples.append((said > 0, user, no_task, user, shown, lengths[user] + said // BYTES_PER_TOKEN))
         for task, name in enumerate(config.tasks):
             weight = config.task_weights.get(name, 1.0)
             draws = generators[name].random((len(user), 1 + math.ceil(weight)))
@@ -294,7 +335,12 @@ def index_of(
                 row = np.where(hidden | (lengths[source] == 0), -1, source)
                 length = size // BYTES_PER_TOKEN + np.where(row < 0, 0, purchase * lengths[source])
                 chosen = (size > 0) & (repeat < times)
-                examples.append((chosen, user, np.full(len(user), task), row, np.minimum(length, window or length)))
+                number = np.full(len(user), task)
+                examples.append((chosen, user, number, row, no_critique, np.minimum(length, window or length)))
+                if name == CRITIQUED and reads_critiques:
+                    length = length + said // BYTES_PER_TOKEN
+                    chosen = chosen & (said > 0) & (row >= 0)
+                    examples.append((chosen, user, number, row, shown, np.minimum(length, window or length)))
         chosen, *columns = (np.stack(part, axis=1) for part in zip(*examples, strict=True))  # (U, examples of a user)
         yield pa.record_batch(
             [pa.array(column[chosen], field.type) for column, field in zip(columns, INDEX, strict=True)], schema=INDEX

@@ -87,7 +87,7 @@ def history_gap(run: Path, processor: RegenProcessor, folder: Path, config: Trai
         return None
     narratives: dict[int, list[dict[str, Any]]] = {}
     for row in examples.rows:
-        if row["row"] >= 0:
+        if row["row"] >= 0 and not row["critique"]:
             narratives.setdefault(row["user"], []).append(row)
     own = [rows[number % len(rows)] for number, rows in enumerate(narratives.values())]
     own = [row for row, example in zip(own, examples.tokenized(own), strict=True) if learns(example)]

@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from regen_hf.stages.training.examples import Examples
+from regen_hf.stages.training.examples import NONE, Examples
 
 
 @pytest.fixture
@@ -21,10 +21,10 @@ def load(finished_run, tmp_path):
 
 @pytest.fixture
 def tokenize(load):
-    """The tokenized examples of the train users of the tiny run."""
+    """The tokenized examples of the train users of the tiny run, without those that show a critique."""
 
     def do(processor, settings, **changes):
         examples = load(processor, settings, **changes)
-        return examples.tokenized(list(examples.rows))
+        return examples.tokenized([row for row in examples.rows if row["critique"] == NONE])
 
     return do

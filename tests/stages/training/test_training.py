@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import itertools
 import json
 import math
@@ -28,7 +29,7 @@ from regen_hf.schema import offered_tasks
 from regen_hf.stages.training.backbone import load_backbone, train_tokenizer
 from regen_hf.stages.training.build import build, make_processor
 from regen_hf.stages.training.collator import RegenCollator
-from regen_hf.stages.training.examples import SAMPLE, Examples, learns
+from regen_hf.stages.training.examples import NONE, OF_PURCHASE, OF_SHOWN, SAMPLE, Examples, learns
 from regen_hf.stages.training.optimizer import muon_and_adamw
 from regen_hf.stages.training.settings import TrainingConfig
 from regen_hf.stages.training.trainer import GroupedTrainer, make_trainer
@@ -61,6 +62,41 @@ def test_every_user_gives_one_example_per_task_with_the_loss_on_the_completion_o
         assert text.removesuffix(processor.tokenizer.eos_token) in {task.text(users[0]) for task in TASKS.values()}
         assert (tokens == processor.item_token_id).sum() == len(users[0]["purchase_history"])
         assert not (tokens[learnt] == processor.item_token_id).any()
+
+
+@pytest.mark.parametrize("tasks", [("user_profile", "product_endorsement"), ()])
+def test_each_critique_is_shown_in_an_example_of_its_own_before_an_item_without_review(
+    finished_run, processor, load, histories, tasks
+):
+    settings = config(history_dropout=0.0, tasks=tasks, **({} if tasks else {"next_item_weight": 1.0}))
+    examples = load(processor, settings)
+    assert examples.has_critiques
+    users = list(rows(split_files(finished_run / "dataset", "train")))
+    said = {number: row["last_purchase"]["critique"] for number, row in enumerate(users)}
+    index = [row for row in examples.rows if row["critique"] != NONE]
+    assert [row["user"] for row in index] == [number for number, text in said.items() if text]
+    assert {row["critique"] for row in index} == {OF_PURCHASE, OF_SHOWN}
+    plain = [row for row in examples.rows if row["critique"] == NONE]
+    assert len(plain) == max(1, len(tasks)) * len(users)
+    for row, example in zip(index, examples.tokenized(index), strict=True):
+        before, open_item = processor.tokenizer.decode(example["input_ids"]).split("\nThe customer says: ")
+        assert before.endswith(processor.item_token)
+        assert open_item.startswith(f'"{said[row["user"]]}"\n{processor.item_token}')
+        assert open_item.count(processor.item_token) == 1
+        assert example["withheld"] == row["critique"]
+        if tasks:
+            learnt = [token for token in example["labels"] if token >= 0]
+            assert processor.tokenizer.decode(learnt).startswith(users[row["user"]]["last_purchase"]["endorsement"])
+    row = next(row for row in index if row["critique"] == OF_SHOWN)["user"]
+    reviewed, shown = (histories.get(row, withheld=number)[1] for number in (0, 2))
+    assert (reviewed[:-2] == shown[:-2]).all()
+    assert (
+        shown[-2:] == histories.content_items[histories.store.items[histories.store.offsets[row + 1] - 2 :][:2]]
+    ).all()
+    for control in ({"history": "shuffled"}, {"history": "text"}, {"history": "empty"}):
+        if tasks:
+            assert not load(processor, dataclasses.replace(settings, **control)).has_critiques
+    assert not load(processor, config(tasks=("user_profile",))).has_critiques
 
 
 def test_prompts_in_training_are_the_processors_own(finished_run, processor, tokenize):
@@ -157,7 +193,7 @@ def test_what_is_drawn_for_an_example_depends_on_seed_user_and_task_only(process
     def drawn(limit=None, tasks=tuple(TASKS), seed=3, **changes):
         settings = config(history_dropout=0.3, tasks=tasks, seed=seed, **changes)
         rows = load(processor, settings, limit).rows
-        return [(row["user"], tasks[row["task"]], row["row"]) for row in rows]
+        return [(row["user"], tasks[row["task"]], row["row"]) for row in rows if row["critique"] == NONE]
 
     whole = drawn(task_weights=weights)
     assert drawn(limit=20, task_weights=weights) == [example for example in whole if example[0] < 20]

@@ -1,0 +1,315 @@
+"""The purchases that each sentence of a text rests on: its log-likelihood without them.
+
+A sentence rests on the history if it is more likely with the history than without any. It cites the purchases whose
+removal makes it less likely, as far as they stand out from the others: removing any purchase changes the text a little,
+so the median effect is subtracted. Where single purchases do not explain the sentence, such as two that say the same,
+those with the largest effects are removed together.
+
+Shapes:
+    K   variants of one prompt, each without some of its purchases
+    N   purchases of the prompt
+    T   tokens of the prompt, L tokens of the text
+    D   width of the language model's embeddings
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from transformers import DynamicCache
+
+from .finite_logits import check_finite
+from .streaming import stream_tokens
+
+UNCALIBRATED = 1.0
+"""Threshold in nats of a model whose config has no `citation_threshold`."""
+STANDS_OUT = 0.25
+"""Least effect of a cited purchase, as a share of the largest effect on the sentence."""
+EXPLAINED = 0.5
+"""Share of the effect of the complete history from which the cited purchases explain a sentence."""
+SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?![\da-z])|(?<=[。！？])(?=.)|\n+")
+"""The end of a sentence, with the white space after it, as far as the text after it begins another sentence."""
+
+Check = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], Sequence[str | None]]
+"""Returns the verdict of the record, a history, on each of the sentences of a text."""
+
+
+@dataclass
+class Evidence:
+    """How much one sentence rests on the purchases of its prompt, in nats."""
+
+    text: str
+    """The sentence with the white space after it."""
+    tokens: list[int]
+    """The positions of its tokens in the text."""
+    strength: float
+    """Decrease of its log-likelihood without any purchase."""
+    effects: torch.Tensor
+    """(N,), decrease without each purchase, minus the median of these decreases where that is positive."""
+
+    @property
+    def largest(self) -> float:
+        """The smaller one of `strength` and the largest effect, which is compared with the threshold."""
+        return min(self.strength, float(self.effects.max())) if len(self.effects) else 0.0
+
+
+class Citer:
+    """Cites the purchases of one prompt, sentence by sentence, as its text is written.
+
+    Args:
+        model: the fused model.
+        tokenizer: its tokenizer.
+        inputs: the processor's output for one history.
+        row: the row of `inputs`.
+        offset: number of purchases of the history that are not in the prompt, which precede the others.
+        batch_size: variants per forward pass.
+        streams: the text arrives in several parts: the keys and values of all variants are kept.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        inputs: Mapping[str, torch.Tensor],
+        row: int = 0,
+        offset: int = 0,
+        batch_size: int = 16,
+        streams: bool = False,
+    ) -> None:
+        self.model, self.tokenizer, self.offset, self.batch_size = model, tokenizer, offset, batch_size
+        self.inputs = _one_row(inputs, row)
+        self.threshold = model.config.citation_threshold
+        if self.threshold is None:
+            self.threshold = UNCALIBRATED
+        number = self.inputs["history_mask"].shape[1]
+        kept = torch.ones(number + 2, number, dtype=torch.bool)  # without each, the complete history, none
+        kept[:number].fill_diagonal_(False)
+        kept[-1:] = False
+        variants = _variants(model, self.inputs, kept, batch_size) if number else iter(())
+        self._variants: Iterable[Variants] = list(variants) if streams else variants
+        self._number = number
+        self._written: list[int] = []
+        self._lengths: list[int] = []  # characters of the text up to each token
+        self._likelihood = torch.zeros(number + 2, 0)  # (N + 2, tokens that were read)
+        self._start = 0  # offset of the next sentence in the text
+
+    @classmethod
+    def of(cls, regen: Any, inputs: Any, row: int, history: Sequence[Any], streams: bool = False) -> Citer:
+        """The citer of the text about one history (`row` of `inputs`); `regen` is a [`RegenPipeline`]."""
+        offset = len(history) - int(inputs["history_mask"][row].sum())
+        return cls(regen.model, regen.processor.tokenizer, inputs, row, offset, streams=streams)
+
+    def add(self, tokens: Iterable[int], last: bool = False) -> Iterator[dict[str, Any]]:
+        """The cited sentences that are complete with the next tokens; with `last` the rest of the text too."""
+        for evidence in self.evidence(tokens, last):
+            yield self.cited(evidence)
+
+    def evidence(self, tokens: Iterable[int], last: bool = False) -> Iterator[Evidence]:
+        """As `add`, without the choice of the purchases."""
+        text = ""
+        for token in tokens:
+            self._written.append(token)
+            text = self.tokenizer.decode(self._written, skip_special_tokens=True)
+            self._lengths.append(len(text))
+        if not text and self._written:
+            text = self.tokenizer.decode(self._written, skip_special_tokens=True)
+        if last:
+            text = text.rstrip()
+        ends = [match.end() for match in SENTENCE_END.finditer(text, self._start) if match.end() < len(text)]
+        for end in [*ends, len(text)] if last else ends:
+            part, before = text[self._start : end], [0, *self._lengths[:-1]]
+            # A token belongs to the sentence of its last character; special tokens have none.
+            own = [
+                position
+                for position, (earlier, length) in enumerate(zip(before, self._lengths, strict=True))
+                if earlier < length and self._start < length <= end
+            ]
+            first, self._start = self._start == 0, end
+            if part.strip():
+                strength, effects = self._measure(own)
+                yield Evidence(part.lstrip() if first else part, own, strength, effects)
+
+    def cited(self, evidence: Evidence) -> dict[str, Any]:
+        """The sentence with the purchases that it rests on, the strongest first."""
+        chosen: dict[int, float] = {}
+        if evidence.strength >= self.threshold:
+            effects = evidence.effects
+            least = max(self.threshold, STANDS_OUT * float(effects.max()))
+            chosen = {number: float(effects[number]) for number in (effects >= least).nonzero()[:, 0].tolist()}
+            if sum(chosen.values()) < EXPLAINED * evidence.strength:
+                chosen = self._together(evidence, len(chosen)) or chosen
+        order = sorted(chosen, key=lambda number: -chosen[number])
+        return {
+            "text": evidence.text,
+            "citations": [{"purchase": self.offset + number, "strength": round(chosen[number], 4)} for number in order],
+            "strength": round(evidence.strength, 4),
+            "verdict": None,
+        }
+
+    def _measure(self, own: list[int]) -> tuple[float, torch.Tensor]:
+        """The strength and the effects of a sentence of the tokens at the positions `own`."""
+        if not self._number or not own:
+            return 0.0, torch.zeros(self._number)
+        read = self._likelihood.shape[1]
+        if own[-1] >= read:
+            new = likelihoods(self._variants, self._tokens(read, len(self._written)), self._number + 2)
+            self._likelihood = torch.cat([self._likelihood, new], dim=1)
+        sums = self._likelihood[:, own].sum(1)  # (N + 2,)
+        effects = sums[-2] - sums[:-2]
+        if self._number > 2:
+            effects = effects - effects.median().clamp(min=0)
+        return float(sums[-2] - sums[-1]), effects
+
+    def _together(self, evidence: Evidence, single: int) -> dict[int, float]:
+        """The fewest purchases, of the largest effects, that explain the sentence when they are removed together.
+
+        The number is doubled from one test to the next. Empty if less than the complete history does not explain it.
+        """
+        order = evidence.effects.argsort(descending=True)
+        sizes = [size for size in (2**power for power in range(1, 10)) if max(single, 1) < size < self._number]
+        if not sizes:
+            return {}
+        kept = torch.ones(len(sizes) + 1, self._number, dtype=torch.bool)
+        for row, size in enumerate(sizes):
+            kept[row, order[:size]] = False
+        variants = _variants(self.model, self.inputs, kept, self.batch_size)
+        read = likelihoods(variants, self._tokens(0, evidence.tokens[-1] + 1), len(kept))
+        sums = read[:, evidence.tokens].sum(1)
+        for size, drop in zip(sizes, (sums[-1] - sums[:-1]).tolist(), strict=True):
+            if drop >= max(self.threshold, EXPLAINED * evidence.strength):
+                return dict.fromkeys(order[:size].tolist(), drop / size)
+        return {}
+
+    def _tokens(self, start: int, end: int) -> torch.Tensor:
+        return torch.tensor(self._written[start:end], device=self.inputs["input_ids"].device)
+
+
+class Variants:
+    """Variants of a prompt of equal length, and the keys and values of what they have read.
+
+    Args:
+        inputs: the processor's output for one history without padding.
+        kept: (K, N), the purchases that each variant keeps, the same number in each.
+        embeddings: (1, T, D), of the complete prompt.
+        rows: (K,), the rows of the variants in the result.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        inputs: Mapping[str, torch.Tensor],
+        kept: torch.Tensor,
+        embeddings: torch.Tensor,
+        rows: torch.Tensor,
+    ) -> None:
+        self.model, self.rows = model, rows
+        is_item = inputs["input_ids"][0] == model.config.item_token_id  # (T,)
+        stays = torch.ones(len(kept), len(is_item), dtype=torch.bool, device=kept.device)
+        stays[:, is_item] = kept
+        ids = inputs["input_ids"].expand(len(kept), -1)[stays].view(len(kept), -1)
+        history = (inputs.get("history_cf"), inputs.get("history_content"), kept, inputs.get("history_features"))
+        soft = model.model.adapter(*history).expand(*kept.shape, -1)[kept]  # the vectors are the same in all rows
+        prompt = model.get_input_embeddings()(ids)
+        soft = soft.to(prompt.device, prompt.dtype)
+        prompt = prompt.masked_scatter((ids == model.config.item_token_id)[..., None], soft)
+        # Before the first difference from the complete prompt, all variants have its keys and values.
+        same = torch.isclose(prompt, embeddings[:, : prompt.shape[1]], rtol=1e-4, atol=1e-5).all(-1).all(0)
+        shared = min(int(same.long().cumprod(0).sum()), prompt.shape[1] - 1)
+        self.cache = DynamicCache(config=model.config.get_text_config())
+        if shared:
+            model.model(inputs_embeds=embeddings[:, :shared], past_key_values=self.cache, use_cache=True)
+            self.cache.reorder_cache(
+                cast(torch.LongTensor, torch.zeros(len(kept), dtype=torch.long, device=prompt.device))
+            )
+        self.length, self.pending = shared, prompt[:, shared:]
+
+    def read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The log-likelihood of the next tokens (L,) after what was read: (K, L)."""
+        words = self.model.get_input_embeddings()(tokens[None]).expand(len(self.rows), -1, -1)
+        embeddings = torch.cat([self.pending, words[:, :-1]], dim=1)
+        end = self.length + embeddings.shape[1]
+        positions = torch.arange(self.length, end, device=embeddings.device)
+        logits = self.model(
+            inputs_embeds=embeddings,
+            attention_mask=torch.ones(len(self.rows), end, dtype=torch.long, device=embeddings.device),
+            position_ids=positions.expand(len(self.rows), -1),
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=len(tokens),
+        ).logits  # (K, L, V)
+        self.length, self.pending = end, words[:, -1:]
+        chosen = tokens.to(logits.device)[:, None]
+        # Row by row: a large vocabulary in float32 would be most of the memory.
+        read = [row.gather(-1, chosen)[:, 0].float() - row.float().logsumexp(-1) for row in logits]
+        likelihood = torch.stack(read).cpu()
+        check_finite(likelihood)
+        return likelihood
+
+
+def _variants(
+    model: Any, inputs: Mapping[str, torch.Tensor], kept: torch.Tensor, batch_size: int
+) -> Iterator[Variants]:
+    """The variants of `kept` (K, N) in batches of equal length, so that none has padding."""
+    with torch.no_grad():
+        embeddings = model.model.fused_embeddings(**inputs)
+    kept = kept.to(embeddings.device)
+    sizes = kept.sum(1)
+    for size in sizes.unique():
+        for rows in (sizes == size).nonzero()[:, 0].split(batch_size):
+            with torch.no_grad():
+                variants = Variants(model, inputs, kept[rows], embeddings, rows.cpu())
+            yield variants
+
+
+@torch.no_grad()
+def likelihoods(variants: Iterable[Variants], tokens: torch.Tensor, number: int) -> torch.Tensor:
+    """The log-likelihood of the next tokens (L,) for each of `number` variants: (K, L)."""
+    likelihood = torch.zeros(number, len(tokens))
+    for group in variants:
+        likelihood[group.rows] = group.read(tokens)
+    return likelihood
+
+
+def cited_stream(regen: Any, inputs: Any, history: Sequence[Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The cited sentences of a text, each as soon as it is complete; the arguments are those of `stream_text`."""
+    citer = Citer.of(regen, inputs, 0, history, streams=True)
+    for tokens in stream_tokens(regen, inputs, options):
+        yield from citer.add(tokens)
+    yield from citer.add((), last=True)
+
+
+def checked(
+    sentences: Iterable[dict[str, Any]], history: Sequence[Any], check: Check | None
+) -> Iterator[dict[str, Any]]:
+    """The cited sentences of one text with the verdict of the record on each."""
+    texts: list[str] = []
+    for sentence in sentences:
+        texts.append(sentence["text"].strip())
+        yield sentence if check is None else sentence | {"verdict": check(history, texts)[-1]}
+
+
+def check_arguments(cite: bool, check: Check | None, generation: Mapping[str, Any]) -> None:
+    """Check the arguments of a text with citations.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
+    if check is not None and not cite:
+        raise ValueError("check was passed without cite=True, which alone returns sentences to check.")
+    if cite and generation.get("num_return_sequences") not in (None, 1):
+        raise ValueError("num_return_sequences was passed with cite=True, expected one text for each history.")
+
+
+def _one_row(inputs: Mapping[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:
+    """One row of the processor's output, without padding."""
+    number = int(inputs["history_mask"][row].sum())
+    ids = inputs["input_ids"][row][inputs["attention_mask"][row].bool()]
+    history = {name: inputs[name][row : row + 1, :number] for name in inputs if name.startswith("history_")}
+    return {"input_ids": ids[None], **history, "history_mask": history["history_mask"].bool()}
+
+
+__all__ = ["Check", "Citer", "Evidence", "check_arguments", "checked", "cited_stream", "likelihoods"]

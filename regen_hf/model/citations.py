@@ -31,7 +31,9 @@ STANDS_OUT = 0.25
 """Least effect of a cited purchase, as a share of the largest effect on the sentence."""
 EXPLAINED = 0.5
 """Share of the effect of the complete history from which the cited purchases explain a sentence."""
-SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+(?![\da-z])|(?<=[。！？])(?=.)|\n+")
+SENTENCE_END = re.compile(
+    r"(?<=[.!?…])[\"'”’)\]]*\s+(?=\S)(?![\da-z])|(?<=[。！？])[”’」』）]*\s*(?=[^\s”’」』）])|\s*\n\s*(?=\S)"
+)
 """The end of a sentence, with the white space after it, as far as the text after it begins another sentence."""
 
 Check = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], Sequence[str | None]]
@@ -119,7 +121,7 @@ class Citer:
             text = self.tokenizer.decode(self._written, skip_special_tokens=True)
         if last:
             text = text.rstrip()
-        ends = [match.end() for match in SENTENCE_END.finditer(text, self._start) if match.end() < len(text)]
+        ends = [match.end() for match in SENTENCE_END.finditer(text, self._start)]
         for end in [*ends, len(text)] if last else ends:
             part, before = text[self._start : end], [0, *self._lengths[:-1]]
             # A token belongs to the sentence of its last character; special tokens have none.
@@ -276,10 +278,12 @@ def likelihoods(variants: Iterable[Variants], tokens: torch.Tensor, number: int)
 
 def cited_stream(regen: Any, inputs: Any, history: Sequence[Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The cited sentences of a text, each as soon as it is complete; the arguments are those of `stream_text`."""
-    citer = Citer.of(regen, inputs, 0, history, streams=True)
+    citer = None
     for tokens in stream_tokens(regen, inputs, options):
+        citer = citer or Citer.of(regen, inputs, 0, history, streams=True)  # while the text is written
         yield from citer.add(tokens)
-    yield from citer.add((), last=True)
+    if citer:
+        yield from citer.add((), last=True)
 
 
 def checked(

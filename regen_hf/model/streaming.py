@@ -19,7 +19,7 @@ def stream_text(regen: Any, inputs: Any, options: dict[str, Any]) -> Iterator[st
         options: of `generate`.
     """
     streamer = Pieces(regen.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    return (piece for piece in _streamed(regen.model, inputs, options, streamer) if piece)
+    return _streamed(regen.model, inputs, options, streamer)
 
 
 def stream_tokens(regen: Any, inputs: Any, options: dict[str, Any]) -> Iterator[list[int]]:
@@ -43,7 +43,7 @@ def _streamed(model: Any, inputs: Any, options: dict[str, Any], streamer: TextIt
     worker = Thread(target=write, daemon=True)
     worker.start()
     try:
-        yield from streamer
+        yield from (part for part in streamer if part)
     finally:
         stop.set()
         worker.join()

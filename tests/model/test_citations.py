@@ -1,0 +1,132 @@
+"""The purchases that the sentences of a text rest on."""
+
+import pytest
+import torch
+
+from regen_hf.model.citations import Citer, Evidence, likelihoods
+from regen_hf.model.pipeline import RegenPipeline
+from tests.tiny_model import EOS, fused, processor, purchase
+
+TASK = "long_user_summary"
+NEW_LINE = 5
+HISTORY = [purchase("A"), purchase("B", title="red desk", text="bad glue"), purchase("unheard of"), purchase("D")]
+TEXT = [20, 21, 22, NEW_LINE, 23, 24, NEW_LINE, 25, EOS]
+SENTENCES = [[0, 1, 2, 3], [4, 5, 6], [7]]
+
+
+def citer(model, history=HISTORY, **arguments):
+    return Citer(model, processor().tokenizer, processor()(history, TASK), **arguments)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "gemma3", "opt", "granite"])
+def test_the_effects_of_a_sentence_are_those_of_leaving_a_purchase_out(family):
+    model = fused(family, recency=2)
+    found = list(citer(model, batch_size=3).evidence(TEXT, last=True))
+    assert [evidence.tokens for evidence in found] == SENTENCES
+    inputs = processor()(HISTORY, TASK)
+    without_history = processor()([], TASK)
+    for first, evidence in zip((0, 4, 7), found, strict=True):
+        upto = torch.tensor([TEXT[: evidence.tokens[-1] + 1]])
+        effects = model.leave_one_out(upto, **inputs)[0]
+        if first:
+            effects -= model.leave_one_out(upto[:, :first], **inputs)[0]
+        expected = effects - effects.median().clamp(min=0)
+        torch.testing.assert_close(evidence.effects, expected, atol=2e-4, rtol=1e-4)
+        totals = [
+            model(**given | {"input_ids": torch.cat([given["input_ids"], upto], 1), "attention_mask": None}).logits
+            for given in (dict(inputs), dict(without_history))
+        ]
+        own, none = (
+            logits[0, -len(upto[0]) - 1 : -1].log_softmax(-1).gather(1, upto.T)[first:].sum() for logits in totals
+        )
+        assert evidence.strength == pytest.approx((own - none).item(), abs=2e-4)
+
+
+@pytest.mark.parametrize("adapter", ["linear", "transformer"])
+def test_the_parts_of_a_text_do_not_change_its_citations(adapter):
+    model = fused(adapter=adapter)
+    complete = list(citer(model).evidence(TEXT, last=True))
+    streamed = citer(model, streams=True, batch_size=2)
+    parts = [found for token in TEXT for found in streamed.evidence([token])]
+    assert [part.text for part in parts] == [evidence.text for evidence in complete[:2]]
+    parts += streamed.evidence([], last=True)
+    for part, evidence in zip(parts, complete, strict=True):
+        assert (part.text, part.tokens) == (evidence.text, evidence.tokens)
+        torch.testing.assert_close(part.effects, evidence.effects, atol=1e-4, rtol=1e-4)
+
+
+def evidence(strength, *effects):
+    return Evidence("A pen.", [0], strength, torch.tensor(effects))
+
+
+def test_a_sentence_cites_what_stands_out_and_nothing_where_it_rests_on_nothing(monkeypatch):
+    model = fused()
+    model.config.citation_threshold = 2.0
+    chosen = citer(model, offset=3)
+    found = chosen.cited(evidence(9.0, 1.0, 12.0, 2.5, 3.5))
+    assert found["citations"] == [{"purchase": 4, "strength": 12.0}, {"purchase": 6, "strength": 3.5}]
+    assert found["strength"] == 9.0
+    for of_nothing in (evidence(1.9, 9.0, 0.0, 0.0, 0.0), evidence(-5.0, 9.0, 0.0, 0.0, 0.0)):
+        assert chosen.cited(of_nothing)["citations"] == []
+    assert citer(model, history=[]).cited(Evidence("A pen.", [0], 0.0, torch.zeros(0)))["citations"] == []
+
+
+def test_purchases_that_matter_only_together_are_cited_together():
+    """Two purchases that say the same: without one of them, the other one still says it."""
+    model = fused(recency=0)
+    model.config.citation_threshold = 0.2
+    history = [purchase("A"), purchase("A"), purchase("D", text="cheap"), purchase("D", text="cheap")]
+    kept = torch.ones(4, 4, dtype=torch.bool)
+    kept[0, 0] = kept[1, :2] = kept[2] = False
+    inputs = processor()(history, TASK)
+    chosen = citer(model, history)
+    text = next(
+        tokens
+        for tokens in ([a, b] for a in range(6, 64) for b in (20, 30))
+        for single, both, every in [drops(model, inputs, kept, tokens)]
+        if single < 0.2 < 0.6 < both and both > 0.6 * every > 0
+    )
+    (found,) = chosen.add(text, last=True)
+    assert sorted(citation["purchase"] for citation in found["citations"]) == [0, 1]
+    assert all(citation["strength"] > 0.2 for citation in found["citations"])
+
+
+def drops(model, inputs, kept, tokens):
+    from regen_hf.model.citations import _one_row, _variants
+
+    read = likelihoods(_variants(model, _one_row(inputs, 0), kept, 4), torch.tensor(tokens), 4).sum(1)
+    return (read[3] - read[:3]).tolist()
+
+
+@pytest.fixture(scope="module")
+def regen():
+    parts = processor()
+    parts.tokenizer.backend_tokenizer.decoder = None  # spaces between words
+    return RegenPipeline(fused(), parts)
+
+
+def test_narrate_and_stream_return_the_sentences_of_the_text(regen):
+    options = {"task": TASK, "max_new_tokens": 8, "sequence_bias": {(NEW_LINE,): 2.0}}
+    histories = [HISTORY, [], HISTORY[:1] * 3]
+    texts = regen.narrate(histories, **options)
+    cited = regen.narrate(histories, cite=True, **options)
+    assert ["".join(sentence["text"] for sentence in one) for one in cited] == texts
+    assert max(map(len, cited)) > 1
+    assert all(sentence["verdict"] is None for one in cited for sentence in one)
+    assert regen.narrate(HISTORY, cite=True, **options) == cited[0]
+
+    def check(history, sentences):
+        assert len(history) == 4
+        return [sentence.upper() for sentence in sentences]
+
+    streamed = list(regen.stream(HISTORY, cite=True, check=check, **options))
+    assert [sentence["verdict"] for sentence in streamed] == [s["text"].strip().upper() for s in cited[0]]
+    for part, sentence in zip(streamed, cited[0], strict=True):
+        assert part["strength"] == pytest.approx(sentence["strength"], abs=1e-3)
+
+
+def test_arguments_that_contradict_each_other_raise(regen):
+    with pytest.raises(ValueError, match="check was passed without cite=True"):
+        regen.narrate(HISTORY, task=TASK, check=lambda history, sentences: [])
+    with pytest.raises(ValueError, match="num_return_sequences was passed with cite=True"):
+        regen.stream(HISTORY, task=TASK, cite=True, num_return_sequences=2)

@@ -6,13 +6,16 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import pytest
 
 import regen_hf
 from regen_hf import errors
 from regen_hf.cli.parser import make_parser
+from tests import terminal
 from tests.bare_install import EXTRAS, PROJECT, canonical
+from tests.conftest import TINY as TINY_WORLD
 from tests.paths import ROOT
 
 TINY = "--set sample.shoppers=60 --set sample.items=48"
@@ -55,7 +58,7 @@ COMMANDS = {
 }
 """What each command needs, and its arguments; the first word is the command."""
 NAMES = {
-    **dict.fromkeys(("RegenBuilder", "RegenError", "__version__", "load_dataset"), ""),
+    **dict.fromkeys(("RegenBuilder", "RegenError", "__version__", "load_dataset", "record_check"), ""),
     **dict.fromkeys(("RegenConfig", "RegenForCausalLM", "RegenProcessor", "load"), "train"),
 }
 PROGRAM = """
@@ -140,16 +143,55 @@ def test_every_command_and_public_name_works_or_names_the_extra(finished_run, tm
     assert not wrong(extras, finished_run, tmp_path)
 
 
-@pytest.mark.slow
-def test_real_environments_do_as_the_hidden_packages(finished_run, tmp_path):
-    """A wheel of this checkout in new environments: without extras, then with `llm`; the others take minutes."""
-    python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "-q"]
-    if subprocess.run([*pip, "download", "--no-deps", "-d", tmp_path, "wrapt"], check=False).returncode:
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel of this checkout."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    if subprocess.run([*pip, "download", "--no-deps", "-d", folder, "hatchling"], check=False).returncode:
         pytest.skip("no package index can be reached")
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", folder, ROOT], check=True)
+    return next(folder.glob("regen_hf-*.whl"))
+
+
+def new_environment(folder):
+    """The python of a new environment in `folder`, and the pip command that installs into it."""
+    python = folder / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    return python, [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", "-q"]
+
+
+@pytest.mark.slow
+def test_a_wheel_runs_the_quickstart_away_from_the_checkout_and_shows_a_line_per_stage(wheel, tmp_path):
+    """Its dependencies are those of this environment: installing them takes minutes."""
+    python, pip = new_environment(tmp_path / "venv")
+    subprocess.run([*pip, "install", "--no-deps", wheel], check=True)
+    dependencies = sysconfig.get_paths()["purelib"]  # without its .pth files, so without this checkout
+    next((tmp_path / "venv").glob("lib/*/site-packages")).joinpath("dependencies.pth").write_text(dependencies)
+    settings = [f"--set={name}.{key}={value}" for name in TINY_WORLD for key, value in TINY_WORLD[name].items()]
+    _, environment = terminal.python("", HF_HOME=str(tmp_path / "hf"))
+    code, written = terminal.run(
+        [python.with_name("regen"), "quickstart", "world", *settings], cwd=tmp_path, env=environment
+    )
+    lines = terminal.screen(written)[:-1]
+    assert code == 0, lines
+    stages = [line for line in lines if ": done in " in line]
+    assert all(f"[{number}/11] " in line for number, line in enumerate(stages, 1)), stages
+    assert len(stages) == 11
+    assert "dataset" in stages[4]
+    assert len(lines) <= 17  # with the results
+    assert all(lines)
+    where = [python, "-c", "import regen_hf; print(regen_hf.__file__)"]
+    file = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert file.startswith(str(tmp_path))
+
+
+@pytest.mark.slow
+def test_real_environments_do_as_the_hidden_packages(finished_run, wheel, tmp_path):
+    """A wheel of this checkout in new environments: without extras, then with `llm`; the others take minutes."""
+    python, pip = new_environment(tmp_path / "venv")
     for extras in ([], ["llm"]):
-        project = f"{ROOT}[{','.join(extras)}]" if extras else str(ROOT)
+        project = f"{wheel}[{','.join(extras)}]" if extras else str(wheel)
         # Compiling every module takes longer than compiling those that are imported.
         subprocess.run([*pip, "install", "--no-compile", "-c", ROOT / "constraints.txt", project], check=True)
         (tmp_path / "_".join(["walk", *extras])).mkdir()

@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from ..errors import RegenError, optional_imports
@@ -14,7 +15,9 @@ from .parser import make_parser
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 1 for an error that the user can fix."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:  # in a process of its own
+        arguments = sys.argv[1:]
+        _hide_warnings()
     # Tokenizers warn when a process that used their threads forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # No usage statistics of runs on private reviews.
@@ -55,3 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("regen: interrupted. Run the same command again to resume.", file=sys.stderr)
         return 130
     return 0
+
+
+def _hide_warnings() -> None:
+    """Hide the warnings of other libraries, which are for developers; `python -W default` shows them."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -30,10 +30,9 @@ API key comes from the environment variable OPENAI_API_KEY; it is never stored n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
-from tqdm import tqdm
-
+from ..progress import Bar
 from .failures import Failures
 from .live import progress_bar
 from .request import Failure, Reply, Request, reason_of
@@ -71,7 +70,7 @@ __all__ = [
 class Backend(Protocol):
     """A module that sends requests to a model: `server`, `batch` or `local`."""
 
-    def ask(self, requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
+    def ask(self, requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: Bar) -> None:
         """Store a reply to every request that `store` has none for."""
 
 

@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
 from ..errors import ConfigError, RunError, require
+from ..progress import Bar
 from .completions import parse_reply
 from .connection import NO_SUCH_MODEL, is_rejection, stated_window
 from .dialects import Dialect, names_dialect
@@ -59,7 +58,7 @@ class Batch:
 class Batches:
     """The batches of one store on one server."""
 
-    def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
+    def __init__(self, config: LLMConfig, store: Store, bar: Bar) -> None:
         self.config, self.store, self.bar = config, store, bar
         require("openai")
         key, sent = api_key(config), headers(config)
@@ -353,7 +352,7 @@ class _File:
         self._file.close()
 
 
-def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
+def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: Bar) -> None:
     """Store a reply to every request that `store` has none for; resumes the batches of an earlier process."""
     idle = 0
     with contextlib.closing(Batches(config, store, bar)) as batches:

@@ -13,9 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
-from tqdm import tqdm
-
 from ..errors import ConfigError, RunError, require
+from ..progress import Bar
 from .answers import schema_of
 from .chat_template import ChatTemplate, unloadable
 from .live import state
@@ -205,7 +204,7 @@ class LocalModel:
         )
 
 
-def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
+def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: Bar) -> None:
     """Store a reply to every request that `store` has none for, one model after the other."""
     spending = Spending(config, store)
     with store.statistics.timed():
@@ -218,7 +217,7 @@ def _pass(
     requests: Callable[[], Iterable[Request]],
     config: LLMConfig,
     store: Store,
-    bar: tqdm[Any],
+    bar: Bar,
     spending: Spending,
     first: bool,
 ) -> str | None:

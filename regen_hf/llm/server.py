@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
-
-from tqdm import tqdm
 
 from ..errors import ConfigError, RegenError, RunError, require
+from ..progress import Bar, say
 from .completions import parse_reply
 from .connection import NO_SUCH_MODEL, AttemptFailed, error_in, stated_window
 from .dialects import Dialect
@@ -40,7 +37,7 @@ class Workers:
     end with an error.
     """
 
-    def __init__(self, config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
+    def __init__(self, config: LLMConfig, store: Store, bar: Bar) -> None:
         self.config, self.store, self.bar = config, store, bar
         self.halted = asyncio.Event()
         self.fleet = Fleet(config, store, self._warn)
@@ -101,8 +98,7 @@ class Workers:
         self._unpark()
 
     def _warn(self, message: str) -> None:
-        with contextlib.suppress(OSError):  # the terminal is gone
-            self.bar.write(message, file=sys.stderr)
+        say(message)
 
     async def _show(self) -> None:
         """Show the state at regular intervals, also while no answer comes."""
@@ -402,7 +398,7 @@ class Workers:
         )
 
 
-def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: tqdm[Any]) -> None:
+def ask(requests: Callable[[], Iterable[Request]], config: LLMConfig, store: Store, bar: Bar) -> None:
     """Store a reply to every request that `store` has none for."""
     require("aiohttp")
     headers(config)  # an invalid key raises before the loop starts

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from .. import outputs
 from ..intervals import NO_INTERVAL, Interval
+from ..progress import Bar
 from ..vectors.encoder import load_encoder
 from .bootstrap import RESAMPLES, interval, resample
 from .text_metrics import METRICS, STATISTICS, scores, signatures, statistics
@@ -75,7 +75,7 @@ def score(
         groups[row["model"], row["task"]].append(row)
     parts: list[pa.Table] = [SCORE_SCHEMA.empty_table()]
     by_model: dict[str, dict[str, dict[str, Any]]] = {model: {} for model in models}
-    for (model, task), rows in tqdm(groups.items(), desc="      scoring", unit="table", leave=False):
+    for (model, task), rows in Bar(groups.items(), "scoring", unit="tables"):
         table = statistics([row["prediction"] for row in rows], [row["reference"] for row in rows], encoder)
         by_model[model][task] = {"n": len(rows), **intervals(table, seed)}
         keys = [[row[name] for row in rows] for name in KEYS]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
+
+from .. import progress
 
 
 def account(read: int, kept: int, dropped: Mapping[str, int]) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def account(read: int, kept: int, dropped: Mapping[str, int]) -> dict[str, Any]:
 
 
 def show(name: str, entry: Mapping[str, Any], files: Mapping[str, Any] | None = None) -> None:
-    """Print an entry of `accounting.json` and its counts of `files` on standard error."""
+    """Print an entry of `accounting.json` and its counts of `files` on stderr."""
     dropped = ", ".join(f"{count:,} {reason}" for reason, count in entry["dropped"].items()) or "none"
     lines = [f"{name}: {entry['read']:,} lines read, {entry['kept']:,} kept, dropped: {dropped}"]
     if files:
@@ -31,4 +32,4 @@ def show(name: str, entry: Mapping[str, Any], files: Mapping[str, Any] | None = 
         if files["unquoted"]:
             lines.append(f"{name}: quotes are text in {files['unquoted']} {total}, where one swallowed records")
         lines += [f"{name}: no {column} in {count} {total}" for column, count in files["missing"].items()]
-    print("\n".join(lines), file=sys.stderr)  # noqa: T201
+    progress.say("\n".join(lines))

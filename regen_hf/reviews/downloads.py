@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import ConfigError, InputError
 from ..outputs import DOWNLOADS_INDEX, write_json
+from ..progress import Bar
 from . import remote_files
 from .remote_files import Cut, Identity, Remote, shown
 
@@ -174,8 +175,6 @@ class Downloads:
             Cut: the connection ended early.
             InputError: the content is empty or a web page, or the disk is too small.
         """
-        from tqdm import tqdm
-
         part.parent.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(part.parent).free
         if remote.total is not None and remote.total - remote.start > free:
@@ -190,7 +189,7 @@ class Downloads:
             file.truncate(position)
             file.seek(position)
             name = part.name.removesuffix(".part")
-            with tqdm(total=remote.total, initial=position, unit="B", unit_scale=True, desc=f"download {name}") as bar:
+            with Bar(about=f"download {name}", total=remote.total, initial=position, unit="B", unit_scale=True) as bar:
                 for piece in remote.pieces():
                     if position == 0 and piece.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")):
                         raise InputError(

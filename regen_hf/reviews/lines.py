@@ -17,6 +17,7 @@ from isal import igzip, igzip_lib
 
 from ..errors import InputError
 from ..model.histories import encodable
+from ..progress import Bar
 from .formats import is_utf8
 from .records import python_literal
 
@@ -147,10 +148,8 @@ def chunks(path: Path, size: int, encoding: str = "utf-8") -> Iterator[Chunk]:
 
 def progress(paths: Sequence[Path], description: str) -> Iterator[tuple[Path, Callable[[int], object]]]:
     """Each of `paths`, with a function that moves a progress bar to a position (bytes) in it."""
-    from tqdm import tqdm
-
     sizes = [path.stat().st_size for path in paths]
-    with tqdm(total=sum(sizes), unit="B", unit_scale=True, desc=description) as bar:
+    with Bar(about=description, total=sum(sizes), unit="B", unit_scale=True) as bar:
         for number, path in enumerate(paths):
             start = sum(sizes[:number])
             yield path, lambda position, start=start: bar.update(start + position - bar.n)  # type: ignore[misc]

@@ -14,13 +14,12 @@ import dataclasses
 import datetime
 import json
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import outputs, prompts
+from .. import outputs, progress, prompts
 from ..config import fingerprint, read_yaml
 from ..errors import ConfigError, MissingPackageError, RunError, require
 from ..version import __version__
@@ -150,7 +149,7 @@ class Run:
         kept = {
             field.name: files.setting(field, getattr(config, field.name))
             for field in dataclasses.fields(config)
-            if field.metadata.get("affects_output", True)
+            if field.metadata.get("affects_output", True) and not files.is_unset(field, getattr(config, field.name))
         }
         if stage.prompts and config.backend != "reference":
             kept["prompts"] = prompts.hashes(*stage.prompts)
@@ -395,7 +394,7 @@ class Run:
             prefix = f"[{number}/{len(stages)}] "
             if self.skips(stage):
                 skipped = "skipped, because the model writes no texts (training.tasks is empty)"
-                print(f"{prefix}{stage.command}: {skipped}", file=sys.stderr, flush=True)  # noqa: T201
+                progress.say(f"{prefix}{stage.command}: {skipped}")
             else:
                 self.build_with_progress(stage, prefix)
 
@@ -411,18 +410,14 @@ class Run:
         return self.stages[: commands.index(command) + 1]
 
     def build_with_progress(self, stage: Stage, prefix: str = "") -> None:
-        """Run `stage`, with a line on stderr before and after."""
-        print(f"{prefix}{stage.command}: {stage.about}", file=sys.stderr, flush=True)  # noqa: T201
-        if left_out := self.left_out(stage):
-            print(f"      {left_out}", file=sys.stderr, flush=True)  # noqa: T201
-        built = self.build(stage)
-        manifest = self.manifest(stage) or {}
-        counts = describe(manifest.get("counts", {}))
-        print(  # noqa: T201
-            f"      {'done in ' + str(manifest.get('seconds')) + ' s' if built else 'fresh'}: {counts}",
-            file=sys.stderr,
-            flush=True,
-        )
+        """Run `stage`, and show that on stderr."""
+        with progress.stage(f"{prefix}{stage.command}", stage.about) as finish:
+            if left_out := self.left_out(stage):
+                progress.say(left_out)
+            built = self.build(stage)
+            manifest = self.manifest(stage) or {}
+            took = f"done in {manifest.get('seconds')} s" if built else "fresh"
+            finish(f"{took}, {describe(manifest.get('counts', {}))}")
 
 
 def not_a_run(folder: Path, hint: str) -> str:

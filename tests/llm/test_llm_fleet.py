@@ -171,10 +171,9 @@ def test_a_log_has_lines_with_the_state_of_the_requests(tmp_path):
     """Slow answers: the requests in flight are not answered, and the time left comes from the answers."""
     script = (
         "import sys\n"
-        "from regen_hf import llm\n"
-        "from regen_hf.llm import live\n"
+        "from regen_hf import llm, progress\n"
         "from tests.llm.test_llm import requests, settings\n"
-        "live.LOG_SECONDS = 0.25\n"
+        "progress.LOG_SECONDS = 0.25\n"
         "with llm.Store(sys.argv[1]) as store:\n"
         "    llm.ask(lambda: iter(requests(12)), settings(sys.argv[2], concurrency=6), store, 12, 'narratives')\n"
     ).replace("llm.Store(sys.argv[1])", "llm.Store(__import__('pathlib').Path(sys.argv[1]))")

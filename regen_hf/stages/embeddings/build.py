@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from safetensors.numpy import save_file
-from tqdm import tqdm
 
 from ... import outputs
 from ...errors import ConfigError, InputError
 from ...model.interactions import interaction_text
+from ...progress import Bar
 from ...schema import SPLITS, purchase_columns
 from ...vectors.cf import user_item_matrix
 from ...vectors.encoder import load_encoder
@@ -139,7 +139,7 @@ def _chunks(values: Iterator[Any], about: str, total: int) -> Iterator[tuple[int
         The index of the first value, the values, and whether they are those of this process.
     """
     state = PartialState()
-    with tqdm(total=total, desc=f"      {about}", unit="text", leave=False, disable=not state.is_main_process) as bar:
+    with Bar(about=about, total=total, unit="texts", disable=not state.is_main_process) as bar:
         start = number = 0
         while chunk := list(itertools.islice(values, CHUNK)):
             yield start, chunk, number % state.num_processes == state.process_index

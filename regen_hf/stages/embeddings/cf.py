@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
 
+from ...progress import Bar
 from .settings import EmbeddingsConfig
 
 
@@ -27,7 +28,8 @@ def fit(user_items: csr_matrix, config: EmbeddingsConfig) -> tuple[NDArray[np.fl
             random_state=config.seed,
             use_gpu=False,
         )
-        model.fit(user_items)
+        with Bar(about="ALS", total=config.cf_iterations, unit="iterations") as bar:
+            model.fit(user_items, show_progress=False, callback=lambda *_: bar.update())
     item_factors = np.ascontiguousarray(model.item_factors, dtype=np.float32)
     item_factors[np.asarray(user_items.getnnz(axis=0)) == 0] = 0.0
     user_factors = np.asarray(model.user_factors, dtype=np.float32)

@@ -18,13 +18,14 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from ...errors import InputError
 from ...model.interactions import interaction_text
 from ...outputs import rows
-from ...progress import show_bar
+from ...progress.training import show_bar
 from .settings import EmbeddingsConfig
 
 MAX_PAIRS = 500_000
@@ -68,7 +69,8 @@ def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransf
             train_dataset=Dataset.from_list(pairs),
             loss=MultipleNegativesRankingLoss(encoder),
         )
-        show_bar(trainer, "      training the encoder")
+        trainer.remove_callback(SentenceTransformerModelCardCallback)  # no card is written
+        show_bar(trainer, "training the encoder")
         trainer.train()
     return encoder
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 from accelerate import PartialState
-from tqdm import tqdm
 
 from ... import outputs
 from ...config import fingerprint
@@ -18,6 +17,7 @@ from ...errors import ConfigError, InputError
 from ...metrics.scoring import PREDICTION_SCHEMA, score, similarity_encoder
 from ...metrics.tables import write_tables
 from ...metrics.text_metrics import signatures
+from ...progress import Bar
 from ...schema import TASKS, metadata_only_tasks
 from ...vectors.histories import derangement
 from .controls import CONTROLS, nearest, train_narratives
@@ -203,7 +203,7 @@ class Part:
         """The number of narratives to generate: one prompt, one narrative."""
         return len(self.shown) if any(self.shown) or writer.config.temperature else 1
 
-    def write(self, writer: Writer, bar: tqdm) -> None:
+    def write(self, writer: Writer, bar: Bar) -> None:
         """Write the part, unless it is finished."""
         number = self.distinct(writer)
         if self.file.exists():
@@ -225,7 +225,7 @@ def write_parts(parts: list[Part], writer: Writer) -> None:
     own = parts[state.process_index :: state.num_processes]
     total = sum(part.distinct(writer) for part in own)
     hidden = not state.is_main_process
-    with tqdm(total=total, desc="      writing", unit="narrative", leave=False, disable=hidden) as bar:
+    with Bar(about="writing", total=total, unit="narratives", disable=hidden) as bar:
         for part in own:
             part.write(writer, bar)
     state.wait_for_everyone()

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tqdm import tqdm
-
 from ... import outputs
 from ...errors import ConfigError
+from ...progress import Bar
 
 if TYPE_CHECKING:
     import torch
@@ -68,7 +67,7 @@ class Writer:
         self,
         users: list[dict[str, Any] | None],
         task: str,
-        bar: tqdm,
+        bar: Bar,
         half: Literal["cf", "content"] | None = None,
         as_text: bool = False,
         seed: int = 0,

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from ... import llm, outputs
 from ...errors import InputError
@@ -21,6 +20,7 @@ from ...intervals import Interval, format_interval
 from ...llm.spending import Estimate
 from ...metrics.bootstrap import share_interval
 from ...metrics.tables import markdown
+from ...progress import Bar
 from .entailment import CrossEncoderNLI, Question, StoredVerdicts, request
 from .facts import KINDS, Fact, Record, claims, facts
 from .patterns import BEYOND
@@ -99,7 +99,7 @@ def build(run: Path, out: Path, work: Path, config: GroundingConfig, optional: C
                 llm.ask(requests, config, store, total=sum(1 for _ in requests()), desc="grounding")
             stored = StoredVerdicts(store, out, config, window)
         append = stack.enter_context(outputs.row_writer(out / outputs.CLAIMS, CLAIMS))
-        bar = stack.enter_context(tqdm(total=total, desc="      checking", unit="narrative", leave=False))
+        bar = stack.enter_context(Bar(about="checking", total=total, unit="narratives"))
         for narrative in narratives(run, choices, vocabulary):
             rows, counted = check(narrative, nli or stored, "nli" if nli else "llm")
             counts.setdefault((narrative.model, narrative.task), {})[narrative.reviewer_id] = counted

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
-from ... import llm, outputs, prompts
+from ... import llm, outputs, progress, prompts
 from ...intervals import format_interval, format_number
 from ...llm.spending import Estimate
 from ...metrics.tables import markdown
@@ -108,7 +107,7 @@ def warn_of_relatives(run: Path, config: JudgeConfig) -> list[str]:
         if (shared := families(judge) & families(writer))
     ]
     for warning in warnings:
-        print(f"      warning: {warning}", file=sys.stderr)  # noqa: T201
+        progress.say(f"warning: {warning}")
     return warnings
 
 

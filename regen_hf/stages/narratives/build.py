@@ -6,11 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ... import llm, outputs, schema
 from ...errors import RunError
 from ...llm.spending import Estimate
+from ...progress import Bar
 from ...schema import CRITIQUE
 from ...user_rows import UserRows
 from . import checks, critiques
@@ -70,7 +69,7 @@ def _write_reference(run: Path, users: UserRows, out: Path, config: NarrativesCo
     failed: Counter[str] = Counter()
     warnings: Counter[str] = Counter()
     with outputs.row_writer(out / outputs.NARRATIVES, schema.NARRATIVES) as append:
-        for user in tqdm(users.rows(), total=len(users), desc="narratives", unit=" users"):
+        for user in Bar(users.rows(), "writing", total=len(users), unit="users"):
             reviewer_id, history = user["reviewer_id"], user["purchase_history"] or []
             true_texts = truth.get(reviewer_id)
             counts["users"] += 1

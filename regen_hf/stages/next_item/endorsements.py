@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from ... import outputs
 from ...metrics.scoring import PREDICTION_SCHEMA, intervals, similarity_encoder
 from ...metrics.tables import PAPER_METRICS, UNITS, markdown, score_grid
 from ...metrics.text_metrics import signatures, statistics
+from ...progress import Bar
 from ...schema import TASKS, text_columns
 from .fused import FusedModel, by_length
 from .recommender import Cases, Recommender
@@ -47,7 +47,7 @@ def write(run: Path, model: FusedModel, recommender: Recommender, cases: Cases, 
     order = by_length(cases, references)
     new_tokens = _new_tokens(run, model)
     parts: list[pa.Table] = [SCHEMA.empty_table()]
-    with tqdm(total=len(order), desc="      endorsing", unit="user", leave=False) as bar:
+    with Bar(about="endorsing", total=len(order), unit="users") as bar:
         for start in range(0, len(order), BATCH):
             batch, part = order[start : start + BATCH], work / f"{start}.parquet"
             if not part.exists():

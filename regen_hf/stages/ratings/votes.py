@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
 from ... import outputs
+from ...progress import Bar
 from ...schema import RATED, RATINGS
 from ...user_rows import UserRows
 from . import aggregation
@@ -83,7 +83,7 @@ def write(
         outputs.row_writer(out / outputs.VOTES, VOTES, batch_size=50_000) as append_vote,
         outputs.row_writer(out / outputs.RATINGS, RATINGS) as append_rating,
     ):
-        for user in tqdm(users, total=len(users), desc="ratings", unit=" users"):
+        for user in Bar(users, "rating", total=len(users), unit="users"):
             result = vote(user)
             metadata, rows = user_ratings(result.votes, config.raters)
             agreement.add(metadata, rows)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tqdm import tqdm
 
 from ... import outputs, schema
+from ...progress import Bar
 from .critique_text import critiques
 from .item_text import item_record
 from .narrative_text import narratives
@@ -60,7 +60,7 @@ def write(folder: Path, config: SampleConfig) -> dict[str, int]:
     item_lines = list(map(_line, item_records))
     prices = {record["asin"]: record["price"] for record in item_records}
     review_lines, earlier = [], []
-    for shopper in tqdm(shoppers, desc="sample world", unit="shopper", leave=False):
+    for shopper in Bar(shoppers, "simulating", unit="shoppers"):
         lines = [_line(record) for record in review_records(shopper, text)]
         review_lines += lines
         earlier += lines[:-1]

@@ -56,7 +56,7 @@ def build(run: Path, out: Path, work: Path, config: SequencesConfig) -> dict[str
             if len(rejects):
                 writer.write_table(rejects)
     outputs.write_json(out / outputs.ACCOUNTING, account)
-    for name in ("reviews", "items"):
+    for name in () if config.sample else ("reviews", "items"):
         accounting.show(name, account[name], account["files"][name])
     shutil.rmtree(work / "spill", ignore_errors=True)
     return {

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from tqdm import tqdm
 
 from ...engines import DuckDB, Spark, hash_ranges, memory_bytes
 from ...outputs import replacing
+from ...progress import Bar
 from ...reviews.catalogue import has_title, read_catalogue
 from ...reviews.ingest import REVIEWS, IngestResult, keep_if_same
 from .histories import write_histories
@@ -65,7 +65,7 @@ def build_ranges(
     kept = reviews.read - sum(reviews.dropped.values())
     rows = min(ROW_GROUP, max(memory_bytes(config.memory) // SHARE * kept // max(reviews.size, 1), 1))
     parts = []
-    for number, in_range in enumerate(tqdm(ranges, desc="histories", unit="range")):
+    for number, in_range in enumerate(Bar(ranges, "histories", unit="ranges")):
         path = folder / f"{number:05d}"
         if not path.exists():
             part = path.with_suffix(".part")
@@ -88,7 +88,7 @@ def _core(
 ) -> np.ndarray:
     """Which of the `count` items are in the k-core; the baskets of an interrupted run are reused."""
     files = []
-    for number, in_range in enumerate(tqdm(ranges, desc="k-core", unit="range")):
+    for number, in_range in enumerate(Bar(ranges, "k-core", unit="ranges")):
         path = folder / f"baskets-{number:05d}.npy"
         if not path.exists():
             with replacing(path) as new:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import zlib
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
-from ... import outputs
+from ... import outputs, progress
 
 
 class Checksums(TrainerCallback):
@@ -56,7 +55,7 @@ def remove_damaged(checkpoints: Path) -> None:
         last = get_last_checkpoint(str(checkpoints))
         rest = f"resumes from {Path(last).name}" if last else "has no other checkpoint and starts from the beginning"
         message = f"removed {', '.join(damaged)}, incomplete or damaged. The training {rest}."
-        print(f"      warning: {message}", file=sys.stderr, flush=True)  # noqa: T201
+        progress.say(f"warning: {message}")
 
 
 def _checksums(folder: Path) -> dict[str, int]:

@@ -11,7 +11,6 @@ also contain torch's states of optimiser and random numbers.
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from accelerate import PartialState
 from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from ... import outputs
+from ... import outputs, progress
 from ...model import RegenForCausalLM, RegenProcessor
 from ...model.loading import NEW_PARTS
 from .checkpoints import Checksums, is_intact, remove_damaged, write_checksums
@@ -56,10 +55,7 @@ def train_phases(
     state = PartialState()
     for number, (phase, folder) in enumerate(zip(settings, folders, strict=True)):
         if state.is_main_process and folder.exists() and not is_intact(folder):
-            print(  # noqa: T201
-                f"      warning: the files of {folder} are incomplete or damaged. The phase is trained again.",
-                file=sys.stderr,
-            )
+            progress.say(f"warning: the files of {folder} are incomplete or damaged. The phase is trained again.")
             shutil.rmtree(folder)
         state.wait_for_everyone()
         if not folder.exists():

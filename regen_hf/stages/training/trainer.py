@@ -20,7 +20,7 @@ from ...model.backbones import native_bfloat16
 from ...model.loading import NEW_PARTS
 from ...model.modeling_regen import RegenForCausalLM
 from ...model.processing_regen import RegenProcessor
-from ...progress import show_bar
+from ...progress.training import show_bar
 from .collator import RegenCollator
 from .examples import Examples
 from .library_fields import checked_lora, trainer_fields
@@ -164,7 +164,7 @@ def make_trainer(
     trainer.adapter_learning_rate = adapter_learning_rate(config)
     if trains_with_muon(config):
         use_muon(trainer, model, config)
-    show_bar(trainer, "      training")
+    show_bar(trainer, "training")
     return trainer
 
 

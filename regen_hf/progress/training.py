@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
+from . import Bar
 
-class Bar(TrainerCallback):
+
+class TrainingBar(TrainerCallback):
     """Shows steps and the latest loss on stderr, in the main process only."""
 
     def __init__(self, about: str) -> None:
         self.about = about
-        self.bar: tqdm | None = None
+        self.bar: Bar | None = None
         self.shown: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Open the bar at the step from which the training resumes."""
         if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.about, unit="step", leave=False)
+            self.bar = Bar(about=self.about, total=state.max_steps, initial=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Advance the bar."""
@@ -32,7 +33,7 @@ class Bar(TrainerCallback):
             for key, name in {"loss": "loss", "history_gap": "gap"}.items():
                 if key in logs:
                     self.shown[name] = f"{float(logs[key]):.3f}"
-            self.bar.set_postfix(self.shown)
+            self.bar.set_postfix(self.shown, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Close the bar."""
@@ -44,4 +45,4 @@ def show_bar(trainer: Trainer, about: str) -> None:
     """Replace the output of `trainer` by one progress bar."""
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.add_callback(Bar(about))
+    trainer.add_callback(TrainingBar(about))

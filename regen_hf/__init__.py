@@ -5,6 +5,7 @@ Importing this package registers `datasets.load_dataset("regen")`. All other nam
     RegenBuilder                                         builds the dataset
     RegenConfig, RegenForCausalLM, RegenProcessor        the fused model
     load                                                 loads a trained model that writes narratives
+    record_check                                         compares sentences with a purchase history
     RegenError                                           base class of the errors that a user can fix
 """
 
@@ -25,8 +26,18 @@ _MODULES = {
     "RegenProcessor": "regen_hf.model",
     "RegenError": "regen_hf.errors",
     "load": "regen_hf.model",
+    "record_check": "regen_hf.stages.grounding.record_check",
 }
-__all__ = ["RegenBuilder", "RegenConfig", "RegenError", "RegenForCausalLM", "RegenProcessor", "__version__", "load"]
+__all__ = [
+    "RegenBuilder",
+    "RegenConfig",
+    "RegenError",
+    "RegenForCausalLM",
+    "RegenProcessor",
+    "__version__",
+    "load",
+    "record_check",
+]
 
 if TYPE_CHECKING:
     from .builder import RegenBuilder
@@ -35,6 +46,7 @@ if TYPE_CHECKING:
     from .model.load_pipeline import load
     from .model.modeling_regen import RegenForCausalLM
     from .model.processing_regen import RegenProcessor
+    from .stages.grounding.record_check import record_check
 
 
 def __getattr__(name: str) -> Any:

@@ -36,8 +36,8 @@ SENTENCE_END = re.compile(
 )
 """The end of a sentence, with the white space after it, as far as the text after it begins another sentence."""
 
-Check = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], Sequence[str | None]]
-"""Returns the verdict of the record, a history, on each of the sentences of a text."""
+Check = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], Sequence[Mapping[str, Any]]]
+"""Returns the `verdict` of the record, a history, on each of the sentences of a text, and what is `unsupported`."""
 
 
 @dataclass
@@ -150,6 +150,7 @@ class Citer:
             "citations": [{"purchase": self.offset + number, "strength": round(chosen[number], 4)} for number in order],
             "strength": round(evidence.strength, 4),
             "verdict": None,
+            "unsupported": [],
         }
 
     def _measure(self, own: list[int]) -> tuple[float, torch.Tensor]:
@@ -293,7 +294,7 @@ def checked(
     texts: list[str] = []
     for sentence in sentences:
         texts.append(sentence["text"].strip())
-        yield sentence if check is None else sentence | {"verdict": check(history, texts)[-1]}
+        yield sentence if check is None else sentence | dict(check(history, texts)[-1])
 
 
 def check_arguments(cite: bool, check: Check | None, generation: Mapping[str, Any]) -> None:

@@ -63,8 +63,9 @@ class RegenPipeline:
             history. With `cite`, a list of dicts in place of each `str`: `text`, the sentence with the white space
             after it; `citations`, the strongest first, each with the position of a `purchase` in the history (0 for
             the oldest) and its `strength`, the decrease of the sentence's log-likelihood without it in nats;
-            `strength`, the decrease without any purchase; and `verdict`, "supported", "contradicted" or "not in the
-            record", or None for a sentence that was not checked.
+            `strength`, the decrease without any purchase; `verdict`, "supported", "contradicted" or "not in the
+            record", or None for a sentence that was not checked; and `unsupported`, the words that the record does not
+            support.
 
         Raises:
             ValueError: a history is malformed, a task unknown, or the prompt without purchases too long.

@@ -117,7 +117,7 @@ def test_narrate_and_stream_return_the_sentences_of_the_text(regen):
 
     def check(history, sentences):
         assert len(history) == 4
-        return [sentence.upper() for sentence in sentences]
+        return [{"verdict": sentence.upper()} for sentence in sentences]
 
     streamed = list(regen.stream(HISTORY, cite=True, check=check, **options))
     assert [sentence["verdict"] for sentence in streamed] == [s["text"].strip().upper() for s in cited[0]]

@@ -21,6 +21,7 @@ from ...model.processing_regen import RegenProcessor
 from ...schema import MAX_HISTORY, SPLITS, metadata_only_tasks, offered_tasks
 from ...vectors.store import VectorStore
 from .backbone import ITEM_TOKEN, load_backbone
+from .citations import calibrate
 from .collator import RegenCollator
 from .examples import Examples
 from .history_gap import history_gap, interval_of, warn_of_unused_history
@@ -80,6 +81,7 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         processor.save_pretrained(out)
         outputs.write_json(out / outputs.TRAINING_LOG, log, indent=1)
         outputs.write_json(out / outputs.TRAINING_CONFIG, resolved_settings(config, log), indent=1)
+        counts |= calibrate(run, out, config)
         card = model_card(run, training={"config": dataclasses.asdict(config), "counts": counts})
         outputs.write_text(out / outputs.CARD, card)
         check_reload(out, folder / outputs.TRAINED_LOGITS)

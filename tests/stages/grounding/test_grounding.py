@@ -7,9 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from regen_hf.cli import main
+from regen_hf.errors import InputError
 from regen_hf.outputs import rows, split_files
 from regen_hf.stages.grounding.build import build, claims_of, covered
 from regen_hf.stages.grounding.facts import Record, claims
+from regen_hf.stages.grounding.record_check import record_check
 from regen_hf.stages.grounding.settings import GroundingConfig
 from regen_hf.stages.grounding.vocabulary import Vocabulary
 from tests.llm_server import Server, answer_to, completion, schema_in
@@ -93,6 +95,23 @@ def test_a_number_inside_a_title_is_no_count_and_no_rating():
 def test_the_brand_refers_to_the_brand_of_the_sentence_before():
     assert verdicts("An Elmsgate mug is no surprise: the brand is on two of four purchases.") == [True, True]
     assert verdicts("An Elmsgate mug is no surprise: the brand is on three of four purchases.") == [True, False]
+
+
+def test_sentences_are_compared_with_the_record_of_any_history():
+    check = record_check(ITEMS, ["A lined and dotted page, in travel and at home.", "I like the navy one."])
+    sentences = {
+        "They own a navy Elmsgate mug.": ("supported", []),
+        "Three of four purchases are from the brand.": ("contradicted", ["Three of four"]),
+        "They bought a Vintrel lamp.": ("not in the record", ["Vintrel lamp"]),
+        "They never bought a mug.": ("contradicted", ["mug"]),
+        "A pleasant person.": (None, []),
+    }
+    history = [purchase(*each) for each in ((0, 5), (2, 2), (1, 4), (6, 4))]
+    found = check(history, list(sentences))
+    assert [(verdict["verdict"], verdict["unsupported"]) for verdict in found] == list(sentences.values())
+    assert check([], []) == []
+    with pytest.raises(InputError, match="is not a run folder"):
+        record_check("nowhere")
 
 
 def test_claims_are_clauses_and_prices_stay_whole():

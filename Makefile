@@ -2,12 +2,13 @@
 # make test         the test suite
 # make venv         only the environment
 # make models       the real language model of the tests
+# make recommenders the libraries of the recipes in docs/any_recommender.md
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 EXTRAS := llm,train,eval,space,spark,dev
 
 .DEFAULT_GOAL := help
-.PHONY: help venv models quickstart test lint format lock
+.PHONY: help venv models recommenders quickstart test lint format lock
 
 help:
 	@echo "make quickstart | test | venv | models | lint | format | lock   (see README.md and CONTRIBUTING.md)"
@@ -28,6 +29,15 @@ models: .models/smollm2-135m/config.json
 
 .models/smollm2-135m/config.json: | .venv/installed
 	scripts/models.sh smollm2-135m
+
+recommenders: .recommenders/light/installed .recommenders/rectools/installed
+
+.recommenders/light/installed: LIBRARIES = cornac==3.0.1 lightfm-next==1.19.0 scikit-surprise==1.1.5 pandas
+.recommenders/rectools/installed: LIBRARIES = rectools[torch]==0.19.0
+.recommenders/%/installed:
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check --progress-bar off -q $(LIBRARIES)
+	touch $@
 
 test: venv models
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

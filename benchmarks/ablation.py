@@ -16,6 +16,7 @@ in the paper's layout; prints one JSON line.
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,9 +126,9 @@ def build_world(folder: Path, settings: dict) -> Run:
     return run
 
 
-def link_stages(world: Path, folder: Path) -> None:
-    """Link the outputs of the stages that all settings share into `folder`."""
-    for stage in SHARED:
+def link_stages(world: Path, folder: Path, stages: Sequence[str] = SHARED) -> None:
+    """Link the outputs of `stages`, by default those that all settings share, into `folder`."""
+    for stage in stages:
         source, link = outputs.folder(world, stage), outputs.folder(folder, stage)
         if source.exists() and not link.exists():
             os.symlink(source.resolve(), link)

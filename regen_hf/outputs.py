@@ -274,8 +274,11 @@ class ItemArrays:
     """CF vectors, shape (I, d_cf); a row of zeros is a cold item."""
     mean_norm: float
     """Mean norm of the CF vectors that are not zero."""
-    user_gram: NDArray[np.float32]
-    """Sum of x x' over the ALS vectors x of the train users, shape (d_cf, d_cf); folds in new items."""
+    user_gram: NDArray[np.float32] | None
+    """Sum of x x' over the ALS vectors x of the train users, shape (d_cf, d_cf); folds in new items.
+
+    None where the CF vectors are those of another recommender.
+    """
     content: NDArray[np.float16]
     """Content vectors of the metadata only, shape (I, d_s), memory-mapped."""
 
@@ -290,7 +293,7 @@ def item_vectors(run: Path) -> ItemArrays:
         asins=pq.read_table(path(run, "embeddings", EMBEDDED_ITEMS)).column("asin").to_pylist(),
         item_factors=tensors["item_factors"],
         mean_norm=float(tensors["mean_norm"][0]),
-        user_gram=tensors["user_gram"],
+        user_gram=tensors.get("user_gram"),
         content=np.load(path(run, "embeddings", CONTENT_ITEMS), mmap_mode="r", allow_pickle=False),
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import outputs
+from ..config import read_yaml
 from ..outputs import manifest, public_name
 from ..schema import TASKS
 from .facts import caption, config_name, language, simulated
@@ -93,6 +94,7 @@ def model_card(
         linked=linked or {},
         evaluations=list(evaluations),
         narrator=_narrator(run),
+        cf=_cf_vectors(run) if trained["config"]["embedding_mode"] != "content" else None,
         seconds=_seconds(run, trained),
     )
     return str(card)
@@ -172,6 +174,19 @@ def _narrator(run: Path) -> str | None:
     """The language model that wrote the narratives, None for fixed rules or the release."""
     config = manifest(run, "narratives").get("config", {})
     return public_name(config["model"]) if config.get("backend", "reference") != "reference" else None
+
+
+def _cf_vectors(run: Path) -> dict[str, Any]:
+    """Where the CF vectors come from: `external`, on whom another recommender was `fitted_on`, items and cold items."""
+    embeddings = manifest(run, "embeddings")
+    # Words for the card only, which do not make the vectors stale: those of the settings as they are now.
+    settings = run / outputs.CONFIG
+    stated = (read_yaml(settings).get("embeddings") if settings.exists() else None) or {}
+    return {
+        "external": bool(embeddings.get("config", {}).get("cf_vectors")),
+        "fitted_on": stated.get("cf_fitted_on", "not stated"),
+        **embeddings.get("counts", {}),
+    }
 
 
 def _seconds(run: Path, trained: dict[str, Any]) -> list[tuple[str, float]]:

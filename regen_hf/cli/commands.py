@@ -211,12 +211,20 @@ def report(options: argparse.Namespace) -> None:
 
 
 def inspect(options: argparse.Namespace) -> None:
-    """One shopper's history and narratives, or the requests about one."""
-    from ..inspection import inspect, inspect_requests
+    """One shopper's history and narratives, the items recommended to one, or the requests about one."""
+    from ..inspection import inspect, inspect_recommendations, inspect_requests
 
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # not every terminal has stars
     run = _existing(options.folder)
-    for line in inspect_requests(run, options.request) if options.request else inspect(run, options.user):
+    if options.request and options.recommendations:
+        raise ConfigError(
+            "--request and --recommendations were given, expected one of them. Use --user with the latter."
+        )
+    if options.recommendations:
+        lines = inspect_recommendations(run, Path(options.recommendations), options.user)
+    else:
+        lines = inspect_requests(run, options.request) if options.request else inspect(run, options.user)
+    for line in lines:
         print(line)
 
 

@@ -59,9 +59,14 @@ Joins histories, narratives and scores to RUN/dataset, a dataset repository in t
         """\
 Fits weighted ALS on the train users, and encodes every purchase with a sentence-transformers model.
 Without --content-encoder, a small encoder is trained on the texts of the train users, offline.
+--cf-vectors takes the item vectors of any other recommender in place of ALS (docs/any_recommender.md). Items without a
+vector are cold. The steps that only ALS serves are then left out: fold_in and recommend of the processor, and the rows
+of ALS in regen next-item.
 
   regen embeddings runs/office --content-encoder sentence-transformers/all-MiniLM-L6-v2
   regen embeddings runs/office --cf-dim 64
+  regen embeddings runs/office --cf-vectors vectors.parquet --cf-fitted-on 'the train users'
+  regen embeddings runs/office --cf-vectors vectors.npy --cf-asins asins.txt
 """,
     ),
     "train": (
@@ -230,10 +235,13 @@ Without --user it shows the first test user and lists others.
 --request prints the requests about a shopper to the narrator and the raters, message by message, with every stored
 answer as the model wrote it and why it cannot be used or which checks it failed. It sends nothing, and works while
 another process sends requests.
+--recommendations shows the first ten items that another system recommends to a shopper, each with the reason that the
+model of the run writes.
 
   regen inspect runs/sample
   regen inspect runs/office --user A101G2KLTWSA51
   regen inspect runs/office --request A101G2KLTWSA51
+  regen inspect runs/office --recommendations top10.parquet --user A101G2KLTWSA51
 """
 
 PUSH = """\
@@ -261,6 +269,7 @@ Serves the app of the Space with the model of a run.
 """
 
 REFRESH = "request downloaded URLs again, and fetch the files that changed"
+RECOMMENDATIONS = "show this list of another system with reasons: parquet or CSV with reviewer_id, asin and rank"
 COLUMNS = "YAML file that maps your columns: columns: {user: …, item: …, time: …}, item_columns: {…}"
 
 EXAMPLES = """\

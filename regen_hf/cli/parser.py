@@ -117,6 +117,7 @@ def _add_view_commands(add: Add) -> None:
     shown.add_argument(
         "--request", metavar="ID", help="print the requests about this shopper to a language model, and the raw answers"
     )
+    inspect.add_argument("--recommendations", metavar="FILE", help=help.RECOMMENDATIONS)
 
 
 def _add_push(add: Add) -> None:
@@ -193,4 +194,4 @@ def _mapping(text: str) -> dict[str, Any]:
 
 
 def _metavar(name: str) -> str:
-    return "FILE" if name in ("reviews", "items") else "VALUE"
+    return "FILE" if name in ("reviews", "items", "cf_vectors", "cf_asins") else "VALUE"

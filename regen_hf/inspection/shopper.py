@@ -32,7 +32,7 @@ def inspect(run: Path, user: str | None = None, width: int | None = None) -> Ite
         RunError: the run has no histories yet, or no such user; the message names some users.
     """
     width = usable_width(width)
-    split, row = _find(run, user)
+    split, row = find_user(run, user)
     if user is None:
         others = ", ".join(clean(other) for other in _ids(run)[1:])
         yield from wrapped(f"The first shopper of the split; --user ID shows another, for example: {others}", width)
@@ -151,8 +151,12 @@ def _user_rows(path: Path, user: str | None) -> list[dict[str, Any]]:
     return rows
 
 
-def _find(run: Path, user: str | None) -> tuple[str, dict[str, Any]]:
-    """The split and the row of a user, with the narratives and scores that the run has."""
+def find_user(run: Path, user: str | None) -> tuple[str, dict[str, Any]]:
+    """The split and the row of a user, with the narratives and scores that the run has; None for the first user.
+
+    Raises:
+        RunError: the run has no histories yet, or no such user.
+    """
     user = next(iter(_ids(run)), None) if user is None else user
     for source in _sources(run):  # of a preview, the sequences have more users than the dataset
         for split in SPLITS:

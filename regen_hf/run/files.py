@@ -49,6 +49,14 @@ def setting(field: dataclasses.Field[Any], value: Any) -> Any:
     return value
 
 
+def is_unset(field: dataclasses.Field[Any], value: Any) -> bool:
+    """Whether the setting is an optional file and names none: it does not enter the fingerprint.
+
+    So a new setting of this kind leaves the outputs of existing runs fresh.
+    """
+    return value is None and field.metadata.get("reads") == "files"
+
+
 def urls(settings: Any) -> dict[str, str]:
     """The URLs that the `settings` of a stage name as raw files, each with its option."""
     return {

@@ -158,6 +158,31 @@ def test_an_item_of_another_system_is_explained_as_its_purchase_would_be(regen):
     assert regen.endorse([HISTORY[:2], HISTORY[:1]], item, max_new_tokens=6)[0] == text
 
 
+def test_a_list_of_another_system_is_explained_item_by_item(regen):
+    more = {"title": "red glue", "category": "desk"}
+    histories, lists = [HISTORY[:3], [], HISTORY[:1]], [["D", more], ["B"], []]
+    found = regen.explain(histories, lists, batch_size=2, max_new_tokens=6)
+    for history, items, entries in zip(histories, lists, found, strict=True):
+        reasons = [regen.endorse(history, item, max_new_tokens=6) for item in items]
+        assert [entry["reason"] for entry in entries] == reasons
+    assert [[(entry["asin"], entry["title"]) for entry in entries] for entries in found] == [
+        [("D", "desk"), (None, "red glue")],
+        [("B", "glue")],
+        [],
+    ]
+    assert regen.explain(HISTORY[:3], iter(lists[0]), max_new_tokens=6) == found[0]
+    assert regen.explain([], []) == []
+    for history, items, message in (
+        (HISTORY, "D", "items is 'D', expected a list of items"),
+        (HISTORY, more, "items is .*red glue.*, expected a list"),
+        ([HISTORY, []], ["D", "B"], "items is 'D', expected a list of items, or one list per history"),
+        ([HISTORY, []], [["D"]], "items has 1 lists, expected 2, one per history"),
+        (HISTORY, ["unknown"], "items has 'unknown', expected items of the catalogue"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            regen.explain(history, items)
+
+
 def test_an_added_item_is_ranked_at_once_and_a_removed_one_never_again():
     regen = RegenPipeline(model(), catalogue())
     before = {entry["asin"]: entry for entry in regen.recommend(HISTORY[:1])}
@@ -225,6 +250,10 @@ def test_a_model_without_an_item_head_endorses_too():
     item = {"title": "red glue"}
     text = regen.endorse(HISTORY[:2], item, max_new_tokens=4)
     assert text == regen.narrate([*HISTORY[:2], {"item": item}], "product_endorsement", max_new_tokens=4)
+    with pytest.raises(ValueError, match=r"items is 'A', expected an item with one of title, .* no item head"):
+        regen.explain(HISTORY[:2], ["A"])  # its vectors of content would be those of no text
+    ranks_only_cf = RegenPipeline(fused(embedding_mode="cf"), processor(content_encoder=None))
+    assert ranks_only_cf.explain(HISTORY[:2], ["D"], max_new_tokens=4)[0]["asin"] == "D"
 
 
 def test_a_window_without_room_for_the_item_is_named(regen):

@@ -24,6 +24,7 @@ from ...schema import SPLITS, purchase_columns
 from ...vectors.cf import user_item_matrix
 from ...vectors.encoder import load_encoder
 from ...vectors.store import VectorWriter, allocate
+from . import external
 from .cf import fit
 from .encoder import FastEncoder, train_encoder
 from .settings import EmbeddingsConfig
@@ -53,18 +54,25 @@ def build(run: Path, out: Path, work: Path, config: EmbeddingsConfig) -> dict[st
 
 
 def write_cf(run: Path, out: Path, asins: list[str], config: EmbeddingsConfig) -> dict[str, Any]:
-    """Fit ALS on the train users and write the vectors of the items `asins`."""
+    """Write the CF vectors of the items `asins`: those of ALS on the train users, or of the file of the settings."""
     user_items = user_item_matrix(outputs.dataset_files(run, "train"), asins, config.cf_alpha)
     if user_items.nnz == 0:
         raise InputError(
             "The train split has no purchases to fit CF on." + (outputs.preview(run) or " Provide more reviews.")
         )
-    item_factors, user_gram = fit(user_items, config)
+    counts: dict[str, int] = {}
+    tensors: dict[str, Any] = {}
+    if config.cf_vectors:
+        item_factors, counts = external.read(config, asins)
+        counts |= external.check_fit(item_factors, user_items.getnnz(axis=0))
+    else:
+        item_factors, tensors["user_gram"] = fit(user_items, config)
     norms = np.linalg.norm(item_factors, axis=1)
     warm = norms > 0
     mean_norm = norms[warm].mean(keepdims=True).astype(np.float32)
-    save_file({"item_factors": item_factors, "mean_norm": mean_norm, "user_gram": user_gram}, out / outputs.CF)
-    return {"items": len(item_factors), "cold_items": int((~warm).sum()), "train_interactions": int(user_items.nnz)}
+    save_file(tensors | {"item_factors": item_factors, "mean_norm": mean_norm}, out / outputs.CF)
+    cold = int((~warm).sum())
+    return {"items": len(item_factors), "cold_items": cold, "train_interactions": int(user_items.nnz), **counts}
 
 
 def write_content(run: Path, out: Path, asins: list[str], config: EmbeddingsConfig) -> dict[str, Any]:

@@ -14,10 +14,11 @@ The protocol is the common one of full ranking with one item left out:
 
 Models: `popularity` (train users who bought the item), `item_knn` (cosine between items over their train buyers, summed
 over the history), `als` (the run's CF vectors; a new user's vector is solved in one step from the history, Hu et al.
-2008), `content` (the run's content vectors of item metadata, compared with their mean over the history), `blend` (a
-weighted sum of the four, each standardised per user, with the weights of the best MRR on validation users), and `fused`
-(the item head of the run's trained model, where it is fresh and has one), which is compared with each of the others by
-user. A model that also writes endorsements endorses its own first choice; see `endorsements`.
+2008; left out, also from the blend, where they are those of another recommender), `content` (the run's content vectors
+of item metadata, compared with their mean over the history), `blend` (a weighted sum of the four, each standardised per
+user, with the weights of the best MRR on validation users), and `fused` (the item head of the run's trained model,
+where it is fresh and has one), which is compared with each of the others by user. A model that also writes endorsements
+endorses its own first choice; see `endorsements`.
 
 Shapes: U users, I items of the catalogue, d width of vectors. With one target per user Recall@k is the hit rate,
 NDCG@k is 1 / log2(1 + rank) within the first k, and MRR is the mean of 1 / rank over the full catalogue.

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -85,6 +86,24 @@ def test_the_page_on_recommending(whole_run, capsys):
     found = [asin for asin in names["nearest"] if asin not in names["bought"]]
     assert found[:10] == ranked
     assert "NEW" not in RegenProcessor.from_pretrained(office).cf_asins
+
+
+def test_the_page_on_another_recommender(whole_run, finished_run, capsys):
+    export, explain, *recipes = code("any_recommender.md")
+    exec(export, {})
+    exec(recipes[0], {})
+    embed, train, inspect = commands("any_recommender.md")
+    assert main([*shlex.split(embed), "--content-encoder", str(finished_run / "embeddings" / "content_encoder")]) == 0
+    assert main([*shlex.split(train), "--max-steps", "1"]) == 0
+    assert "which was fitted on: the train users." in (whole_run / "model" / "README.md").read_text()
+    exec(explain, {})
+    users = pq.read_table(next(whole_run.glob("dataset/*/test*.parquet"))).slice(0, 1).to_pylist()
+    asin = users[0]["purchase_history"][0]["item"]["asin"]
+    Path("recommendations.csv").write_text(f"reviewer_id,asin,rank\n{users[0]['reviewer_id']},{asin},1\n")
+    assert main(shlex.split(inspect)) == 0
+    told = capsys.readouterr().out
+    assert "B07 Fountain pen, fine nib " in told
+    assert users[0]["purchase_history"][0]["item"]["title"][:30] in told
 
 
 def forget_modules(package, monkeypatch):

@@ -97,6 +97,7 @@ RANKS = "ranks.parquet"
 ENDORSEMENTS = "endorsements.parquet"
 CLAIMS = "claims.parquet"
 LEFT_OUT = "left_out.parquet"
+CITED = "cited.parquet"
 TOKEN_MAP = "map.parquet"  # noqa: S105 (a file name)
 
 FILES = {RUN: "run", CONFIG: "run", REPORT: "report"} | {
@@ -113,7 +114,7 @@ for _stage, _names in {
     "embeddings": (EMBEDDED_ITEMS, CF, CONTENT_ITEMS),
     "train": (TRAINING_LOG, TRAINING_CONFIG, CARD),
     "evaluate": (PREDICTIONS, SCORES, RESULTS, TABLE_MARKDOWN, TABLE_LATEX),
-    "attribution": (RESULTS, LEFT_OUT, TOKEN_MAP, EMBEDDED_ITEMS),
+    "attribution": (RESULTS, LEFT_OUT, CITED, TOKEN_MAP, EMBEDDED_ITEMS),
     "next-item": (RESULTS, RANKS, ENDORSEMENTS),
     "grounding": (RESULTS, CLAIMS, FAILED),
     "judge": (RESULTS, VOTES, FAILED),
@@ -220,6 +221,11 @@ def split_files(output: Path, split: str) -> list[Path]:
 def item_files(output: Path) -> list[Path]:
     """The parquet files of the catalogue below `output`, in order."""
     return sorted(output.glob("**/items*.parquet"))
+
+
+def interaction_files(output: Path) -> list[Path]:
+    """The parquet files of the flat table of purchases below `output`, in order."""
+    return sorted(output.glob("**/interactions*.parquet"))
 
 
 def dataset_files(run: Path, split: str) -> list[Path]:

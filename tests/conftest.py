@@ -34,7 +34,7 @@ TINY = {
         "save_steps": 4,
     },
     "evaluation": {"users": 6, "max_new_tokens": 24},
-    "attribution": {"points": 40, "users": 2},
+    "attribution": {"points": 40, "users": 2, "tested_users": 4},
     "figures": {"dpi": 50},
 }
 """Settings of a world that every stage passes in seconds. Widths differ from each other and from all counts."""

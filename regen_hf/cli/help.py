@@ -161,7 +161,10 @@ Writes RUN/judge/results.json, and votes.parquet with every vote.
         """\
 Analyses the trained model (section 6 of the paper). For the soft token of every item: the norms of its CF and content
 parts, the nearest word tokens, and its position among the words on a t-SNE map. For the narratives of a few users: how
-the likelihood changes when each purchase is left out. Writes RUN/attribution; `regen figures` draws the results.
+the likelihood changes when each purchase is left out. Tests the citations of --tested-users: whether a sentence goes
+when the text is written again without the purchases that it cites, and stays with only them; and how often the profile
+changes with a neutral purchase, with two swapped and with a paraphrased review. Writes RUN/attribution; `regen figures`
+draws the results.
 
   regen attribution runs/sample
   regen attribution runs/office --points 0 --users 10

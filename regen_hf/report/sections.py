@@ -11,6 +11,7 @@ from .. import outputs
 from ..cards.facts import ranks_only
 from ..intervals import format_interval, format_number
 from ..metrics import counts
+from ..metrics.citation_tables import tables_of_tests
 from ..metrics.tables import LABELS, PAPER_METRICS, UNITS, score_grid
 from ..run import describe
 from ..run.stages import STAGES, Stage
@@ -264,6 +265,9 @@ def attribution(run: Path) -> Blocks:
         f"{format_number(separation['cosine_to_the_nearest_word'])} on average, the nearest other item "
         f"{format_number(separation['cosine_to_the_nearest_item'])} ({format_number(separation['items'])} items)."
     )
+    for text, head, cells in tables_of_tests(results):
+        yield Text(text)
+        yield Table(text.split(":")[0], head, cells)
     yield from figures(run, ATTRIBUTION_FIGURES)
     rows = [
         [

@@ -14,11 +14,12 @@ from transformers import BatchFeature
 from regen_hf import outputs
 from regen_hf.cli import main
 from regen_hf.errors import InputError
+from regen_hf.metrics.citation_tables import tables_of_tests
 from regen_hf.model.modeling_regen import RegenForCausalLM
 from regen_hf.model.processing_regen import RegenProcessor
 from regen_hf.outputs import rows, split_files
-from regen_hf.stages.attribution import left_out, soft_tokens
-from regen_hf.stages.attribution.build import build
+from regen_hf.stages.attribution import deletion, left_out, robustness, soft_tokens
+from regen_hf.stages.attribution.build import build, summary
 from regen_hf.stages.attribution.settings import AttributionConfig
 from regen_hf.stages.figures import attribution as figures
 from tests.tiny_model import CF_DIM, CONTENT_DIM, fused, processor
@@ -165,6 +166,65 @@ def test_an_effect_is_the_likelihood_that_the_narrative_loses(finished_run):
     assert effect["effect"] == pytest.approx(lost, abs=1e-3)
 
 
+def test_citations_are_tested_by_deletion_and_the_profile_by_small_changes(finished_run, told):
+    tested, changes = told["citations"], told["robustness"]
+    assert tested["users"] == 4
+    assert tested["threshold"] == json.loads((finished_run / "model" / "config.json").read_text())["citation_threshold"]
+    table = pq.read_table(finished_run / "attribution" / "cited.parquet").to_pylist()
+    assert len(table) == tested["sentences"]
+    assert sum(bool(row["citations"]) for row in table) == tested["cited"] >= tested["tested"]
+    for test in deletion.TESTS:
+        for arm in deletion.ARMS:
+            assert tested[test][arm].keys() == {"stays", "overlap"}
+    assert all(0 < change["users"] <= 4 and 0 <= change["changed"]["mean"] <= 1 for change in changes.values())
+    assert [len(cells) for _, _, cells in tables_of_tests(told)] == [4, 3]
+    assert all(len(row) == len(head) for _, head, cells in tables_of_tests(told) for row in cells)
+    assert "without the cited purchases" in summary(finished_run / "attribution")
+
+
+class Storyteller:
+    """Writes a sentence about the first purchase, which it cites, and one that rests on nothing."""
+
+    def narrate(self, histories, tasks, cite=False, **_):
+        texts = [[f"It began with {history[0]['item']['asin']}. ", "A person."] for history in histories]
+        if not cite:
+            return ["".join(text) for text in texts]
+        cited = [{"purchase": 0, "strength": 9.0}]
+        return [
+            [{"text": one, "citations": cited, "strength": 9.0}, {"text": two, "citations": [], "strength": 0.0}]
+            for one, two in texts
+        ]
+
+
+def test_a_sentence_goes_without_what_it_rests_on_and_stays_with_it():
+    histories = [[{"item": {"asin": asin}} for asin in letters] for letters in ("ABCDE", "FGHIJK", "L")]
+    results, sentences = deletion.deletion(Storyteller(), [(history, "user_profile") for history in histories], 9, 0)
+    assert (results["sentences"], results["cited"], results["tested"]) == (6, 3, 2)  # one purchase leaves no history
+    assert results["without"]["cited"]["stays"]["mean"] == 0
+    assert results["only"]["cited"]["stays"]["mean"] == 1
+    assert results["without"]["random"]["stays"]["mean"] == 1
+    assert results["only"]["random"]["stays"]["mean"] == 0
+    assert [sentence["user"] for sentence in sentences] == [0, 0, 1, 1, 2, 2]
+
+
+def test_changes_of_a_history_add_nothing_about_the_user():
+    review = {"summary": None, "rating": 4, "text": "A great pen. I bought two.", "unix_time": 5}
+    times = {"A": 1, "B": 5, "C": 5, "D": 9}
+    history = [{"item": {"asin": asin}, "review": {**review, "unix_time": time}} for asin, time in times.items()]
+    random = np.random.default_rng(0)
+    added = robustness.with_a_neutral_purchase([{"asin": "E"}])(history, random)
+    assert sorted(purchase["item"]["asin"] for purchase in added) == list("ABCDE")
+    assert [added[0], added[-1]] == [history[0], history[-1]]
+    assert robustness.with_a_neutral_purchase([{"asin": "A"}])(history, random) is None
+    swapped = robustness.with_two_swapped(history, random)
+    assert [purchase["item"]["asin"] for purchase in swapped] == list("ACBD")
+    assert [purchase["review"]["unix_time"] for purchase in swapped] == [1, 5, 5, 9]
+    other = robustness.with_a_paraphrase(history, random)
+    changed = [new["review"]["text"] for old, new in zip(history, other, strict=True) if new != old]
+    assert changed == ["I purchased two. A excellent pen."]
+    assert robustness.with_two_swapped(history[:2], random) is None
+
+
 def test_a_history_that_the_window_cuts_keeps_the_places_of_its_purchases():
     read = []
 
@@ -217,7 +277,7 @@ def test_titles_of_strangers_are_drawn_as_they_are(tmp_path):
 
 
 def test_nobody_left_out_and_all_points_are_fine(tiny_run):
-    assert main(["attribution", str(tiny_run), "--users", "0", "--points", "0"]) == 0
+    assert main(["attribution", str(tiny_run), "--users", "0", "--tested-users", "0", "--points", "0"]) == 0
     told = json.loads((tiny_run / "attribution" / "results.json").read_text())
     assert told["map"]["kinds"] == {"soft": 64, "cf": 64, "content": 64, "word": 597}
     assert list(dict(figures.draw(tiny_run))) == ["soft_tokens", "soft_token_parts", "norm_shares"]

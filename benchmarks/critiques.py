@@ -12,8 +12,8 @@ Each cell trains the item head and the endorsement on the sample world and measu
   for another use, then for another kind;
 - `named`: the share of endorsements that contain the word asked for, with and without the critique.
 
-The cell `heldout` trains without the critiques that name a colour or a use of HELD_OUT, and measures `obey` for those,
-and for wordings that training never showed. Writes benchmarks/results/critiques.json after each cell, skips the cells
+The cell `without repeats` trains with one example per critique. The cells `heldout` train without the critiques that
+name a colour or a use of HELD_OUT, and measure `obey` for those, and for wordings that training never showed. Writes benchmarks/results/critiques.json after each cell, skips the cells
 that it holds, and prints one JSON line.
 """
 
@@ -25,6 +25,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
@@ -38,9 +39,15 @@ from regen_hf.run import Run
 from regen_hf.run.stages import STAGES
 from regen_hf.stages.sample.critique_text import PHRASES
 from regen_hf.stages.sample.world import COLOURS, KINDS, USES
+from regen_hf.stages.training import examples
 
 TRAINING: dict[str, Any] = {"tasks": ["product_endorsement"], "next_item_weight": 1.0}
-CELLS: dict[str, dict[str, Any]] = {"small": {}, "heldout": {}, "pretrained heldout": {"lora": {"r": 16}}}
+CELLS: dict[str, dict[str, Any]] = {
+    "small": {},
+    "heldout": {},
+    "without repeats": {},
+    "pretrained heldout": {"lora": {"r": 16}},
+}
 HELD_OUT = {"colour": ("olive", "teal"), "use": ("garden",)}
 """Values that no critique of training names in a cell `heldout`; items have them all the same."""
 PARAPHRASES = {
@@ -233,9 +240,11 @@ def cell(world: Path, folder: Path, name: str, training: dict[str, Any]) -> dict
             (folder / "dataset").unlink()
             shutil.copytree(world / "dataset", folder / "dataset")
             without_held_out(folder / "dataset")
-        run.build_all(until="train")
+        repeats = 0 if name == "without repeats" else examples.CRITIQUE_REPEATS
+        with patch.object(examples, "CRITIQUE_REPEATS", repeats):
+            run.build_all(until="train")
         run.build(STAGES["next-item"])
-    regen = load(outputs.folder(folder, "train"))
+    regen = load(str(outputs.folder(folder, "train")))
     known = World(folder)
     histories = [user["history"] for user in known.users]
     plain = first_ten(regen, histories, None)

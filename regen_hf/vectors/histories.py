@@ -42,8 +42,8 @@ class Histories:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
         """CF (n, d_cf) and content (n, d_s) vectors of users `start` to `stop`, and the first row of each user.
 
-        The rows (stop - start + 1,) end with n. The content vectors of each user's last `withheld` purchases are those of
-        the item's metadata (section 3.2).
+        The rows (stop - start + 1,) end with n. The content vectors of each user's last `withheld` purchases are those
+        of the item's metadata (section 3.2).
         """
         offsets = self.store.offsets[start : stop + 1]
         rows = slice(int(offsets[0]), int(offsets[-1]))
@@ -64,7 +64,8 @@ class Histories:
     ) -> dict[str, torch.Tensor]:
         """The histories of the users `rows` (None: an empty history) as padded tensors.
 
-        `withheld` is as in `purchases`, for each user. `limits` is the maximum length of each history, of which the latest purchases are used.
+        `withheld` is as in `purchases`, for each user. `limits` is the maximum length of each history, of which the
+        latest purchases are used.
 
         Returns:
             `history_cf` (B, N, d_cf), `history_content` (B, N, d_s), `history_mask` (B, N) bool; N is at least 1,
@@ -93,15 +94,22 @@ class Histories:
         }
 
 
-def item_rows(histories: Histories, rows: list[int | None], history_mask: torch.Tensor) -> torch.Tensor:
-    """The row in the catalogue of each purchase of the users `rows`, (B, N), -100 where `history_mask` is false."""
+def item_rows(
+    histories: Histories, rows: list[int | None], history_mask: torch.Tensor, limits: list[int] | None = None
+) -> torch.Tensor:
+    """The row in the catalogue of each purchase of the users `rows`, (B, N), -100 where `history_mask` is false.
+
+    With `limits`, only that many of the latest purchases of each user have a row.
+    """
     import torch
 
     labels = torch.full(history_mask.shape, -100, dtype=torch.long)  # (B, N)
     for number, (row, length) in enumerate(zip(rows, history_mask.sum(1).tolist(), strict=True)):
         if row is not None and length:
             stop = int(histories.store.offsets[row + 1])
-            labels[number, :length] = torch.from_numpy(histories.store.items[stop - length : stop].astype(np.int64))
+            first = 0 if limits is None else max(0, length - limits[number])
+            items = histories.store.items[stop - length + first : stop]
+            labels[number, first:length] = torch.from_numpy(items.astype(np.int64))
     return labels
 
 

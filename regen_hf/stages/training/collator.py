@@ -52,6 +52,7 @@ class RegenCollator(DataCollatorForLanguageModeling):
                 [example["features"] for example in examples], batch["history_mask"], self.n_features
             )
         if self.next_item_weight:
-            batch["item_labels"] = item_rows(self.histories, rows, batch["history_mask"])
+            predicted = [example["predicted"] for example in examples]
+            batch["item_labels"] = item_rows(self.histories, rows, batch["history_mask"], predicted)
             batch["next_item_weight"] = self.next_item_weight
         return batch

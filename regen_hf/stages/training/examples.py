@@ -38,6 +38,7 @@ INDEX = pa.schema(
         ("user", pa.int32()),  # row of the user whose narrative is learnt
         ("task", pa.int8()),  # position in the setting `tasks`, -1 for a history without a narrative
         ("row", pa.int32()),  # row of the user whose history is shown, -1 for none
+        ("latest", pa.int16()),  # number of the latest purchases that are shown, of those that fit
         ("critique", pa.int8()),  # NONE, or the critique of the user is shown, about a purchase or about an item shown
         ("length", pa.int32()),  # estimated tokens; the trainer groups the examples of a step by it
     ]
@@ -45,8 +46,9 @@ INDEX = pa.schema(
 NONE, OF_PURCHASE, OF_SHOWN = range(3)
 """Values of `critique` in `INDEX`: without it; said of the purchase before the last; or of the same item, shown without
 its review as an item that was recommended and not bought."""
-OF_SHOWN_SHARE = 0.5
-"""Share of the critiques that are about an item shown."""
+CRITIQUE_REPEATS = 6
+"""Examples without a narrative per critique, for the item head: one of about forty purchases that a step predicts has a
+critique, and the model learns to ignore it (`without repeats` in benchmarks/results/critiques.json)."""
 CRITIQUED = "product_endorsement"
 """The task in whose prompt a critique is shown: it is written before the item is bought."""
 BYTES_PER_TOKEN = 4
@@ -128,8 +130,9 @@ class Examples:
 
         Returns:
             A mapping for each row: `input_ids`, `labels`, `kept` (the number of purchases in the prompt), `row` (the
-            user's row, -1 without soft tokens), `withheld` (the number of last reviews that are not shown), and
-            `features` (a list for each soft token).
+            user's row, -1 without soft tokens), `withheld` (the number of last reviews that are not shown),
+            `predicted` (the number of the last purchases that the item head learns to predict), and `features` (a list
+            for each soft token).
         """
         reads_history = self.config.history == "text" or bool(self.config.interaction_features)
         numbers = {row["user"] for row in rows}
@@ -148,9 +151,8 @@ class Examples:
         critiques = (CRITIQUE.text(user),) if row["critique"] else ()
         if row["task"] < 0:
             name, completion = None, []
-            kept, prompt = self.processor.fit(
-                self.purchases(row["row"]), prompt="", max_length=self.window, critiques=critiques
-            )
+            latest = min(row["latest"], self.purchases(row["row"]))
+            kept, prompt = self.processor.fit(latest, prompt="", max_length=self.window, critiques=critiques)
         else:
             name = self.config.tasks[row["task"]]
             completion = self.processor.tokenize_completion(TASKS[name].text(user) or "")
@@ -178,6 +180,7 @@ class Examples:
             "labels": [-100] * len(prompt) + completion,
             "row": row["row"] if soft else -1,
             "withheld": withheld,
+            "predicted": 1 if critiques else soft,  # the others are predicted in the example without the critique
             "kept": kept,
             "features": interaction_features(shown, self.config.interaction_features, withheld),
         }
@@ -202,7 +205,7 @@ class Examples:
         """
         if not self.config.tasks:
             return  # there is always room for a purchase
-        rows = self.spread(SAMPLE)
+        rows = [row for row in self.spread(SAMPLE) if row["task"] >= 0]
         examples = self.tokenized(rows)
         fit = [learns(example) for example in examples]
         if not any(fit):
@@ -299,9 +302,10 @@ def index_of(
     """The index of the examples of `users`, in batches.
 
     Every user gives one example per task, repeated by the weight of the task; the fraction of a weight is a
-    probability. Where a user has a critique, each example that a critique can be shown in has a second one with it, so
-    that the model reads it and needs none. What is drawn for an example depends only on the seed, the user's row and
-    the task.
+    probability. Where a user has a critique, an example in which it can be shown has a second one with it, so that the
+    model reads it and needs none. With an item head there are CRITIQUE_REPEATS further ones without a narrative, with
+    all purchases, the latest half of them, a quarter, … What is drawn for an example depends only on the seed, the
+    user's row and the task.
 
     `lengths` are the purchases of each user that the model sees, shape (U,).
     """
@@ -318,13 +322,16 @@ def index_of(
         source = (user + 1) % len(users) if config.history == "shuffled" else user
         no_critique = np.full(len(user), NONE)
         said = np.asarray(pc.fill_null(pc.binary_length(CRITIQUE.column(table)), 0)) if reads_critiques else no_critique
-        said = np.where(lengths[user] > 1, said, 0)  # in bytes
-        shown = np.where(generators[CRITIQUE.name].random(len(user)) < OF_SHOWN_SHARE, OF_SHOWN, OF_PURCHASE)
+        all_of_them = lengths[user]
+        said = np.where(all_of_them > 1, said, 0)  # in bytes
+        no_task = np.full(len(user), -1)
         examples = []
         if not config.tasks:
-            no_task = np.full(len(user), -1)
-            examples.append((lengths[user] > 0, user, no_task, user, no_critique, lengths[user]))
-            examples.append((said > 0, user, no_task, user, shown, lengths[user] + said // BYTES_PER_TOKEN))
+            examples.append((all_of_them > 0, user, no_task, user, all_of_them, no_critique, all_of_them))
+        for repeat in range(CRITIQUE_REPEATS if config.next_item_weight else 0):
+            about = np.full(len(user), (OF_PURCHASE, OF_SHOWN)[repeat % 2])
+            latest = np.maximum(np.minimum(all_of_them, 2), all_of_them >> repeat // 2)
+            examples.append((said > 0, user, no_task, user, latest, about, latest + said // BYTES_PER_TOKEN))
         for task, name in enumerate(config.tasks):
             weight = config.task_weights.get(name, 1.0)
             draws = generators[name].random((len(user), 1 + math.ceil(weight)))
@@ -336,11 +343,13 @@ def index_of(
                 length = size // BYTES_PER_TOKEN + np.where(row < 0, 0, purchase * lengths[source])
                 chosen = (size > 0) & (repeat < times)
                 number = np.full(len(user), task)
-                examples.append((chosen, user, number, row, no_critique, np.minimum(length, window or length)))
+                shown = lengths[source]
+                examples.append((chosen, user, number, row, shown, no_critique, np.minimum(length, window or length)))
                 if name == CRITIQUED and reads_critiques:
                     length = length + said // BYTES_PER_TOKEN
+                    about = generators[CRITIQUE.name].choice([OF_PURCHASE, OF_SHOWN], len(user))
                     chosen = chosen & (said > 0) & (row >= 0)
-                    examples.append((chosen, user, number, row, shown, np.minimum(length, window or length)))
+                    examples.append((chosen, user, number, row, shown, about, np.minimum(length, window or length)))
         chosen, *columns = (np.stack(part, axis=1) for part in zip(*examples, strict=True))  # (U, examples of a user)
         yield pa.record_batch(
             [pa.array(column[chosen], field.type) for column, field in zip(columns, INDEX, strict=True)], schema=INDEX

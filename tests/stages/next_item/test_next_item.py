@@ -218,6 +218,8 @@ def test_a_stale_or_missing_model_is_left_out_with_a_line(tiny_run, capsys):
     told = capsys.readouterr().err
     assert "without the optional output of `train`, which is missing\n" in told
     assert "fresh: users 3" in told
+    assert main(["next-item", str(tiny_run), "--critiques"]) == 1
+    assert "has no model with an item head that was trained with critiques" in capsys.readouterr().err
 
 
 def test_differences_are_paired_by_user_and_have_a_p_value():

@@ -86,8 +86,10 @@ def test_a_trained_item_head_ranks_and_its_results_stand_beside_the_others(tiny_
     settings["training"] |= HEAD | {"tasks": tasks, "max_steps": 4, "interaction_features": ["rating"]}
     path.write_text(yaml.safe_dump(settings))
     assert main(["train", str(tiny_run)]) == 0
-    assert main(["next-item", str(tiny_run), "--neighbours", "20"]) == 0
-    assert "| fused | all |" in capsys.readouterr().out
+    assert main(["next-item", str(tiny_run), "--neighbours", "20", "--critiques"]) == 0
+    shown = capsys.readouterr().out
+    assert "| fused | all |" in shown
+    assert "| own minus none |" in shown
     results = json.loads((tiny_run / "next_item" / "results.json").read_text())
     ranks = pq.read_table(tiny_run / "next_item" / "ranks.parquet").to_pydict()
     gain = np.mean(1 / np.array(ranks["fused"])) - np.mean(1 / np.array(ranks["popularity"]))
@@ -106,11 +108,31 @@ def test_a_trained_item_head_ranks_and_its_results_stand_beside_the_others(tiny_
     for entries, target, rank in zip(found, ranks["target"], ranks["fused"], strict=True):
         assert abs([entry["asin"] for entry in entries].index(target) + 1 - rank) <= 1  # float16 vectors
     assert found[0][0]["title"]
+    check_the_ranking_with_critiques(results["critiques"], regen, users, ranks)
     if tasks:
         check_the_joint_pass(tiny_run, regen, dict(zip(ranks["reviewer_id"], histories, strict=True)))
     else:
         assert "endorsements" not in results
         check_that_it_only_ranks(tiny_run, regen, histories[0], capsys)
+
+
+def check_the_ranking_with_critiques(results, regen, users, ranks):
+    """The ranks with critiques are those of `recommend` with the same texts."""
+    said = {user: users[user]["last_purchase"]["critique"] for user in ranks["reviewer_id"]}
+    chosen = [number for number, user in enumerate(ranks["reviewer_id"]) if said[user]]
+    names, targets = ([ranks[column][number] for number in chosen] for column in ("reviewer_id", "target"))
+    assert results["n_users"] == len(chosen) > 1
+    for name, texts in {"own": list(map(said.get, names)), "none": None}.items():
+        histories = [users[user]["purchase_history"][:-1] for user in names]
+        found = regen.recommend(histories, n=64, critique=texts)
+        places = [
+            [one["asin"] for one in entries].index(target) for entries, target in zip(found, targets, strict=True)
+        ]
+        gain = np.mean([1 / (1 + place) for place in places])
+        assert results["by"][name]["mrr"]["mean"] == pytest.approx(gain, rel=0.05)  # float16 vectors
+    assert results["by"]["own"]["mrr"]["mean"] != results["by"]["none"]["mrr"]["mean"]
+    minus = results["by"]["another"]["mrr"]["mean"] - results["by"]["none"]["mrr"]["mean"]
+    assert results["minus_none"]["another"]["mrr"]["mean"] == pytest.approx(minus)
 
 
 def check_the_joint_pass(run, regen, histories):

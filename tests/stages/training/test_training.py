@@ -29,7 +29,7 @@ from regen_hf.schema import offered_tasks
 from regen_hf.stages.training.backbone import load_backbone, train_tokenizer
 from regen_hf.stages.training.build import build, make_processor
 from regen_hf.stages.training.collator import RegenCollator
-from regen_hf.stages.training.examples import NONE, OF_PURCHASE, OF_SHOWN, SAMPLE, Examples, learns
+from regen_hf.stages.training.examples import CRITIQUE_REPEATS, NONE, OF_PURCHASE, OF_SHOWN, SAMPLE, Examples, learns
 from regen_hf.stages.training.optimizer import muon_and_adamw
 from regen_hf.stages.training.settings import TrainingConfig
 from regen_hf.stages.training.trainer import GroupedTrainer, make_trainer
@@ -74,16 +74,19 @@ def test_each_critique_is_shown_in_an_example_of_its_own_before_an_item_without_
     users = list(rows(split_files(finished_run / "dataset", "train")))
     said = {number: row["last_purchase"]["critique"] for number, row in enumerate(users)}
     index = [row for row in examples.rows if row["critique"] != NONE]
-    assert [row["user"] for row in index] == [number for number, text in said.items() if text]
+    with_text = [number for number, text in said.items() if text]
+    repeats = 1 if tasks else CRITIQUE_REPEATS
+    assert [row["user"] for row in index] == [user for user in with_text for _ in range(repeats)]
     assert {row["critique"] for row in index} == {OF_PURCHASE, OF_SHOWN}
     plain = [row for row in examples.rows if row["critique"] == NONE]
     assert len(plain) == max(1, len(tasks)) * len(users)
     for row, example in zip(index, examples.tokenized(index), strict=True):
+        assert example["kept"] == row["latest"] == example["input_ids"].count(processor.item_token_id)
         before, open_item = processor.tokenizer.decode(example["input_ids"]).split("\nThe customer says: ")
         assert before.endswith(processor.item_token)
         assert open_item.startswith(f'"{said[row["user"]]}"\n{processor.item_token}')
         assert open_item.count(processor.item_token) == 1
-        assert example["withheld"] == row["critique"]
+        assert (example["withheld"], example["predicted"]) == (row["critique"], 1)
         if tasks:
             learnt = [token for token in example["labels"] if token >= 0]
             assert processor.tokenizer.decode(learnt).startswith(users[row["user"]]["last_purchase"]["endorsement"])

@@ -50,10 +50,12 @@ class EmbeddingsConfig:
         at_least(self, 0, "cf_regularization", "cf_alpha")
         check_seed(self)
         if self.cf_asins and not self.cf_vectors:
-            raise ValueError(f"cf_asins was given {self.cf_asins} without cf_vectors, expected both")
+            unset = "remove it with --set embeddings.cf_asins=null"
+            raise ValueError(f"cf_asins was given {self.cf_asins} without cf_vectors, expected both or none: {unset}")
         needs_asins = bool(self.cf_vectors and self.cf_vectors.endswith(WITHOUT_ASINS))
         if self.cf_vectors and needs_asins != bool(self.cf_asins):
-            expected = "cf_asins too, a file with the asin of each row" if needs_asins else "no cf_asins"
+            unset = "no cf_asins: remove it with --set embeddings.cf_asins=null"
+            expected = "cf_asins too, a file with the asin of each row" if needs_asins else unset
             raise ValueError(f"cf_vectors was given {self.cf_vectors}, expected {expected}")
         if not self.cf_fitted_on.strip() or not self.cf_fitted_on.isprintable():
             raise ValueError(f"cf_fitted_on was given {self.cf_fitted_on!r}, expected words in one line")

@@ -14,7 +14,7 @@ from regen_hf.errors import ConfigError, InputError
 from regen_hf.model import RegenProcessor
 from regen_hf.outputs import item_vectors, manifest, rows, split_files
 from regen_hf.run import STAGES, Run
-from regen_hf.stages.embeddings.external import read
+from regen_hf.stages.embeddings.external import check_fit, read
 from regen_hf.stages.embeddings.settings import EmbeddingsConfig
 
 CATALOGUE = ["7", "B", "C", "D"]
@@ -132,7 +132,7 @@ def test_vectors_that_cannot_be_used_give_a_sentence(tmp_path, name, content, me
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"cf_asins": "a.txt"}, "without cf_vectors, expected both"),
+        ({"cf_asins": "a.txt"}, "without cf_vectors, expected both or none"),
         ({"cf_vectors": "v.npy"}, "expected cf_asins too"),
         ({"cf_vectors": "v.parquet", "cf_asins": "a.txt"}, "expected no cf_asins"),
         ({"cf_fitted_on": "a\nb"}, "expected words in one line"),
@@ -185,3 +185,11 @@ def test_a_run_on_vectors_of_another_recommender(finished_run, tiny_run, tmp_pat
     assert stated.is_fresh(stage)  # words for the card only
     parquet(tmp_path / "vectors.parquet", known, (2 * vectors).tolist())
     assert not Run(tiny_run).is_fresh(stage)
+
+
+def test_vectors_of_items_that_no_train_user_bought_are_counted_with_a_warning(capsys):
+    buyers = np.array([3, 2, 0, 0])  # of 7, which has a vector, of B, which is cold, and of nobody
+    assert check_fit(FACTORS, buyers) == {"covered_interactions": 3, "vectors_without_buyers": 1}
+    told = capsys.readouterr().err
+    assert "warning: 1 items that no train user bought have a vector" in told
+    assert "3 of 5 purchases of the train users are of items with a vector" in told

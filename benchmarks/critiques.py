@@ -13,8 +13,8 @@ Each cell trains the item head and the endorsement on the sample world and measu
 - `named`: the share of endorsements that contain the word asked for, with and without the critique.
 
 The cell `without repeats` trains with one example per critique. The cells `heldout` train without the critiques that
-name a colour or a use of HELD_OUT, and measure `obey` for those, and for wordings that training never showed. Writes benchmarks/results/critiques.json after each cell, skips the cells
-that it holds, and prints one JSON line.
+name a colour or a use of HELD_OUT, and measure `obey` for those, and for wordings that training never showed. Writes
+benchmarks/results/critiques.json after each cell, skips the cells that it holds, and prints one JSON line.
 """
 
 from __future__ import annotations

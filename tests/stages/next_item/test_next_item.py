@@ -217,7 +217,7 @@ def test_a_stale_or_missing_model_is_left_out_with_a_line(tiny_run, capsys):
     assert main(["next-item", str(tiny_run)]) == 0
     told = capsys.readouterr().err
     assert "without the optional output of `train`, which is missing\n" in told
-    assert "fresh: users 3" in told
+    assert "fresh, users 3" in told
     assert main(["next-item", str(tiny_run), "--critiques"]) == 1
     assert "has no model with an item head that was trained with critiques" in capsys.readouterr().err
 

@@ -43,7 +43,7 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     model = make_model(run, causal_lm, processor, items, config)
     train = Examples.of(run, "train", processor, work / "examples" / "train", config)
     train.check_window()
-    processor.reads_critiques = train.has_critiques
+    processor.reads_critiques = train.critiques > 0
     if config.next_item_weight:
         bought = np.bincount(train.histories.store.items, minlength=len(items.asins))
         model.set_catalogue(**processor.catalogue(), frequencies=torch.from_numpy(bought))
@@ -63,6 +63,7 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     ]
     counts = {
         "examples": len(train.rows),
+        "critique_examples": train.critiques,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": log[-1]["step"],
         "processes": PartialState().num_processes,

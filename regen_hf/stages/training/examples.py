@@ -113,9 +113,10 @@ class Examples:
         return examples
 
     @property
-    def has_critiques(self) -> bool:
-        """Whether a critique is shown in any of the examples."""
-        return bool((pc.max(self.rows.data.column("critique")).as_py() or NONE) > NONE)
+    def critiques(self) -> int:
+        """The number of examples that show a critique."""
+        shown: int = pc.sum(pc.greater(self.rows.data.column("critique"), NONE)).as_py() or 0
+        return shown
 
     def spread(self, number: int) -> list[dict[str, Any]]:
         """Rows of at most `number` examples, spread evenly over all of them."""

@@ -270,17 +270,25 @@ def test_training_stops_when_the_validation_loss_no_longer_falls_and_the_best_ch
     assert same(weights(train("stopped", settings, out="again")), kept)
 
 
-def test_tensorboard_holds_what_the_log_holds(finished_run, tmp_path):
+def test_tensorboard_and_trackio_hold_what_the_log_holds(finished_run, tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    from trackio.sqlite_storage import SQLiteStorage
 
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))
     shutil.rmtree(run / "tensorboard")
     work, out = tmp_path / "work", tmp_path / "out"
     out.mkdir()
-    build(run, out, work, config(report_to="tensorboard"))
+    build(run, out, work, config(report_to=["tensorboard", "trackio"]))
     board = EventAccumulator(str(run / "tensorboard" / "work")).Reload()
     log = {e["step"]: e["loss"] for e in json.loads((out / LOG).read_text()) if "loss" in e}
     assert {event.step: pytest.approx(event.value) for event in board.Scalars("train/loss")} == log
+    project = "huggingface"  # the default of SFTConfig
+    (name,) = SQLiteStorage.get_runs(project)
+    logged = [entry["train/loss"] for entry in SQLiteStorage.get_logs(project, name) if "train/loss" in entry]
+    assert logged == pytest.approx(list(log.values()))
+    assert (tmp_path / "trackio" / "huggingface.db").exists()  # and nothing elsewhere
     none = tmp_path / "none"
     none.mkdir()
     shutil.rmtree(run / "tensorboard")

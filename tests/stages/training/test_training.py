@@ -70,7 +70,7 @@ def test_each_critique_is_shown_in_an_example_of_its_own_before_an_item_without_
 ):
     settings = config(history_dropout=0.0, tasks=tasks, **({} if tasks else {"next_item_weight": 1.0}))
     examples = load(processor, settings)
-    assert examples.has_critiques
+    assert examples.critiques
     users = list(rows(split_files(finished_run / "dataset", "train")))
     said = {number: row["last_purchase"]["critique"] for number, row in enumerate(users)}
     index = [row for row in examples.rows if row["critique"] != NONE]
@@ -98,8 +98,8 @@ def test_each_critique_is_shown_in_an_example_of_its_own_before_an_item_without_
     ).all()
     for control in ({"history": "shuffled"}, {"history": "text"}, {"history": "empty"}):
         if tasks:
-            assert not load(processor, dataclasses.replace(settings, **control)).has_critiques
-    assert not load(processor, config(tasks=("user_profile",))).has_critiques
+            assert not load(processor, dataclasses.replace(settings, **control)).critiques
+    assert not load(processor, config(tasks=("user_profile",))).critiques
 
 
 def test_prompts_in_training_are_the_processors_own(finished_run, processor, tokenize):

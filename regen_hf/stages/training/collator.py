@@ -47,6 +47,11 @@ class RegenCollator(DataCollatorForLanguageModeling):
         rows = [example["row"] if example["row"] >= 0 else None for example in examples]
         kept = [example["kept"] for example in examples]
         batch |= self.histories.batch(rows, [example["withheld"] for example in examples], kept)
+        for number, example in enumerate(examples):
+            if example.get("turned") and example["kept"] > 2:
+                places = [example["kept"] - 3, example["kept"] - 2]
+                for name in ("history_cf", "history_content"):
+                    batch[name][number, places] = batch[name][number, places[::-1]]
         if self.n_features:
             batch["history_features"] = padded_features(
                 [example["features"] for example in examples], batch["history_mask"], self.n_features

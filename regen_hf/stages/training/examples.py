@@ -43,10 +43,11 @@ INDEX = pa.schema(
         ("length", pa.int32()),  # estimated tokens; the trainer groups the examples of a step by it
     ]
 )
-NONE, OF_PURCHASE, OF_SHOWN = range(3)
-"""Values of `critique` in `INDEX`: without it; said of the purchase before the last; or of the same item, shown without
-its review as an item that was recommended and not bought."""
-CRITIQUE_REPEATS = 6
+NONE, OF_PURCHASE, OF_SHOWN, OF_EARLIER = range(4)
+"""Values of `critique` in `INDEX`, each one the number of last purchases that are shown without their reviews: no
+critique; one of the purchase before the last; of the same item, shown as one that was recommended and not bought; or of
+the same item, shown one turn earlier: it changes places with the one before, of which nothing is said."""
+CRITIQUE_REPEATS = 9
 """Examples without a narrative per critique, for the item head: one of about forty purchases that a step predicts has a
 critique, and the model learns to ignore it (`without repeats` in benchmarks/results/critiques.json)."""
 CRITIQUED = "product_endorsement"
@@ -132,8 +133,8 @@ class Examples:
         Returns:
             A mapping for each row: `input_ids`, `labels`, `kept` (the number of purchases in the prompt), `row` (the
             user's row, -1 without soft tokens), `withheld` (the number of last reviews that are not shown),
-            `predicted` (the number of the last purchases that the item head learns to predict), and `features` (a list
-            for each soft token).
+            `predicted` (the number of the last purchases that the item head learns to predict), `turned` (whether the
+            last but two and the last but one change places), and `features` (a list for each soft token).
         """
         reads_history = self.config.history == "text" or bool(self.config.interaction_features)
         numbers = {row["user"] for row in rows}
@@ -149,7 +150,7 @@ class Examples:
 
     def _tokenized(self, row: dict[str, Any], user: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
         """One example; `history` is empty unless its texts or features are needed."""
-        critiques = (CRITIQUE.text(user),) if row["critique"] else ()
+        critiques = (CRITIQUE.text(user), *[None] * (row["critique"] == OF_EARLIER)) if row["critique"] else ()
         if row["task"] < 0:
             name, completion = None, []
             latest = min(row["latest"], self.purchases(row["row"]))
@@ -173,14 +174,17 @@ class Examples:
                     kept, prompt = self.processor.fit(kept, task=name, max_length=room, critiques=critiques)
         withheld = int(name in self.processor.metadata_only_tasks)
         if critiques:  # about the next item, whose review nobody knows
-            withheld = 2 if row["critique"] == OF_SHOWN else 1
+            withheld = row["critique"]
         soft = 0 if self.config.history == "text" else kept
         shown = history[len(history) - soft :] if history else []
+        if row["critique"] == OF_EARLIER and shown:
+            shown = [*shown[:-3], shown[-2], shown[-3], shown[-1]]
         return {
             "input_ids": prompt + completion,
             "labels": [-100] * len(prompt) + completion,
             "row": row["row"] if soft else -1,
             "withheld": withheld,
+            "turned": row["critique"] == OF_EARLIER,
             "predicted": 1 if critiques else soft,  # the others are predicted in the example without the critique
             "kept": kept,
             "features": interaction_features(shown, self.config.interaction_features, withheld),
@@ -330,8 +334,8 @@ def index_of(
         if not config.tasks:
             examples.append((all_of_them > 0, user, no_task, user, all_of_them, no_critique, all_of_them))
         for repeat in range(CRITIQUE_REPEATS if config.next_item_weight else 0):
-            about = np.full(len(user), (OF_PURCHASE, OF_SHOWN)[repeat % 2])
-            latest = np.maximum(np.minimum(all_of_them, 2), all_of_them >> repeat // 2)
+            about = OF_PURCHASE + repeat % np.where(all_of_them > 2, 3, 2)
+            latest = np.maximum(np.minimum(all_of_them, 3), all_of_them >> repeat // 3)
             examples.append((said > 0, user, no_task, user, latest, about, latest + said // BYTES_PER_TOKEN))
         for task, name in enumerate(config.tasks):
             weight = config.task_weights.get(name, 1.0)

@@ -29,7 +29,16 @@ from regen_hf.schema import offered_tasks
 from regen_hf.stages.training.backbone import load_backbone, train_tokenizer
 from regen_hf.stages.training.build import build, make_processor
 from regen_hf.stages.training.collator import RegenCollator
-from regen_hf.stages.training.examples import CRITIQUE_REPEATS, NONE, OF_PURCHASE, OF_SHOWN, SAMPLE, Examples, learns
+from regen_hf.stages.training.examples import (
+    CRITIQUE_REPEATS,
+    NONE,
+    OF_EARLIER,
+    OF_PURCHASE,
+    OF_SHOWN,
+    SAMPLE,
+    Examples,
+    learns,
+)
 from regen_hf.stages.training.optimizer import muon_and_adamw
 from regen_hf.stages.training.settings import TrainingConfig
 from regen_hf.stages.training.trainer import GroupedTrainer, make_trainer
@@ -77,7 +86,7 @@ def test_each_critique_is_shown_in_an_example_of_its_own_before_an_item_without_
     with_text = [number for number, text in said.items() if text]
     repeats = 1 if tasks else CRITIQUE_REPEATS
     assert [row["user"] for row in index] == [user for user in with_text for _ in range(repeats)]
-    assert {row["critique"] for row in index} == {OF_PURCHASE, OF_SHOWN}
+    assert {row["critique"] for row in index} == {OF_PURCHASE, OF_SHOWN, *([] if tasks else [OF_EARLIER])}
     plain = [row for row in examples.rows if row["critique"] == NONE]
     assert len(plain) == max(1, len(tasks)) * len(users)
     for row, example in zip(index, examples.tokenized(index), strict=True):
@@ -85,11 +94,19 @@ def test_each_critique_is_shown_in_an_example_of_its_own_before_an_item_without_
         before, open_item = processor.tokenizer.decode(example["input_ids"]).split("\nThe customer says: ")
         assert before.endswith(processor.item_token)
         assert open_item.startswith(f'"{said[row["user"]]}"\n{processor.item_token}')
-        assert open_item.count(processor.item_token) == 1
+        assert open_item.count(processor.item_token) == 1 + (row["critique"] == OF_EARLIER)
         assert (example["withheld"], example["predicted"]) == (row["critique"], 1)
         if tasks:
             learnt = [token for token in example["labels"] if token >= 0]
             assert processor.tokenizer.decode(learnt).startswith(users[row["user"]]["last_purchase"]["endorsement"])
+    if not tasks:  # nothing is said of the item that was shown after
+        earlier = next(row for row in index if row["critique"] == OF_EARLIER)
+        batch = RegenCollator.of(examples)([earlier])
+        cf, content = histories.get(earlier["user"], withheld=3)
+        order = [*range(len(cf))][-earlier["latest"] :]
+        order[-3], order[-2] = order[-2], order[-3]
+        torch.testing.assert_close(batch["history_cf"][0], torch.from_numpy(cf[order]))
+        torch.testing.assert_close(batch["history_content"][0], torch.from_numpy(content[order]))
     row = next(row for row in index if row["critique"] == OF_SHOWN)["user"]
     reviewed, shown = (histories.get(row, withheld=number)[1] for number in (0, 2))
     assert (reviewed[:-2] == shown[:-2]).all()

@@ -27,6 +27,8 @@ from .streaming import stream_tokens
 
 UNCALIBRATED = 1.0
 """Threshold in nats of a model whose config has no `citation_threshold`."""
+UNGROUPED, GROUP = 12, 5
+"""Purchases of a longer history are left out in groups of this size first, and one by one in groups with an effect."""
 STANDS_OUT = 0.25
 """Least effect of a cited purchase, as a share of the largest effect on the sentence."""
 EXPLAINED = 0.5
@@ -52,6 +54,8 @@ class Evidence:
     """Decrease of its log-likelihood without any purchase."""
     effects: torch.Tensor
     """(N,), decrease without each purchase, minus the median of these decreases where that is positive."""
+    likelihood: float = 0.0
+    """Its log-likelihood with all purchases."""
 
     @property
     def largest(self) -> float:
@@ -87,16 +91,14 @@ class Citer:
         self.threshold = model.config.citation_threshold
         if self.threshold is None:
             self.threshold = UNCALIBRATED
-        number = self.inputs["history_mask"].shape[1]
-        kept = torch.ones(number + 2, number, dtype=torch.bool)  # without each, the complete history, none
-        kept[:number].fill_diagonal_(False)
-        kept[-1:] = False
-        variants = _variants(model, self.inputs, kept, batch_size) if number else iter(())
-        self._variants: Iterable[Variants] = list(variants) if streams else variants
-        self._number = number
+        self._streams = streams
+        self._number = self.inputs["history_mask"].shape[1]
+        size = 1 if self._number <= UNGROUPED else GROUP
+        self._groups = list(torch.arange(self._number).split(size)) if self._number else []
+        self._coarse = self._reader([*self._groups, torch.arange(0), torch.arange(self._number)])
+        self._single: dict[int, Reader] = {}
         self._written: list[int] = []
         self._lengths: list[int] = []  # characters of the text up to each token
-        self._likelihood = torch.zeros(number + 2, 0)  # (N + 2, tokens that were read)
         self._start = 0  # offset of the next sentence in the text
 
     @classmethod
@@ -132,8 +134,7 @@ class Citer:
             ]
             first, self._start = self._start == 0, end
             if part.strip():
-                strength, effects = self._measure(own)
-                yield Evidence(part.lstrip() if first else part, own, strength, effects)
+                yield Evidence(part.lstrip() if first else part, own, *self._measure(own))
 
     def cited(self, evidence: Evidence) -> dict[str, Any]:
         """The sentence with the purchases that it rests on, the strongest first."""
@@ -153,19 +154,31 @@ class Citer:
             "unsupported": [],
         }
 
-    def _measure(self, own: list[int]) -> tuple[float, torch.Tensor]:
-        """The strength and the effects of a sentence of the tokens at the positions `own`."""
+    def _measure(self, own: list[int]) -> tuple[float, torch.Tensor, float]:
+        """Strength, effects and likelihood of a sentence of the tokens at the positions `own`."""
+        effects = torch.zeros(self._number)
         if not self._number or not own:
-            return 0.0, torch.zeros(self._number)
-        read = self._likelihood.shape[1]
-        if own[-1] >= read:
-            new = likelihoods(self._variants, self._tokens(read, len(self._written)), self._number + 2)
-            self._likelihood = torch.cat([self._likelihood, new], dim=1)
-        sums = self._likelihood[:, own].sum(1)  # (N + 2,)
-        effects = sums[-2] - sums[:-2]
+            return 0.0, effects, 0.0
+        *groups, complete, none = self._coarse.read(self._tokens(len(self._written)))[:, own].sum(1)
+        strength = float(complete - none)
+        for number, (members, without) in enumerate(zip(self._groups, groups, strict=True)):
+            effects[members] = (complete - without) / len(members)
+            if len(members) > 1 and min(strength, float(complete - without)) >= self.threshold:
+                if number not in self._single:
+                    self._single[number] = self._reader(list(members.split(1)))
+                read = self._single[number].read(self._tokens(len(self._written)))
+                effects[members] = complete - read[:, own].sum(1)
         if self._number > 2:
             effects = effects - effects.median().clamp(min=0)
-        return float(sums[-2] - sums[-1]), effects
+        return strength, effects, float(complete)
+
+    def _reader(self, removed: list[torch.Tensor]) -> Reader:
+        """Reads the text after variants of the prompt, each without the purchases of an element of `removed`."""
+        kept = torch.ones(len(removed), self._number, dtype=torch.bool)
+        for row, members in enumerate(removed):
+            kept[row, members] = False
+        variants = _variants(self.model, self.inputs, kept, self.batch_size) if self._number else iter(())
+        return Reader(list(variants) if self._streams else variants, len(removed))
 
     def _together(self, evidence: Evidence, single: int) -> dict[int, float]:
         """The fewest purchases, of the largest effects, that explain the sentence when they are removed together.
@@ -174,21 +187,39 @@ class Citer:
         """
         order = evidence.effects.argsort(descending=True)
         sizes = [size for size in (2**power for power in range(1, 10)) if max(single, 1) < size < self._number]
-        if not sizes:
-            return {}
-        kept = torch.ones(len(sizes) + 1, self._number, dtype=torch.bool)
-        for row, size in enumerate(sizes):
-            kept[row, order[:size]] = False
-        variants = _variants(self.model, self.inputs, kept, self.batch_size)
-        read = likelihoods(variants, self._tokens(0, evidence.tokens[-1] + 1), len(kept))
-        sums = read[:, evidence.tokens].sum(1)
-        for size, drop in zip(sizes, (sums[-1] - sums[:-1]).tolist(), strict=True):
+        for size in sizes:
+            read = self._reader([order[:size]]).read(self._tokens(evidence.tokens[-1] + 1))
+            drop = evidence.likelihood - float(read[0, evidence.tokens].sum())
             if drop >= max(self.threshold, EXPLAINED * evidence.strength):
                 return dict.fromkeys(order[:size].tolist(), drop / size)
         return {}
 
-    def _tokens(self, start: int, end: int) -> torch.Tensor:
-        return torch.tensor(self._written[start:end], device=self.inputs["input_ids"].device)
+    def _tokens(self, end: int) -> torch.Tensor:
+        return torch.tensor(self._written[:end], device=self.inputs["input_ids"].device)
+
+
+class Reader:
+    """Reads a text after variants of a prompt.
+
+    Args:
+        variants: an iterator for a text that is read at once; a list keeps what the variants have read.
+        number: K, of all variants.
+    """
+
+    def __init__(self, variants: Iterable[Variants], number: int) -> None:
+        self._variants = variants
+        self._likelihood = torch.zeros(number, 0)  # (K, tokens that were read)
+
+    @torch.no_grad()
+    def read(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The log-likelihood of the text `tokens` (L,), of which only what is new is read: (K, L)."""
+        new = tokens[self._likelihood.shape[1] :]
+        if len(new):
+            likelihood = torch.zeros(len(self._likelihood), len(new))
+            for group in self._variants:
+                likelihood[group.rows] = group.read(new)
+            self._likelihood = torch.cat([self._likelihood, likelihood], dim=1)
+        return self._likelihood
 
 
 class Variants:
@@ -268,15 +299,6 @@ def _variants(
             yield variants
 
 
-@torch.no_grad()
-def likelihoods(variants: Iterable[Variants], tokens: torch.Tensor, number: int) -> torch.Tensor:
-    """The log-likelihood of the next tokens (L,) for each of `number` variants: (K, L)."""
-    likelihood = torch.zeros(number, len(tokens))
-    for group in variants:
-        likelihood[group.rows] = group.read(tokens)
-    return likelihood
-
-
 def cited_stream(regen: Any, inputs: Any, history: Sequence[Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The cited sentences of a text, each as soon as it is complete; the arguments are those of `stream_text`."""
     citer = None
@@ -317,4 +339,4 @@ def _one_row(inputs: Mapping[str, torch.Tensor], row: int) -> dict[str, torch.Te
     return {"input_ids": ids[None], **history, "history_mask": history["history_mask"].bool()}
 
 
-__all__ = ["Check", "Citer", "Evidence", "check_arguments", "checked", "cited_stream", "likelihoods"]
+__all__ = ["Check", "Citer", "Evidence", "check_arguments", "checked", "cited_stream"]

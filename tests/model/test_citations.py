@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from regen_hf.model.citations import Citer, Evidence, likelihoods
+from regen_hf.model import citations
+from regen_hf.model.citations import Citer, Evidence
 from regen_hf.model.pipeline import RegenPipeline
 from tests.tiny_model import EOS, fused, processor, purchase
 
@@ -76,14 +77,11 @@ def test_purchases_that_matter_only_together_are_cited_together():
     model = fused(recency=0)
     model.config.citation_threshold = 0.2
     history = [purchase("A"), purchase("A"), purchase("D", text="cheap"), purchase("D", text="cheap")]
-    kept = torch.ones(4, 4, dtype=torch.bool)
-    kept[0, 0] = kept[1, :2] = kept[2] = False
-    inputs = processor()(history, TASK)
     chosen = citer(model, history)
     text = next(
         tokens
         for tokens in ([a, b] for a in range(6, 64) for b in (20, 30))
-        for single, both, every in [drops(model, inputs, kept, tokens)]
+        for single, both, every in [drops(citer(model, history), tokens)]
         if single < 0.2 < 0.6 < both and both > 0.6 * every > 0
     )
     (found,) = chosen.add(text, last=True)
@@ -91,11 +89,32 @@ def test_purchases_that_matter_only_together_are_cited_together():
     assert all(citation["strength"] > 0.2 for citation in found["citations"])
 
 
-def drops(model, inputs, kept, tokens):
-    from regen_hf.model.citations import _one_row, _variants
-
-    read = likelihoods(_variants(model, _one_row(inputs, 0), kept, 4), torch.tensor(tokens), 4).sum(1)
+def drops(chosen, tokens):
+    """What the text loses without the first purchase, without the first two, and without any."""
+    removed = [torch.arange(number) for number in (1, 2, 4, 0)]
+    read = chosen._reader(removed).read(torch.tensor(tokens)).sum(1)
     return (read[3] - read[:3]).tolist()
+
+
+def test_the_purchases_of_a_long_history_are_left_out_in_groups_first(monkeypatch):
+    """A group without an effect is not read one by one."""
+    model, history = fused(), [purchase(asin) for asin in "ABCDABCD"]
+    model.config.citation_threshold = 1e-3
+    text = RegenPipeline(model, processor())._tokens(processor()(history, TASK), 6, {})[0].tolist()
+    (expected,) = citer(model, history).evidence(text, last=True)
+    monkeypatch.setattr(citations, "UNGROUPED", 4)
+    grouped = citer(model, history)
+    (found,) = grouped.evidence(text, last=True)
+    assert len(grouped._groups) == 2
+    assert found.strength == pytest.approx(expected.strength, abs=1e-4)
+    shift = (found.effects - expected.effects)[list(grouped._single) and grouped._groups[next(iter(grouped._single))]]
+    assert len(shift)
+    assert shift.max() - shift.min() < 1e-4  # the medians of all differ
+    model.config.citation_threshold = 1e3
+    coarse = citer(model, history)
+    (found,) = coarse.evidence(text, last=True)
+    assert not coarse._single
+    assert len(found.effects.unique()) == 2
 
 
 @pytest.fixture(scope="module")

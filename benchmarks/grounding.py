@@ -6,10 +6,10 @@ Plants 500 true and 500 false claims about shoppers of the sample world, whose t
 items, ratings and counts of the world, not from the texts that the checker reads. A false claim is a near miss: a brand
 of another shopper, one thing with attributes of two purchases, a count or a rating with a small error.
 
-The rules were written with half of the wordings in view (`known`) and without the other half (`unseen`). Scores of each
+The rules were written with part of the wordings in view (`known`) and without the others (`unseen`). Scores of each
 kind: `precision`, true claims among those with the verdict supported; `recall`, the share of true claims with the
 verdict supported; `caught`, the share of false claims with the verdict unsupported; `unchecked`, the share of claims
-without a verdict. The rules do not cover three kinds: favourites, the order of purchases, and recipients of gifts.
+without a verdict.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ from regen_hf.stages.sample.world import (
 )
 
 NUMBERS = "zero one two three four five six seven eight nine ten".split()  # noqa: SIM905
-NOT_COVERED = ("favourite", "order", "recipient")
 WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # (known, unseen)
     "item": (
         ("They bought {a_thing}.", "The history holds {a_thing}.", "{A_thing} is among the purchases."),
@@ -105,20 +104,62 @@ WORDINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # (known, unse
         ),
     ),
     "sentiment": (
-        ("They {loved} the {thing}.", "The {thing} {pleased} them."),
-        ("{Praise} was all they had for the {thing}.", "The {thing} turned out to be {good}."),
+        (
+            "They {loved} the {thing}.",
+            "The {thing} {pleased} them.",
+            "{Praise} was all they had for the {thing}.",
+            "The {thing} turned out to be {good}.",
+            "They {swore} the {thing}.",
+            "The {thing} {worked}.",
+        ),
+        (
+            "They {recall} the {thing}.",
+            "The {thing} {ticks}.",
+        ),
     ),
     "favourite": (
-        ("{brand} is the brand bought most often.", "They buy {colour} things more than any others."),
-        ("{brand} is their first choice.", "Nothing beats {colour} for this shopper."),
+        (
+            "{brand} is the brand bought most often.",
+            "They buy {colour} things more than any others.",
+            "{brand} is their first choice.",
+            "Nothing beats {colour} for this shopper.",
+            "{brand} heads the ranking of makers.",
+            "No shade is picked as frequently as {colour}.",
+            "Whenever possible they turn to {brand}.",
+        ),
+        (
+            "Their purse opens widest for {brand}.",
+            "{Colour} is the shade of choice.",
+            "{brand} is where most of the money goes.",
+        ),
     ),
     "order": (
-        ("The first purchase was {a_thing}.", "It all began with {a_thing}.", "The latest purchase is {a_thing}."),
-        ("{A_thing} opened the list.", "Right at the end of the record stands {a_thing}."),
+        (
+            "The first purchase was {a_thing}.",
+            "It all began with {a_thing}.",
+            "The latest purchase is {a_thing}.",
+            "{A_thing} opened the list.",
+            "Right at the end of the record stands {a_thing}.",
+            "{A_thing} was what they bought before anything else.",
+            "The most recent order on file: {a_thing}.",
+        ),
+        (
+            "Their shopping here dates back to {a_thing}.",
+            "{A_thing} is where the record stops.",
+            "They had {a_thing} before the rest.",
+        ),
     ),
     "recipient": (
-        ("Some purchases were gifts for their {who}.",),
-        ("Their {who} has been given presents from this list.",),
+        (
+            "Some purchases were gifts for their {who}.",
+            "Their {who} has been given presents from this list.",
+            "Now and then they pick something out for their {who}.",
+            "Birthdays of their {who} are remembered here.",
+        ),
+        (
+            "Their {who} got something from this list.",
+            "They had their {who} in mind more than once when they gave presents.",
+        ),
     ),
     "absence": (
         ("They have never bought {a_kind}.", "Nothing by {brand} is in the history."),
@@ -331,6 +372,14 @@ def sentiment_words(world: World, number: int, true: bool, rng: np.random.Genera
         "pleased": one_of(rng, ("delighted", "pleased") if good else ("disappointed", "did not please")),
         "Praise": "Praise" if good else "Blame",
         "good": one_of(rng, ("a joy", "just right") if good else ("a waste of money", "a nuisance")),
+        "recall": one_of(
+            rng, ("keep coming back to", "rave about") if good else ("had no patience with", "would rather forget")
+        ),
+        "ticks": one_of(rng, ("ticks every box", "was well worth it") if good else ("let them down", "left them cold")),
+        "swore": one_of(rng, ("would not be without", "cannot fault") if good else ("gave up on", "were angry about")),
+        "worked": one_of(
+            rng, ("never let them down", "is a keeper") if good else ("ended up in the bin", "was no use")
+        ),
     }
 
 
@@ -345,7 +394,7 @@ def favourite_words(world: World, number: int, true: bool, rng: np.random.Genera
         if true and any(value != first and count == counts[first] for value, count in counts.items()):
             return None
         words[name] = first if true else one_of(rng, others)
-    return words if all(words.values()) else None
+    return {**words, "Colour": words["colour"].capitalize()} if all(words.values()) else None
 
 
 def order_words(world: World, number: int, true: bool, rng: np.random.Generator) -> Words | None:
@@ -440,20 +489,17 @@ def main() -> None:
     verdicts = [(planted, verdict(world, planted, nli)) for planted in plant(world, options.claims, options.seed)]
     if options.show:
         for planted, supported in verdicts:
-            if supported is not planted.true and planted.wording == "known" and planted.kind not in NOT_COVERED:
+            if supported is not planted.true and planted.wording == "known":
                 print(planted.kind, planted.true, supported, planted.text, file=sys.stderr)
-    made_for = [pair for pair in verdicts if pair[0].kind not in NOT_COVERED]
     vocabulary = world.vocabulary
     line = json.dumps(
         {
             "all": figures(verdicts),
-            "made_for": figures(made_for),
             "wordings": {
-                wording: figures([pair for pair in made_for if pair[0].wording == wording])
+                wording: figures([pair for pair in verdicts if pair[0].wording == wording])
                 for wording in ("known", "unseen")
             },
             "kinds": {kind: figures([pair for pair in verdicts if pair[0].kind == kind]) for kind in WORDINGS},
-            "not_made_for": NOT_COVERED,
             "brands_from_titles": {
                 "found": len(vocabulary.brands & {(brand.lower(),) for brand in BRANDS}),
                 "of": len(BRANDS),

@@ -23,7 +23,7 @@ from ...metrics.tables import markdown
 from ...progress import Bar
 from .entailment import CrossEncoderNLI, Question, StoredVerdicts, request
 from .facts import KINDS, Fact, Record, claims, facts
-from .patterns import BEYOND
+from .patterns import BEYOND, EVALUATES
 from .settings import PACKAGES, GroundingConfig
 from .vocabulary import Vocabulary
 
@@ -55,7 +55,11 @@ class Claim:
         """The verdict of the rules; None for a claim without facts, or with more than the rules can check."""
         if not all(fact.supported for fact in self.facts):
             return False
-        return True if self.facts and not BEYOND.search(self.text) else None
+        kinds = {fact.kind for fact in self.facts}
+        if EVALUATES.search(self.text) and not kinds & {"sentiment", "rating"}:
+            return None
+        beyond = BEYOND.search(self.text) and not kinds & {"favourite", "order"}
+        return True if kinds and not beyond else None
 
 
 @dataclass(frozen=True)

@@ -24,19 +24,27 @@ from .patterns import (
     COUNT,
     DISLIKED,
     EVERY,
+    FIRST,
+    GIFT,
+    LAST,
     LIKED,
     LINK,
+    MOST,
     NOT,
     NUMBERS,
     OF,
+    PEOPLE,
     PRICE,
     RATING,
     THE_BRAND,
 )
-from .vocabulary import Mention, Vocabulary, mentions, stems
+from .vocabulary import Mention, Vocabulary, mentions, stem, stems
 
 Span = tuple[int, int]
-KINDS = ("item", "brand", "category", "colour", "price", "rating", "count", "sentiment")
+KINDS = (
+    *("item", "brand", "category", "colour", "price", "rating", "count", "sentiment"),
+    *("favourite", "order", "recipient"),
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Record:
     title: tuple[str, ...]
     price: float | None
     rating: float | None
+    said: frozenset[str] = frozenset()
+    """Stems of the review."""
 
     @classmethod
     def read(cls, purchase: Mapping[str, Any]) -> Record:
@@ -63,6 +73,7 @@ class Record:
             tuple(stems(item.get("title"))),
             price if price and price > 0 else None,
             review.get("rating"),
+            frozenset((*stems(review.get("summary")), *stems(review.get("text")))),
         )
 
     def matches(self, mention: Mention) -> bool:
@@ -125,6 +136,10 @@ def facts(text: str, before: str, history: Sequence[Record], vocabulary: Vocabul
     checked += _counts(text, named or mentions(before, vocabulary), history, titles)
     if things and not absent:
         checked += _opinions(text, things, history)
+    if named and not absent:
+        checked += _favourites(text, named, history, vocabulary)
+        checked += _order(text, things, history)
+    checked += _recipients(text, history)
     return checked
 
 
@@ -226,6 +241,46 @@ def _opinions(text: str, things: Sequence[Mention], history: Sequence[Record]) -
         ratings = [record.rating for record in history if record.matches(thing) and record.rating is not None]
         supported = any(rating >= 4 if liked else rating <= 3 for rating in ratings)
         yield Fact("sentiment", f"{match[0]}: {thing.text}", (liked, *sorted(thing.words)), supported)
+
+
+def _favourites(
+    text: str, named: Sequence[Mention], history: Sequence[Record], vocabulary: Vocabulary
+) -> Iterator[Fact]:
+    """What was bought most often: no other brand, category or colour has more purchases."""
+    match = MOST.search(text)
+    mention = next((mention for mention in named if mention.kind != "item"), None)
+    if not match or mention is None:
+        return
+    kind = mention.kind
+    others = {
+        "brand": [Mention(0, 0, "", brands=(term,)) for term in vocabulary.brands],
+        "category": [Mention(0, 0, "", categories=(term,)) for term in vocabulary.categories if len(term) > 0],
+        "colour": [Mention(0, 0, "", colours=((word,),)) for word in vocabulary.colours],
+    }[kind]
+    own = sum(record.matches(mention) for record in history)
+    most = max((sum(record.matches(other) for record in history) for other in others), default=0)
+    # A level of the category path holds the purchases of all kinds below it, so only a share of them can be asked.
+    supported = own >= most if kind != "category" else own > 1
+    yield Fact("favourite", f"{match[0]}: {mention.text}", ("most", *sorted(mention.words)), supported and own > 0)
+
+
+def _order(text: str, things: Sequence[Mention], history: Sequence[Record]) -> Iterator[Fact]:
+    """The first or the last purchase, which is the thing that the claim names next to it."""
+    for place, pattern in ((0, FIRST), (-1, LAST)):
+        match = pattern.search(text)
+        if match and things and history:
+            thing = min(things, key=lambda each: min(abs(each.start - match.end()), abs(match.start() - each.end)))
+            value = ("first" if place == 0 else "last", *sorted(thing.words))
+            yield Fact("order", f"{match[0]}: {thing.text}", value, history[place].matches(thing))
+
+
+def _recipients(text: str, history: Sequence[Record]) -> Iterator[Fact]:
+    """The person to whom something was given, whom a review names."""
+    if GIFT.search(text):
+        for match in PEOPLE.finditer(text):
+            person = stem(match[1])
+            supported = any(person in record.said for record in history)
+            yield Fact("recipient", match[0], (person,), supported)
 
 
 def _subject(named: Sequence[Mention]) -> tuple[str, ...]:

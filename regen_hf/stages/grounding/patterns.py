@@ -61,15 +61,62 @@ LINK = re.compile(
 THE_BRAND = _any_of("the brand  the maker  the label  this brand")
 """A reference to the brand of the thing that was named before."""
 LIKED = _any_of(
-    """lov(?:es?|ed)  ador(?:es?|ed)  prais(?:es?|ed|ing)  delight(?:s|ed)?  thrilled  happy  pleas(?:es?|ed)
-    satisf(?:ies|ied)  lik(?:es|ed)  (?<=not )like  (?<=n't )like  enjoy(?:s|ed)?  impress(?:es|ed)?  fond
-    rav(?:es|ed)  favou?rites?  success  hit  applaud(?:s|ed)  recommend(?:s|ed)?  won (?:them|her|him) over  glowing
-    great  excellent  welcome[ds]?"""
+    """lov(?:es?|ed)  ador(?:es?|ed)  prais(?:es?|ed|ing)  delight(?:s|ed|ful)?  thrilled  happy  pleas(?:es?|ed|ure)
+    satisf(?:ies|ied|ying)  lik(?:es|ed)  (?<=not )like  (?<=n't )like  enjoy(?:s|ed|able)?  impress(?:es|ed|ive)?
+    fond  rav(?:es|ed)  success  hit  applaud(?:s|ed)  recommend(?:s|ed)?  won (?:them|her|him) over  glowing  great
+    excellent  wonderful  superb  brilliant  fantastic  perfect  splendid  terrific  welcome[ds]?  joy
+    treasure[ds]?  just right  gem  bargain  a treat  keen on  worth (?:it|every|the)  worthwhile  good value
+    as good as  well made  speaks? (?:well|highly)  spoke (?:well|highly)  swears? by  swore by  cherish(?:es|ed)?
+    glad  content with  charmed  exceed(?:s|ed)  surpass(?:es|ed)  compliments?  admir(?:es?|ed)
+    approv(?:es?|ed|al)  buy (?:it )?again  high marks  top marks  full marks  thumbs up  lived up  keeper
+    cannot fault  can't fault  not be without  delighted  well spent"""
 )
 DISLIKED = _any_of(
     """disappoint(?:s|ed|ing|ment)?  dislik(?:es?|ed)  hat(?:es?|ed)  unhappy  displeased  regret(?:s|ted)?
-    let (?:them |her |him )?down  frustrat(?:es?|ed|ing)  annoy(?:s|ed|ing)?  critici[sz](?:es?|ed)  poor(?:ly)?
-    fail(?:s|ed|ure)?  dissatisfied  complain(?:s|ed|t)?  unimpressed  panned  letdown  fell short  mistake"""
+    let (?:them |her |him )?down  frustrat(?:es?|ed|ing|ion)  annoy(?:s|ed|ing|ance)?  critici[sz](?:es?|ed|m)
+    poor(?:ly)?  fail(?:s|ed|ure)?  dissatisfied  complain(?:s|ed|ts?)?  unimpressed  panned  letdown  fell short
+    mistake  blam(?:es?|ed)  waste[ds]?  nuisance  useless  worthless  terrible  awful  horrible  dreadful  bad
+    worse  worst  junk  rubbish  a flop  loath(?:es?|ed)  detest(?:s|ed)?  despis(?:es?|ed)  resent(?:s|ed)?  sorry
+    returned  sent (?:it )?back  refund(?:ed)?  broke  broken  fell apart  could not stand  couldn't stand  harsh
+    grumbl(?:es?|ed)  thrown away  never again  low marks  thumbs down  overpriced  shoddy  flimsy  defective
+    trouble[ds]?  problems?  irritat(?:es?|ed|ing)  wish(?:es|ed)? (?:they|she|he) had (?:never|not)  gave up on
+    giv(?:es?|ing) up on  angry  cross about  fed up  in the bin  binned  no use  of no use  no good  money down"""
 )
+EVALUATES = _any_of(
+    "turn(?:s|ed) out  prov(?:es?|ed)  verdict  opinion  thinks?  thought  judg(?:es?|ed)  feels?  felt"
+)
+"""The claim states an opinion, which no rule checks where it has other words than those above."""
 NOT = re.compile(rf"\b{NO}\b[^,;.]{{0,20}}$", re.IGNORECASE)
 """A negation right before an opinion, which reverses it."""
+
+MOST = _any_of(
+    """most (?:often|of all|frequent(?:ly)?)  most[- ]bought  bought most  more (?:often )?than any  favou?rites?
+    first choice  top choice  go-to  nothing beats
+    no \\w+ (?:beats|outnumbers|turns up (?:as|more)|is (?:bought|chosen|picked) more)  prefers?  preferred
+    number one  loyal to  loyalty  above all  leads?  dominat(?:es|ed)  belongs? to  second to none  beaten by none
+    the bulk of  mainly  mostly  predominantly  as (?:often|frequently) as  heads?  headed  tops?  topped
+    ranks? (?:first|highest)  turns? to  goes? (?:back )?to  reach(?:es)? for"""
+)
+"""The claim names what was bought most often."""
+FIRST = _any_of(
+    """first (?:purchase|order|item|thing|buy)  beg(?:an|ins|un) with  start(?:s|ed) (?:off |out )?with
+    opens? (?:the|with)  opened (?:the|with)  earliest  oldest  came first  comes first  came before every(?:thing)?
+    to begin with  before (?:anything|everything|all) else"""
+)
+LAST = _any_of(
+    """(?:last|latest|final|newest|most recent) (?:purchase|order|item|thing|buy)  at the (?:very )?end
+    end(?:s|ed) with  clos(?:es|ed) (?:the|with)  latest is  newest is  most recent(?:ly)?  came last  comes last
+    finish(?:es|ed) with  conclud(?:es|ed) with"""
+)
+"""The claim is about the first or the last purchase."""
+GIFT = _any_of(
+    """gifts?  presents?  given  gave  gifted  treat(?:s|ed|ing)?  birthdays?  surpris(?:es?|ed)  remember(?:s|ed)
+    (?:shops?|buys?|bought|chose|chosen) for  pick(?:s|ed)? (?:\\w+ )?out for"""
+)
+PEOPLE = re.compile(
+    r"\b(?:their|his|her|your|the) (?:\w+ )?(daughter|son|child|children|kids?|baby|partner|wife|husband|spouse"
+    r"|girlfriend|boyfriend|mother|mum|mom|father|dad|parents?|brother|sister|siblings?|uncle|aunt|cousin|nephew|niece"
+    r"|grand(?:mother|father|son|daughter|parents?|children)|neighbou?rs?|friends?|colleagues?|coworkers?|boss|teacher)\b",
+    re.IGNORECASE,
+)
+"""A person to whom something is given."""

@@ -36,7 +36,8 @@ VOCABULARY = Vocabulary.of(ITEMS, ["A lined and dotted page, in travel and at ho
 
 
 def purchase(place, rating):
-    return {"item": ITEMS[place], "review": {"summary": "", "rating": rating, "text": "", "unix_time": 0}}
+    text = "My son likes it." if rating == 4 else ""
+    return {"item": ITEMS[place], "review": {"summary": "", "rating": rating, "text": text, "unix_time": 0}}
 
 
 HISTORY = [Record.read(purchase(*each)) for each in ((0, 5), (2, 2), (1, 4), (6, 4))]
@@ -71,6 +72,10 @@ def test_brands_are_read_from_titles_and_ordinary_words_are_none():
         ("They hate the lunch box.", "They hate the navy mug."),
         ("They did not like the lunch box.", "They did not like the navy mug."),
         ("They have never bought a lamp.", "They have never bought a stool."),
+        ("Elmsgate is the brand bought most often.", "Corraday is the brand bought most often."),
+        ("It all began with an Elmsgate mug.", "It all began with a stool."),
+        ("The latest purchase is a notebook.", "The latest purchase is a mug."),
+        ("A gift for their son.", "A gift for their daughter."),
     ],
 )
 def test_a_claim_is_checked_against_the_users_own_record(true, false):
@@ -80,8 +85,9 @@ def test_a_claim_is_checked_against_the_users_own_record(true, false):
 
 def test_a_claim_that_no_rule_covers_is_unchecked_unless_a_part_is_false():
     assert verdicts("A thoughtful person with an eye for detail.") == [None]
-    assert verdicts("Elmsgate is the brand bought most often.") == [None]
-    assert verdicts("Vintrel is the brand bought most often.") == [False]
+    assert verdicts("Elmsgate is usually bought.") == [None]
+    assert verdicts("Vintrel is usually bought.") == [False]
+    assert verdicts("The red stool turned out another way than they had thought.") == [None]
 
 
 def test_a_number_inside_a_title_is_no_count_and_no_rating():
@@ -89,7 +95,7 @@ def test_a_number_inside_a_title_is_no_count_and_no_rating():
     own = Vocabulary.of([item], [])
     history = [Record.read({"item": item, "review": {"rating": 3}})]
     (claim,) = claims_of("The latest is the Five Star Binder, 12 Pockets of Clear Film.", history, own)
-    assert [(fact.kind, fact.supported) for fact in claim.facts] == [("item", True)]
+    assert [(fact.kind, fact.supported) for fact in claim.facts] == [("item", True), ("order", True)]
 
 
 def test_the_brand_refers_to_the_brand_of_the_sentence_before():
@@ -152,10 +158,11 @@ def test_planted_true_and_false_claims_are_distinguished():
     for kind in ("item", "brand", "category", "colour", "price", "rating", "count", "absence"):
         figures = module.figures([pair for pair in found if pair[0].kind == kind])
         assert min(figures["precision"], figures["recall"], figures["caught"]) > 0.9, (kind, figures)
-    # Known wordings of kinds that the rules do not cover are unchecked.
-    for kind in ("favourite", "order"):
+    for kind in ("sentiment", "favourite", "order", "recipient"):
         figures = module.figures([p for p in found if p[0].kind == kind and p[0].wording == "known"])
-        assert figures["unchecked"] > 0.9
+        assert min(figures["precision"], figures["recall"], figures["caught"]) > 0.8, (kind, figures)
+    every = module.figures(found)
+    assert min(every["caught"], every["precision"]) > 0.85
 
 
 def replace_predictions(run, text):

@@ -26,10 +26,11 @@ import pyarrow.parquet as pq
 from . import outputs
 from .config import fingerprint
 from .errors import ConfigError, InputError
-from .schema import ITEMS, ROW, SPLITS, features
+from .schema import CONFIGS, ITEMS, ROW, SPLITS, features
 from .version import __version__
 
-ITEMS_SUFFIX = "-items"
+ABOUT = {"": "", "-items": " The catalogue.", "-interactions": " One row per purchase."}
+"""What the configs of a dataset contain, by the end of their name."""
 CATEGORIES = {"office": "Office_Products", "clothing": "Clothing_Shoes_and_Jewelry"}
 """Config -> name of the category in the file names of the 2018 release."""
 HOSTS = (
@@ -60,7 +61,7 @@ class RegenBuilderConfig(datasets.BuilderConfig):
 
 
 class RegenBuilder(datasets.ArrowBasedBuilder):
-    """Builds REGEN splits: `sample`, `office` and `clothing` (one row per user), and `…-items` (their catalogues).
+    """Builds REGEN splits: `sample`, `office` and `clothing` (one row per user), `…-items` and `…-interactions`.
 
     Raises:
         ConfigError: the config does not use an argument, such as `data_dir` of the sample.
@@ -71,7 +72,7 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
     BUILDER_CONFIGS: ClassVar = [
         RegenBuilderConfig(name=name + suffix, version=datasets.Version(__version__), description=about + more)
         for name, about in DESCRIPTIONS.items()
-        for suffix, more in (("", ""), (ITEMS_SUFFIX, " The catalogue."))
+        for suffix, more in ABOUT.items()
     ]
     DEFAULT_CONFIG_NAME = "sample"
 
@@ -85,16 +86,15 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
         super().__init__(*args, **kwargs)
 
     def _info(self) -> datasets.DatasetInfo:
-        catalogue = self.config.name.endswith(ITEMS_SUFFIX)
         return datasets.DatasetInfo(
             description=f"REGEN: purchase histories with narratives. {self.config.description}",
-            features=features(ITEMS if catalogue else ROW),
+            features=features(CONFIGS[_parts(self.config.name)[1]]),
         )
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         from .run import Run
 
-        name = self.config.name.removesuffix(ITEMS_SUFFIX)
+        name, suffix = _parts(self.config.name)
         # The folder exists as long as the builder: the cache, or the user of a stream, reads the rows from it.
         folder = tempfile.mkdtemp(prefix="regen-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -102,10 +102,12 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
         with run.locked():
             run.save()
             run.build_all(until="dataset")
-        if self.config.name.endswith(ITEMS_SUFFIX):
+        if CONFIGS[suffix] is ROW:
+            files = {split: outputs.dataset_files(run.folder, split) for split in SPLITS}
+        elif CONFIGS[suffix] is ITEMS:
             files = {"train": outputs.catalogue_files(run.folder)}
         else:
-            files = {split: outputs.dataset_files(run.folder, split) for split in SPLITS}
+            files = {"train": outputs.interaction_files(outputs.folder(run.folder, "dataset"))}
         return [
             datasets.SplitGenerator(name=split, gen_kwargs={"files": [str(path) for path in paths]})
             for split, paths in files.items()
@@ -142,6 +144,16 @@ class RegenBuilder(datasets.ArrowBasedBuilder):
                     yield f"{number}-{part}", pa.Table.from_batches([batch]).cast(schema)
 
 
+def _parts(config: str) -> tuple[str, str]:
+    """The name of the dataset of a config, and the end of its name, a key of CONFIGS.
+
+    >>> _parts("office"), _parts("office-items")
+    (('office', ''), ('office', '-items'))
+    """
+    suffix = next((suffix for suffix in CONFIGS if suffix and config.endswith(suffix)), "")
+    return config.removesuffix(suffix), suffix
+
+
 def _check_arguments(
     config_name: str | None = None,
     features: Any = None,
@@ -156,10 +168,10 @@ def _check_arguments(
         ConfigError: it does not.
     """
     config = config_name or RegenBuilder.DEFAULT_CONFIG_NAME
-    name = config.removesuffix(ITEMS_SUFFIX)
+    name, _ = _parts(config)
     if data_files is not None or (data_dir is not None and name not in CATEGORIES):
         given = f"data_dir={data_dir!r}" if data_files is None else f"data_files={data_files!r}"
-        from_files = ", ".join(f"{one}, {one}{ITEMS_SUFFIX}" for one in CATEGORIES)
+        from_files = ", ".join(f"{one}{suffix}" for one in CATEGORIES for suffix in CONFIGS)
         raise ConfigError(
             f"The config {config!r} does not use {given}. The configs {from_files} are built from files in a folder: "
             'load_dataset("regen", CONFIG, data_dir=FOLDER). For your own reviews, run `regen run RUN --reviews FILE… '

@@ -9,6 +9,7 @@ and write parquet files with the schemas below.
     narratives  reviewer_id, last_purchase, user, critiques, narrator and its prompts, checks
     ratings     reviewer_id, metadata, rater and its prompts
     row         all of these except critiques: the rows of `load_dataset`
+    interactions  user, item, time, rating, summary, text, split: the purchases of the rows in one flat table
 """
 
 from __future__ import annotations
@@ -155,6 +156,22 @@ ROW = pa.schema(
         ("checks", CHECKS),
     ]
 )
+
+INTERACTIONS = pa.schema(
+    [
+        ("user", pa.string()),  # reviewer_id
+        ("item", pa.string()),  # asin
+        ("time", pa.int64()),  # seconds
+        ("rating", pa.int64()),  # 1..5; null where the log has none
+        ("summary", pa.string()),
+        ("text", pa.string()),
+        ("split", pa.string()),  # of the user
+    ]
+)
+"""The purchases of all rows, one row each, as most recommender libraries read them."""
+
+CONFIGS = {"": ROW, "-items": ITEMS, "-interactions": INTERACTIONS}
+"""The configs of a dataset, by the end of their name after that of the dataset."""
 
 
 def features(schema: pa.Schema) -> Features:

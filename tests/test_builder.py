@@ -61,6 +61,8 @@ dataset = {SMALL}
 more = {{"streaming": True}}
 streamed = {SMALL}
 again = load_dataset("regen", "sample-items", shoppers=90, items=64, split="train")
+flat = load_dataset("regen", "sample-interactions", shoppers=90, items=64, split="train")
+assert len(flat) == sum(len(user["purchase_history"]) for split in dataset.values() for user in split)
 same = next(iter(streamed["test"])) == dataset["test"][0]
 print(json.dumps([{{split: len(users) for split, users in dataset.items()}}, same, len(again)]))
 """
@@ -71,7 +73,7 @@ print(json.dumps([{{split: len(users) for split, users in dataset.items()}}, sam
     assert not list((tmp_path / "empty").iterdir())
 
 
-NAMES = ["sample", "sample-items", "office", "office-items", "clothing", "clothing-items"]
+NAMES = [f"{name}{suffix}" for name in ("sample", "office", "clothing") for suffix in ("", "-items", "-interactions")]
 
 
 @pytest.mark.parametrize("first", ["regen_hf", "datasets", "datasets.inspect", "datasets.load"])
@@ -89,7 +91,10 @@ print(json.dumps([names, list(builder), datasets.get_dataset_default_config_name
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"data_dir": "raw"}, "'sample' does not use data_dir='raw'.*office, office-items, clothing, clothing-items"),
+        (
+            {"data_dir": "raw"},
+            "'sample' does not use data_dir='raw'.*office, office-items, office-interactions, clothing",
+        ),
         ({"data_files": "raw/a.csv"}, "'sample' does not use data_files='raw/a.csv'.*data_dir=FOLDER.*regen run"),
         ({"name": "sample-items", "data_dir": "raw"}, "'sample-items' does not use data_dir"),
         ({"name": "office", "data_files": {"train": "a.csv"}}, "'office' does not use data_files"),

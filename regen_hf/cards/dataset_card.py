@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import outputs
 from ..metrics import counts as statistics
 from ..outputs import manifest, public_name, split_files
-from ..schema import ITEMS, ROW, SPLITS, features, narratives
+from ..schema import CONFIGS, SPLITS, features, narratives
 from .facts import caption, language, simulated
 from .templates import PLACEHOLDER, resource
 
@@ -38,7 +38,7 @@ def dataset_card(
         run: the run folder, for the manifests of earlier stages.
         folder: the folder with the dataset's parquet files.
         name: the config name.
-        counts: counts of the dataset stage: rows of each split, `items`, and `bytes` of each in memory.
+        counts: counts of the dataset stage: rows of each split, `items`, `interactions`, and `bytes` of each in memory.
         repository: the repository that the card's code loads.
         figures: paths of figures in the repository.
         linked: the repositories of the run on the Hub, by part.
@@ -100,8 +100,9 @@ def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool, la
         return paths if len(paths) != 1 else paths[0]
 
     splits = [split for split in SPLITS if counts[split]]
-    items = f"{name}-items"
-    rows = {name: {split: split for split in splits}, items: {"train": "items"}}  # split -> its key in `counts`
+    schemas = {f"{name}{suffix}": schema for suffix, schema in CONFIGS.items()}
+    rows = {config: {"train": suffix.lstrip("-")} for config, suffix in zip(schemas, CONFIGS, strict=True)}
+    rows[name] = {split: split for split in splits}  # split -> its key in `counts`
     data = DatasetCardData(
         pretty_name="REGEN",
         language=language,
@@ -120,7 +121,7 @@ def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool, la
     DatasetInfosDict(
         {
             config: DatasetInfo(
-                features=features(ROW if config == name else ITEMS),
+                features=features(schemas[config]),
                 splits=SplitDict(
                     {
                         split: SplitInfo(split, num_bytes=counts["bytes"][key], num_examples=counts[key])

@@ -13,6 +13,7 @@ from ..cards.templates import resource
 from ..errors import RunError
 from ..outputs import MANIFEST, folder, manifest, results
 from ..run import STAGES, Run
+from ..schema import CONFIGS
 from .space import APP, METRIC, metric_card, space_card, space_config, trained_run
 
 Files = dict[str, Path | bytes]
@@ -120,6 +121,9 @@ def _evaluations(run: Path, part: str) -> Iterator[tuple[str, str]]:
         of_model = command != "next-item" or "fused" in results(run, command).get("models", {})
         if stage.optional and of_model == (part == "model") and _is_current(run, command):
             yield command.replace("-", " ").capitalize(), stage.code.summary(folder(run, command))
+    tested = part == "model" and _is_current(run, "attribution")
+    if tested and (tests := STAGES["attribution"].code.summary(folder(run, "attribution"))):
+        yield "Citations", tests
 
 
 def _is_current(run: Path, command: str) -> bool:
@@ -138,7 +142,7 @@ def is_own(part: str, path: str, run: Path) -> bool:
     """
     if part == "dataset":
         name = config_name(run)
-        return path.startswith((f"{name}/", f"{name}-items/", f"figures/{name}/"))
+        return path.startswith((*(f"{name}{suffix}/" for suffix in CONFIGS), f"figures/{name}/"))
     return any(fnmatchcase(path, pattern) for pattern in OWN_FILES[part].split())
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RegenError
 from ..outputs import FOLDERS, manifest
-from ..schema import ITEMS, ROW, narratives
+from ..schema import CONFIGS, SPLITS, narratives
 from .reviewer_names import count_named_users
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ SECRET_VARIABLES = re.compile(r"(?:TOKEN|KEY|SECRET|PASSWORD)$")
 
 
 def check(repositories: Mapping[str, Mapping[str, Path | bytes]], run: Path) -> Iterator[str]:
-    """Search the files of every part; yields notes on data that may be personal but are not an error.
+    """Search the files of every part; yields notes on data that may be personal, or too large, but are not an error.
 
     Raises:
         RegenError: with every file that contains private data.
@@ -66,11 +66,17 @@ def check(repositories: Mapping[str, Mapping[str, Path | bytes]], run: Path) -> 
             "Nothing was pushed: files contain private data. Remove it, then push again.\n" + "\n".join(findings)
         )
     shards = [path for path in repositories.get("dataset", {}).values() if isinstance(path, Path)]
-    shards = [path for path in shards if path.suffix == ".parquet" and not path.stem.startswith("items")]
+    # The flat table repeats the purchases of the rows.
+    shards = [path for path in shards if path.suffix == ".parquet" and path.stem.startswith(SPLITS)]
     if number := count_named_users(run, shards):
         yield (
             f"note: the names of {number:,} users in the raw files are also in their reviews or narratives. They may "
             "be pen names: check whether they can be published."
+        )
+    if "dataset" in repositories and (number := manifest(run, "dataset").get("counts", {}).get("large_rows")):
+        yield (
+            f"note: {number:,} rows of the dataset have more than 2 MB: the viewer of the Hub cuts their texts. Fewer "
+            f"purchases per user (`regen sequences {run} --max-history N`) or shorter reviews make them smaller."
         )
     for kind, number in sorted(notes.items()):
         yield (
@@ -149,7 +155,7 @@ def _parquet_findings(file: Path, private: Mapping[str, str], notes: Counter[str
         yield from _secrets(header, private)
         if PATHS.search(header):
             yield "an absolute path in its metadata"
-        expected = _leaf_names(ROW) | _leaf_names(ITEMS)
+        expected = set().union(*map(_leaf_names, CONFIGS.values()))
         if more := sorted(_leaf_names(opened.schema_arrow) - expected):
             yield f"columns that a row does not have: {', '.join(more)}"
         pattern = "|".join([f"(?:{SECRETS})", *map(re.escape, private)])

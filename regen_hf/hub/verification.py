@@ -14,7 +14,7 @@ from pathlib import Path
 from ..cards.facts import config_name
 from ..cards.templates import resource
 from ..errors import RegenError
-from ..outputs import folder, item_files, split_files
+from ..outputs import folder, interaction_files, item_files, split_files
 from ..schema import SPLITS
 from .space import APP
 
@@ -45,6 +45,7 @@ def verify(run: Path, pushed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
         "configs": {
             name: {split: files for split, files in rows.items() if files},
             f"{name}-items": {"train": [str(path) for path in item_files(dataset / f"{name}-items")]},
+            f"{name}-interactions": {"train": [str(path) for path in interaction_files(dataset)]},
         },
         "model": str(folder(run, "train").resolve()),
         "metric": str(Path(__file__).parents[1] / "metrics" / "regen_narrative.py"),

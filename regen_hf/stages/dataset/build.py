@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ... import outputs
 from ...errors import RunError
-from ...schema import ITEMS, ROW, SPLITS, features, written_narratives
+from ...schema import INTERACTIONS, ITEMS, REVIEW, ROW, SPLITS, features, purchase_columns, written_narratives
 from . import filters, shards
 from .settings import DatasetConfig
+
+FLAT = 20_000
+"""Most interactions in a row group."""
 
 
 def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, Any]:
@@ -25,8 +29,8 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
     ratings have no row.
 
     Returns:
-        Counts: users of each split, users of the sequences if it is a preview, items, users with missing narratives,
-        bytes of the rows in memory.
+        Counts: users of each split, users of the sequences if it is a preview, items, interactions, users with missing
+        narratives, rows that are too large for the viewer, bytes of the rows in memory.
 
     Raises:
         RunError: narratives are missing, and `partial` is off.
@@ -47,14 +51,21 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
     rules = filters.rules(config)
     counts: dict[str, Any] = {}
     sizes = {}
+    large = 0
     for split in SPLITS:
         files = outputs.split_files(outputs.folder(run, source), split)
         rows = _batches(files, work, rules) if released else _joined(run, files, work, rules)
-        counts[split], sizes[split] = shards.write(rows, features(ROW).arrow_schema, out / name, split)
+        written = shards.write(rows, features(ROW).arrow_schema, out / name, split)
+        counts[split], sizes[split], large = written.rows, written.size, large + written.large
     if not released and sum(counts.values()) < (users := outputs.count(outputs.sequence_files(run))):
         counts["preview_of"] = users
     rows = _read(outputs.item_files(outputs.folder(run, source)))
-    counts["items"], sizes["items"] = shards.write(rows, features(ITEMS).arrow_schema, out / f"{name}-items", "items")
+    written = shards.write(rows, features(ITEMS).arrow_schema, out / f"{name}-items", "items")
+    counts["items"], sizes["items"], large = written.rows, written.size, large + written.large
+    flat = features(INTERACTIONS).arrow_schema
+    written = shards.write(interactions(out / name), flat, out / f"{name}-interactions", "interactions", FLAT)
+    counts["interactions"], sizes["interactions"] = written.rows, written.size
+    counts["large_rows"] = large + written.large
     counts["users_without_narratives"] = missing["users"]
     counts["dropped"] = _dropped(run, source, work, rules)
     counts["texts_dropped"] = counts["dropped"].pop("texts", 0)
@@ -74,6 +85,27 @@ def _batches(files: list[Path], work: Path, rules: list[filters.Rule]) -> Iterat
                 f"SELECT * REPLACE ({filters.columns(rules)}) FROM read_parquet($rows)",  # noqa: S608 (names of schema)
                 params={"rows": _files(path)},
             ).to_arrow_reader(shards.ROW_GROUP)
+
+
+def interactions(folder: Path) -> Iterator[pa.RecordBatch]:
+    """The purchases in the files of all splits in `folder`, as rows of INTERACTIONS in the order of the users."""
+    columns = ["reviewer_id", *purchase_columns("item.asin", *(f"review.{field.name}" for field in REVIEW))]
+    for split in SPLITS:
+        for path in outputs.split_files(folder, split):
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(shards.ROW_GROUP, columns=columns):
+                    history = batch.column("purchase_history")
+                    purchases = history.flatten()
+                    item, review = pc.struct_field(purchases, "item"), pc.struct_field(purchases, "review")
+                    users = batch.column("reviewer_id").take(pc.list_parent_indices(history))
+                    values = {
+                        "user": users,
+                        "item": pc.struct_field(item, "asin"),
+                        "time": pc.struct_field(review, "unix_time"),
+                        **{name: pc.struct_field(review, name) for name in ("rating", "summary", "text")},
+                        "split": pa.repeat(split, len(users)),
+                    }
+                    yield pa.RecordBatch.from_pydict(values, INTERACTIONS)
 
 
 def _read(files: list[Path]) -> Iterator[pa.RecordBatch]:

@@ -3,9 +3,11 @@
 import ast
 import base64
 import io
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -230,6 +232,11 @@ def test_the_page_on_the_tables(whole_run, capsys, monkeypatch):
     assert main(shlex.split(score)) == 0
     assert "| user_profile | BLEU |" in capsys.readouterr().out
     assert Path("predictions_scores/results.json").exists()
+    (block,) = code("benchmark.md")
+    exec(block, {})
+    entries = yaml.safe_load(Path(".eval_results/regen.yaml").read_text())
+    assert entries[0]["dataset"] == {"id": "org/regen", "task_id": "office_test_user_profile_bleu"}
+    assert len(entries) == 2 * 6
     exec(code("reproduce_the_tables.md")[1], {})
     assert capsys.readouterr().out.endswith("ROUGE-1 80\n")
 
@@ -247,6 +254,20 @@ def test_the_page_on_evaluation(whole_run):
     for folder in ("next_item", "grounding", "judge"):
         assert (whole_run / folder / "results.json").exists()
     assert (whole_run / "report.html").exists()
+
+
+def test_the_page_on_recommender_libraries(whole_run):
+    blocks = code("recommender_libraries.md")
+    rectools, recbole = (block.replace("office-interactions", "tiny-interactions") for block in blocks)
+    exec(recbole, {})
+    lines = Path("recbole/office/office.inter").read_text().splitlines()
+    assert lines[0].split("\t") == ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
+    counts = yaml.safe_load((whole_run / "dataset" / "manifest.json").read_text())["counts"]
+    assert len(lines) == 1 + counts["interactions"]
+    if python := os.environ.get("RECTOOLS_PYTHON"):  # of an environment with rectools and pyarrow
+        script = rectools.replace("epochs=50", "epochs=1")
+        done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=True)
+        assert 0 <= float(done.stdout.split("Recall@10 ")[1]) <= 1
 
 
 def test_every_message_of_the_page_on_troubleshooting_is_one_of_the_package():

@@ -10,21 +10,12 @@ from .. import outputs
 from ..config import read_yaml
 from ..outputs import manifest, public_name
 from ..schema import TASKS
+from .benchmark import METRICS, task_id
 from .facts import caption, config_name, language, simulated
 from .templates import PLACEHOLDER, resource
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
-
-METRICS = {
-    "bleu": ("bleu", "BLEU"),
-    "rouge1": ("rouge", "ROUGE-1"),
-    "rouge2": ("rouge", "ROUGE-2"),
-    "rougeL": ("rouge", "ROUGE-L"),
-    "rougeLsum": ("rouge", "ROUGE-Lsum"),
-    "similarity": ("cosine_similarity", "Similarity"),
-}
-"""Type on the Hub and name of each metric that the Hub shows, by its key in the results."""
 
 TIMED = ("sequences", "release", "narratives", "ratings", "dataset", "embeddings", "train", "evaluate")
 """Stages whose duration the card lists."""
@@ -113,7 +104,7 @@ def eval_results(run: Path, dataset: str | None) -> str | None:
     entries = [
         EvalResultEntry(
             dataset_id=dataset,
-            task_id=f"{name}_{results['split']}_{task}_{key}",
+            task_id=task_id(name, results["split"], task, key),
             value=interval["mean"],
             date=date,
             notes=f"95 % interval {interval['low']} to {interval['high']}, {results['n_users']} users",

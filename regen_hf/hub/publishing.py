@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..cards.benchmark import FILE as BENCHMARK
+from ..cards.benchmark import eval_yaml
 from ..cards.dataset_card import merged_card
 from ..errors import ConfigError, RegenError, require
 from ..run import Run
@@ -173,7 +175,10 @@ def _plan(
         remote = (remotes or {}).get(part)
         files = contents(part, run, linked, commits)
         if part == "dataset":
-            files["README.md"] = _merged(files["README.md"], remote)
+            card = _merged(files["README.md"], remote)
+            files |= {"README.md": card.encode()}
+            if tasks := eval_yaml(card):
+                files[BENCHMARK] = tasks.encode()
         changes = None if remotes is None else compare(files, remote, run)
         if changes and part != "space":
             commits.pop(part, None)  # the push replaces it
@@ -216,10 +221,10 @@ def _check_tag(uploads: Sequence[Upload], tag: str) -> None:
             )
 
 
-def _merged(card: Path | bytes, remote: Remote | None) -> bytes:
+def _merged(card: Path | bytes, remote: Remote | None) -> str:
     """The dataset card with the sections of other runs on the Hub, in the format that a later merge keeps."""
     own = (card if isinstance(card, bytes) else card.read_bytes()).decode()
-    return merged_card(own, (remote.card if remote else None) or own).encode()
+    return merged_card(own, (remote.card if remote else None) or own)
 
 
 def _commit(api: HfApi, upload: Upload, private: bool) -> str:

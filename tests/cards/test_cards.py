@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard, ModelCard
 
+from regen_hf.cards.benchmark import eval_yaml
 from regen_hf.cards.dataset_card import dataset_card, merged_card
 from regen_hf.cards.model_card import model_card
 from regen_hf.cli import main
@@ -95,6 +96,11 @@ def test_the_hub_is_told_the_same_scores_in_both_forms(evaluated):
         f"tiny_test_{task}_{key}": value for (task, key), value in expected.items()
     }
     assert {entry["dataset"]["id"] for entry in entries} == {"org/regen"}
+    benchmark = yaml.safe_load(eval_yaml(pushed("dataset", evaluated)))
+    assert {"name", "description", "evaluation_framework", "tasks"} == set(benchmark)
+    assert {entry["dataset"]["task_id"] for entry in entries} == {task["id"] for task in benchmark["tasks"]}
+    assert {(task["config"], task["split"]) for task in benchmark["tasks"]} == {("tiny", "test")}
+    assert eval_yaml("---\nconfigs:\n- config_name: a\n  data_files:\n  - split: train\n    path: a/*\n---\n") is None
     alone = contents("model", evaluated, {"model": "org/regen-tiny"}, {})  # without the dataset
     assert ".eval_results/regen.yaml" not in alone
     assert ModelCard(alone["README.md"].decode()).data.eval_results is None

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 import regen_hf
 from regen_hf.errors import RunError
 from regen_hf.hub.publishing import push
-from regen_hf.schema import SPLITS, offered_tasks
+from regen_hf.schema import CONFIGS, SPLITS, offered_tasks
 from tests.hub_server import HubServer
 from tests.paths import ROOT
 
@@ -41,7 +41,7 @@ from huggingface_hub import hf_hub_download
 from transformers import AutoModel, AutoModelForCausalLM, AutoProcessor
 
 run = sys.argv[1]
-assert get_dataset_config_names("org/regen") == ["tiny", "tiny-items"]
+assert get_dataset_config_names("org/regen") == ["tiny", "tiny-items", "tiny-interactions"]
 users = load_dataset("org/regen", "tiny")
 for split in ("train", "validation", "test"):
     shard = f"{run}/dataset/tiny/{split}-00000-of-00001.parquet"
@@ -114,7 +114,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from huggingface_hub import HfApi
 
 
-assert get_dataset_config_names("writer/regen") == ["tiny", "tiny-items", "other", "other-items"]
+names = [f"{name}{suffix}" for name in ("tiny", "other") for suffix in ("", "-items", "-interactions")]
+assert get_dataset_config_names("writer/regen") == names
 first, second = (load_dataset("writer/regen", name, split="test") for name in ("tiny", "other"))
 assert load_dataset("writer/regen", split="test").to_list() == first.to_list() == second.to_list()
 assert load_dataset("writer/regen", "other-items", split="train").num_rows > 0
@@ -206,7 +207,7 @@ def test_what_is_pushed_is_what_is_on_disk_in_one_commit_each(pushed, finished_r
         ),
         "space": (ROOT / "spaces" / "regen_demo", set(), {}),
     }
-    made = {"model": {".eval_results/regen.yaml"}, "space": {"config.json"}, "metric": {"style.css"}}
+    made = {"dataset": {"eval.yaml"}, "model": {".eval_results/regen.yaml"}, "space": {"config.json"}, "metric": {"style.css"}}
     for part, (source, figures, more) in sources.items():
         kind, name = REPOSITORIES[part]
         files = hub.files(kind, name)
@@ -233,11 +234,14 @@ def test_the_push_verified_all_that_it_pushed(pushed, finished_run):
     _, told = pushed
     counts = json.loads((finished_run / "dataset" / "manifest.json").read_text())["counts"]
     verified = [line for line in told.splitlines() if line.startswith("verified ")]
-    assert verified[:4] == [
+    assert verified[:5] == [
         *(f"verified dataset org/regen: tiny, {split}: {counts[split]} rows are equal" for split in SPLITS),
-        f"verified dataset org/regen: tiny-items, train: {counts['items']} rows are equal",
+        *(
+            f"verified dataset org/regen: tiny-{name}, train: {counts[name]} rows are equal"
+            for name in ("items", "interactions")
+        ),
     ]
-    assert [line.split(":")[0] for line in verified[4:]] == [
+    assert [line.split(":")[0] for line in verified[5:]] == [
         "verified model org/regen-tiny",
         "verified metric org/regen_narrative",
         "verified space org/regen-demo",
@@ -365,8 +369,8 @@ def test_the_space_runs_on_the_repositories_alone(pushed, finished_run, tmp_path
 
 
 def test_a_private_push_is_private_and_a_second_run_stands_beside_the_first(hub, finished_run, tiny_run, tmp_path):
-    (tiny_run / "dataset" / "tiny").rename(tiny_run / "dataset" / "other")
-    (tiny_run / "dataset" / "tiny-items").rename(tiny_run / "dataset" / "other-items")
+    for suffix in CONFIGS:
+        (tiny_run / "dataset" / f"tiny{suffix}").rename(tiny_run / "dataset" / f"other{suffix}")
     card = tiny_run / "dataset" / "README.md"
     card.write_text(re.sub(r"\btiny\b", "other", card.read_text()))
     for run in (finished_run, tiny_run):

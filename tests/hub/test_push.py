@@ -18,6 +18,7 @@ from regen_hf.cli import main
 from regen_hf.errors import ConfigError, RegenError, RunError
 from regen_hf.hub.privacy import check
 from regen_hf.hub.publishing import push
+from regen_hf.schema import CONFIGS
 from tests.hub_server import HubServer
 from tests.paths import ROOT
 
@@ -243,7 +244,7 @@ def test_the_script_tells_how_it_is_called():
 def test_what_the_script_pushes_is_linked_at_once_and_a_second_time_changes_nothing(
     hub, finished_run, tiny_run, tmp_path, monkeypatch, capsys
 ):
-    for name in ("", "-items"):
+    for name in CONFIGS:
         (tiny_run / "dataset" / f"tiny{name}").rename(tiny_run / "dataset" / f"other{name}")
     card = tiny_run / "dataset" / "README.md"
     card.write_text(re.sub(r"\btiny\b", "other", card.read_text()))

@@ -1,6 +1,7 @@
 """The benchmarks run at a tiny size and print one JSON line."""
 
 import json
+import runpy
 import subprocess
 import sys
 
@@ -48,3 +49,14 @@ def test_the_attribution_benchmark_compares_two_libraries(tmp_path):
     assert set(line["map"]) == {"openTSNE", "scikit-learn"}
     assert all(0 < drawn["kept"] <= 1 for drawn in line["map"].values())
     assert line["attribution"]["largest_error_of_the_sum"] < 1e-5
+
+
+def test_the_benchmark_of_citations_compares_them_with_the_planted_truth(finished_run, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "citations.json"
+    monkeypatch.setattr(sys, "argv", ["x", str(finished_run), "--users", "3", "--runs", "1", "--out", str(file)])
+    runpy.run_path(str(BENCHMARKS / "citations.py"), run_name="__main__")
+    line = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert line == json.loads(file.read_text())
+    assert {"one", "several", "first purchase", "last item"} <= line["facts"].keys()
+    assert line["cost"]["with_citations_over_texts"] > 1
+    assert line["threshold"] >= 0.5

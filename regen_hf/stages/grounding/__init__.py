@@ -3,10 +3,10 @@
     predictions.parquet, references  ─►  claims  ─►  facts by rules, the rest by entailment  ─►  claims.parquet
 
 A narrative is cut into claims (clauses). Fixed rules find the facts in each: items, brands, categories and colours by
-the vocabulary of the catalogue, prices, ratings, counts, and opinions about a named item; see `facts`. A claim is
-supported if all of its facts are, unsupported if one is not, and unchecked if it has none or compares or orders
-purchases, which no rule checks. An NLI cross-encoder (`nli`) or a language model (`backend`) can judge the unchecked
-claims.
+the vocabulary of the catalogue, prices, ratings, counts, opinions about a named item, what was bought most often, first
+and last, and recipients of gifts; see `facts`. A claim is supported if all of its facts are, unsupported if one is not,
+and unchecked if it has none, or states an opinion, a comparison or an order in words that no rule knows. An NLI
+cross-encoder (`nli`) or a language model (`backend`) can judge the unchecked claims.
 
 - precision: supported claims over checked claims
 - recall: the claims of the reference that the narrative covers, over those that can be compared. A claim is covered if

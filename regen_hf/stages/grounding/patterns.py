@@ -33,7 +33,7 @@ BEYOND = _any_of(
     """most  best  favou?rite  first  latest  newest  oldest  recent(?:ly)?  beg[au]n  begins  start(?:s|ed)  only
     outnumbers?  outnumbered  prefers?  preferred  than any  often  rarely  always  every time  usual(?:ly)?"""
 )
-"""The claim compares or orders purchases, which no rule checks."""
+"""The claim compares or orders purchases, which only the rules for favourites and for the first and last check."""
 
 PRICE = re.compile(r"(?:\$|USD\s?)(\d[\d,]*(?:\.\d+)?)|(\d[\d,]*(?:\.\d+)?)\s?(?:dollars|USD|bucks)\b")
 BELOW = _any_of("under  below  less than  at most  no(?:t)? more than  up to  cheaper than  within", r"\s+(?:about )?$")

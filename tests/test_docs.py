@@ -235,7 +235,7 @@ def test_the_page_on_the_tables(whole_run, capsys, monkeypatch):
     (block,) = code("benchmark.md")
     exec(block, {})
     entries = yaml.safe_load(Path(".eval_results/regen.yaml").read_text())
-    assert entries[0]["dataset"] == {"id": "org/regen", "task_id": "office_test_user_profile_bleu"}
+    assert entries[0]["dataset"] == {"id": "org/regen", "task_id": "office_test_purchase_reason_bleu"}
     assert len(entries) == 2 * 6
     exec(code("reproduce_the_tables.md")[1], {})
     assert capsys.readouterr().out.endswith("ROUGE-1 80\n")

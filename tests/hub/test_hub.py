@@ -237,7 +237,7 @@ def test_the_push_verified_all_that_it_pushed(pushed, finished_run):
     assert verified[:5] == [
         *(f"verified dataset org/regen: tiny, {split}: {counts[split]} rows are equal" for split in SPLITS),
         *(
-            f"verified dataset org/regen: tiny-{name}, train: {counts[name]} rows are equal"
+            f"verified dataset org/regen: tiny-{name}, train: {counts[name]:,} rows are equal"
             for name in ("items", "interactions")
         ),
     ]

@@ -74,7 +74,7 @@ def uploads(hub):
 
 def test_the_preview_tells_what_is_new_changed_unchanged_and_removed_and_the_push_does_so(hub, tiny_run):
     first = list(push(tiny_run, "org", ["dataset"]))
-    assert first[0].endswith(": 14 new")
+    assert first[0].endswith(": 16 new")
     shard = tiny_run / "dataset" / "tiny" / "train-00000-of-00001.parquet"
     rows = pq.read_table(shard)
     shard.unlink()
@@ -96,7 +96,7 @@ def test_the_preview_tells_what_is_new_changed_unchanged_and_removed_and_the_pus
     assert what["tiny/test-00000-of-00001.parquet"] == "unchanged"
     assert what["tiny/train-00000-of-00001.parquet"] == "removed"
     assert not {"other/train.parquet", "notes.md"} & set(what)
-    assert preview[0].endswith(": 2 new, 1 changed, 12 unchanged, 1 removed")
+    assert preview[0].endswith(": 2 new, 1 changed, 14 unchanged, 1 removed")
 
     list(push(tiny_run, "org", ["dataset"]))
     there = set(hub.files("dataset", "org/regen"))

@@ -168,7 +168,7 @@ def _check_arguments(
         ConfigError: it does not.
     """
     config = config_name or RegenBuilder.DEFAULT_CONFIG_NAME
-    name, _ = _parts(config)
+    name = _parts(config)[0]
     if data_files is not None or (data_dir is not None and name not in CATEGORIES):
         given = f"data_dir={data_dir!r}" if data_files is None else f"data_files={data_files!r}"
         from_files = ", ".join(f"{one}{suffix}" for one in CATEGORIES for suffix in CONFIGS)

@@ -2,7 +2,8 @@
 
     .venv/bin/python scripts/screenshots.py runs/sample docs/images
 
-Needs a Chromium and playwright (the extra `dev`).
+Every tab is taken on a desktop in light and dark mode and on a phone in both: `demo_ask.png`, `demo_ask_dark.png`,
+`demo_ask_phone.png`, `demo_ask_phone_dark.png`, and so on. Needs a Chromium and playwright (the extra `dev`).
 """
 
 import argparse
@@ -17,6 +18,15 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
+TABS = {  # what is pressed in a tab, and what is then waited for
+    "ask": ("Tell me", "#reasons .why"),
+    "compare": ("Compare", "#comparison .columns"),
+    "recommend": ("Recommend items", "#offers .answer[aria-busy=false]"),
+    "shoppers": (None, "#rows summary"),
+    "about": (None, "#code pre"),
+}
+WIDTHS = {"": (1240, 900), "_phone": (390, 844)}
+THEMES = {"": "light", "_dark": "dark"}
 
 
 def main() -> None:
@@ -51,52 +61,37 @@ def main() -> None:
 
 
 def take(url: str, out: Path) -> None:
-    """Take a screenshot of every tab, and of the first tab in dark mode on a phone."""
+    """Take a screenshot of every tab, in both widths and themes."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1240, "height": 900})
-        page.set_default_timeout(60_000)
-        page.goto(f"{url}/?__theme=light")
-        ask(page)
-        page.screenshot(path=out / "demo_shop.png")
-        tab(page, "Compare")
-        page.get_by_role("button", name="Compare", exact=True).click()
-        page.locator("#comparison .columns").wait_for()
-        page.wait_for_timeout(1000)
-        page.screenshot(path=out / "demo_compare.png")
-        tab(page, "Recommend")
-        page.get_by_role("button", name="Recommend items").click()
-        page.locator("#offers button.act").first.click()
-        page.locator("#offers .answer[aria-busy=false]").first.wait_for()
-        page.screenshot(path=out / "demo_recommend.png")
-        tab(page, "Explore the dataset")
-        page.locator("#rows summary").first.click()
-        page.wait_for_timeout(500)
-        page.screenshot(path=out / "demo_explore.png")
-        tab(page, "About")
-        page.wait_for_timeout(1000)
-        page.screenshot(path=out / "demo_about.png")
-        page.set_viewport_size({"width": 390, "height": 844})
-        page.goto(f"{url}/?__theme=dark")
-        ask(page)
-        page.locator("#answer").scroll_into_view_if_needed()
-        page.screenshot(path=out / "demo_phone.png", full_page=True)
+        for width, (pixels, height) in WIDTHS.items():
+            page = browser.new_page(viewport={"width": pixels, "height": height})
+            page.set_default_timeout(120_000)
+            page.goto(f"{url}/?__theme=light")
+            page.locator("ol.history li").first.wait_for()
+            for tab in TABS:
+                use(page, tab)
+                for theme, name in THEMES.items():
+                    page.evaluate("dark => document.body.classList.toggle('dark', dark)", name == "dark")
+                    page.wait_for_timeout(300)
+                    path = out / f"demo_{tab}{width}{theme}.png"
+                    page.screenshot(path=path)
+                    # A palette stores flat colours in a third of the bytes.
+                    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+            page.close()
         browser.close()
-    for path in out.glob("demo_*.png"):  # a palette stores flat colours in a third of the bytes
-        Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
 
 
-def tab(page: Page, name: str) -> None:
-    """Open a tab."""
-    page.get_by_role("tab", name=name).click()
-
-
-def ask(page: Page) -> None:
-    """Ask the default question about the first shopper."""
-    page.locator("ol.history li").first.wait_for()
-    page.get_by_role("button", name="Ask", exact=True).click()
-    page.locator(".measure").first.wait_for()
-    page.wait_for_timeout(500)
+def use(page: Page, tab: str) -> None:
+    """Open a tab and do there what a visitor does."""
+    button, result = TABS[tab]
+    page.get_by_role("tab", name=tab.capitalize()).click()
+    if button:
+        page.get_by_role("button", name=button, exact=True).click()
+    page.locator(result).first.wait_for()
+    if tab == "shoppers":
+        page.locator(result).first.click()
+    page.wait_for_timeout(700)
 
 
 if __name__ == "__main__":

@@ -1,274 +1,325 @@
-"""The steps of visitors and programs. A step gets the state of the visitor and returns the new state.
+"""The steps of visitors. A step gets the state of the visitor and returns the new state.
 
-The state of a visitor is in `gr.State` only, which is deleted with the session.
+The state of a visitor is in `gr.State` and the address of the page only; the former is deleted with the session.
 """
 
-import contextlib
-import json
-import os
+import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import view
-from fused import VIEWS, Fused
-from shoppers import PER_SPLIT, Shoppers
+from fused import VIEWS
+from programs import TASKS, fused, offers, recommend, search, shoppers, user_errors
+from shoppers import PER_SPLIT
+from start import user_error
+from visits import MAX_PURCHASES, MAX_REVIEW, LinkError, Visit, changed, from_link, row, visit
 
-CONFIG = json.loads(
-    Path(os.environ.get("REGEN_DEMO_CONFIG", Path(__file__).parent / "config.json")).read_text(encoding="utf-8")
-)
-TASKS: dict[str, view.Task] = {task["name"]: task for task in CONFIG["tasks"]}
-MAX_PURCHASES = 50
-MAX_REVIEW = 500
-MAX_FIELD = 10_000
-RANKERS = ["Model", "ALS"] if CONFIG["item_head"] else ["ALS"]
 N_NEXT = 6
 PAGE = 6
-NO_ANSWER = (
-    "Press <b>Ask</b>. The answer appears here word by word, and the history shows the influence of each purchase."
-)
-NO_COMPARISON = "Press <b>Compare</b> to see the answers from each part of the history."
-NO_ITEMS = "Press <b>Recommend items</b> to see the next items."
+DEFAULT_TASK = "long_user_summary" if "long_user_summary" in TASKS else next(iter(TASKS))
+PARTS = {"train": "training", "validation": "tuning", "test": "testing"}
+TABS = ["ask", "compare", "recommend", "shoppers", "about"]
+NO_ANSWER = "Press <b>Tell me</b>. The answer appears here word by word, with the purchases that it rests on."
+CHANGED = "The purchases have changed. Press <b>Tell me</b> to see how the answer changes."
+NO_COMPARISON = "Press <b>Compare</b> to see what the answer would be from parts of the purchases."
+NO_ITEMS = "Press <b>Recommend items</b> to see what this shopper may buy next."
 EMPTY_TEXT = "(The model returned no text.)"
-EMPTY_HISTORY = "The history is empty. Choose a shopper above, or add purchases in the first tab."
+EMPTY_HISTORY = "There are no purchases yet. Choose a shopper above, or add a purchase in the first tab."
+KEPT_ANSWERS = 256
+MAX_CRITIQUE = 200
 
-shoppers = Shoppers(CONFIG)
-# After the shoppers: `datasets` must not import transformers while the thread of the model does.
-fused = Fused(CONFIG["model"], CONFIG["model_revision"], **CONFIG.get("limits", {}))
-Shop = dict[str, Any]
-"""The state of a visitor: `history`, and `shopper`, the number of the test shopper, None for a changed history."""
-
-
-def user_error(message: str) -> gr.Error:
-    """An error that is shown to the visitor and not logged."""
-    return gr.Error(message, print_exception=False)
-
-
-@contextlib.contextmanager
-def user_errors() -> Iterator[None]:
-    """Show errors of the model to the visitor."""
-    try:
-        yield
-    except (TimeoutError, RuntimeError, ValueError, FloatingPointError) as error:
-        raise user_error(str(error)) from error
-
-
-# The API for programs.
-
-
-def checked(history: list[dict]) -> list[dict]:
-    """The history of a program; raises gr.Error if it is too large. The processor of the model checks its values."""
-    if not isinstance(history, list) or not all(isinstance(each, dict) for each in history):
-        raise user_error('The history is not a list of purchases {"item": {…}, "review": {…}}, oldest first.')
-    if len(history) > MAX_PURCHASES:
-        raise user_error(f"The history has {len(history)} purchases, expected at most {MAX_PURCHASES}.")
-    for purchase in history:
-        for part in (purchase.get("item"), purchase.get("review")):
-            for field, value in part.items() if isinstance(part, dict) else ():
-                if isinstance(value, str) and len(value) > MAX_FIELD:
-                    name = view.cut(field, 40)
-                    raise user_error(f'"{name}" has {len(value):,} characters, expected at most {MAX_FIELD:,}.')
-    return history
-
-
-def known(task: str) -> str:
-    """The name of a task; raises gr.Error if it does not exist."""
-    if not isinstance(task, str) or task not in TASKS:
-        raise user_error(f"Unknown task {view.cut(str(task), 40)!r}. Tasks: {', '.join(TASKS)}.")
-    return task
-
-
-def narrate(history: list[dict], task: str) -> Iterator[str]:
-    """The narrative about a history, as the model writes it; `task` is the kind of narrative."""
-    history, task = checked(history), known(task)
-    with user_errors():
-        for text, _ in fused.narrate(history, task):
-            yield text
-
-
-def explain(history: list[dict], task: str) -> dict:
-    """A narrative, and the influence and the parts of each purchase."""
-    history, task = checked(history), known(task)
-    with user_errors():
-        *_, (text, tokens) = fused.narrate(history, task)
-        return {"narrative": text, "purchases": fused.attribution(history, task, tokens)}
-
-
-def compare(history: list[dict], task: str) -> dict:
-    """The narratives from the full history, texts only, co-purchases only, and no history."""
-    history, task = checked(history), known(task)
-    with user_errors():
-        return fused.compare(history, task)
-
-
-def recommend(history: list[dict], n: int, by: str = RANKERS[0]) -> list[dict]:
-    """The next `n` items (1 to 50): by "Model", where it has an item head, or by "ALS"."""
-    history = checked(history)
-    if not isinstance(n, int | float):
-        raise user_error(f"n was given {view.cut(str(n), 40)}, expected a number from 1 to 50.")
-    if by not in RANKERS:
-        raise user_error(f"by was given {view.cut(str(by), 40)!r}, expected {' or '.join(RANKERS)}.")
-    with user_errors():
-        rank = fused.recommend if by == "ALS" else fused.rank
-        return offers(rank(history, max(1, min(int(n), 50))))
-
-
-def offers(ranked: list[dict]) -> list[dict]:
-    """Ranked items with the fields of the catalogue; an item that was added to the model's has only its title."""
-    return [
-        {
-            "item": {"asin": each["asin"], "title": each.get("title")} | shoppers.item(each["asin"]),
-            "score": each["score"],
-            "cold": each.get("cold", False),
-        }
-        for each in ranked
-    ]
-
-
-def search(words: str) -> list[dict]:
-    """Items of the catalogue whose title or category contains all words."""
-    if not isinstance(words, str):
-        raise user_error(f"words is a {type(words).__name__}, expected a text.")
-    return shoppers.search(words[:200])
-
-
-# The steps of a visitor.
+Answer = tuple[str, list[dict[str, float]]]
+_answers: dict[tuple[str, str], Answer] = {}
+"""Answers about unchanged shoppers, by shopper and task; the latest ones are kept."""
 
 
 def label(number: int) -> str:
-    """The name of a shopper in the list."""
-    row = shoppers.rows(shoppers.split)[number]
-    return f"Shopper {number + 1} · {len(row['purchase_history'])} purchases"
+    """A shopper in the list to choose from."""
+    return f"Shopper {number + 1}: {view.teaser(shoppers.rows(shoppers.split)[number]['purchase_history'])}"
 
 
-def shown(shop: Shop) -> list[Any]:
-    """The values of all components that depend on the history."""
-    history = shop["history"]
-    latest = f", the latest: <b>{view.esc(view.cut(view.name(history[-1]), 90))}</b>" if history else ""
-    summary = f'<p class="note">The history has {len(history)} purchases{latest}. Edit it in the first tab.</p>'
+def buyers(words: str | None) -> Any:
+    """The shoppers to choose from: those who bought items with the words."""
+    numbers = shoppers.buyers((words or "")[:200])
+    return gr.Radio(choices=[(label(number), number) for number in numbers], value=None, visible=bool(numbers))
+
+
+def shown(shop: Visit, hint: str = NO_ANSWER, ask: bool = False) -> list[Any]:
+    """The values of all components that depend on the history; with `ask`, the page requests the answer."""
+    shopper, edited = shop["shopper"], changed(shoppers, shop)
+    number = int(shopper.rpartition("-")[2]) if shopper else None
     return [
         shop,
-        shop["shopper"],
-        view.history(history),
-        view.answer(empty=NO_ANSWER),
+        view.person(shop["history"], number, edited),
+        view.answer(empty=hint if shop["history"] else EMPTY_HISTORY),
+        view.history(shop["history"]),
         "",
-        summary,
         view.answer(empty=NO_COMPARISON),
-        summary,
-        [],
-        view.answer(empty=NO_ITEMS),
+        *no_items(),
+        view.link(shopper, shop["entries"], edited, str(time.monotonic_ns()) if ask else ""),
+        None,
+        gr.Button("Add this purchase"),
     ]
 
 
-def start_from(number: int | None) -> list[Any]:
-    """The history of a test shopper, or an empty one."""
-    if number is None:
-        return shown({"history": [], "shopper": None})
-    return shown({"history": shoppers.rows(shoppers.split)[number]["purchase_history"], "shopper": number})
+def no_items() -> list[Any]:
+    """The tab of recommendations without any."""
+    return [[], view.answer(empty=NO_ITEMS), [], ""]
 
 
-def find(words: str) -> tuple[Any, str]:
+def opened(shop: Visit, task: str) -> list[Any]:
+    """The page of a history: with its answer if it is known, otherwise the answer is requested."""
+    answer = None if changed(shoppers, shop) else _answers.get((shop["shopper"], task))
+    values = [*shown(shop, ask=bool(shop["history"]) and not answer), None]
+    if answer:
+        values[2:5] = finished(shop, task, answer)
+        values[-1] = {"text": answer[0], "task": task} | place(shop)
+    return values
+
+
+def open_link(request: gr.Request) -> list[Any]:
+    """The page that its address names."""
+    query = request.query_params
+    task = query.get("question") if query.get("question") in TASKS else DEFAULT_TASK
+    tab = query.get("tab") if query.get("tab") in TABS else TABS[0]
+    try:
+        values = opened(from_link(shoppers, query.get("shopper"), query.get("purchases")), task)
+    except LinkError as error:
+        values = opened(visit(shoppers, f"{shoppers.split}-0"), task)
+        values[1] = view.line(f"This address cannot be read: {error}. Here is the first shopper.", bad=True) + values[1]
+    return [*values, task, gr.Tabs(selected=tab)]
+
+
+def start_from(number: int | None, task: str) -> list[Any]:
+    """The history of a shopper, or an empty one; the list to choose from is closed."""
+    shopper = None if number is None else f"{shoppers.split}-{number}"
+    return [*opened(visit(shoppers, shopper), task), gr.Accordion(open=False)]
+
+
+def take(task: str, event: gr.EventData) -> list[Any]:
+    """The history of a shopper of any split, in the first tab."""
+    try:
+        return [*opened(visit(shoppers, f"{event.act}-{event.at}"), task), gr.Tabs(selected=TABS[0])]
+    except (LinkError, AttributeError, TypeError) as error:
+        raise user_error(f"There is no such shopper ({error}).") from error
+
+
+def find(words: str | None) -> tuple[Any, str]:
     """The matching items of the catalogue, to choose from."""
-    hits = shoppers.search(words[:200]) if words.strip() else []
+    words = (words or "").strip()
+    hits = search(words) if words else []
     if not hits:
-        message = "No item of the catalogue contains all of these words." if words.strip() else ""
-        return gr.Radio(choices=[], value=None, visible=False), message
+        message = "No item is similar to these words. Choose a category below." if words else ""
+        return gr.Radio(choices=[], value=None, visible=False), view.line(message)
     choices = [(view.cut(item["title"] or item["asin"], 100), item["asin"]) for item in hits]
-    return gr.Radio(choices=choices, value=choices[0][1], visible=True), ""
+    message = "" if shoppers.search(words[:200]) else "No item has these words. The most similar ones:"
+    return gr.Radio(choices=choices, value=choices[0][1], visible=True), view.line(message)
 
 
-def add_purchase(shop: Shop, asin: str | None, rating: int, words: str) -> list[Any]:
-    """The history with one more purchase at the end."""
-    words = words.strip()
-    if asin is None:
-        raise user_error("No item is chosen. Search the catalogue and choose one.")
-    if len(words) > MAX_REVIEW:
-        raise user_error(f"The review has {len(words):,} characters, expected at most {MAX_REVIEW}.")
-    if len(shop["history"]) >= MAX_PURCHASES:
-        raise user_error(f"The history already has {MAX_PURCHASES} purchases. Remove one first.")
-    review = {"summary": None, "rating": int(rating), "text": words or None, "unix_time": None}
-    purchase = {"item": shoppers.item(asin), "review": review}
-    return [*shown({"history": [*shop["history"], purchase], "shopper": None}), ""]
+def category(event: gr.EventData) -> str:
+    """The words of a category."""
+    return shoppers.categories[clicked(event, len(shoppers.categories))[1]]
 
 
-def edit(shop: Shop, event: gr.EventData) -> list[Any]:
+def clicked(event: gr.EventData, count: int) -> tuple[str, int]:
+    """The action and the index of a button; raises gr.Error for another index."""
+    try:
+        act, at = str(event.act), int(event.at)
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise user_error("The call names no button of the page.") from error
+    if not 0 <= at < count:
+        raise user_error("The page has changed meanwhile. Try again.")
+    return act, at
+
+
+def add_purchase(
+    shop: Visit, editing: int | None, asin: str | None, rating: int | None, words: str | None
+) -> list[Any]:
+    """The history with one more purchase at the end, or with another review of the purchase that is edited."""
+    words, entries, rating = (words or "").strip(), list(shop["entries"]), rating or 5
+    problem = ""
+    if editing is None and asin is None:
+        problem = "No item is chosen. Search for one above and choose it."
+    elif len(words) > MAX_REVIEW:
+        problem = f"The review has {len(words):,} characters, expected at most {MAX_REVIEW}."
+    elif editing is None and len(entries) >= MAX_PURCHASES:
+        problem = f"There are already {MAX_PURCHASES} purchases. Remove one first."
+    if problem:
+        return [*[gr.skip()] * len(shown(shop)), gr.skip(), view.line(problem, bad=True)]
+    if editing is None:
+        entries.append([asin, rating, words])
+    else:
+        entry = entries[editing]
+        entries[editing] = [entry[0] if isinstance(entry, list) else entry, rating, words]
+    done = "Added." if editing is None else "The review is changed."
+    return [*shown(visit(shoppers, shop["shopper"], entries), CHANGED), "", view.line(f"{done} Press Tell me.")]
+
+
+def edit_review(shop: Visit, event: gr.EventData) -> list[Any]:
+    """The form with the review of a purchase."""
+    _, at = clicked(event, len(shop["history"]))
+    given = shop["history"][at]["review"] or {}
+    title = view.cut(view.name(shop["history"][at]), 80)
+    return [
+        at,
+        gr.Accordion(open=True),
+        gr.Radio(value=max(1, min(5, round(given.get("rating") or 5)))),
+        (given.get("text") or given.get("summary") or "")[:MAX_REVIEW],
+        gr.Button("Change the review"),
+        view.line(f"Another review of {title}: for example “broke after a week”."),
+    ]
+
+
+def edit(shop: Visit, event: gr.EventData) -> list[Any]:
     """The history with one purchase moved or removed."""
-    history, act, at = list(shop["history"]), event.act, int(event.at)
-    if at < len(history):
-        purchase = history.pop(at)
-        if act != "remove":
-            if purchase["review"]:  # the model refuses a time that is not in this order
-                purchase = purchase | {"review": purchase["review"] | {"unix_time": None}}
-            history.insert(max(0, at + (1 if act == "later" else -1)), purchase)
-    return shown({"history": history, "shopper": None})
+    act, at = clicked(event, len(shop["entries"]))
+    entries = list(shop["entries"])
+    entry = entries.pop(at)
+    if act != "remove":
+        entries.insert(max(0, at + (1 if act == "later" else -1)), entry)
+    return shown(visit(shoppers, shop["shopper"], entries), CHANGED)
 
 
-def reference(shop: Shop, task: str) -> str | None:
+def own(shop: Visit, items: list[dict], event: gr.EventData) -> list[Any]:
+    """The history with a recommended item as its last purchase."""
+    item = items[clicked(event, len(items))[1]]["item"]
+    try:
+        return shown(visit(shoppers, shop["shopper"], [*shop["entries"], [item["asin"], 5, ""]]), CHANGED)
+    except LinkError as error:
+        raise user_error(f"The item cannot be added: {error}.") from error
+
+
+def reference(shop: Visit, task: str) -> str | None:
     """The reference of the dataset for the shopper of the history, None for a changed history."""
-    if shop["shopper"] is None:
+    if changed(shoppers, shop):
         return None
-    return view.reference_text(shoppers.rows(shoppers.split)[shop["shopper"]], TASKS[task])
+    return view.reference_text(row(shoppers, shop["shopper"]), TASKS[task])
 
 
-def answer(shop: Shop, task: str) -> Iterator[tuple[Any, ...]]:
-    """The text of the model as it is written, then the history with the influence of each purchase, and a summary."""
-    history = shop["history"]
-    yield view.answer(writing=True), view.history(history), ""
-    step: tuple[str, Any] = ("", None)
-    with user_errors():
-        for step in fused.narrate(history, task):
-            yield view.answer(step[0], writing=True), gr.skip(), gr.skip()
-        text, tokens = step
-        measures = fused.attribution(history, task, tokens) if history else None
-    empty = "<p class='why'>The history is empty, so the answer is not about any shopper.</p>"
-    reasons = view.why(history, measures) if measures else empty
-    yield (
-        view.answer(text.strip() or EMPTY_TEXT),
-        view.history(history, measures),
+def finished(shop: Visit, task: str, answer: Answer, before: str | None = None) -> tuple[str, str, str]:
+    """The text, the history with the influence of each purchase, and what the text rests on."""
+    text, measures = answer
+    reasons = view.why(shop["history"], measures) + (view.what_if(text, before) if before else "")
+    return (
+        view.answer(text, before=before),
+        view.history(shop["history"], measures),
         reasons + view.reference(reference(shop, task)),
     )
 
 
-def compared(shop: Shop, task: str) -> str:
+def answer(shop: Visit, task: str, said: dict[str, Any] | None) -> Iterator[tuple[Any, ...]]:
+    """The text of the model as it is written, then the influence of each purchase; and the text, for the next step."""
+    history = shop["history"]
+    if not history:
+        raise user_error(EMPTY_HISTORY)
+    yield view.answer(writing=True), view.history(history), "", gr.skip()
+    step: tuple[str, Any] = ("", None)
+    try:
+        with user_errors():
+            for step in fused.narrate(history, task):
+                yield view.answer(step[0], writing=True), gr.skip(), gr.skip(), gr.skip()
+            measures = fused.attribution(history, task, step[1])
+    except gr.Error:
+        yield view.answer(step[0], empty=NO_ANSWER), gr.skip(), gr.skip(), gr.skip()
+        raise
+    result = step[0].strip() or EMPTY_TEXT, measures
+    if not changed(shoppers, shop):
+        keep(shop["shopper"], task, result)
+    same = said and said["task"] == task and said["shopper"] == shop["shopper"] and said["entries"] != shop["entries"]
+    before = said["text"] if said and same else None
+    yield *finished(shop, task, result, before), {"text": result[0], "task": task} | place(shop)
+
+
+def place(shop: Visit) -> dict[str, Any]:
+    """The shopper and the entries of a history."""
+    return {"shopper": shop["shopper"], "entries": shop["entries"]}
+
+
+def keep(shopper: str, task: str, result: Answer) -> None:
+    """Remember an answer; the oldest ones are forgotten."""
+    _answers.pop((shopper, task), None)
+    _answers[shopper, task] = result
+    while len(_answers) > KEPT_ANSWERS:
+        _answers.pop(next(iter(_answers)), None)
+
+
+def check() -> None:
+    """Answer about the first shopper, which checks the model and is shown to each visitor at once."""
+    shop = visit(shoppers, f"{shoppers.split}-0")
+    try:
+        *_, (text, tokens) = fused.narrate(shop["history"], DEFAULT_TASK)
+        measures = fused.attribution(shop["history"], DEFAULT_TASK, tokens)
+        keep(shop["shopper"], DEFAULT_TASK, (text.strip() or EMPTY_TEXT, measures))
+    except TimeoutError:
+        pass  # a slow model; its answers are requested
+
+
+def compared(shop: Visit, task: str) -> str:
     """The answers of the model from each part of the history, side by side."""
     if not shop["history"]:
         raise user_error(EMPTY_HISTORY)
     with user_errors():
         texts = fused.compare(shop["history"], task)
     titles = {
-        "fused": (VIEWS["fused"], "CF and content"),
-        "content": (VIEWS["content"], "the same model without CF"),
-        "cf": (VIEWS["cf"], "the same model without content"),
+        "fused": (VIEWS["fused"], "who else bought the items, and their texts"),
+        "content": (VIEWS["content"], "descriptions and reviews, not who else bought the items"),
+        "cf": (VIEWS["cf"], "who else bought the items, no text"),
         "empty": (VIEWS["empty"], "the same for every shopper"),
     }
     text = reference(shop, task)
-    if text is None:
-        return view.comparison(texts, titles, texts["fused"], "the answer from the full history")
-    titles["reference"] = ("Dataset", "the reference, not written by this model")
-    return view.comparison(texts | {"reference": text}, titles, text, "the reference of the dataset")
+    if text is not None:
+        titles["reference"] = ("In the dataset", "the text to learn from, not written by this model")
+        texts = texts | {"reference": text}
+    return view.comparison(texts, titles)
 
 
-def next_items(shop: Shop, by: str) -> Iterator[tuple[list[dict], str]]:
-    """The next items for the history; the model also writes the reason for its first choice, from the same pass."""
+def next_items(
+    shop: Visit, by: str, asked: list[dict[str, str]] | None = None
+) -> Iterator[tuple[list[dict], str, list[dict[str, str]], str]]:
+    """The next items for the history; the model also writes the reason for its first choice, from the same pass.
+
+    `asked` are the items that were recommended before, and what the visitor said about each.
+    """
     if not shop["history"]:
         raise user_error(EMPTY_HISTORY)
+    asked, items, page = asked or [], [], view.answer(empty="No other shopper has bought any of these items.")
+    said = view.dialogue(asked)
     if by == "Model":
         with user_errors():
-            ranked, texts = fused.rank_and_explain(shop["history"], N_NEXT)
-        yield from reason(offers(ranked), 0, texts)
-    elif items := recommend(shop["history"], N_NEXT, by):
-        yield items, view.recommended(items)
-    else:
-        yield [], view.answer(empty="No shopper of the training data has bought an item of this history.")
+            ranked, texts = fused.rank_and_explain(shop["history"], N_NEXT, asked)
+        for items, page in reason(offers(ranked), 0, texts):
+            yield items, page, asked, said
+        return
+    if items := recommend(shop["history"], N_NEXT, by):
+        page = view.recommended(items)
+    yield items, page, asked, said
 
 
-def endorse(shop: Shop, items: list[dict], event: gr.EventData) -> Iterator[tuple[list[dict], str]]:
+def criticise(
+    shop: Visit, items: list[dict], asked: list[dict[str, str]], words: str | None
+) -> Iterator[tuple[list[dict], str, list[dict[str, str]], str]]:
+    """The next items after what the visitor says about the first one."""
+    words = (words or "").strip()
+    if not items:
+        raise user_error("Nothing is recommended yet. Press Recommend items first.")
+    if not 0 < len(words) <= MAX_CRITIQUE:
+        raise user_error(f"Say in 1 to {MAX_CRITIQUE} characters what should be different.")
+    item = items[0]["item"]
+    turn = {"asin": item["asin"], "title": item.get("title") or item["asin"], "critique": words}
+    yield from next_items(shop, "Model", [*asked, turn])
+
+
+def example(event: gr.EventData) -> str:
+    """An example of what to say about a recommended item."""
+    return shoppers.critiques[clicked(event, len(shoppers.critiques))[1]]
+
+
+def endorse(shop: Visit, items: list[dict], event: gr.EventData) -> Iterator[tuple[list[dict], str]]:
     """The endorsement of one of the next items, as if it were the next purchase."""
-    at = int(event.at)
-    if at < len(items):
-        history = [*shop["history"], {"item": items[at]["item"], "review": None}][-MAX_PURCHASES:]
-        yield from reason(items, at, (text for text, _ in fused.narrate(history, "product_endorsement")))
+    _, at = clicked(event, len(items))
+    history = [*shop["history"], {"item": items[at]["item"], "review": None}][-MAX_PURCHASES:]
+    yield from reason(items, at, (text for text, _ in fused.narrate(history, "product_endorsement")))
 
 
 def reason(items: list[dict], at: int, texts: Iterator[str]) -> Iterator[tuple[list[dict], str]]:
@@ -292,7 +343,6 @@ def reason(items: list[dict], at: int, texts: Iterator[str]) -> Iterator[tuple[l
 
 def page_of(split: str, stars: int, richness: int, page: int | None = None, step: int = 0) -> tuple[int, str, str]:
     """The page `step` pages after `page` of the shoppers that match the filters: its number, a note, its shoppers."""
-    fused.ready.wait()  # loads the other splits after the model; see `fused` above
     matches = shoppers.filter(split, stars, richness)
     pages = max(1, -(-len(matches) // PAGE))
     page = max(1, min(int(page) + step, pages)) if page else 1  # an empty field is None
@@ -300,30 +350,16 @@ def page_of(split: str, stars: int, richness: int, page: int | None = None, step
         return page, "", view.answer(empty="No shopper matches these filters. Choose other ones.")
     on_page = matches[(page - 1) * PAGE : page * PAGE]
     cards = "".join(view.shopper(shoppers.rows(name)[number], name, number, TASKS) for name, number in on_page)
-    note = f"Page {page} of {pages}, {len(matches):,} shoppers (of the first {PER_SPLIT} of each split)."
-    return page, f'<p class="note">{note}</p>', cards
-
-
-def take(event: gr.EventData) -> list[Any]:
-    """The history of a shopper of the dataset, in the first tab."""
-    split, number = event.act, int(event.at)
-    row = shoppers.rows(split)[number]
-    return [
-        *shown({"history": row["purchase_history"], "shopper": number if split == shoppers.split else None}),
-        gr.Tabs(selected="shop"),
-    ]
+    note = f"Page {page} of {pages}, {len(matches):,} shoppers (of the first {PER_SPLIT} of each part)."
+    return page, view.line(note), cards
 
 
 def figures() -> str:
     """The figures of the dataset."""
     paths = shoppers.figures
-    gr.set_static_paths(paths)
-    return view.figures(paths) if paths else view.answer(empty="The repository of the dataset has no figures.")
+    return view.figures(paths) if paths else view.answer(empty="The dataset has no figures.")
 
 
 def about() -> str:
     """Facts about the model, from its configuration."""
-    with user_errors():
-        facts = fused.facts
-    values = (f"{value:,}" if isinstance(value, int) else view.esc(value) for value in facts.values())
-    return "<ul>" + "".join(f"<li>{name}: {value}</li>" for name, value in zip(facts, values, strict=True)) + "</ul>"
+    return "<ul>" + "".join(f"<li>{name}: {view.esc(value)}</li>" for name, value in fused.facts.items()) + "</ul>"

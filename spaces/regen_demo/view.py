@@ -1,7 +1,10 @@
 """The parts of the page as HTML. All text of shoppers, visitors and the model goes through `esc`."""
 
+import base64
 import difflib
 import html
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,21 +13,12 @@ Task = Mapping[str, Any]
 """An entry of `tasks` in config.json: `name`, `question`, `field` (path of the reference in a row), `rated_in`."""
 REVIEW_LENGTH = 220
 
-CLICKS = """
-element.addEventListener('click', event => {
-  const button = event.target.closest('button[data-act]');
-  if (button && !button.disabled) {
-    trigger('click', { act: button.dataset.act, at: button.dataset.at });
-  }
-});
-watch('value', () => {
-  const strongest = element.querySelector('ol.measured li.top');
-  if (strongest) {
-    strongest.parentElement.scrollTop = strongest.offsetTop - strongest.parentElement.offsetTop;
-  }
-});
-"""
-"""JavaScript of the page: buttons send their action and index, and a history scrolls to its strongest purchase."""
+FULL_BAR = 20.0
+"""Influence, in nats, of a full bar: the same for every answer, so that bars of two answers can be compared."""
+STRENGTHS = {10.0: "decides", 3.0: "strong", 1.0: "some"}
+"""Names of an influence of at least so many nats; below the last one, a purchase hardly matters."""
+SHARE = 0.25
+"""A second purchase is named only if it has this share of the influence of the first."""
 
 
 def esc(text: Any) -> str:
@@ -68,25 +62,32 @@ def review(purchase: Purchase) -> str:
     return cut(given.get("text") or given.get("summary") or "")
 
 
+def strength(effect: float) -> str:
+    """The influence of a purchase in a word."""
+    if effect <= -min(STRENGTHS):
+        return "against"
+    return next((word for least, word in STRENGTHS.items() if effect >= least), "hardly any")
+
+
 def history(purchases: Sequence[Purchase], measures: Sequence[Mapping[str, float]] | None = None) -> str:
     """The purchases, latest first, with the influence of each on the text if `measures` are given."""
     if not purchases:
-        return answer(empty="No purchases yet. Choose a shopper above, or search the catalogue and add purchases.")
-    most = max((abs(each["effect"]) for each in measures or []), default=0.0)
+        return answer(empty="No purchases yet. Choose a shopper above, or add a purchase.")
+    most = max((each["effect"] for each in measures or []), default=0.0)
     cards = []
     for index in reversed(range(len(purchases))):
         purchase, measured = purchases[index], measures[index] if measures else None
         latest = index == len(purchases) - 1
-        strongest = measured is not None and most > 0 and measured["effect"] == most
+        strongest = measured is not None and measured["effect"] == most >= min(STRENGTHS)
         cards.append(
-            f'<li class="card{" last" if latest else ""}{" top" if strongest else ""}">'
+            f'<li class="card{" last" if latest else ""}{" top" if strongest else ""}" data-purchase="{index}">'
             + ('<div class="badge">last purchase</div>' if latest else "")
             + f'<div class="head"><span class="title">{esc(cut(name(purchase), 120))}</span>'
             + _tools(purchases, index)
             + "</div>"
             + stars((purchase.get("review") or {}).get("rating"))
             + (f'<p class="text">{esc(review(purchase))}</p>' if review(purchase) else "")
-            + (_measures(measured, most) if measured else "")
+            + (_measures(measured) if measured else "")
             + "</li>"
         )
     return (KEY if measures else "") + (
@@ -96,10 +97,10 @@ def history(purchases: Sequence[Purchase], measures: Sequence[Mapping[str, float
 
 
 KEY = (
-    '<div class="key"><span><i class="for"></i>text more likely</span>'
-    '<span><i class="against"></i>less likely</span>'
-    '<span><i class="cf"></i>co-purchases (CF)</span>'
-    '<span><i class="content"></i>text (content)</span></div>'
+    '<div class="key"><span><i class="for"></i>supports the text</span>'
+    '<span><i class="against"></i>speaks against it</span>'
+    '<span><i class="cf"></i>who else bought it</span>'
+    '<span><i class="content"></i>its description and review</span></div>'
 )
 
 
@@ -108,54 +109,90 @@ def _tools(purchases: Sequence[Purchase], index: int) -> str:
     buttons = [
         ("later", "▲", "Make it more recent", index == len(purchases) - 1),
         ("earlier", "▼", "Make it less recent", index == 0),
+        ("review", "✎", "What if they had written another review?", False),
         ("remove", "✕", "Remove", False),
     ]
     return (
         '<span class="tools">'
         + "".join(
             f'<button type="button" data-act="{act}" data-at="{index}" title="{hint}" aria-label="{hint}: {title}"'
-            f"{' disabled' if off else ''}>{sign}</button>"
+            f"{' data-event=select' if act == 'review' else ''}{' disabled' if off else ''}>{sign}</button>"
             for act, sign, hint, off in buttons
         )
         + "</span>"
     )
 
 
-def _measures(measured: Mapping[str, float], most: float) -> str:
+def _measures(measured: Mapping[str, float]) -> str:
     effect = measured["effect"]
-    width = 100 * abs(effect) / most if most else 0
     cf, content = (100 * measured[half] for half in ("cf", "content"))
     return (
         '<div class="measure"><span>influence</span><span class="track" role="img" '
-        f'aria-label="influence {effect:+.1f}"><span class="{"for" if effect >= 0 else "against"}" '
-        f'style="width:{width:.1f}%"></span></span><span class="n">{effect:+.1f}</span>'
-        f'<span>parts</span><span class="track" role="img" aria-label="CF {cf:.0f} %, content {content:.0f} %">'
+        f'aria-label="influence: {strength(effect)} ({effect:+.1f})" title="{effect:+.1f}">'
+        f'<span class="{"for" if effect >= 0 else "against"}" style="width:{bar(effect):.1f}%"></span></span>'
+        f'<span class="n">{strength(effect)}</span><span>read from</span><span class="track" role="img" '
+        f'aria-label="{cf:.0f} % who else bought it, {content:.0f} % its description and review" '
+        f'title="{cf:.0f} % who else bought it, {content:.0f} % its description and review">'
         f'<span class="cf" style="width:{cf:.1f}%"></span><span class="content" style="width:{content:.1f}%"></span>'
-        f'</span><span class="n">{cf:.0f} : {content:.0f}</span></div>'
+        "</span></div>"
     )
 
 
-def answer(text: str = "", empty: str = "", writing: bool = False) -> str:
-    """The text of the model, or the hint `empty` without one."""
+def bar(effect: float) -> float:
+    """Width of the bar of an influence, in percent.
+
+    >>> bar(0.5), bar(51.8)
+    (2.5, 100.0)
+    """
+    return 100 * min(1.0, abs(effect) / FULL_BAR)
+
+
+def answer(text: str = "", empty: str = "", writing: bool = False, before: str | None = None) -> str:
+    """The text of the model, or the hint `empty` without one; words that are not in the text `before` are marked."""
     if not text and not writing:
         return f'<div class="answer empty">{empty}</div>'
     caret = '<span class="caret" aria-hidden="true"></span>' if writing else ""
-    return f'<div class="answer" aria-live="polite" aria-busy="{str(writing).lower()}">{esc(text)}{caret}</div>'
+    return (
+        f'<div class="answer" aria-live="polite" aria-busy="{str(writing).lower()}">{marked(text, before)}{caret}</div>'
+    )
+
+
+def what_if(text: str, before: str) -> str:
+    """How a text differs from the one before the history was changed."""
+    words, total = differing(text, before), len(text.split())
+    change = "Your change did not change the text." if not words else f"Your change changed {words} of {total} words."
+    return (
+        f'<p class="why">{change}</p><div class="reference"><small>Before your change:</small><br>{esc(before)}</div>'
+    )
 
 
 def why(purchases: Sequence[Purchase], measures: Sequence[Mapping[str, float]]) -> str:
-    """A sentence with the purchases that influenced the text most."""
+    """What the text rests on: a sentence, and the purchases with the most influence."""
     ranked = sorted(range(len(purchases)), key=lambda index: -measures[index]["effect"])
-    strongest = [index for index in ranked[:2] if measures[index]["effect"] > 0]
-    if not strongest:
-        return '<p class="why">No purchase makes this text more likely: it would be the same for other shoppers.</p>'
-    named = " and ".join(f"<b>{esc(cut(name(purchases[index]), 90))}</b>" for index in strongest)
-    cf = sum(each["cf"] for each in measures) / len(measures)
-    return (
-        f'<p class="why">Most influence: {named}. Without {"it" if len(strongest) == 1 else "either"}, this text would '
-        f"be less likely. On average, {100 * cf:.0f} % of the soft token of a purchase comes from co-purchases (CF), "
-        f"{100 * (1 - cf):.0f} % from its text (content). The bars in the history show each purchase.</p>"
+    effects = [measures[index]["effect"] for index in ranked]
+    strongest = [
+        f"<b>{esc(cut(name(purchases[index]), 90))}</b>"
+        for index, effect in zip(ranked[:2], effects, strict=False)
+        if effect >= min(STRENGTHS) and effect >= SHARE * effects[0]
+    ]
+    if strongest:
+        sentence = f"Mostly because of {' and '.join(strongest)}."
+    else:
+        sentence = "No single purchase decides this text: without any one of them it would be about as likely."
+    chips = "".join(
+        f'<button type="button" class="chip" data-purchase="{index}">{esc(cut(name(purchases[index]), 40))} '
+        f"<b>{strength(effect)}</b></button>"
+        for index, effect in zip(ranked[:3], effects, strict=False)
+        if effect > 0
     )
+    return f'<p class="why">{sentence}</p><div class="chips" aria-label="Most influence" role="group">{chips}</div>'
+
+
+def line(text: str, bad: bool = False) -> str:
+    """A message in a line, which screen readers read at once; empty without one."""
+    if not text:
+        return ""
+    return f'<p class="note{" bad" if bad else ""}" role="{"alert" if bad else "status"}">{esc(text)}</p>'
 
 
 def reference(text: str | None) -> str:
@@ -165,27 +202,52 @@ def reference(text: str | None) -> str:
     return f'<div class="reference"><small>Reference in the dataset:</small><br>{esc(text)}</div>'
 
 
+def _runs(text: str, base: str) -> list[tuple[bool, list[str]]]:
+    """The words of the text in runs, each with whether `base` has them too."""
+    words, others = text.split(), base.split()
+    codes = difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes()
+    return [(kind == "equal", words[start:end]) for kind, start, end, _, _ in codes if end > start]
+
+
 def marked(text: str, base: str | None) -> str:
     """The text with marks on the words that differ from `base`."""
-    if base is None:
+    if base is None or base.split() == text.split():
         return esc(text)
-    words, others = text.split(), base.split()
-    parts = []
-    for kind, start, end, _, _ in difflib.SequenceMatcher(None, words, others, autojunk=False).get_opcodes():
-        run = " ".join(words[start:end])
-        if run:
-            parts.append(esc(run) if kind == "equal" else f"<mark>{esc(run)}</mark>")
-    return " ".join(parts)
+    runs = [(same, esc(" ".join(words))) for same, words in _runs(text, base)]
+    return " ".join(run if same else f"<mark>{run}</mark>" for same, run in runs)
 
 
-def comparison(texts: Mapping[str, str], titles: Mapping[str, tuple[str, str]], base: str | None, source: str) -> str:
-    """Texts side by side; words that are not in `base` are marked, and `source` names the text `base`."""
+def differing(text: str, base: str) -> int:
+    """The number of words of the text that are not in `base`, or words of `base` that are missing if that is more."""
+    return max(sum(len(words) for same, words in _runs(*pair) if not same) for pair in ((text, base), (base, text)))
+
+
+def verdict(texts: Mapping[str, str]) -> str:
+    """What the parts of the purchases changed in the text, in a sentence each."""
+    full = texts["fused"]
+    parts = {"content": "Without other shoppers' purchases", "cf": "Without the texts", "empty": "Without any purchase"}
+    total, said = max(1, len(full.split())), []
+    for part, condition in parts.items():
+        words = min(differing(full, texts[part]), total)
+        change = "nothing changes: the text is the same" if not words else f"{words} of {total} words change"
+        said.append(f"<li>{condition}, <b>{change}</b>.</li>")
+    return f'<ul class="verdict">{"".join(said)}</ul>'
+
+
+def comparison(texts: Mapping[str, str], titles: Mapping[str, tuple[str, str]]) -> str:
+    """The verdict, then texts side by side; words that are not in the text from everything are marked."""
+    full = texts["fused"]
+    same = {view for view, text in texts.items() if text == full and view != "fused"}
     cards = [
-        f'<div class="card"><h3>{title}</h3><small>{about}</small><p>{marked(texts[view], base) or "(empty)"}</p></div>'
+        f'<div class="card"><h3>{title}</h3><small>{about}</small>'
+        f"<p>{marked(texts[view], None if view == 'reference' else full) or '(empty)'}</p>"
+        + ('<p class="note">The same, word for word, as from everything.</p>' if view in same else "")
+        + "</div>"
         for view, (title, about) in titles.items()
         if view in texts
     ]
-    return f'<p class="note">Marked words are not in {source}.</p><div class="columns">{"".join(cards)}</div>'
+    note = '<p class="note">Marked words are not in the text from everything.</p>'
+    return f'{verdict(texts)}{note}<div class="columns">{"".join(cards)}</div>'
 
 
 def recommended(items: Sequence[Mapping[str, Any]]) -> str:
@@ -196,23 +258,69 @@ def recommended(items: Sequence[Mapping[str, Any]]) -> str:
     for index, each in enumerate(items):
         width = max(0.0, 100 * each["score"] / best) if best > 0 else 0.0
         text, item = each.get("text"), each["item"]
-        price = f"${item['price']:.2f}" if item.get("price") else ""
+        title, price = attribute(cut(name(each), 80)), f"${item['price']:.2f}" if item.get("price") else ""
         cards.append(
             f'<li class="card"><div class="head"><span class="title">{index + 1}. {esc(cut(name(each), 120))}</span>'
             f"<span>{price}</span></div>"
             + (f'<p class="text">{esc(item["category"])}</p>' if item.get("category") else "")
-            + ('<span class="chip">cold: no purchases, ranked by its text</span>' if each.get("cold") else "")
-            + '<div class="measure"><span>score</span><span class="track"><span class="for" '
-            f'style="width:{width:.1f}%"></span></span><span class="n">{each["score"]:.2f}</span></div>'
+            + ('<span class="chip">new: nobody bought it, chosen by its description</span>' if each.get("cold") else "")
+            + '<div class="measure"><span>fits</span><span class="track" role="img" '
+            f'aria-label="fits {width:.0f} % as well as the best" title="compared with the best">'
+            f'<span class="for" style="width:{width:.1f}%"></span></span></div>'
             + (
                 answer(text, writing=each.get("writing", False))
                 if text is not None
                 else f'<button type="button" class="act" data-act="endorse" data-at="{index}"{busy} '
-                f'aria-label="Why this one? {attribute(cut(name(each), 80))}">Why this one?</button>'
+                f'aria-label="Why this one? {title}">Why this one?</button>'
             )
-            + "</li>"
+            + f'<button type="button" class="act" data-event="select" data-act="own" data-at="{index}" '
+            f'aria-label="Add to the purchases: {title}">Add to the purchases</button></li>'
         )
     return f'<ul class="cards">{"".join(cards)}</ul>'
+
+
+def dialogue(asked: Sequence[Mapping[str, str]]) -> str:
+    """The items that were recommended before, and what the visitor said about each."""
+    turns = "".join(f"<li><b>{esc(cut(each['title'], 80))}</b><br>You: {esc(each['critique'])}</li>" for each in asked)
+    return f'<ol class="dialogue" aria-label="Before">{turns}</ol>' if asked else ""
+
+
+def buttons(labels: Mapping[Any, str], act: str) -> str:
+    """Labels as buttons that send their key."""
+    return "".join(
+        f'<button type="button" class="chip" data-act="{act}" data-at="{attribute(key)}">{esc(label)}</button>'
+        for key, label in labels.items()
+    )
+
+
+def short(category: str) -> str:
+    """The last part of the path of a category.
+
+    >>> short("Everyday Goods - Paper & Writing - Pen Cases")
+    'Pen Cases'
+    """
+    return re.split(r"\s+[->|›/:]+\s+", category)[-1]
+
+
+def person(purchases: Sequence[Purchase], number: int | None, changed: bool) -> str:
+    """A shopper in a line: the number, and some of the items."""
+    if not purchases:
+        return '<p class="person"><b>Nobody yet:</b> no purchases.</p>'
+    who = "Your own list" if number is None else f"Shopper {number + 1}" + (", changed by you" if changed else "")
+    return f'<p class="person"><b>{who}</b> bought {esc(teaser(purchases))}</p>'
+
+
+def teaser(purchases: Sequence[Purchase], items: int = 3) -> str:
+    """The latest items of a history, and how many more there are."""
+    names = [cut(name(purchase), 48) for purchase in reversed(purchases[-items:])]
+    more = len(purchases) - len(names)
+    return " · ".join(names) + (f" and {more} more" if more else "")
+
+
+def link(shopper: str | None, entries: Sequence[Any], changed: bool, ask: str = "") -> str:
+    """The state of a visitor, for the address of the page; with `ask`, which differs each time, the page asks."""
+    purchases = attribute(json.dumps(entries, separators=(",", ":"))) if changed else ""
+    return f'<i data-shopper="{shopper or ""}" data-purchases="{purchases}" data-ask="{ask}"></i>'
 
 
 def scores(rated: Mapping[str, Any] | None) -> str:
@@ -256,15 +364,39 @@ def shopper(row: Mapping[str, Any], split: str, number: int, tasks: Mapping[str,
     )
 
 
-def figures(paths: Sequence[Any]) -> str:
-    """Figures from static paths of the server."""
+def code(source: str, label: str) -> str:
+    """A program to copy."""
     return (
-        '<div class="figures">'
-        + "".join(
-            f'<figure><img loading="lazy" src="/gradio_api/file={attribute(path)}" alt="{title}">'
-            f"<figcaption>{title}</figcaption></figure>"
-            for path in paths
-            if (title := attribute(path.stem.replace("_", " ")))
-        )
-        + "</div>"
+        f'<h4>{label}</h4><pre class="code" tabindex="0" role="region" aria-label="{label}">{attribute(source)}</pre>'
     )
+
+
+CAPTIONS = {
+    "history_lengths": "How many purchases the shoppers have",
+    "item_counts": "How often each item was bought",
+    "left_out": "Influence of each purchase on an answer: how much less likely it is without the purchase",
+    "loss": "Error of the model while it was trained",
+    "norm_shares": "How much the model reads from who else bought an item, and how much from its text",
+    "rated": "Ratings of the texts of the dataset, from 1 (bad) to 7 (good)",
+    "ratings_over_time": "Stars that shoppers gave, over time",
+    "richness": "How much the purchases of a shopper reveal, rated from 1 to 7",
+    "scores": "How similar the texts of the model and its rivals are to those of the dataset",
+    "soft_token_parts": "The items as the model sees them, by who else bought them and by their text",
+    "soft_tokens": "The items as the model sees them: similar items are close",
+    "split_sizes": "Shoppers for training and for testing",
+}
+"""What the figures of a dataset show, by the start of their names."""
+
+
+def figures(paths: Sequence[Any]) -> str:
+    """Figures with their captions, as data in the page: its addresses name no folder of the server."""
+    shown = []
+    for path in paths:
+        known = max((stem for stem in CAPTIONS if path.stem.startswith(stem)), key=len, default=None)
+        caption = attribute(CAPTIONS[known] if known else path.stem.replace("_", " "))
+        data = base64.b64encode(path.read_bytes()).decode()
+        shown.append(
+            f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+    return f'<div class="figures">{"".join(shown)}</div>'

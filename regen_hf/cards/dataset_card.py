@@ -101,8 +101,9 @@ def _card_data(folder: Path, name: str, counts: dict[str, Any], sample: bool, la
 
     splits = [split for split in SPLITS if counts[split]]
     schemas = {f"{name}{suffix}": schema for suffix, schema in CONFIGS.items()}
-    rows = {config: {"train": suffix.lstrip("-")} for config, suffix in zip(schemas, CONFIGS, strict=True)}
-    rows[name] = {split: split for split in splits}  # split -> its key in `counts`
+    # Split -> its key in `counts`; a dataset of an earlier version has no flat table.
+    others = {f"{name}{suffix}": {"train": key} for suffix in CONFIGS if (key := suffix.lstrip("-")) in counts}
+    rows = {name: {split: split for split in splits}, **others}
     data = DatasetCardData(
         pretty_name="REGEN",
         language=language,

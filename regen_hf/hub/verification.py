@@ -40,12 +40,13 @@ def verify(run: Path, pushed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
 
     name, dataset = config_name(run), folder(run, "dataset").resolve()
     rows = {split: [str(path) for path in split_files(dataset / name, split)] for split in SPLITS}
+    flat = [str(path) for path in interaction_files(dataset)]  # none in a dataset of an earlier version
     request = {
         "pushed": pushed,
         "configs": {
             name: {split: files for split, files in rows.items() if files},
             f"{name}-items": {"train": [str(path) for path in item_files(dataset / f"{name}-items")]},
-            f"{name}-interactions": {"train": [str(path) for path in interaction_files(dataset)]},
+            **({f"{name}-interactions": {"train": flat}} if flat else {}),
         },
         "model": str(folder(run, "train").resolve()),
         "metric": str(Path(__file__).parents[1] / "metrics" / "regen_narrative.py"),

@@ -12,15 +12,17 @@ Each cell trains the item head and the endorsement on the sample world and measu
   for another use, then for another kind;
 - `named`: the share of endorsements that contain the word asked for, with and without the critique.
 
-The cell `without repeats` trains with one example per critique. The cells `heldout` train without the critiques that
-name a colour or a use of HELD_OUT, and measure `obey` for those, and for wordings that training never showed. Writes
-benchmarks/results/critiques.json after each cell, skips the cells that it holds, and prints one JSON line.
+The cell `without repeats` trains with one example per critique. The cells `heldout` train the item head only,
+without the critiques that name a colour or a use of HELD_OUT, so that training shows no text with these words. They
+measure `obey` for them, and for wordings that training never showed. Writes benchmarks/results/critiques.json after
+each cell, skips the cells that it holds, and prints one JSON line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,9 +46,9 @@ from regen_hf.stages.training import examples
 TRAINING: dict[str, Any] = {"tasks": ["product_endorsement"], "next_item_weight": 1.0}
 CELLS: dict[str, dict[str, Any]] = {
     "small": {},
-    "heldout": {},
     "without repeats": {},
-    "pretrained heldout": {"lora": {"r": 16}},
+    "heldout": {"tasks": []},
+    "pretrained heldout": {"tasks": [], "lora": {"r": 16}},
 }
 HELD_OUT = {"colour": ("olive", "teal"), "use": ("garden",)}
 """Values that no critique of training names in a cell `heldout`; items have them all the same."""
@@ -167,9 +169,14 @@ def named(regen: Any, users: list[dict[str, Any]]) -> dict[str, Any]:
         ranked = regen.recommend([user["history"] for user in users], n=1, explain=True, batch_size=32, critique=said)
         texts = [entries[0]["endorsement"].lower() for entries in ranked]
         shares[name] = mean_interval(
-            np.array([user["value"] in text for user, text in zip(users, texts, strict=True)], float)
+            np.array([has_word(text, user["value"]) for user, text in zip(users, texts, strict=True)], float)
         )
     return {"users": len(users), **shares}
+
+
+def has_word(text: str, word: str) -> bool:
+    """Whether `text` contains `word`, and not only in a longer word."""
+    return re.search(rf"\b{re.escape(word)}\b", text) is not None
 
 
 def held_out(world: World, regen: Any) -> dict[str, Any]:
@@ -236,9 +243,10 @@ def cell(world: Path, folder: Path, name: str, training: dict[str, Any]) -> dict
     with run.locked():
         run.save()
         link_stages(world, folder)
-        if name.endswith("heldout") and (folder / "dataset").is_symlink():
-            (folder / "dataset").unlink()
-            shutil.copytree(world / "dataset", folder / "dataset")
+        if name.endswith("heldout"):
+            if (folder / "dataset").is_symlink():
+                (folder / "dataset").unlink()
+            shutil.copytree(world / "dataset", folder / "dataset", dirs_exist_ok=True)
             without_held_out(folder / "dataset")
         repeats = 0 if name == "without repeats" else examples.CRITIQUE_REPEATS
         with patch.object(examples, "CRITIQUE_REPEATS", repeats):
@@ -254,7 +262,7 @@ def cell(world: Path, folder: Path, name: str, training: dict[str, Any]) -> dict
             known, known.users, first_ten(regen, histories, [user["text"] for user in known.users]), plain
         ),
         "turns": dialogue(known, regen, known.users),
-        "named": named(regen, known.users),
+        "named": named(regen, known.users) if training["tasks"] else None,
         "seconds": outputs.manifest(folder, "train")["seconds"],
     }
     return report | ({"held_out": held_out(known, regen)} if name.endswith("heldout") else {})

@@ -230,7 +230,9 @@ class Narrative:
     def is_in(self, columns: pa.Schema) -> bool:
         """Whether rows with these `columns` have its field, which files of earlier versions can lack."""
         column, name = map(str, self.field[:2])
-        return isinstance(self.field[1], int) or columns.field(column).type.get_field_index(name) >= 0
+        if isinstance(self.field[1], int):
+            return True
+        return column in columns.names and columns.field(column).type.get_field_index(name) >= 0
 
     @property
     def sql(self) -> str:

@@ -253,13 +253,20 @@ class Variants:
         # Before the first difference from the complete prompt, all variants have its keys and values.
         same = torch.isclose(prompt, embeddings[:, : prompt.shape[1]], rtol=1e-4, atol=1e-5).all(-1).all(0)
         shared = min(int(same.long().cumprod(0).sum()), prompt.shape[1] - 1)
-        self.cache = DynamicCache(config=model.config.get_text_config())
+        self.cache = self._new_cache()
+        # Many models with state space layers continue from their state by single tokens only.
+        self.restarts = any("LinearAttention" in type(layer).__name__ for layer in self.cache.layers)
+        if self.restarts:
+            shared = 0
         if shared:
             model.model(inputs_embeds=embeddings[:, :shared], past_key_values=self.cache, use_cache=True)
             self.cache.reorder_cache(
                 cast(torch.LongTensor, torch.zeros(len(kept), dtype=torch.long, device=prompt.device))
             )
         self.length, self.pending = shared, prompt[:, shared:]
+
+    def _new_cache(self) -> DynamicCache:
+        return DynamicCache(config=self.model.config.get_text_config())
 
     def read(self, tokens: torch.Tensor) -> torch.Tensor:
         """The log-likelihood of the next tokens (L,) after what was read: (K, L)."""
@@ -276,6 +283,9 @@ class Variants:
             logits_to_keep=len(tokens),
         ).logits  # (K, L, V)
         self.length, self.pending = end, words[:, -1:]
+        if self.restarts:
+            self.length, self.pending = 0, torch.cat([embeddings, words[:, -1:]], dim=1)
+            self.cache = self._new_cache()
         chosen = tokens.to(logits.device)[:, None]
         # Row by row: a large vocabulary in float32 would be most of the memory.
         read = [row.gather(-1, chosen)[:, 0].float() - row.float().logsumexp(-1) for row in logits]

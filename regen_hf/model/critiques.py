@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .histories import encodable
@@ -65,7 +65,9 @@ def read_turns(critique: Any, shown: Any, n_histories: int, single: bool) -> lis
     for name, value in values.items():
         if value is None or single:
             values[name] = [value] * n_histories
-        elif isinstance(value, str) or not isinstance(value, Sequence) or len(value) != n_histories:
+            continue
+        values[name] = list(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else []
+        if len(values[name]) != n_histories:
             raise ValueError(
                 f"{name} is {reprlib.repr(value)}, expected a list with one value for each of the {n_histories} "
                 "histories."
@@ -77,20 +79,21 @@ def _turns(critique: Any, shown: Any) -> tuple[list[str | None], list[Any]]:
     """The critiques and the items of one history."""
     if shown is None:
         items = []
-    elif isinstance(shown, str) or not isinstance(shown, Sequence):
+    elif isinstance(shown, str | Mapping) or not isinstance(shown, Iterable):
         raise ValueError(f"shown is {reprlib.repr(shown)}, expected a list of items of the catalogue, oldest first.")
     else:
         items = list(shown)
     if critique is None or isinstance(critique, str):
         given = [None] * (len(items) - 1) + [critique]
-    elif isinstance(critique, Sequence) and len(critique) == max(1, len(items)):
-        given = list(critique)
     else:
-        raise ValueError(
-            f"critique is {reprlib.repr(critique)}, expected text, or a list with text or None for each of the "
-            f"{len(items)} items in shown."
-        )
-    return [_checked(text) for text in given] if any(given) else [], items
+        given = list(critique) if isinstance(critique, Iterable) and not isinstance(critique, Mapping) else []
+        if len(given) != max(1, len(items)):
+            of_items = f"for each of the {len(items)} items in shown" if items else "for the last purchase"
+            raise ValueError(
+                f"critique is {reprlib.repr(critique)}, expected text, or a list with text or None {of_items}."
+            )
+    checked = [_checked(text) for text in given]
+    return checked if any(checked) else [], items
 
 
 def _checked(critique: Any) -> str | None:

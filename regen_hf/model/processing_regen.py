@@ -235,7 +235,9 @@ class RegenProcessor(ItemTable, ProcessorMixin):
                 raise ValueError(
                     f"The prompt without purchases has {len(ids)} tokens, expected at most {max_length}: shorten it."
                 )
-            number = max(0, number - excess)
+            # Without one of the latest items the prompt also loses its critique.
+            others = number - 1 - len(critiques)
+            number -= min(excess, others) if others > 0 else 1
 
     def __call__(
         self,
@@ -275,9 +277,14 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         tasks = one_each("task", task, len(histories))
         prompts = one_each("prompt", prompt, len(histories))
         purchases, token_ids = [], []
-        said = critiques or [()] * len(histories)
-        for row, row_task, row_prompt, row_said in zip(histories, tasks, prompts, said, strict=True):
+        turns = _checked_critiques(critiques, len(histories))
+        for row, row_task, row_prompt, row_said in zip(histories, tasks, prompts, turns, strict=True):
             number, ids = self.fit(len(row), row_task, row_prompt, max_length, row_said)
+            if number < 2 <= len(row) and any(row_said):
+                raise ValueError(
+                    f"The critique {next(filter(None, reversed(row_said)))!r:.80} does not fit beside the prompt and "
+                    f"two items into {max_length or self.tokenizer.model_max_length} tokens: shorten it."
+                )
             purchases.append(row[len(row) - number :])
             token_ids.append(ids)
             if number < min(len(row), self.max_history):
@@ -426,6 +433,18 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         # At least one text, because an empty result has no width.
         vectors = self.encoder.encode(texts or [""], normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)[: len(texts)]
+
+
+def _checked_critiques(critiques: Any, n_histories: int) -> list[Sequence[str | None]]:
+    """The critiques of each history; none without `critiques`."""
+    if critiques is None:
+        return [()] * n_histories
+    rows = list(critiques)
+    if len(rows) != n_histories or any(isinstance(row, str) or not isinstance(row, Sequence) for row in rows):
+        raise ValueError(
+            f"critiques is {critiques!r:.80}, expected a list of texts or None for each of the {n_histories} histories."
+        )
+    return rows
 
 
 __all__ = ["RegenProcessor"]

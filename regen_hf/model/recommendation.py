@@ -169,7 +169,7 @@ class Catalogue:
             if any(said) and not self.regen.processor.reads_critiques:
                 raise ValueError(
                     "A critique was passed, but this model was trained without critiques: train one on a dataset with "
-                    "last_purchase.critique, and with the task product_endorsement or none."
+                    "last_purchase.critique, with an item head or the task product_endorsement."
                 )
             chosen = [self.item("shown", item) for item in items]
             if any(said) and not [*row, *chosen]:

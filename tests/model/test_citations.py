@@ -6,7 +6,7 @@ import torch
 from regen_hf.model import citations
 from regen_hf.model.citations import Citer, Evidence
 from regen_hf.model.pipeline import RegenPipeline
-from tests.tiny_model import EOS, fused, processor, purchase
+from tests.tiny_model import EOS, FAMILIES, GQA, fused, processor, purchase
 
 TASK = "long_user_summary"
 NEW_LINE = 5
@@ -54,6 +54,16 @@ def test_the_parts_of_a_text_do_not_change_its_citations(adapter):
     for part, evidence in zip(parts, complete, strict=True):
         assert (part.text, part.tokens) == (evidence.text, evidence.tokens)
         torch.testing.assert_close(part.effects, evidence.effects, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_with_state_space_layers_reads_the_complete_text_again(monkeypatch):
+    """It continues from its state by single tokens only."""
+    monkeypatch.setitem(FAMILIES, "lfm2", ("Lfm2Config", GQA | {"layer_types": ["conv", "full_attention"]}))
+    model = fused("lfm2")
+    streamed = citer(model, streams=True)
+    parts = [found for token in TEXT for found in streamed.evidence([token])]
+    expected = model.leave_one_out(torch.tensor([TEXT[:4]]), **processor()(HISTORY, TASK))[0]
+    torch.testing.assert_close(parts[0].effects, expected - expected.median().clamp(min=0), atol=2e-4, rtol=1e-4)
 
 
 def evidence(strength, *effects):

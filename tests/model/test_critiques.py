@@ -1,5 +1,7 @@
 """Critiques: text between the item that a customer rejects and the next one, from an untrusted writer."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -28,6 +30,13 @@ def test_a_critique_stands_between_the_item_that_it_is_about_and_the_next_one(re
     kept, ids = regen.processor.fit(40, "user_profile", max_length=12, critiques=["a", "soft glue"])
     assert kept == ids.count(ITEM) >= 2
     assert len(ids) <= 12
+    # An item that is left out takes its critique with it: as many as fit are kept, not fewer.
+    words = "w30 " * 20
+    fits = {n: len(regen.processor.tokenize_prompt(n, "user_profile", critiques=[words, words])) for n in (2, 3)}
+    assert regen.processor.fit(8, "user_profile", max_length=fits[3] - 1, critiques=[words, words])[0] == 2
+    assert regen.processor.fit(8, "user_profile", max_length=fits[3] + 2, critiques=[words, words])[0] == 5
+    with pytest.raises(ValueError, match="does not fit beside the prompt and two items into 20 tokens: shorten it"):
+        regen.processor(HISTORY[:2], "user_profile", max_length=20, critiques=[[words]])
     with pytest.raises(ValueError, match="without purchases has 1 tokens, expected at most 0"):
         regen.processor.fit(40, "user_profile", max_length=0, critiques=["a", "soft glue"])
 
@@ -107,8 +116,15 @@ def test_what_a_critique_contains_is_one_quoted_line_without_special_tokens(rege
 
 
 def test_an_empty_critique_is_none(regen):
-    for empty in ("", "  \n", [None], [""]):
+    for empty in ("", "  \n", [None], [""], np.array([None])):
         assert scores(regen, critique=empty) == scores(regen)
+
+
+def test_turns_are_taken_as_arrays_too(regen):
+    plain = scores(regen, HISTORY[:1], shown=["B", "C"], critique=["soft red desk", None])
+    arrays = {"shown": np.array(["B", "C"]), "critique": pd.Series(["soft red desk", None], dtype=object)}
+    assert scores(regen, HISTORY[:1], **arrays) == plain
+    assert scores(regen, HISTORY[:1], **{name: (one for one in values) for name, values in arrays.items()}) == plain
 
 
 def test_critiques_that_cannot_be_read_raise_a_sentence(regen):
@@ -119,8 +135,15 @@ def test_critiques_that_cannot_be_read_raise_a_sentence(regen):
     assert len(regen.recommend([], critique="in red", shown=["A"])) == 3
     with pytest.raises(ValueError, match="expected text, or a list with text or None for each of the 2 items"):
         regen.recommend(HISTORY[:1], critique=["in red"], shown=["A", "B"])
-    with pytest.raises(ValueError, match="critique is 7, expected text"):
-        regen.recommend(HISTORY[:1], critique=[7])
+    for wrong in (7, 0, False):
+        with pytest.raises(ValueError, match=f"critique is {wrong}, expected text"):
+            regen.recommend(HISTORY[:1], critique=[wrong])
+    for wrong in (["a", "b"], [], 0, {"a": 1}):
+        with pytest.raises(ValueError, match="expected text, or a list with text or None for the last purchase"):
+            regen.recommend(HISTORY[:1], critique=wrong)
+    for wrong in (["in red"], [[]], "in red"):
+        with pytest.raises(ValueError, match="expected a list of texts or None for each of the 2 histories"):
+            regen.processor([HISTORY[:1], HISTORY[:2]], "user_profile", critiques=wrong)
     with pytest.raises(ValueError, match="expected a list with one value for each of the 2 histories"):
         regen.recommend([HISTORY[:1], HISTORY[:2]], critique="in red")
     with pytest.raises(ValueError, match="shown has 'Z', expected items of the catalogue"):

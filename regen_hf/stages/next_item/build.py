@@ -37,6 +37,7 @@ def build(run: Path, out: Path, work: Path, config: NextItemConfig, optional: Co
     recommender = Recommender.of(run, config)
     cases = held_out_cases(run, recommender, config)
     model = FusedModel.of(run, SPLIT) if "train" in optional else None
+    steered = critiques.check(run, model) if config.critiques else None  # raises before the ranking
     results, table = evaluate(run, recommender, cases, config, model)
     counts = {"users": results["n_users"], "items": results["catalogue"]["items"]}
     tasks = outputs.manifest(run, "train")["config"]["tasks"] if model else ()
@@ -47,8 +48,8 @@ def build(run: Path, out: Path, work: Path, config: NextItemConfig, optional: Co
             results["endorsements"] = endorsements.scores(run, endorsed, table, config.seed)
             outputs.write_parquet(out / outputs.ENDORSEMENTS, endorsed)
             counts["endorsements"] = len(endorsed)
-    if config.critiques:
-        by = critiques.ranks(run, model, recommender, cases, config.seed)
+    if steered:
+        by = critiques.ranks(run, steered, recommender, cases, config.seed)
         users = len(by["none"])
         results["critiques"] = {
             "n_users": users,

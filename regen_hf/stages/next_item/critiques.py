@@ -27,22 +27,30 @@ COLUMNS = ("recall@1", "recall@10", "recall@50", "ndcg@10", "mrr")
 WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
+def check(run: Path, model: FusedModel | None) -> FusedModel:
+    """The model of `run` that reads critiques.
+
+    Raises:
+        InputError: there is none.
+    """
+    if model is None or not model.processor.reads_critiques:
+        raise InputError(
+            f"critiques was given, but {run} has no model with an item head that was trained with critiques. Write "
+            "critiques with `regen narratives` (setting critiques), and train with next_item_weight above 0."
+        )
+    return model
+
+
 def ranks(
-    run: Path, model: FusedModel | None, recommender: Recommender, cases: Cases, seed: int
+    run: Path, model: FusedModel, recommender: Recommender, cases: Cases, seed: int
 ) -> dict[str, NDArray[np.int64]]:
     """The ranks of the targets with `none`, the `own`, `another` user's and the `masked` critique, each (U,).
 
     U are the users of `cases` with a critique.
 
     Raises:
-        InputError: there is no model that reads critiques, or fewer than two users have one.
+        InputError: fewer than two users have one.
     """
-    if model is None or not model.processor.reads_critiques:
-        raise InputError(
-            f"critiques was given, but {run} has no {'model with an item head' if model is None else 'such model'} "
-            "that was trained with critiques. Write them with `regen narratives` (setting critiques), and train with "
-            "next_item_weight above 0, and with the task product_endorsement or tasks: []."
-        )
     columns = text_columns([CRITIQUE.name])
     texts = [CRITIQUE.text(row) for row in outputs.rows(outputs.dataset_files(run, model.split), columns)]
     cases = cases.some([case for case, row in enumerate(cases.rows) if texts[row]])

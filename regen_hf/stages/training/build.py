@@ -51,7 +51,8 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
     if any(phase.patience for phase in phases(config)):
         evaluated = dataclasses.replace(config, history_dropout=0.0, task_weights={})
         folder = work / "examples" / "validation"
-        validation = Examples.of(run, "validation", processor, folder, evaluated, config.validation_users)
+        users = config.validation_users
+        validation = Examples.of(run, "validation", processor, folder, evaluated, users, critiques=False)
     if config.backbone is not None:
         scale_soft_tokens(model, RegenCollator.of(train), train.spread(SAMPLE))
     gap = history_gap(run, processor, work / "examples" / "gap", config)

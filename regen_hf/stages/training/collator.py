@@ -48,10 +48,10 @@ class RegenCollator(DataCollatorForLanguageModeling):
         kept = [example["kept"] for example in examples]
         batch |= self.histories.batch(rows, [example["withheld"] for example in examples], kept)
         for number, example in enumerate(examples):
-            if example.get("turned") and example["kept"] > 2:
-                places = [example["kept"] - 3, example["kept"] - 2]
+            if example.get("swapped"):
+                pair = [example["kept"] - 3, example["kept"] - 2]
                 for name in ("history_cf", "history_content"):
-                    batch[name][number, places] = batch[name][number, places[::-1]]
+                    batch[name][number, pair] = batch[name][number, pair[::-1]]
         if self.n_features:
             batch["history_features"] = padded_features(
                 [example["features"] for example in examples], batch["history_mask"], self.n_features

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ... import outputs
 from ...errors import InputError
+from ...model.critiques import MAX_CRITIQUE
 from ...model.interactions import interaction_features
 from ...model.processing_regen import RegenProcessor
 from ...schema import CRITIQUE, TASKS, purchase_columns, text_columns
@@ -46,7 +47,7 @@ INDEX = pa.schema(
 NONE, OF_PURCHASE, OF_SHOWN, OF_EARLIER = range(4)
 """Values of `critique` in `INDEX`, each one the number of last purchases that are shown without their reviews: no
 critique; one of the purchase before the last; of the same item, shown as one that was recommended and not bought; or of
-the same item, shown one turn earlier: it changes places with the one before, of which nothing is said."""
+the same item, shown one turn earlier: it is swapped with the one before, of which nothing is said."""
 CRITIQUE_REPEATS = 9
 """Examples without a narrative per critique, for the item head: one of about forty purchases that a step predicts has a
 critique, and the model learns to ignore it (`without repeats` in benchmarks/results/critiques.json)."""
@@ -89,8 +90,11 @@ class Examples:
         folder: Path,
         config: TrainingConfig,
         limit: int | None = None,
+        critiques: bool = True,
     ) -> Examples:
         """The examples of `split`, or of its first `limit` users; their files in `folder` are reused.
+
+        Without `critiques`, none shows one.
 
         Raises:
             InputError: the split has no narrative.
@@ -98,12 +102,15 @@ class Examples:
         users, index = folder / "users.arrow", folder / "index.arrow"
         histories, window = Histories.of(run, split), window_of(processor)
         with PartialState().main_process_first():  # the others find the files
+            if index.exists() and Dataset.from_file(str(index)).column_names != INDEX.names:  # of an earlier version
+                index.unlink()
+                users.unlink(missing_ok=True)
             if not users.exists():
                 folder.mkdir(parents=True, exist_ok=True)
                 copy_columns(outputs.dataset_files(run, split), columns_of(config), limit, users)
             if not index.exists():
                 lengths = np.minimum(np.diff(histories.store.offsets), processor.max_history)
-                write_stream(index, INDEX, index_of(Dataset.from_file(str(users)), lengths, config, window))
+                write_stream(index, INDEX, index_of(Dataset.from_file(str(users)), lengths, config, window, critiques))
         rows, narratives = Dataset.from_file(str(index)), Dataset.from_file(str(users))
         examples = cls(rows, narratives, histories, processor, config, window)
         if not len(examples.rows):
@@ -119,10 +126,11 @@ class Examples:
         shown: int = pc.sum(pc.greater(self.rows.data.column("critique"), NONE)).as_py() or 0
         return shown
 
-    def spread(self, number: int) -> list[dict[str, Any]]:
-        """Rows of at most `number` examples, spread evenly over all of them."""
-        total = len(self.rows)
-        return self.rows.__getitems__(np.unique(np.linspace(0, total - 1, min(number, total)).astype(int)).tolist())
+    def spread(self, number: int, among: NDArray[np.int64] | None = None) -> list[dict[str, Any]]:
+        """Rows of at most `number` examples, spread evenly over those with the indices `among`, or over all."""
+        total = len(self.rows) if among is None else len(among)
+        chosen = np.unique(np.linspace(0, total - 1, min(number, total)).astype(int))
+        return self.rows.__getitems__((chosen if among is None else among[chosen]).tolist())
 
     def tokenized(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """The examples of `rows` of the index, for the collator, with the loss on the completion and its end token.
@@ -133,8 +141,8 @@ class Examples:
         Returns:
             A mapping for each row: `input_ids`, `labels`, `kept` (the number of purchases in the prompt), `row` (the
             user's row, -1 without soft tokens), `withheld` (the number of last reviews that are not shown),
-            `predicted` (the number of the last purchases that the item head learns to predict), `turned` (whether the
-            last but two and the last but one change places), and `features` (a list for each soft token).
+            `predicted` (the number of the last purchases that the item head learns to predict), `swapped` (whether the
+            last but two and the last but one are), and `features` (a list for each soft token).
         """
         reads_history = self.config.history == "text" or bool(self.config.interaction_features)
         numbers = {row["user"] for row in rows}
@@ -150,7 +158,9 @@ class Examples:
 
     def _tokenized(self, row: dict[str, Any], user: dict[str, Any], history: list[dict[str, Any]]) -> dict[str, Any]:
         """One example; `history` is empty unless its texts or features are needed."""
-        critiques = (CRITIQUE.text(user), *[None] * (row["critique"] == OF_EARLIER)) if row["critique"] else ()
+        critiques: tuple[str | None, ...] = ()
+        if row["critique"]:
+            critiques = ((CRITIQUE.text(user) or "")[:MAX_CRITIQUE], *[None] * (row["critique"] == OF_EARLIER))
         if row["task"] < 0:
             name, completion = None, []
             latest = min(row["latest"], self.purchases(row["row"]))
@@ -177,14 +187,15 @@ class Examples:
             withheld = row["critique"]
         soft = 0 if self.config.history == "text" else kept
         shown = history[len(history) - soft :] if history else []
-        if row["critique"] == OF_EARLIER and shown:
+        swapped = row["critique"] == OF_EARLIER and soft > 2
+        if swapped and shown:
             shown = [*shown[:-3], shown[-2], shown[-3], shown[-1]]
         return {
             "input_ids": prompt + completion,
             "labels": [-100] * len(prompt) + completion,
             "row": row["row"] if soft else -1,
             "withheld": withheld,
-            "turned": row["critique"] == OF_EARLIER,
+            "swapped": swapped,
             "predicted": 1 if critiques else soft,  # the others are predicted in the example without the critique
             "kept": kept,
             "features": interaction_features(shown, self.config.interaction_features, withheld),
@@ -210,7 +221,7 @@ class Examples:
         """
         if not self.config.tasks:
             return  # there is always room for a purchase
-        rows = [row for row in self.spread(SAMPLE) if row["task"] >= 0]
+        rows = self.spread(SAMPLE, np.flatnonzero(self.rows.data.column("task").to_numpy() >= 0))
         examples = self.tokenized(rows)
         fit = [learns(example) for example in examples]
         if not any(fit):
@@ -255,7 +266,7 @@ def window_of(processor: RegenProcessor) -> int | None:
 
 def shows_critiques(config: TrainingConfig) -> bool:
     """Whether critiques are shown: they stand among soft tokens, before an item that is endorsed or predicted."""
-    return config.history == "own" and (CRITIQUED in config.tasks or not config.tasks)
+    return config.history == "own" and (CRITIQUED in config.tasks or config.next_item_weight > 0)
 
 
 def columns_of(config: TrainingConfig) -> list[str]:
@@ -266,10 +277,10 @@ def columns_of(config: TrainingConfig) -> list[str]:
     columns = [str(field[0]) for field in fields if not isinstance(field[1], int)]
     columns += purchase_columns(*(".".join(map(str, field[2:])) for field in fields if isinstance(field[1], int)))
     if shows_critiques(config):
-        columns.append(CRITIQUE.sql)
+        columns += ["reviewer_id", CRITIQUE.sql]  # a dataset without critiques lacks the second
     if config.interaction_features:
         columns += purchase_columns("review.rating", "review.unix_time")
-    return list(dict.fromkeys(columns)) or ["reviewer_id"]
+    return list(dict.fromkeys(columns or ["reviewer_id"]))
 
 
 def copy_columns(files: list[Path], columns: list[str], limit: int | None, target: Path) -> None:
@@ -302,7 +313,7 @@ def write_stream(target: Path, schema: pa.Schema, batches: Iterable[pa.RecordBat
 
 
 def index_of(
-    users: Dataset, lengths: NDArray[np.int64], config: TrainingConfig, window: int | None
+    users: Dataset, lengths: NDArray[np.int64], config: TrainingConfig, window: int | None, critiques: bool = True
 ) -> Iterator[pa.RecordBatch]:
     """The index of the examples of `users`, in batches.
 
@@ -317,7 +328,7 @@ def index_of(
     generators = {
         name: np.random.default_rng([config.seed, zlib.crc32(name.encode())]) for name in (*config.tasks, CRITIQUE.name)
     }
-    reads_critiques = shows_critiques(config)
+    critiques = critiques and shows_critiques(config)
     purchase = TOKENS_PER_PURCHASE.get(config.history, 1)
     first = 0
     for table in users.with_format("arrow").iter(BLOCK):
@@ -326,17 +337,17 @@ def index_of(
         # The rows are in the order of a hash, so the next user is a random one.
         source = (user + 1) % len(users) if config.history == "shuffled" else user
         no_critique = np.full(len(user), NONE)
-        said = np.asarray(pc.fill_null(pc.binary_length(CRITIQUE.column(table)), 0)) if reads_critiques else no_critique
-        all_of_them = lengths[user]
-        said = np.where(all_of_them > 1, said, 0)  # in bytes
+        bought = lengths[user]
+        texts = np.asarray(pc.fill_null(pc.binary_length(CRITIQUE.column(table)), 0))  # in bytes
+        texts = np.where((bought > 1) & critiques, texts, 0)
         no_task = np.full(len(user), -1)
         examples = []
         if not config.tasks:
-            examples.append((all_of_them > 0, user, no_task, user, all_of_them, no_critique, all_of_them))
+            examples.append((bought > 0, user, no_task, user, bought, no_critique, bought))
         for repeat in range(CRITIQUE_REPEATS if config.next_item_weight else 0):
-            about = OF_PURCHASE + repeat % np.where(all_of_them > 2, 3, 2)
-            latest = np.maximum(np.minimum(all_of_them, 3), all_of_them >> repeat // 3)
-            examples.append((said > 0, user, no_task, user, latest, about, latest + said // BYTES_PER_TOKEN))
+            about = OF_PURCHASE + repeat % np.where(bought > 2, 3, 2)
+            latest = np.maximum(np.minimum(bought, 3), bought >> repeat // 3)
+            examples.append((texts > 0, user, no_task, user, latest, about, latest + texts // BYTES_PER_TOKEN))
         for task, name in enumerate(config.tasks):
             weight = config.task_weights.get(name, 1.0)
             draws = generators[name].random((len(user), 1 + math.ceil(weight)))
@@ -350,10 +361,10 @@ def index_of(
                 number = np.full(len(user), task)
                 shown = lengths[source]
                 examples.append((chosen, user, number, row, shown, no_critique, np.minimum(length, window or length)))
-                if name == CRITIQUED and reads_critiques:
-                    length = length + said // BYTES_PER_TOKEN
+                if name == CRITIQUED and critiques:
+                    length = length + texts // BYTES_PER_TOKEN
                     about = generators[CRITIQUE.name].choice([OF_PURCHASE, OF_SHOWN], len(user))
-                    chosen = chosen & (said > 0) & (row >= 0)
+                    chosen = chosen & (texts > 0) & (row >= 0)
                     examples.append((chosen, user, number, row, shown, about, np.minimum(length, window or length)))
         chosen, *columns = (np.stack(part, axis=1) for part in zip(*examples, strict=True))  # (U, examples of a user)
         yield pa.record_batch(

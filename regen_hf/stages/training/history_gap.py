@@ -82,12 +82,12 @@ def history_gap(run: Path, processor: RegenProcessor, folder: Path, config: Trai
         return None
     plain = dataclasses.replace(config, task_weights={}, history_dropout=0.0, next_item_weight=0.0, stages=())
     try:
-        examples = Examples.of(run, "validation", processor, folder, plain, USERS)
+        examples = Examples.of(run, "validation", processor, folder, plain, USERS, critiques=False)
     except InputError:
         return None
     narratives: dict[int, list[dict[str, Any]]] = {}
     for row in examples.rows:
-        if row["row"] >= 0 and not row["critique"]:
+        if row["row"] >= 0:
             narratives.setdefault(row["user"], []).append(row)
     own = [rows[number % len(rows)] for number, rows in enumerate(narratives.values())]
     own = [row for row, example in zip(own, examples.tokenized(own), strict=True) if learns(example)]

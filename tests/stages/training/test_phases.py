@@ -274,6 +274,8 @@ def test_tensorboard_and_trackio_hold_what_the_log_holds(finished_run, tmp_path,
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    for module in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
+        monkeypatch.delitem(sys.modules, module)  # it reads the variable once
     from trackio.sqlite_storage import SQLiteStorage
 
     run = Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -37,6 +37,8 @@ from regen_hf.stages.training.examples import (
     OF_SHOWN,
     SAMPLE,
     Examples,
+    columns_of,
+    index_of,
     learns,
 )
 from regen_hf.stages.training.optimizer import muon_and_adamw
@@ -117,6 +119,15 @@ def test_each_critique_is_shown_in_an_example_of_its_own_before_an_item_without_
         if tasks:
             assert not load(processor, dataclasses.replace(settings, **control)).critiques
     assert not load(processor, config(tasks=("user_profile",))).critiques
+    assert not load(processor, settings, critiques=False).critiques
+    # A window that keeps one or two purchases, and a dataset of an earlier version.
+    for window in (len(processor.tokenize_prompt(1, prompt="")), 40):
+        load(processor, dataclasses.replace(settings, interaction_features=("rating",)), window=window).tokenized(index)
+    if not tasks:
+        users = dataclasses.replace(examples, users=examples.users.select_columns(["reviewer_id"])).users
+        made = index_of(users, np.array([5] * len(users)), settings, None)
+        assert sum(len(batch) for batch in made) == len(users)
+        assert columns_of(settings) == ["reviewer_id", "last_purchase.critique"]
 
 
 def test_prompts_in_training_are_the_processors_own(finished_run, processor, tokenize):

@@ -207,7 +207,12 @@ def test_what_is_pushed_is_what_is_on_disk_in_one_commit_each(pushed, finished_r
         ),
         "space": (ROOT / "spaces" / "regen_demo", set(), {}),
     }
-    made = {"dataset": {"eval.yaml"}, "model": {".eval_results/regen.yaml"}, "space": {"config.json"}, "metric": {"style.css"}}
+    made = {
+        "dataset": {"eval.yaml"},
+        "model": {".eval_results/regen.yaml"},
+        "space": {"config.json"},
+        "metric": {"style.css"},
+    }
     for part, (source, figures, more) in sources.items():
         kind, name = REPOSITORIES[part]
         files = hub.files(kind, name)

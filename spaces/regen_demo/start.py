@@ -77,7 +77,7 @@ def shown_name(name: str) -> str:
 def without_paths(text: str) -> str:
     """The text, with absolute paths reduced to the names of the files.
 
-    >>> without_paths("no file /home/me/model/config.json, see https://huggingface.co/docs/hub")
+    >>> without_paths("no file /models/mine/config.json, see https://huggingface.co/docs/hub")
     'no file …/config.json, see https://huggingface.co/docs/hub'
     """
     return re.sub(r"(?<![\w:/.…])(?:/[^\s/'\"`,;:()]+)+(/[^\s/'\"`,;:()]+)", r"…\1", text)

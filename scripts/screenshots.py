@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 TABS = {  # what is pressed in a tab, and what is then waited for
-    "ask": ("Tell me", "#reasons .why"),
+    "ask": (None, "#reasons .why"),
     "compare": ("Compare", "#comparison .columns"),
     "recommend": ("Recommend items", "#offers .answer[aria-busy=false]"),
     "shoppers": (None, "#rows summary"),

@@ -21,7 +21,8 @@ purchase and recommends an item. The language model reads each purchase as **one
 computed from *who else bought the item* and from the *text* of the item and its review.
 
 **Influence** of a purchase: how much less likely the same answer is without it. A full bar stands for a purchase
-without which the answer is about {2.718**view.FULL_BAR:.0e} times less likely; *hardly any* is less than 2.7 times.
+without which the answer is about {round(2.718**view.FULL_BAR, -8):,.0f} times less likely; *hardly any* is less than
+2.7 times.
 **Read from**: how much of the word for a purchase comes from who else bought it, and how much from its text.
 
 ### What was it trained on?

@@ -37,6 +37,7 @@ from ablation import RESULTS, build_world, link_stages, training_settings
 
 from regen_hf import outputs
 from regen_hf.metrics.bootstrap import mean_interval
+from regen_hf.metrics.tables import markdown
 from regen_hf.run import Run
 from regen_hf.run.stages import STAGES
 from regen_hf.stages.sample.critique_text import PHRASES
@@ -268,6 +269,36 @@ def cell(world: Path, folder: Path, name: str, training: dict[str, Any]) -> dict
     return report | ({"held_out": held_out(known, regen)} if name.endswith("heldout") else {})
 
 
+def table(cells: dict[str, dict[str, Any]]) -> str:
+    """The means over the seeds as Markdown: the ranking and the obedience of each cell."""
+    ranking = [["cell", "seeds", "critique", "Recall@10", "MRR"]]
+    obedience = [["cell", "wish", "with the critique", "without", "in the catalogue"]]
+    for name, seeds in cells.items():
+        runs = list(seeds.values())
+        for critique in runs[0]["ranking"]["by"] if runs else ():
+            values = [
+                f"{np.mean([run['ranking']['by'][critique][metric]['mean'] for run in runs]):.3f}"
+                for metric in ("recall@10", "mrr")
+            ]
+            ranking.append([name, str(len(runs)), critique, *values])
+        obeyed = {"": [run["obey"] for run in runs]}
+        for group in runs[0].get("held_out", ()) if runs else ():
+            obeyed[f", {group}"] = [run["held_out"][group] for run in runs]
+        for group, parts in obeyed.items():
+            for wish in parts[0] if parts else ():
+                shares = [
+                    np.mean([part[wish][which]["mean"] for part in parts])
+                    for which in ("critique", "none", "catalogue")
+                ]
+                obedience.append([name, wish + group, *(f"{share:.2f}" for share in shares)])
+    users = next(run for seeds in cells.values() for run in seeds.values())["ranking"]["n_users"]
+    return (
+        f"Simulated sample world, {users} test users with a critique, means over seeds; see critiques.json for the "
+        f"intervals.\n\n{markdown(ranking)}\n\nShare of the first ten items that have what the critique asks for:\n\n"
+        f"{markdown(obedience)}\n"
+    )
+
+
 def main() -> None:
     """Run the missing cells."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -299,6 +330,7 @@ def main() -> None:
                 cells[name][str(seed)] = {"training": settings, **measured}
                 target.parent.mkdir(parents=True, exist_ok=True)
                 outputs.write_json(target, report, indent=1)
+                outputs.write_text(options.results / "critiques.md", table(cells))
     print(json.dumps(report))
 
 

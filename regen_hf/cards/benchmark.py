@@ -1,7 +1,8 @@
 """`eval.yaml` of a dataset repository, with which the Hub can register it as a benchmark.
 
 The format is that of https://huggingface.co/docs/hub/eval-results. A task of the benchmark is one metric of one
-narrative of one config; the files in `.eval_results` of models name it by `task_id`.
+narrative of one config; the files in `.eval_results` of models name it by `task_id`. `evaluation_framework` is left
+out: the Hub accepts registered names only (`EVALUATION_FRAMEWORKS` of huggingface.js), and this package is not one.
 """
 
 from __future__ import annotations
@@ -50,7 +51,6 @@ def eval_yaml(card: str) -> str | None:
         "description": "Write narratives about a customer from the purchase history, for users who are not in the "
         f"training data: {narratives}. Scores are BLEU and ROUGE in percent and the cosine similarity to the "
         "reference, by `regen score` of regen-hf.",
-        "evaluation_framework": "regen-hf",
         "tasks": [
             {"id": task_id(config, SPLIT, task, metric), "config": config, "split": SPLIT}
             for config in configs

@@ -15,8 +15,10 @@ Shapes:
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, cast
 
 import torch
@@ -37,6 +39,8 @@ SENTENCE_END = re.compile(
     r"(?<=[.!?…])[\"'”’)\]]*\s+(?=\S)(?![\da-z])|(?<=[。！？])[”’」』）]*\s*(?=[^\s”’」』）])|\s*\n\s*(?=\S)"
 )
 """The end of a sentence, with the white space after it, as far as the text after it begins another sentence."""
+INCOMPLETE = "\ufffd"
+"""What the bytes of a character decode to before the last one is written."""
 
 Check = Callable[[Sequence[Mapping[str, Any]], Sequence[str]], Sequence[Mapping[str, Any]]]
 """Returns the `verdict` of the record, a history, on each of the sentences of a text, and what is `unsupported`."""
@@ -98,8 +102,12 @@ class Citer:
         self._coarse = self._reader([*self._groups, torch.arange(0), torch.arange(self._number)])
         self._single: dict[int, Reader] = {}
         self._written: list[int] = []
-        self._lengths: list[int] = []  # characters of the text up to each token
+        self._lengths: list[int] = []  # complete characters of the text up to each token
+        self._text = ""
         self._start = 0  # offset of the next sentence in the text
+        self._next = 0  # first token of the next sentence
+        added = tokenizer.added_tokens_decoder.items()
+        self._special = {*tokenizer.all_special_ids, *(number for number, token in added if token.special)}
 
     @classmethod
     def of(cls, regen: Any, inputs: Any, row: int, history: Sequence[Any], streams: bool = False) -> Citer:
@@ -114,27 +122,34 @@ class Citer:
 
     def evidence(self, tokens: Iterable[int], last: bool = False) -> Iterator[Evidence]:
         """As `add`, without the choice of the purchases."""
-        text = ""
         for token in tokens:
             self._written.append(token)
-            text = self.tokenizer.decode(self._written, skip_special_tokens=True)
-            self._lengths.append(len(text))
-        if not text and self._written:
-            text = self.tokenizer.decode(self._written, skip_special_tokens=True)
-        if last:
-            text = text.rstrip()
+            self._text = self.tokenizer.decode(self._written, skip_special_tokens=True)
+            self._lengths.append(len(self._text.rstrip(INCOMPLETE)))
+        text = self._text.rstrip() if last else self._text.rstrip(INCOMPLETE)
         ends = [match.end() for match in SENTENCE_END.finditer(text, self._start)]
+        places = self._places()
         for end in [*ends, len(text)] if last else ends:
-            part, before = text[self._start : end], [0, *self._lengths[:-1]]
-            # A token belongs to the sentence of its last character; special tokens have none.
-            own = [
-                position
-                for position, (earlier, length) in enumerate(zip(before, self._lengths, strict=True))
-                if earlier < length and self._start < length <= end
-            ]
-            first, self._start = self._start == 0, end
-            if part.strip():
-                yield Evidence(part.lstrip() if first else part, own, *self._measure(own))
+            part, first, self._start = text[self._start : end], self._start == 0, end
+            if not part.strip():
+                continue
+            stop = len(places) if last and end == len(text) else bisect_right(places, end)
+            own = [place for place in range(self._next, stop) if self._written[place] not in self._special]
+            self._next = stop
+            yield Evidence(part.lstrip() if first else part, own, *self._measure(own))
+
+    def _places(self) -> list[float]:
+        """The number of characters of the text up to the last one that each token completes, in ascending order.
+
+        A token that completes none, such as the first bytes of a character, has the number of the next that does.
+        """
+        longest = [0, *accumulate(self._lengths, max)]
+        places: list[float] = []
+        following = float("inf")
+        for before, length in zip(reversed(longest[:-1]), reversed(self._lengths), strict=True):
+            following = length if length > before else following
+            places.append(following)
+        return places[::-1]
 
     def cited(self, evidence: Evidence) -> dict[str, Any]:
         """The sentence with the purchases that it rests on, the strongest first."""

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from regen_hf.model import citations
 from regen_hf.model.citations import Citer, Evidence
@@ -64,6 +66,29 @@ def test_a_model_with_state_space_layers_reads_the_complete_text_again(monkeypat
     parts = [found for token in TEXT for found in streamed.evidence([token])]
     expected = model.leave_one_out(torch.tensor([TEXT[:4]]), **processor()(HISTORY, TASK))[0]
     torch.testing.assert_close(parts[0].effects, expected - expected.median().clamp(min=0), atol=2e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("parts", ["tokens", "one"])
+@pytest.mark.parametrize(
+    "text", ["好。他买笔。", "“笔很好。”她写道。\n", "\n\nPens — “good”. Ça va? Да! 🖊️🖊️ \n Ok.\n\n", "A pen é", " "]
+)
+def test_each_token_belongs_to_one_sentence(text, parts):
+    """Also the bytes of a character, which have no text of their own."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    backend = Tokenizer(models.BPE({letter: number for number, letter in enumerate(alphabet)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    of_bytes = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>")
+    ordinary = of_bytes(text)["input_ids"]
+    chosen = Citer(fused(), of_bytes, processor()([], TASK))
+    written = [*ordinary, of_bytes.eos_token_id]
+    found = [one for token in written for one in chosen.evidence([token])] if parts == "tokens" else []
+    found += chosen.evidence([] if found or parts == "tokens" else written, last=True)
+    assert "".join(one.text for one in found) == text.strip()
+    if found:
+        assert [number for one in found for number in one.tokens] == list(range(len(ordinary)))
+        decoded = [of_bytes.decode([ordinary[number] for number in one.tokens]) for one in found]
+        assert [one.strip() for one in decoded] == [one.text.strip() for one in found]
 
 
 def evidence(strength, *effects):

@@ -107,7 +107,7 @@ class Page(gr.Blocks):
         if len(inputs) < len(block_fn.inputs):
             raise user_error(f"The call has {len(inputs)} values, expected {len(block_fn.inputs)}.")
         if reason := malformed(inputs):
-            raise user_error(reason)
+            raise user_error(f"The call {reason}.")
         try:
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except Exception as error:
@@ -116,17 +116,20 @@ class Page(gr.Blocks):
 
 def malformed(value: Any) -> str | None:
     """Why a value of a request cannot be read: a number that is not finite, or text that is not Unicode."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"The call contains the number {value}, expected finite numbers."
-    if isinstance(value, str) and not value.isascii():
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            return "The call contains half of a surrogate pair, expected valid Unicode text."
-    if isinstance(value, dict):
-        return next((reason for pair in value.items() for each in pair if (reason := malformed(each))), None)
-    if isinstance(value, list):
-        return next((reason for each in value if (reason := malformed(each))), None)
+    waiting = [value]  # not recursive: visitors choose the depth
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, float) and not math.isfinite(each):
+            return f"contains the number {each}, expected finite numbers"
+        if isinstance(each, str) and not each.isascii():
+            try:
+                each.encode()
+            except UnicodeEncodeError:
+                return "contains half of a surrogate pair, expected valid Unicode text"
+        if isinstance(each, dict):
+            waiting += [*each, *each.values()]
+        elif isinstance(each, list):
+            waiting += each
     return None
 
 

@@ -8,6 +8,7 @@ import json
 from typing import Any
 
 from shoppers import Shoppers
+from start import malformed
 
 MAX_PURCHASES = 50
 MAX_REVIEW = 500
@@ -83,6 +84,10 @@ def from_link(shoppers: Shoppers, shopper: str | None, purchases: str | None) ->
         return visit(shoppers, f"{shoppers.split}-0")
     try:
         entries = None if purchases is None else json.loads(purchases)
+        if reason := malformed([shopper, entries]):
+            raise LinkError(f"it {reason}")
+        return visit(shoppers, shopper or None, entries)
+    except LinkError:
+        raise
     except (ValueError, RecursionError) as error:
         raise LinkError("the purchases are not a JSON list") from error
-    return visit(shoppers, shopper or None, entries)

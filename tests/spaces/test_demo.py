@@ -428,6 +428,28 @@ def test_values_of_programs_are_read_as_the_processor_reads_them(served_here):
     assert recommend(no_rating, 3) == recommend([{"item": {"asin": "17"}}], 3)
 
 
+@pytest.mark.parametrize(
+    ("purchases", "told"),
+    [
+        (r'[["17",5,"\ud800"]]', "it contains half of a surrogate pair"),
+        (r'["\udfff"]', "it contains half of a surrogate pair"),
+        (r'[{"\ud800":0}]', "it contains half of a surrogate pair"),
+        ("[1e999]", "it contains the number inf"),
+        ("[" * 900 + "]" * 900, "is not a purchase of this dataset|the purchases are not a JSON list"),
+        ("[" * 90_000, "the purchases are not a JSON list"),
+        ("[" + "9" * 5_000 + "]", "the purchases are not a JSON list"),
+        ('[["17",9,""]]', "a review has a rating from 1 to 5"),
+    ],
+)
+def test_an_address_that_cannot_be_read_opens_the_first_shopper(served_here, purchases, told):
+    steps = served_here.steps
+    query = {"shopper": "test-1", "purchases": purchases}
+    page = steps.open_link(SimpleNamespace(query_params=query))
+    assert re.search(f"This address cannot be read: .*({told})", plain(page[1]))
+    assert page[0] == steps.start_from(0, steps.DEFAULT_TASK)[0]
+    json.dumps(page[:4], ensure_ascii=False).encode()  # nothing that the server cannot send
+
+
 def test_a_moved_purchase_loses_its_time_which_the_new_order_contradicts(served_here):
     steps = served_here.steps
     shop = steps.start_from(0, "user_profile")[0]

@@ -61,11 +61,6 @@ class Evidence:
     likelihood: float = 0.0
     """Its log-likelihood with all purchases."""
 
-    @property
-    def largest(self) -> float:
-        """The smaller one of `strength` and the largest effect, which is compared with the threshold."""
-        return min(self.strength, float(self.effects.max())) if len(self.effects) else 0.0
-
 
 class Citer:
     """Cites the purchases of one prompt, sentence by sentence, as its text is written.
@@ -169,6 +164,14 @@ class Citer:
             "unsupported": [],
         }
 
+    def highest(self, evidence: Evidence) -> float:
+        """The highest threshold with which `cited` cites purchases for the sentence."""
+        single = float(evidence.effects.max()) if len(evidence.effects) else 0.0
+        if single < evidence.strength:
+            together = [drop for _, drop in self._drops(evidence, 0) if drop >= EXPLAINED * evidence.strength]
+            single = max([single, *together])
+        return min(single, evidence.strength)
+
     def _measure(self, own: list[int]) -> tuple[float, torch.Tensor, float]:
         """Strength, effects and likelihood of a sentence of the tokens at the positions `own`."""
         effects = torch.zeros(self._number)
@@ -201,13 +204,18 @@ class Citer:
         The number is doubled from one test to the next. Empty if less than the complete history does not explain it.
         """
         order = evidence.effects.argsort(descending=True)
-        sizes = [size for size in (2**power for power in range(1, 10)) if max(single, 1) < size < self._number]
-        for size in sizes:
-            read = self._reader([order[:size]]).read(self._tokens(evidence.tokens[-1] + 1))
-            drop = evidence.likelihood - float(read[0, evidence.tokens].sum())
+        for size, drop in self._drops(evidence, single):
             if drop >= max(self.threshold, EXPLAINED * evidence.strength):
                 return dict.fromkeys(order[:size].tolist(), drop / size)
         return {}
+
+    def _drops(self, evidence: Evidence, single: int) -> Iterator[tuple[int, float]]:
+        """The decrease of its log-likelihood without the purchases of the largest effects, of more than `single`."""
+        order = evidence.effects.argsort(descending=True)
+        for size in (2**power for power in range(1, 10)):
+            if max(single, 1) < size < self._number:
+                read = self._reader([order[:size]]).read(self._tokens(evidence.tokens[-1] + 1))
+                yield size, evidence.likelihood - float(read[0, evidence.tokens].sum())
 
     def _tokens(self, end: int) -> torch.Tensor:
         return torch.tensor(self._written[:end], device=self.inputs["input_ids"].device)

@@ -124,6 +124,21 @@ def test_purchases_that_matter_only_together_are_cited_together():
     assert all(citation["strength"] > 0.2 for citation in found["citations"])
 
 
+def test_the_highest_threshold_is_the_one_up_to_which_a_sentence_cites():
+    """Also where it cites purchases that matter only together, by which `regen train` calibrates."""
+    model, together = fused(recency=0), 0
+    history = [purchase("A"), purchase("A"), purchase("D", text="cheap"), purchase("D", text="cheap"), purchase("B")]
+    for text in range(20, 44):
+        chosen = citer(model, history)
+        (found,) = chosen.evidence([text, 30], last=True)
+        highest = chosen.highest(found)
+        together += highest > found.effects.max() > 0
+        for threshold in (highest + 1e-4, highest - 1e-4):
+            chosen.threshold = max(threshold, 1e-6)
+            assert bool(chosen.cited(found)["citations"]) == (chosen.threshold <= highest)
+    assert together
+
+
 def drops(chosen, tokens):
     """What the text loses without the first purchase, without the first two, and without any."""
     removed = [torch.arange(number) for number in (1, 2, 4, 0)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,13 +226,15 @@ def _provenance(stage: str, content: dict[str, Any]) -> dict[str, Any]:
 def merged_card(card: str, other: str) -> str:
     """`card` with the other configs and sections of `other`, the card on the Hub, whose default config stays default.
 
-    A card has one section per config, headed `# REGEN: <name>`; `card` replaces its own.
+    A card has one section per dataset, headed `# REGEN: <name>`; `card` replaces its own, and its configs.
     """
     from huggingface_hub import DatasetCard
 
     ours, theirs = DatasetCard(card), DatasetCard(other)
     before = theirs.data.get("configs") or []
-    configs = _by_config(before, ours.data["configs"])
+    name = ours.data["configs"][0]["config_name"]
+    family = {f"{name}{suffix}" for suffix in CONFIGS}
+    configs = _by_config(before, ours.data["configs"], family)
     default = next((config for config in before if config.get("default")), configs[0])["config_name"]
     ours.data["configs"] = [
         {"config_name": config["config_name"]}
@@ -241,7 +243,7 @@ def merged_card(card: str, other: str) -> str:
         for config in configs
     ]
     if ours.data.get("dataset_info"):
-        ours.data["dataset_info"] = _by_config(*(data.get("dataset_info") or [] for data in (theirs.data, ours.data)))
+        ours.data["dataset_info"] = _by_config(theirs.data.get("dataset_info") or [], ours.data["dataset_info"], family)
     for key in ("tags", "size_categories"):
         if ours.data.get(key):
             ours.data[key] = list(dict.fromkeys([*(theirs.data.get(key) or []), *ours.data[key]]))
@@ -256,11 +258,11 @@ def merged_card(card: str, other: str) -> str:
     return str(ours)
 
 
-def _by_config(before: Any, own: Any) -> list[dict[str, Any]]:
-    """The entries of `before` and then `own`; an entry of `own` replaces one of the same `config_name`."""
-    entries = {
-        entry.get("config_name", "default"): entry
+def _by_config(before: Any, own: Any, family: Collection[str]) -> list[dict[str, Any]]:
+    """The entries of `before` and then `own`, which replaces those of its `family` of config names, in their places."""
+    entries, ours = (
+        {entry.get("config_name", "default"): entry for entry in (part if isinstance(part, list) else [part])}
         for part in (before, own)
-        for entry in (part if isinstance(part, list) else [part])
-    }
-    return list(entries.values())
+    )
+    kept = {name: entry for name, entry in entries.items() if name not in family or name in ours}
+    return list((kept | ours).values())

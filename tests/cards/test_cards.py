@@ -246,6 +246,11 @@ def test_merging_cards_keeps_the_configs_sections_and_default_that_were_there():
     assert told(grown) == ({"a": 5, "b": 5000, "b-items": None}, ["n<1K", "1K<n<10K"])
     assert told(merged_card(card("a", rows=6), grown)) == ({"a": 6, "b": 5000, "b-items": None}, ["n<1K", "1K<n<10K"])
     assert DatasetCard(merged_card(card("b", license="mit"), card("a"))).data.license == "other"
+    with_table = both.replace("configs:\n", "configs:\n- config_name: b-interactions\n  data_files: b-interactions/*\n")
+    with_table = with_table.replace("b-items", "b-interactions")
+    assert "b-interactions" in with_table
+    assert "b-interactions" in merged_card(card("a"), with_table)  # of another run
+    assert "b-interactions" not in merged_card(card("b"), with_table)  # which this push removes
     foreign = merged_card(card("a"), "---\nlicense: mit\n---\nOur own words.\n")
     assert "Our own words." in foreign
     assert DatasetCard(foreign).data.configs[0]["default"] is True

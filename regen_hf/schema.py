@@ -174,6 +174,15 @@ CONFIGS = {"": ROW, "-items": ITEMS, "-interactions": INTERACTIONS}
 """The configs of a dataset, by the end of their name after that of the dataset."""
 
 
+def is_second_config(name: str) -> bool:
+    """Whether `name` ends like the catalogue or the flat table of a dataset.
+
+    >>> is_second_config("office-items"), is_second_config("office")
+    (True, False)
+    """
+    return name.endswith(tuple(filter(None, CONFIGS)))
+
+
 def features(schema: pa.Schema) -> Features:
     """`schema` as `datasets.Features`."""
     from datasets import Features

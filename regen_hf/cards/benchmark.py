@@ -7,7 +7,7 @@ out: the Hub accepts registered names only (`EVALUATION_FRAMEWORKS` of huggingfa
 
 from __future__ import annotations
 
-from ..schema import CONFIGS, TASKS, offered_tasks
+from ..schema import TASKS, is_second_config, offered_tasks
 
 FILE = "eval.yaml"
 SPLIT = "test"
@@ -40,8 +40,7 @@ def eval_yaml(card: str) -> str | None:
     configs = [
         config["config_name"]
         for config in DatasetCard(card).data["configs"]
-        if SPLIT in [file["split"] for file in config["data_files"]]
-        and not config["config_name"].endswith(tuple(filter(None, CONFIGS)))
+        if SPLIT in [file["split"] for file in config["data_files"]] and not is_second_config(config["config_name"])
     ]
     if not configs:
         return None

@@ -13,7 +13,7 @@ from ..cards.templates import resource
 from ..errors import RunError
 from ..outputs import MANIFEST, folder, manifest, results
 from ..run import STAGES, Run
-from ..schema import CONFIGS
+from ..schema import CONFIGS, is_second_config
 from .space import APP, METRIC, metric_card, space_card, space_config, trained_run
 
 Files = dict[str, Path | bytes]
@@ -55,6 +55,11 @@ def check_parts(run: Path, parts: tuple[str, ...]) -> None:
         trained_run(run)
     elif not manifest(run, "dataset"):
         raise RunError(f"{run} has no dataset. Create one with `regen dataset {run}` or `regen run {run} …`.")
+    if is_second_config(name := config_name(run)):  # of an earlier version
+        raise RunError(
+            f"The dataset of {run} is named {name!r}, like a table of the dataset {name.rpartition('-')[0]!r}, whose "
+            f"push would delete it. Name it again with `regen dataset {run} --name NAME`."
+        )
 
 
 def contents(part: str, run: Path, linked: Mapping[str, str], revisions: Mapping[str, str]) -> Files:

@@ -171,6 +171,13 @@ def test_a_dataset_is_pushed_before_there_is_a_model(hub, tiny_run):
         list(push(tiny_run, "org"))
 
 
+def test_a_dataset_named_like_a_table_of_another_is_not_pushed(hub, tiny_run):
+    card = tiny_run / "dataset" / "README.md"
+    card.write_text(card.read_text().replace("tiny", "office-interactions"))  # as earlier versions accepted it
+    with pytest.raises(RunError, match="'office-interactions', like a table of the dataset 'office'"):
+        list(push(tiny_run, "org", ["dataset"], dry_run=True))
+
+
 def test_a_tag_marks_what_was_pushed_and_is_not_moved(hub, tiny_run):
     for _ in range(2):  # the second time nothing changes, and the tag is there
         list(push(tiny_run, "org", tag="v1"))

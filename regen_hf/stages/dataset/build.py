@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,8 +36,7 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
     """
     from ...cards.dataset_card import dataset_card
 
-    # The name of a folder may contain characters that the name of a config may not.
-    name = config.name or re.sub(r"[^A-Za-z0-9_.-]", "_", run.resolve().name).lstrip(".-") or "regen"
+    name = config.config_name(run)
     source = outputs.source(run)
     released = source == "release"
     missing = {"users": 0} if released else _missing(run, work)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from ...schema import CHECK_KINDS, LOWER_IS_BETTER, RATED, WARNINGS, written_narratives
+from ...schema import CHECK_KINDS, LOWER_IS_BETTER, RATED, WARNINGS, is_second_config, written_narratives
 
 PACKAGES = ("datasets", "pyarrow")
 """Libraries whose versions the output depends on."""
@@ -35,6 +36,11 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         if self.name and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", self.name):
             raise ValueError(f"name is {self.name!r}, expected only letters, digits, '_', '-' and '.'")
+        if is_second_config(self.name):
+            raise ValueError(
+                f"name is {self.name!r}, expected another end: it would be a table of the dataset "
+                f"{self.name.rpartition('-')[0]!r} in the same repository"
+            )
         for check in self.drop_failed:
             kind = check.rpartition(".")[2]
             if kind not in (*CHECK_KINDS, ERRORS) or check not in (kind, *(f"{name}.{kind}" for name in TEXTS)):
@@ -53,6 +59,16 @@ class DatasetConfig:
                 raise ValueError(
                     f"min_score contains {score!r}, which rates {why}; name another score, such as user.veracity=4"
                 )
+
+    def config_name(self, run: Path) -> str:
+        """The name of the config of the dataset of the run in the folder `run`.
+
+        >>> DatasetConfig().config_name(Path("runs/my office")), DatasetConfig().config_name(Path("runs/office-items"))
+        ('my_office', 'office-items_')
+        """
+        # The name of a folder may contain characters that the name of a config may not.
+        name = self.name or re.sub(r"[^A-Za-z0-9_.-]", "_", run.resolve().name).lstrip(".-") or "regen"
+        return f"{name}_" if is_second_config(name) else name
 
     @property
     def dropped(self) -> dict[str, tuple[str, ...]]:

@@ -239,6 +239,8 @@ def test_failed_checks_and_low_scores_set_texts_and_the_scores_of_their_part_to_
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"name": "office-interactions"}, "table of the dataset 'office'"),
+        ({"name": "office-items"}, "table of the dataset 'office'"),
         ({"drop_failed": ("cuts",)}, "drop_failed contains 'cuts', expected errors, a kind of check"),
         ({"drop_failed": ("history.cut",)}, "kind after a text .*such as profile.words"),
         ({"min_score": ("user=4",)}, "expected PART.ATTRIBUTE=N"),

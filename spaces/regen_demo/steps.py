@@ -13,7 +13,7 @@ from fused import VIEWS
 from programs import TASKS, fused, offers, recommend, search, shoppers, user_errors
 from shoppers import PER_SPLIT
 from start import user_error
-from visits import MAX_PURCHASES, MAX_REVIEW, LinkError, Visit, changed, from_link, row, visit
+from visits import MAX_PURCHASES, MAX_REVIEW, LinkError, Visit, changed, from_link, row, to_link, visit
 
 N_NEXT = 6
 PAGE = 6
@@ -24,6 +24,7 @@ NO_ANSWER = "Press <b>Tell me</b>. The answer appears here word by word, with th
 CHANGED = "The purchases have changed. Press <b>Tell me</b> to see how the answer changes."
 NO_COMPARISON = "Press <b>Compare</b> to see what the answer would be from parts of the purchases."
 NO_ITEMS = "Press <b>Recommend items</b> to see what this shopper may buy next."
+TOO_LONG = "Your changes are too long for the address: they are lost when the page is reloaded."
 EMPTY_TEXT = "(The model returned no text.)"
 EMPTY_HISTORY = "There are no purchases yet. Choose a shopper above, or add a purchase in the first tab."
 KEPT_ANSWERS = 256
@@ -49,15 +50,16 @@ def shown(shop: Visit, hint: str = NO_ANSWER, ask: bool = False) -> list[Any]:
     """The values of all components that depend on the history; with `ask`, the page requests the answer."""
     shopper, edited = shop["shopper"], changed(shoppers, shop)
     number = int(shopper.rpartition("-")[2]) if shopper else None
+    purchases = to_link(shop["entries"]) if edited else ""
     return [
         shop,
-        view.person(shop["history"], number, edited),
+        view.person(shop["history"], number, edited) + view.line(TOO_LONG if purchases is None else ""),
         view.answer(empty=hint if shop["history"] else EMPTY_HISTORY),
         view.history(shop["history"]),
         "",
         view.answer(empty=NO_COMPARISON),
         *no_items(),
-        view.link(shopper, shop["entries"], edited, str(time.monotonic_ns()) if ask else ""),
+        view.link(shopper, purchases or "", str(time.monotonic_ns()) if ask else ""),
         None,
         gr.Button("Add this purchase"),
     ]

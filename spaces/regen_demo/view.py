@@ -3,7 +3,6 @@
 import base64
 import difflib
 import html
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -317,10 +316,9 @@ def teaser(purchases: Sequence[Purchase], items: int = 3) -> str:
     return " · ".join(names) + (f" and {more} more" if more else "")
 
 
-def link(shopper: str | None, entries: Sequence[Any], changed: bool, ask: str = "") -> str:
+def link(shopper: str | None, purchases: str, ask: str = "") -> str:
     """The state of a visitor, for the address of the page; with `ask`, which differs each time, the page asks."""
-    purchases = attribute(json.dumps(entries, separators=(",", ":"))) if changed else ""
-    return f'<i data-shopper="{shopper or ""}" data-purchases="{purchases}" data-ask="{ask}"></i>'
+    return f'<i data-shopper="{shopper or ""}" data-purchases="{attribute(purchases)}" data-ask="{ask}"></i>'
 
 
 def scores(rated: Mapping[str, Any] | None) -> str:

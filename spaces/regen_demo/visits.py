@@ -6,12 +6,15 @@ review; or [asin, rating, review] for another item of the catalogue.
 
 import json
 from typing import Any
+from urllib.parse import quote_plus
 
 from shoppers import Shoppers
 from start import malformed
 
 MAX_PURCHASES = 50
 MAX_REVIEW = 500
+MAX_LINK = 6_000
+"""Bytes of the purchases in an address. Servers and proxies refuse requests with a line of 8 KB."""
 Visit = dict[str, Any]
 """The state of a visitor: `shopper` ("test-0", or None), `entries`, and `history`, the purchases of the entries."""
 
@@ -91,3 +94,9 @@ def from_link(shoppers: Shoppers, shopper: str | None, purchases: str | None) ->
         raise
     except (ValueError, RecursionError) as error:
         raise LinkError("the purchases are not a JSON list") from error
+
+
+def to_link(entries: list[Any]) -> str | None:
+    """The entries as they stand in the address of a page, None where they are too long for it."""
+    purchases = json.dumps(entries, separators=(",", ":"), ensure_ascii=False)
+    return purchases if len(quote_plus(purchases)) <= MAX_LINK else None

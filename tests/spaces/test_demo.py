@@ -450,6 +450,26 @@ def test_an_address_that_cannot_be_read_opens_the_first_shopper(served_here, pur
     json.dumps(page[:4], ensure_ascii=False).encode()  # nothing that the server cannot send
 
 
+def test_the_address_stays_short_enough_for_the_server(served_here):
+    steps = served_here.steps
+    own = steps.start_from(0, "user_profile")[0]["entries"]
+
+    def address(reviews):
+        entries = [*own, *([steps.shoppers.items[0]["asin"], 5, review] for review in reviews)]
+        _, who, *parts = steps.shown(steps.visit(steps.shoppers, "test-0", entries))
+        link = next(part for part in parts if "data-shopper" in str(part))
+        return entries, html.unescape(re.search('data-purchases="([^"]*)"', link)[1]), plain(who)
+
+    for reviews in (['Gut 🙂, ç\'est "bon" & <b>'], ["é" * 500], ["plain text " * 40] * 8):
+        entries, purchases, who = address(reviews)
+        assert json.loads(purchases) == entries
+        assert "too long" not in who
+    for reviews in (["é" * 500] * 3, ["é" * 500] * 40, ["🙂" * 500, ""], ["x" * 500] * 12):
+        _, purchases, who = address(reviews)
+        assert not purchases
+        assert who.endswith("Your changes are too long for the address: they are lost when the page is reloaded.")
+
+
 def test_a_moved_purchase_loses_its_time_which_the_new_order_contradicts(served_here):
     steps = served_here.steps
     shop = steps.start_from(0, "user_profile")[0]

@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0, or 1 for an error that the user can fix."""
     if arguments is None:  # in a process of its own
         arguments = sys.argv[1:]
-        _hide_warnings()
+        _style_warnings()
     # Tokenizers warn when a process that used their threads forks.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # No usage statistics of runs on private reviews.
@@ -60,8 +60,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _hide_warnings() -> None:
-    """Hide the warnings of other libraries, which are for developers; `python -W default` shows them."""
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+def _style_warnings() -> None:
+    """Hide warnings for developers, and show others in the style of the stage; `python -W default` shows all."""
+    if sys.warnoptions:
+        return
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        from ..progress import say
+
+        say(f"warning: {message}")
+
+    warnings.showwarning = show
+    for category in (DeprecationWarning, PendingDeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)
+    # torch looks at the gradients of all tensors of a function that it compiles.
+    warnings.filterwarnings("ignore", "The .grad attribute", UserWarning)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

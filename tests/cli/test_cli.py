@@ -1,4 +1,5 @@
 import gzip
+import os
 import resource
 import shutil
 import subprocess
@@ -49,6 +50,28 @@ def test_version(capsys):
         main(["--version"])
     assert ended.value.code == 0
     assert __version__ in capsys.readouterr().out
+
+
+def test_warnings_for_users_are_shown_and_those_for_developers_are_not():
+    script = """
+import contextlib, sys, warnings
+from regen_hf.cli import main
+
+sys.argv = ["regen", "--version"]
+with contextlib.suppress(SystemExit):
+    main()
+for category in (UserWarning, RuntimeWarning, FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+    warnings.warn(f"a {category.__name__}", category)
+warnings.warn("CUDA initialization: The NVIDIA driver on your system is too old")
+"""
+    words = [sys.executable, "-c", script]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [
+        "warning: a UserWarning",
+        "warning: a RuntimeWarning",
+        "warning: CUDA initialization: The NVIDIA driver on your system is too old",
+    ]
 
 
 def test_help_takes_under_half_a_second_of_cpu():

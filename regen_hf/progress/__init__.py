@@ -56,8 +56,11 @@ class Bar(tqdm):
         terminal = on_terminal()
         if not options.get("unit_scale"):
             unit = f" {unit}"
-        log = {"delay": LOG_SECONDS, "mininterval": LOG_SECONDS, "file": _Log(), "bar_format": LOG_LINE}
-        style = {"mininterval": TERMINAL_SECONDS, "dynamic_ncols": True} if terminal else log
+        style: dict[str, Any] = {"mininterval": TERMINAL_SECONDS, "dynamic_ncols": True}
+        if not terminal:
+            # Position 0 for inner bars too: tqdm would move the cursor to the line of another position.
+            style = {"mininterval": LOG_SECONDS, "file": _Log(), "bar_format": LOG_LINE, "position": 0}
+            options["delay"] = max(options.get("delay", 0), LOG_SECONDS)
         self.is_open = not options.get("disable")
         if terminal and self.is_open:
             _over()
@@ -82,10 +85,10 @@ class _Log:
 
     def write(self, text: str) -> None:
         if text.strip():
-            sys.stderr.write(text.strip() + "\n")
+            _write(text.strip() + "\n")
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        """Each line was written at once."""
 
 
 class _Warnings(logging.Handler):
@@ -97,16 +100,20 @@ class _Warnings(logging.Handler):
 
 def on_terminal() -> bool:
     """Whether lines on stderr may be replaced: on a terminal, unless `NO_COLOR` or `CI` is set."""
-    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and not os.environ.get("CI")
+    isatty = getattr(sys.stderr, "isatty", None)  # stderr may be None, or an object that only writes
+    in_ci = os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return isatty is not None and isatty() and not os.environ.get("NO_COLOR") and not in_ci
 
 
 @contextlib.contextmanager
 def stage(title: str, about: str) -> Iterator[Callable[[str], None]]:
-    """Show a stage while it runs.
+    """Show a stage while it runs; after it, the stage around it is shown again.
 
     Yields:
         A function that ends the stage with the line `<title>: <summary>`.
     """
+    outer = _Running.title, _Running.about
+    outer_bars = len(_Running.bars)
     _Running.title, _Running.about = title, about
     finished = False
 
@@ -117,7 +124,8 @@ def stage(title: str, about: str) -> Iterator[Callable[[str], None]]:
 
     handler = _Warnings(logging.WARNING)
     logger = logging.getLogger(__package__.partition(".")[0])
-    logger.addHandler(handler)
+    if not outer[0]:  # the stage around it has one
+        logger.addHandler(handler)
     _show_stage()
     if not on_terminal():
         say(about)
@@ -125,11 +133,12 @@ def stage(title: str, about: str) -> Iterator[Callable[[str], None]]:
         yield finish
     finally:
         logger.removeHandler(handler)
-        for bar in _Running.bars:  # an error keeps the loop around it alive
+        for bar in _Running.bars[outer_bars:]:  # an error keeps the loop around it alive
             bar.close()
         if not finished and on_terminal():
             _end(f"{title}: {about}")
-        _Running.title = _Running.about = ""
+        _Running.title, _Running.about = outer
+        _show_stage()
 
 
 def say(text: str) -> None:
@@ -140,8 +149,7 @@ def say(text: str) -> None:
             _over(lines)
             _show_stage()
         else:
-            sys.stderr.write(lines)
-            sys.stderr.flush()
+            _write(lines)
 
 
 def _titled(text: str) -> str:
@@ -150,12 +158,10 @@ def _titled(text: str) -> str:
 
 def _end(line: str) -> None:
     """Write the last line of a stage."""
-    with contextlib.suppress(OSError):
-        if on_terminal():
-            _over(_fit(line) + "\n")
-        else:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+    if on_terminal():
+        _over(_fit(line) + "\n")
+    else:
+        _write(line + "\n")
 
 
 def _show_stage() -> None:
@@ -166,9 +172,16 @@ def _show_stage() -> None:
 
 def _over(text: str = "") -> None:
     """Write `text` over the line of the cursor."""
-    with contextlib.suppress(OSError):
-        sys.stderr.write(f"\r{' ' * (_columns() - 1)}\r{text}")
-        sys.stderr.flush()
+    _write(f"\r{' ' * (_columns() - 1)}\r{text}")
+
+
+def _write(text: str) -> None:
+    """Write `text` to stderr, if there is one; the terminal may be gone."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+            if flush := getattr(sys.stderr, "flush", None):
+                flush()
 
 
 def _fit(line: str) -> str:
@@ -180,7 +193,7 @@ def _fit(line: str) -> str:
 def _columns() -> int:
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return 80
 
 

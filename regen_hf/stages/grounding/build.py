@@ -22,12 +22,10 @@ from ...metrics.bootstrap import share_interval
 from ...metrics.tables import markdown
 from ...progress import Bar
 from .entailment import CrossEncoderNLI, Question, StoredVerdicts, request
-from .facts import KINDS, Fact, Record, claims, facts
-from .patterns import BEYOND, EVALUATES
+from .facts import ENTITIES, KINDS, Fact, Record, beyond, claims, facts
 from .settings import PACKAGES, GroundingConfig
 from .vocabulary import Vocabulary
 
-ENTITIES = ("item", "brand", "category", "colour")
 REFERENCE = "reference"
 MAX_TEXTS = 50_000
 """Maximum number of reviews of train users in which capitals of names are counted."""
@@ -55,11 +53,7 @@ class Claim:
         """The verdict of the rules; None for a claim without facts, or with more than the rules can check."""
         if not all(fact.supported for fact in self.facts):
             return False
-        kinds = {fact.kind for fact in self.facts}
-        if EVALUATES.search(self.text) and not kinds & {"sentiment", "rating"}:
-            return None
-        beyond = BEYOND.search(self.text) and not kinds & {"favourite", "order"}
-        return True if kinds and not beyond else None
+        return True if self.facts and not beyond(self.text, self.facts) else None
 
 
 @dataclass(frozen=True)

@@ -19,30 +19,38 @@ from .patterns import (
     ABSENT,
     AVERAGE,
     BELOW,
+    BEYOND,
     CLAUSE,
     COMPARED,
     COUNT,
     DISLIKED,
+    EVALUATES,
     EVERY,
     FIRST,
     GIFT,
+    IDIOM,
     LAST,
     LIKED,
     LINK,
     MOST,
+    NO_OTHER,
     NOT,
     NUMBERS,
     OF,
     PEOPLE,
     PRICE,
+    QUANTIFIER,
     RATING,
+    SEQUENCE,
     THE_BRAND,
+    TIMES,
 )
 from .vocabulary import Mention, Vocabulary, mentions, stem, stems
 
 Span = tuple[int, int]
+ENTITIES = ("item", "brand", "category", "colour")
 KINDS = (
-    *("item", "brand", "category", "colour", "price", "rating", "count", "sentiment"),
+    *(*ENTITIES, "price", "rating", "count", "sentiment"),
     *("favourite", "order", "recipient"),
 )
 
@@ -141,6 +149,46 @@ def facts(text: str, before: str, history: Sequence[Record], vocabulary: Vocabul
         checked += _order(text, things, history)
     checked += _recipients(text, history)
     return checked
+
+
+def beyond(text: str, found: Sequence[Fact]) -> bool:
+    """Whether the claim `text` says more than its facts `found` check."""
+    kinds = {fact.kind for fact in found}
+    if EVALUATES.search(text) and not kinds & {"sentiment", "rating"}:
+        return True
+    if BEYOND.search(text) and not kinds & {"favourite", "order"}:
+        return True
+    entities = [fact for fact in found if fact.kind in ENTITIES]
+    rest = text  # without the words that a rule has read
+    if "sentiment" in kinds:  # a denied opinion
+        for match in [*LIKED.finditer(text), *DISLIKED.finditer(text)]:
+            rest = NOT.sub(lambda denied: " " * len(denied[0]), rest[: match.start()]) + rest[match.start() :]
+    read = [
+        IDIOM,
+        *([LIKED, DISLIKED] if "sentiment" in kinds else []),
+        *([MOST, NO_OTHER] if "favourite" in kinds else []),
+    ]
+    read += [FIRST, LAST] if "order" in kinds else []
+    read += [ABSENT] if any(fact.value[0] for fact in entities) else []
+    for pattern in read:
+        rest = pattern.sub(" ", rest)
+    limits = any(fact.kind == "price" and fact.value[0] != "at" for fact in found)
+    of_all = "rating" in kinds and not any(fact.kind in ("item", "category") for fact in entities)
+    if QUANTIFIER.search(rest) and not limits and not of_all:
+        return True
+    counts = " ".join(fact.text for fact in found if fact.kind == "count")
+    if any(match[0] not in counts for match in TIMES.finditer(rest)):
+        return True
+    sides = [(text[: match.start()], text[match.end() :]) for match in SEQUENCE.finditer(text)]
+    return (
+        "order" not in kinds
+        and len(entities) > 1
+        and any((not lead.strip() or _names(lead, entities)) and _names(tail, entities) for lead, tail in sides)
+    )
+
+
+def _names(text: str, entities: Sequence[Fact]) -> bool:
+    return any(fact.text in text for fact in entities)
 
 
 def _prices(text: str, records: Sequence[Record], named: bool) -> Iterator[Fact]:

@@ -39,7 +39,7 @@ PRICE = re.compile(r"(?:\$|USD\s?)(\d[\d,]*(?:\.\d+)?)|(\d[\d,]*(?:\.\d+)?)\s?(?
 BELOW = _any_of("under  below  less than  at most  no(?:t)? more than  up to  cheaper than  within", r"\s+(?:about )?$")
 ABOVE = _any_of("over  above  more than  at least  upwards of  beyond  no less than  exceeds?  exceeding", r"\s+$")
 ABOUT = _any_of("about  around  roughly  nearly  almost  close to  some  approximately", r"\s+$")
-EVERY = _any_of("every  all  each  always  never  none  nothing  whole  entire  only")
+EVERY = _any_of("every  everything  all  each  always  never  none  nothing  whole  entire  only")
 AVERAGE = _any_of("averages?  averaging  mean  typical(?:ly)?  usual(?:ly)?  on the whole")
 RATING = re.compile(
     r"\b(\d(?:\.\d+)?|one|two|three|four|five)(?:\s?/\s?5\b"
@@ -120,3 +120,23 @@ PEOPLE = re.compile(
     re.IGNORECASE,
 )
 """A person to whom something is given."""
+
+QUANTIFIER = _any_of(
+    "every  everything  each  all  always  never  none  nothing  neither  no  not  \\w+n['’]t  entirely  exclusively"
+)
+"""The claim is about all purchases, or denies something."""
+IDIOM = _any_of(
+    """it all  in all  after all  at all  above all  first of all  all in all  not only  no surprise  no wonder
+    no doubt  all (?:they|she|he) had for  no(?:t)? (?:more|less|fewer) than"""
+)
+"""Quantifiers that say nothing about all purchases."""
+NO_OTHER = re.compile(r"\bno \w+ is\b", re.IGNORECASE)
+"""The denial in "no shade is picked as often", which the rule for favourites reads."""
+TIMES = re.compile(
+    rf"\b(?:(?:{NUMBER}|many|several|countless|dozens of) times|thrice|twice|once|repeatedly)\b", re.IGNORECASE
+)
+"""How often something was bought."""
+SEQUENCE = _any_of(
+    "before  after(?:wards)?  prior to  follow(?:s|ed|ing)  preced(?:es|ed|ing)  then  later  earlier  since  until"
+)
+"""The order of two things."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from ...errors import InputError
 from ...outputs import is_run
-from .build import ENTITIES, Claim, catalogue_vocabulary
-from .facts import Record, claims, facts
+from .build import Claim, catalogue_vocabulary
+from .facts import ENTITIES, Record, claims, facts
 from .vocabulary import Vocabulary
 
 SUPPORTED, CONTRADICTED, NOT_IN_THE_RECORD = "supported", "contradicted", "not in the record"
@@ -60,7 +60,8 @@ def record_check(
             denied = [fact for fact in wrong if fact.kind not in ENTITIES or fact.value[0]]
             verdict: str | None = CONTRADICTED if len(denied) == len(wrong) else NOT_IN_THE_RECORD
             if not wrong:
-                verdict = SUPPORTED if any(claim.supported for claim in found) else None
+                checked = [claim.supported for claim in found if claim.facts]
+                verdict = SUPPORTED if checked and all(checked) else None
             verdicts.append({"verdict": verdict, "unsupported": [fact.text for fact in wrong]})
         return verdicts
 

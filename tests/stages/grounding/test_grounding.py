@@ -90,6 +90,35 @@ def test_a_claim_that_no_rule_covers_is_unchecked_unless_a_part_is_false():
     assert verdicts("The red stool turned out another way than they had thought.") == [None]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The red stool was bought after the navy mug.",
+        "Before the lunch box they bought the red stool.",
+        "The lunch box followed the red stool.",
+        "Every purchase is navy.",
+        "Everything they own is navy.",
+        "They always buy a navy mug.",
+        "All purchases are by Corraday.",
+        "None of the purchases is a mug.",
+        "They bought a navy mug three times.",
+        "They bought a navy mug twice.",
+        "Every mug got 5 stars, and each stool.",
+        "They loved every stool.",
+        "They loved the red stool, and all purchases are by Corraday.",
+    ],
+)
+def test_a_quantifier_a_frequency_or_an_order_that_no_rule_reads_leaves_a_sentence_unchecked(text):
+    history = [purchase(*each) for each in ((0, 5), (2, 2), (1, 4), (6, 4))]
+    assert record_check(ITEMS, ["I like the navy one."])(history, [text])[0]["verdict"] is None
+
+
+def test_a_rating_of_everything_is_compared_with_all_ratings():
+    assert verdicts("They rated everything 5 stars.") == [False]
+    assert verdicts("Every purchase got 4 stars.") == [False]
+    assert verdicts("No purchase cost more than $45, and they never had a lamp from Vintrel.") == [True, True]
+
+
 def test_a_number_inside_a_title_is_no_count_and_no_rating():
     item = {**ITEMS[0], "title": "Five Star Binder, 12 Pockets of Clear Film", "category": None}
     own = Vocabulary.of([item], [])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from huggingface_hub import constants
 
 QUEUE = 64
 """Requests that wait at most."""
@@ -19,6 +20,13 @@ FAIR_SHARE = QUEUE // 2
 """Requests of one address that wait at most."""
 UNREAD_SECONDS = 10
 """A request whose answers nobody has read for so long is dropped."""
+
+_private = {
+    folder
+    for folder in (str(Path.home()), str(Path(__file__).parent), constants.HF_HOME, constants.HF_HUB_CACHE)
+    if folder != os.sep
+}
+"""Folders of this machine, which no page may name; `config` adds the model and the dataset."""
 
 EXAMPLE = """{
   "model": "org/model", "model_revision": "main",
@@ -49,6 +57,7 @@ def config() -> dict[str, Any]:
         raise NotReadyError(f"**`config.json` is not a JSON object** ({error}). {how}") from error
     if missing:
         raise NotReadyError(f"**`config.json` has no `{'`, `'.join(missing)}`.** {how}")
+    _private.update(name for name in (values["model"], values["dataset"]) if Path(name).is_absolute())
     return values
 
 
@@ -75,12 +84,18 @@ def shown_name(name: str) -> str:
 
 
 def without_paths(text: str) -> str:
-    """The text, with absolute paths reduced to the names of the files.
+    """The text, without the folders of this machine; of a path with other folders its last part is left.
+
+    What lies between two paths of a line is lost too: any character but a line break can be in the name of a folder.
 
     >>> without_paths("no file /models/mine/config.json, see https://huggingface.co/docs/hub")
     'no file …/config.json, see https://huggingface.co/docs/hub'
     """
-    return re.sub(r"(?<![\w:/.…])(?:/[^\s/'\"`,;:()]+)+(/[^\s/'\"`,;:()]+)", r"…\1", text)
+    for folder in sorted(_private, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(folder)}(?!\w)", "…", text)
+    parts = re.split(r"(https?://[^\s'\"`]+)", text)
+    parts[::2] = [re.sub(r"(?<![\w.])(?:[A-Za-z]:|~\w*|…)?[\\/](?=\S).*[\\/]", "…/", part) for part in parts[::2]]
+    return "".join(parts)
 
 
 def problem(error: NotReadyError) -> gr.Blocks:

@@ -13,7 +13,8 @@ from steps import DEFAULT_TASK, NO_ANSWER, NO_COMPARISON, NO_ITEMS, TABS
 from visits import MAX_REVIEW
 
 SIMULATED = " **The shoppers and the shop are simulated.**" if CONFIG["simulated"] else ""
-UNSEEN = ", who are not in the training data" if CONFIG["split"] != "train" else ""
+UNSEEN = ", not seen in training" if CONFIG["split"] != "train" else ""
+OTHERS = " The tab Shoppers opens those of the other parts too." if len(CONFIG["splits"]) > 1 else ""
 ABOUT = f"""
 ### What is this?
 A recommender that explains itself, as in [REGEN](https://arxiv.org/abs/2410.16780): it describes a shopper, explains a
@@ -26,8 +27,8 @@ without which the answer is about {round(2.718**view.FULL_BAR, -8):,.0f} times l
 **Read from**: how much of the word for a purchase comes from who else bought it, and how much from its text.
 
 ### What was it trained on?
-The training part of `{CONFIG["dataset_config"]}` in `{shown_name(CONFIG["dataset"])}`. The shoppers on this page are
-from its {CONFIG["split"]} part{UNSEEN}.{SIMULATED}
+The training part of `{CONFIG["dataset_config"]}` in `{shown_name(CONFIG["dataset"])}`. The list above the tabs has
+shoppers of its {steps.PARTS.get(CONFIG["split"], CONFIG["split"])} part{UNSEEN}.{OTHERS}{SIMULATED}
 """
 LIMITS = """
 ### Limits
@@ -87,7 +88,7 @@ with Page(title="A recommender that explains itself", delete_cache=(3600, 3600))
             empty = gr.Button("Start with no purchases", scale=1, min_width=150)
         people = gr.Radio(
             [(steps.label(number), number) for number in shoppers.buyers("")],
-            label="Shoppers" + (", not seen in training" if CONFIG["split"] != "train" else ""),
+            label=f"Shoppers{UNSEEN}",
             elem_classes="stacked",
         )
     with gr.Tabs(overflow_behavior="wrap") as tabs:

@@ -40,6 +40,12 @@ def label(number: int) -> str:
     return f"Shopper {number + 1}: {view.teaser(shoppers.rows(shoppers.split)[number]['purchase_history'])}"
 
 
+def named(shopper: str) -> str:
+    """A shopper of any part of the dataset, such as "test-0", for people."""
+    split, _, number = shopper.rpartition("-")
+    return f"Shopper {int(number) + 1} ({PARTS.get(split, split)} part)"
+
+
 def buyers(words: str | None) -> Any:
     """The shoppers to choose from: those who bought items with the words."""
     numbers = shoppers.buyers((words or "")[:200])
@@ -49,11 +55,11 @@ def buyers(words: str | None) -> Any:
 def shown(shop: Visit, hint: str = NO_ANSWER, ask: bool = False) -> list[Any]:
     """The values of all components that depend on the history; with `ask`, the page requests the answer."""
     shopper, edited = shop["shopper"], changed(shoppers, shop)
-    number = int(shopper.rpartition("-")[2]) if shopper else None
+    who = named(shopper) if shopper else None
     purchases = to_link(shop["entries"]) if edited else ""
     return [
         shop,
-        view.person(shop["history"], number, edited) + view.line(TOO_LONG if purchases is None else ""),
+        view.person(shop["history"], who, edited) + view.line(TOO_LONG if purchases is None else ""),
         view.answer(empty=hint if shop["history"] else EMPTY_HISTORY),
         view.history(shop["history"]),
         "",

@@ -301,12 +301,12 @@ def short(category: str) -> str:
     return re.split(r"\s+[->|›/:]+\s+", category)[-1]
 
 
-def person(purchases: Sequence[Purchase], number: int | None, changed: bool) -> str:
-    """A shopper in a line: the number, and some of the items."""
+def person(purchases: Sequence[Purchase], shopper: str | None, changed: bool) -> str:
+    """A shopper in a line: its name, and some of the items."""
     if not purchases:
         return '<p class="person"><b>Nobody yet:</b> no purchases.</p>'
-    who = "Your own list" if number is None else f"Shopper {number + 1}" + (", changed by you" if changed else "")
-    return f'<p class="person"><b>{who}</b> bought {esc(teaser(purchases))}</p>'
+    who = "Your own list" if shopper is None else shopper + (", changed by you" if changed else "")
+    return f'<p class="person"><b>{esc(who)}</b> bought {esc(teaser(purchases))}</p>'
 
 
 def teaser(purchases: Sequence[Purchase], items: int = 3) -> str:

@@ -450,6 +450,16 @@ def test_an_address_that_cannot_be_read_opens_the_first_shopper(served_here, pur
     json.dumps(page[:4], ensure_ascii=False).encode()  # nothing that the server cannot send
 
 
+def test_the_part_of_an_opened_shopper_is_shown(served_here, monkeypatch):
+    steps, shoppers = served_here.steps, served_here.steps.shoppers
+    monkeypatch.setattr(shoppers, "splits", ["train", "test"])
+    for split, part in (("train", "training part"), ("test", "testing part")):
+        page = steps.take("user_profile", SimpleNamespace(act=split, at="3"))
+        assert plain(page[1]).startswith(f"Shopper 4 ({part}) bought ")
+        edited = steps.edit(page[0], SimpleNamespace(act="remove", at=0))
+        assert plain(edited[1]).startswith(f"Shopper 4 ({part}), changed by you bought ")
+
+
 def test_the_address_stays_short_enough_for_the_server(served_here):
     steps = served_here.steps
     own = steps.start_from(0, "user_profile")[0]["entries"]
@@ -550,6 +560,33 @@ def test_a_space_that_cannot_start_shows_what_is_missing_without_paths(space, ta
     assert page.stdout.startswith("# This page is not ready\n**There is no `config.json`"), page.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Error:/home/u/model/x.json", "Error:…/x.json"),
+        ("file:///home/u/m/x.json is gone", "file:…/x.json is gone"),
+        ("'/a(b)/c d/e.json'", "'…/e.json'"),
+        (r"C:\Users\me\x.json", "…/x.json"),
+        (repr(r"C:\Users\me\x.json"), "'…/x.json'"),
+        (r"\\server\share\x", "…/x"),
+        ("at /srv/My Models/run 1/config.json.\nSee /it's here/x", "at …/config.json.\nSee …/x"),
+        ("~/.cache/model/x, ~bob/m/x", "…/x"),
+        ("in {model}: no {model}/sub/x.json", "in …: no …/x.json"),
+        ("in {model}", "in …"),
+        ("see https://huggingface.co/{model}/tree/main for it", "see https://huggingface.co/…/tree/main for it"),
+        (f"{Path.home()} is full", "… is full"),
+        ("org/model has 4/5 and/or, see https://a.b/c/d and /narrate", None),
+    ],
+)
+def test_messages_name_no_folder_of_the_server(space, tmp_path, monkeypatch, text, shown):
+    model = "/srv/Own (1)/it's mine"
+    named = json.loads(space.start.EXAMPLE) | {"model": model}
+    (tmp_path / "config.json").write_text(json.dumps(named))
+    monkeypatch.setenv("REGEN_DEMO_CONFIG", str(tmp_path / "config.json"))
+    assert space.start.config()["model"] == model
+    assert space.start.without_paths(text.replace("{model}", model)) == (text if shown is None else shown)
+
+
 def test_requests_of_one_address_wait_in_a_fair_share_and_unread_ones_are_dropped(space, monkeypatch):
     monkeypatch.setattr(space.start, "UNREAD_SECONDS", 0)
     events, dropped = [], []
@@ -602,7 +639,7 @@ def test_text_of_people_is_escaped_in_the_page(space):
         space.view.reference(hostile),
         space.view.comparison(texts, dict.fromkeys(texts, ("", ""))),
         space.view.what_if(hostile, hostile),
-        space.view.person([purchase], 0, False),
+        space.view.person([purchase], hostile, False),
         space.view.recommended([{"item": {"title": hostile, "category": hostile}, "score": 0.0, "text": hostile}]),
         space.view.shopper(shopper, "test", 0, tasks),
     ):
@@ -693,7 +730,7 @@ def test_a_visitor_shops_asks_and_sees_the_influence_of_purchases(browser, talka
     # It opens with an answer and what it rests on.
     expect(said).to_have_attribute("aria-busy", "false")
     expect(reasons).to_contain_text(row["user"]["long_summary"])
-    expect(page.locator("#who")).to_contain_text("Shopper 1 bought")
+    expect(page.locator("#who")).to_contain_text("Shopper 1 (testing part) bought")
     expect(purchases).to_have_count(len(row["purchase_history"]))
     expect(purchases.first).to_contain_text(row["purchase_history"][-1]["item"]["title"])
     expect(page.locator("ol.history .measure")).to_have_count(len(row["purchase_history"]))
@@ -738,7 +775,7 @@ def test_a_visitor_shops_asks_and_sees_the_influence_of_purchases(browser, talka
         page.keyboard.press("Tab")
         stops += 1
     assert 0 < stops < 16
-    expect(page.locator("#who")).to_contain_text("Shopper 1, changed by you")
+    expect(page.locator("#who")).to_contain_text("Shopper 1 (testing part), changed by you")
     expect(purchases.first.locator(".title")).to_have_text(second)
     expect(reasons).not_to_contain_text("Reference in the dataset")
     page.go_back()

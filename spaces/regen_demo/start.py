@@ -148,14 +148,25 @@ def malformed(value: Any) -> str | None:
     return None
 
 
+def client(request: Any) -> str | None:
+    """The address of a visitor.
+
+    On the Hub all connections come from its proxy, which appends the visitor's address to X-Forwarded-For; what
+    stands before it is the visitor's own claim.
+    """
+    forwarded = request.headers.getlist("x-forwarded-for") if "SPACE_ID" in os.environ else []
+    if last := ",".join(forwarded).rpartition(",")[2].strip():
+        return last
+    return request.client.host if request.client else None
+
+
 def fair(queue: Any) -> None:
     """Limit the waiting requests of one address in gradio's queue, and drop requests that nobody reads."""
     push, watching = queue.push, set()
 
     async def limited(body: Any, request: Any, username: Any) -> tuple[bool, Any, str]:
-        client = request.client and request.client.host
         waiting = [event for each in queue.event_queue_per_concurrency_id.values() for event in each.queue]
-        own = sum((event.request.client and event.request.client.host) == client for event in waiting)
+        own = sum(client(event.request) == client(request) for event in waiting)
         if own >= FAIR_SHARE:
             return (
                 False,

@@ -23,6 +23,7 @@ import pytest
 import torch
 from gradio_client import Client
 from safetensors.torch import load_file
+from starlette.requests import Request as StarletteRequest
 
 import regen_hf
 from regen_hf import outputs
@@ -624,6 +625,18 @@ def test_requests_of_one_address_wait_in_a_fair_share_and_unread_ones_are_droppe
 
     asyncio.run(ask())
     assert dropped == ["unread"]
+
+
+def test_behind_the_proxy_of_the_hub_the_address_that_it_appended_counts(space, monkeypatch):
+    def client(*forwarded):
+        headers = [(b"x-forwarded-for", value.encode()) for value in forwarded]
+        return space.start.client(StarletteRequest({"type": "http", "headers": headers, "client": ("10.0.0.1", 80)}))
+
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    assert client("9.9.9.9") == "10.0.0.1"  # without a proxy anybody can write the header
+    monkeypatch.setenv("SPACE_ID", "org/regen-demo")
+    assert client() == client("") == "10.0.0.1"
+    assert client("8.8.8.8") == client("9.9.9.9, 8.8.8.8") == client("9.9.9.9", "7.7.7.7,8.8.8.8") == "8.8.8.8"
 
 
 def test_text_of_people_is_escaped_in_the_page(space):

@@ -342,6 +342,10 @@ class RegenPipeline:
             tokens = self.model.generate(**inputs, **{"max_new_tokens": max_new_tokens, "do_sample": False} | options)
         return tokens[:, prompt:]
 
+    def number_read(self, history: Any, task: str | None = None, max_new_tokens: int = 256) -> int:
+        """The number of purchases of one history that are in the prompt of a text: the latest ones."""
+        return int(self._inputs(read_histories(history)[0], [task], [None], max_new_tokens)["history_mask"].sum())
+
     def _cited(
         self, inputs: Any, histories: list[Any], check: Check | None, max_new_tokens: int, generation: dict[str, Any]
     ) -> list[list[dict[str, Any]]]:

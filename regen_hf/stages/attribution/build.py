@@ -66,7 +66,9 @@ def tests(run: Path, out: Path, regen: Any, number: int, seed: int) -> dict[str,
     users = [user for user in users if user["purchase_history"]]
     tasks = list(regen.processor.task_prompts)
     stories = [(user["purchase_history"], tasks[place % len(tasks)]) for place, user in enumerate(users)]
-    tested, sentences = deletion.deletion(regen, stories, max_new_tokens, seed)
+    prompted = [regen.number_read(history, task, max_new_tokens) for history, task in stories]
+    firsts = [len(history) - number for (history, _), number in zip(stories, prompted, strict=True)]
+    tested, sentences = deletion.deletion(regen, stories, firsts, max_new_tokens, seed)
     rows = [
         {**sentence, "reviewer_id": users[sentence["user"]]["reviewer_id"], "task": stories[sentence["user"]][1]}
         for sentence in sentences

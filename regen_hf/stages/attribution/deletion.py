@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,22 @@ Story = tuple[list[dict[str, Any]], str]
 
 
 def deletion(
-    regen: Any, users: Sequence[Story], max_new_tokens: int, seed: int
+    regen: Any, users: Sequence[Story], firsts: Sequence[int], max_new_tokens: int, seed: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The results of the tests, and the cited sentences of each of `users`.
 
+    Args:
+        regen: the [`RegenPipeline`].
+        users: their histories and tasks.
+        firsts: the first purchase of each history that the model reads; the others are in no test.
+        max_new_tokens: of a text.
+        seed: of the random purchases and of the intervals.
+
     Returns:
         The shares of the cited sentences that `without` and `only` the `cited` purchases, or as many `random` ones,
-        are written again (`stays`: word for word; `overlap`: F1 of its words with the most similar sentence), each
-        with its interval over the users; and the sentences with the position of their user in `users`.
+        are written again (`stays`: the same words in the same order, in any case; `overlap`: F1 of its words with the
+        most similar sentence), each with its interval over the users; and the sentences with the position of their
+        user in `users`.
     """
     options = {"max_new_tokens": max_new_tokens, "batch_size": BATCH}
     histories, tasks = [history for history, _ in users], [task for _, task in users]
@@ -39,20 +48,21 @@ def deletion(
     random = np.random.default_rng(seed)
     cases, again = [], []
     for sentence in sentences:
-        history = histories[sentence["user"]]
+        history, first = histories[sentence["user"]], firsts[sentence["user"]]
         cited = [citation["purchase"] for citation in sentence["citations"]]
-        if cited and len(cited) < len(history):
-            drawn = random.choice(len(history), len(cited), replace=False).tolist()
+        if cited and len(cited) < len(history) - first:
+            drawn = random.choice(range(first, len(history)), len(cited), replace=False).tolist()
             for arm, chosen in zip(ARMS, (cited, drawn), strict=True):
                 for test in TESTS:
                     cases.append((sentence, test, arm))
-                    again.append([p for n, p in enumerate(history) if (n in chosen) == (test == "only")])
+                    again.append([p for n, p in enumerate(history[first:], first) if (n in chosen) == (test == "only")])
     of_user = [tasks[sentence["user"]] for sentence, _, _ in cases]
     texts = regen.narrate(again, of_user, **options) if cases else []
     sums = {(test, arm): np.zeros((len(users), 3)) for test in TESTS for arm in ARMS}  # stays, overlap, sentences
     for (sentence, test, arm), text in zip(cases, texts, strict=True):
-        overlap = max_overlap(sentence["text"], text)
-        sums[test, arm][sentence["user"]] += (overlap == 1, overlap, 1)
+        own, others = sentence["text"], sentences_of(text)
+        stays = any(map(partial(same_words, own), others))
+        sums[test, arm][sentence["user"]] += (stays, max(map(partial(overlap, own), others), default=0.0), 1)
     results = {
         test: {
             arm: {
@@ -72,18 +82,24 @@ def deletion(
     return counts | results, sentences
 
 
-def max_overlap(sentence: str, text: str) -> float:
-    """The F1 of the words of `sentence` with the most similar sentence of `text`; 1 for the same words in any case.
+def same_words(one: str, other: str) -> bool:
+    """Whether two texts have the same words in the same order, in any case.
 
-    >>> max_overlap("A red pen.", "Hm. A blue pen."), max_overlap("A red pen.", "")
-    (0.6666666666666666, 0.0)
+    >>> same_words("A red pen, a cup.", "a Red pen, a cup. "), same_words("A red pen, a cup.", "A cup, a red pen.")
+    (True, False)
     """
-    own = Counter(sentence.lower().split())
-    best = 0.0
-    for other in sentences_of(text):
-        words = Counter(other.lower().split())
-        best = max(best, 2 * (own & words).total() / (own.total() + words.total()))
-    return best
+    return one.lower().split() == other.lower().split()
+
+
+def overlap(one: str, other: str) -> float:
+    """The F1 of the words of two texts in any order; 1 for two empty ones.
+
+    >>> overlap("A red pen.", "A blue pen."), overlap("A red pen.", ""), overlap("", "")
+    (0.6666666666666666, 0.0, 1.0)
+    """
+    words, others = Counter(one.lower().split()), Counter(other.lower().split())
+    total = words.total() + others.total()
+    return 2 * (words & others).total() / total if total else 1.0
 
 
 def sentences_of(text: str) -> list[str]:

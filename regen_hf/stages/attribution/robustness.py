@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...metrics.bootstrap import mean_interval
-from .deletion import BATCH, max_overlap
+from .deletion import BATCH, overlap, same_words
 
 TASK = "user_profile"
 SYNONYMS = {
@@ -126,10 +126,10 @@ def robustness(
         changed = [(user, change(history, random)) for user, history in enumerate(histories)]
         cases = [(user, history) for user, history in changed if history]
         after = regen.narrate([history for _, history in cases], **options) if cases else []
-        overlaps = np.array([max_overlap(before[user], text) for (user, _), text in zip(cases, after, strict=True)])
+        pairs = [(before[user], text) for (user, _), text in zip(cases, after, strict=True)]
         results[name] = {
             "users": len(cases),
-            "changed": mean_interval((overlaps < 1).astype(float), seed),
-            "overlap": mean_interval(overlaps, seed),
+            "changed": mean_interval(np.array([not same_words(*pair) for pair in pairs], dtype=float), seed),
+            "overlap": mean_interval(np.array([overlap(*pair) for pair in pairs]), seed),
         }
     return results

@@ -198,13 +198,43 @@ class Storyteller:
 
 def test_a_sentence_goes_without_what_it_rests_on_and_stays_with_it():
     histories = [[{"item": {"asin": asin}} for asin in letters] for letters in ("ABCDE", "FGHIJK", "L")]
-    results, sentences = deletion.deletion(Storyteller(), [(history, "user_profile") for history in histories], 9, 0)
+    stories = [(history, "user_profile") for history in histories]
+    results, sentences = deletion.deletion(Storyteller(), stories, [0, 0, 0], 9, 0)
     assert (results["sentences"], results["cited"], results["tested"]) == (6, 3, 2)  # one purchase leaves no history
     assert results["without"]["cited"]["stays"]["mean"] == 0
     assert results["only"]["cited"]["stays"]["mean"] == 1
     assert results["without"]["random"]["stays"]["mean"] == 1
     assert results["only"]["random"]["stays"]["mean"] == 0
     assert [sentence["user"] for sentence in sentences] == [0, 0, 1, 1, 2, 2]
+
+
+class Listener:
+    """Writes nothing, cites the fourth purchase, and keeps the histories of its texts."""
+
+    def narrate(self, histories, tasks=None, cite=False, task=None, **_):
+        self.read = ["".join(purchase["item"]["asin"] for purchase in history) for history in histories]
+        sentence = {"text": "A pen.", "citations": [{"purchase": 3, "strength": 9.0}], "strength": 9.0}
+        return [[sentence] if cite else "" for _ in histories]
+
+
+def test_the_random_purchases_are_those_that_the_model_reads():
+    history, listener = [{"item": {"asin": asin}} for asin in "ABCDE"], Listener()
+    drawn = set()
+    for seed in range(20):
+        deletion.deletion(listener, [(history, "user_profile")], [2], 9, seed)
+        without, only, random_without, random_only = listener.read
+        assert (without, only) == ("CE", "D")
+        assert sorted(random_without + random_only) == list("CDE")
+        drawn.add(random_only)
+    assert drawn == set("CDE")
+    assert deletion.deletion(listener, [(history, "user_profile")], [4], 9, 0)[0]["tested"] == 0
+
+
+def test_a_profile_without_words_is_the_same_as_before():
+    review = {"summary": None, "rating": 4, "text": "A great pen. I bought two.", "unix_time": 5}
+    history = [{"item": {"asin": asin}, "review": review} for asin in "ABC"]
+    results = robustness.robustness(Listener(), [history], [{"asin": "E"}], 9, 0)
+    assert [(each["changed"]["mean"], each["overlap"]["mean"]) for each in results.values()] == [(0, 1)] * 3
 
 
 def test_changes_of_a_history_add_nothing_about_the_user():

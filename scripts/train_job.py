@@ -13,18 +13,19 @@ Python index. See docs/jobs.md.
 """
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
-from huggingface_hub import HfApi
-
 from regen_hf.cli import main as regen
+from regen_hf.cli.commands import PARTS, open_run
+from regen_hf.cli.parser import make_parser
 from regen_hf.errors import RegenError
-from regen_hf.hub.hub_errors import check_token
+from regen_hf.hub.publishing import check_push
 
 
 def main() -> int:
-    """Check the token, run all stages, and push; returns the exit code."""
+    """Check the settings and what a push needs, run all stages, and push; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -32,15 +33,19 @@ def main() -> int:
     parser.add_argument("--folder", default="runs/job", help="the run folder (default: %(default)s)")
     parser.add_argument("--private", action="store_true", help="push to private repositories")
     parser.add_argument(
-        "--parts", nargs="*", default=["dataset", "model"], help="what is pushed (default: %(default)s)"
+        "--parts", nargs="+", choices=PARTS, default=["dataset", "model"], help="what is pushed (default: %(default)s)"
     )
     options, settings = parser.parse_known_args()
-    try:
-        check_token(HfApi().whoami(), options.namespace)  # before hours of training
+    if re.search("[=/]", options.namespace):  # the value of an option of `regen run`
+        parser.error(f"ORG is {options.namespace!r}, expected a user or organisation. Name it before all options.")
+    command = ["run", options.folder, *settings]
+    try:  # before hours of training
+        run = open_run(make_parser(command).parse_args(command))
+        check_push(run, options.namespace, options.parts, options.private)
     except (RegenError, OSError) as error:
-        print(f"train_job.py: the results could not be pushed to {options.namespace}: {error}", file=sys.stderr)
+        print(f"train_job.py: nothing was trained. {error}", file=sys.stderr)
         return 1
-    if code := regen(["run", options.folder, *settings]):
+    if code := regen(command):
         return code
     private = ["--private"] if options.private else []
     parts = [f"--{part}" for part in options.parts]

@@ -64,7 +64,8 @@ def _overrides(options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     return values
 
 
-def _open(options: argparse.Namespace, **more: Any) -> Any:
+def open_run(options: argparse.Namespace, **more: Any) -> Any:
+    """The run of the folder that is given, with the settings of the command line and then `more`; writes nothing."""
     from ..run import Run
 
     overrides = _overrides(options)
@@ -75,7 +76,7 @@ def _open(options: argparse.Namespace, **more: Any) -> Any:
 
 def run(options: argparse.Namespace) -> None:
     """Every stage that is not fresh."""
-    run = _open(options)
+    run = open_run(options)
     known = [stage.command for stage in run.stages]
     if options.until not in known:
         raise ConfigError(f"--until was given {options.until!r}, expected one of: {', '.join(known)}.")
@@ -94,7 +95,7 @@ def stage(options: argparse.Namespace) -> None:
     from .. import outputs
     from ..run import STAGES
 
-    run = _open(options)
+    run = open_run(options)
     stage = STAGES[options.command]
     run.check(options.command)
     if options.command == "sequences":
@@ -192,7 +193,7 @@ def quickstart(options: argparse.Namespace) -> None:
     settings: dict[str, Any] = {"sequences": {"sample": True}}
     if not outputs.is_run(Path(options.folder)):  # an existing run keeps the steps of its config.yaml
         settings["training"] = {"max_steps": QUICKSTART_STEPS}
-    run = _open(options, **settings)
+    run = open_run(options, **settings)
     run.check_packages(QUICKSTART_END)
     with run.locked():
         run.save()

@@ -40,8 +40,13 @@ OWN_FILES = {
 
 def default_names(run: Path) -> dict[str, str]:
     """The names of the repositories of a run, without their namespace."""
-    model = f"regen-{config_name(run)}" if manifest(run, "dataset") else "regen-model"
+    model = model_name(config_name(run)) if manifest(run, "dataset") else "regen-model"
     return {"dataset": "regen", "model": model, "metric": "regen_narrative", "space": "regen-demo"}
+
+
+def model_name(dataset: str) -> str:
+    """The default name of the repository of the model that is trained on the dataset of this name."""
+    return f"regen-{dataset}"
 
 
 def check_parts(run: Path, parts: tuple[str, ...]) -> None:

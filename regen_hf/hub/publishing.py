@@ -12,7 +12,7 @@ from ..cards.benchmark import eval_yaml
 from ..cards.dataset_card import merged_card
 from ..errors import ConfigError, RegenError, require
 from ..run import Run
-from .contents import PARTS, STAGES_OF, Files, check_parts, contents, default_names
+from .contents import PARTS, STAGES_OF, Files, check_parts, contents, default_names, model_name
 from .hub_errors import check_token, client_errors, explain, is_unreachable
 from .privacy import check
 from .remote import Changes, Remote, check_replaceable, compare, file_lines, read_repository, size
@@ -111,6 +111,26 @@ def push(
         yield f"{'pushed' if upload.changes else 'unchanged'} {url}"
     if verified:
         yield from verify(folder, {upload.part: (upload.name, commits[upload.part]) for upload in uploads})
+
+
+def check_push(run: Run, namespace: str, parts: Sequence[str] = (), private: bool = False) -> None:
+    """Check what a push of a run that is not built yet can be stopped by: names, token, and repositories on the Hub.
+
+    Args:
+        run: the run, whose settings name the dataset.
+        namespace: the user or organisation on the Hub.
+        parts: some of `contents.PARTS`; all of them if empty.
+        private: the repositories have to be private.
+
+    Raises:
+        RegenError: the push would be rejected, or the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    chosen = tuple(part for part in PARTS if part in parts or not parts)
+    names = {"model": model_name(run.config["dataset"].config_name(run.folder))}
+    repositories = _repository_names(run.folder, namespace, names)
+    _linked(repositories, chosen, _read_hub(HfApi(), namespace, repositories, chosen, private, dry_run=False))
 
 
 def _repository_names(run: Path, namespace: str, names: Mapping[str, str]) -> dict[str, str]:

@@ -66,7 +66,7 @@ class Run:
                 raise ConfigError(f"Section {name!r} of {saved} holds {before!r}, expected 'key: value' under it.")
             if not isinstance(keys, Mapping):
                 raise ConfigError(f"Section {name!r} was given {keys!r}, expected settings as 'key: value'.")
-            values[name] = {**before, **keys}
+            values[name] = {**files.still_true(name, before, keys), **keys}
         self.config = files.absolute(make_config(values))
         self._check_source()
         self._hashes: dict[str, str] = {}

@@ -18,7 +18,7 @@ from typing import Any
 from .. import outputs
 from ..errors import InputError
 from ..reviews.downloads import Downloads, check_url, is_url
-from .stages import Config
+from .stages import STAGES, Config, Stage, config_class
 
 
 def absolute(config: Config) -> Config:
@@ -38,6 +38,24 @@ def absolute(config: Config) -> Config:
         )
         for name, values in config.items()
     }
+
+
+def still_true(section: str, saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The `saved` settings of a section, without words about a file (`metadata={"about": …}`) that `given` replaces."""
+    kept = dict(saved)
+    for field in (field for stage in STAGES.values() if stage.section == section for field in _fields(stage)):
+        file = field.metadata.get("about")
+        if file in given and _path(saved.get(file)) != _path(given[file]):
+            kept.pop(field.name, None)
+    return kept
+
+
+def _fields(stage: Stage) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(config_class(stage))
+
+
+def _path(value: Any) -> Any:
+    return _absolute(value, "files") if isinstance(value, str) else value
 
 
 def setting(field: dataclasses.Field[Any], value: Any) -> Any:

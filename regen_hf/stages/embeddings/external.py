@@ -99,7 +99,7 @@ def check_fit(factors: NDArray[np.float32], buyers: NDArray[np.integer]) -> dict
 
 def _read_files(files: Sequence[Path], asins_file: str | None) -> tuple[list[str], NDArray[Any]]:
     """The asins (K) and their vectors (K, d) of the files of `--cf-vectors` and of `--cf-asins`."""
-    kinds = {file.suffix for file in files}
+    kinds = {file.suffix.lower() for file in files}
     if kinds == {".parquet"}:
         parts = [_read(_parquet, file) for file in files]
         names = [name for part, _ in parts for name in part]
@@ -109,12 +109,12 @@ def _read_files(files: Sequence[Path], asins_file: str | None) -> tuple[list[str
         full = [vectors for _, vectors in parts if len(vectors)]
         return names, np.concatenate(full) if full else np.zeros((0, 0), np.float32)
     readers: dict[str, Callable[[Path], NDArray[Any]]] = {".npy": _npy, ".safetensors": _safetensors}
-    if len(files) != 1 or files[0].suffix not in readers:
+    if len(files) != 1 or files[0].suffix.lower() not in readers:
         raise InputError(
             f"--cf-vectors was given {', '.join(file.name for file in files)}, expected parquet files with the columns "
             f"{ASIN} and {VECTOR}, or one file of {' or '.join(readers)} with --cf-asins."
         )
-    vectors = _read(readers[files[0].suffix], files[0])
+    vectors = _read(readers[files[0].suffix.lower()], files[0])
     if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
         raise InputError(
             f"{files[0].name} holds an array of {vectors.dtype} and the shape {vectors.shape}, expected numbers of the "
@@ -196,14 +196,15 @@ def _safetensors(path: Path) -> NDArray[Any]:
 
 def _asins(path: Path) -> list[str]:
     """The asins of a file, in order: text with one per line, a JSON list, an array of np.save or a parquet column."""
-    if path.suffix == ".parquet":
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
         values = pq.read_table(path, columns=[ASIN])[ASIN].to_pylist()
-    elif path.suffix == ".npy":
+    elif suffix == ".npy":
         values = _npy(path).tolist()
-    elif path.suffix == ".json":
-        values = json.loads(path.read_text(encoding="utf-8"))
+    elif suffix == ".json":
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     else:
-        values = path.read_text(encoding="utf-8").splitlines()
+        values = path.read_text(encoding="utf-8-sig").splitlines()
     if not isinstance(values, list):
         raise ValueError("it holds no list of asins")
     return item_ids("asins", values)

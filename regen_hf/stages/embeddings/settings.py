@@ -32,7 +32,7 @@ class EmbeddingsConfig:
     cf_asins: str | None = field(default=None, metadata={"reads": "files"})
     """The asins of the rows of --cf-vectors, in their order: text with one per line, a JSON list, .npy, or parquet with
     asin."""
-    cf_fitted_on: str = field(default=NOT_STATED, metadata={"affects_output": False})
+    cf_fitted_on: str = field(default=NOT_STATED, metadata={"affects_output": False, "about": "cf_vectors"})
     """On whom --cf-vectors was fitted, for the card of the model, such as 'the train users'."""
     content_encoder: str | None = field(default=None, metadata={"reads": "model"})
     """A sentence-transformers model, by name or path; if not given, a small one is trained on the train split."""
@@ -52,7 +52,7 @@ class EmbeddingsConfig:
         if self.cf_asins and not self.cf_vectors:
             unset = "remove it with --set embeddings.cf_asins=null"
             raise ValueError(f"cf_asins was given {self.cf_asins} without cf_vectors, expected both or none: {unset}")
-        needs_asins = bool(self.cf_vectors and self.cf_vectors.endswith(WITHOUT_ASINS))
+        needs_asins = bool(self.cf_vectors and self.cf_vectors.lower().endswith(WITHOUT_ASINS))
         if self.cf_vectors and needs_asins != bool(self.cf_asins):
             unset = "no cf_asins: remove it with --set embeddings.cf_asins=null"
             expected = "cf_asins too, a file with the asin of each row" if needs_asins else unset

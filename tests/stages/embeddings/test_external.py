@@ -1,6 +1,7 @@
 """CF vectors of another recommender, from files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,11 @@ def folder(tmp_path):
     (tmp_path / "asins.json").write_text(json.dumps(["D", 7, "other"]))
     np.save(tmp_path / "asins.npy", np.array(NAMES))
     pq.write_table(pa.table({"asin": NAMES}), tmp_path / "asins.parquet")
+    (tmp_path / "marked.txt").write_text("\n".join(NAMES), encoding="utf-8-sig")
+    for name in ("vectors.npy", "asins.npy", "lists.parquet", "one.safetensors"):
+        (tmp_path / Path(name).stem.upper()).with_suffix(Path(name).suffix.upper()).write_bytes(
+            (tmp_path / name).read_bytes()
+        )
     return tmp_path
 
 
@@ -57,6 +63,7 @@ def folder(tmp_path):
         *[(f"{name}.parquet", None) for name in ("lists", "fixed", "large", "part-*")],
         *[("vectors.npy", f"asins.{kind}") for kind in ("txt", "json", "npy", "parquet")],
         *[(name, "asins.txt") for name in ("integers.npy", "one.safetensors", "two.safetensors")],
+        *[("VECTORS.NPY", "ASINS.NPY"), ("LISTS.PARQUET", None), ("ONE.SAFETENSORS", "marked.txt")],
     ],
 )
 def test_every_format_gives_the_same_vectors_in_the_order_of_the_catalogue(folder, files, capsys):
@@ -141,6 +148,22 @@ def test_vectors_that_cannot_be_used_give_a_sentence(tmp_path, name, content, me
 def test_settings_that_do_not_fit_are_errors(tmp_path, settings, message):
     with pytest.raises(ConfigError, match=message):
         Run(tmp_path / "run", {"embeddings": settings})
+
+
+def test_words_about_vectors_go_with_these_vectors(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, words = tmp_path / "run", "the train users"
+    run.mkdir()
+    saved = {"cf_vectors": str(tmp_path / "v.parquet"), "cf_fitted_on": words}
+    (run / "config.yaml").write_text(json.dumps({"embeddings": saved}))
+    for given, expected in [
+        ({"cf_dim": 8}, words),
+        ({"cf_vectors": "v.parquet"}, words),
+        ({"cf_vectors": "w.parquet"}, "not stated"),
+        ({"cf_vectors": None}, "not stated"),
+        ({"cf_vectors": "w.parquet", "cf_fitted_on": "all users"}, "all users"),
+    ]:
+        assert Run(run, {"embeddings": given}).config["embeddings"].cf_fitted_on == expected
 
 
 def test_a_run_on_vectors_of_another_recommender(finished_run, tiny_run, tmp_path, capsys):

@@ -2,7 +2,7 @@
 # make test         the test suite
 # make venv         only the environment
 # make models       the real language model of the tests
-# make recommenders the libraries of the recipes in docs/any_recommender.md
+# make recommenders the libraries of docs/any_recommender.md and docs/recommender_libraries.md
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 EXTRAS := llm,train,eval,space,spark,dev
@@ -33,8 +33,8 @@ models: .models/smollm2-135m/config.json
 recommenders: .recommenders/light/installed .recommenders/rectools/installed
 
 .recommenders/light/installed: LIBRARIES = cornac==3.0.1 lightfm-next==1.19.0 scikit-surprise==1.1.5 pandas
-.recommenders/rectools/installed: LIBRARIES = rectools[torch]==0.19.0
-.recommenders/%/installed:
+.recommenders/rectools/installed: LIBRARIES = rectools[torch]==0.19.0 "pyarrow<22"
+.recommenders/%/installed: Makefile
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --disable-pip-version-check --progress-bar off -q $(LIBRARIES)
 	touch $@

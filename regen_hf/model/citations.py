@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, cast
@@ -110,7 +111,7 @@ class Citer:
         offset = len(history) - int(inputs["history_mask"][row].sum())
         return cls(regen.model, regen.processor.tokenizer, inputs, row, offset, streams=streams)
 
-    def add(self, tokens: Iterable[int], last: bool = False) -> Iterator[dict[str, Any]]:
+    def add(self, tokens: Iterable[int], last: bool = False) -> Generator[dict[str, Any], None, None]:
         """The cited sentences that are complete with the next tokens; with `last` the rest of the text too."""
         for evidence in self.evidence(tokens, last):
             yield self.cited(evidence)
@@ -297,14 +298,15 @@ class Variants:
         embeddings = torch.cat([self.pending, words[:, :-1]], dim=1)
         end = self.length + embeddings.shape[1]
         positions = torch.arange(self.length, end, device=embeddings.device)
-        logits = self.model(
-            inputs_embeds=embeddings,
-            attention_mask=torch.ones(len(self.rows), end, dtype=torch.long, device=embeddings.device),
-            position_ids=positions.expand(len(self.rows), -1),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=len(tokens),
-        ).logits  # (K, L, V)
+        with _without_dropout(self.model):
+            logits = self.model(
+                inputs_embeds=embeddings,
+                attention_mask=torch.ones(len(self.rows), end, dtype=torch.long, device=embeddings.device),
+                position_ids=positions.expand(len(self.rows), -1),
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=len(tokens),
+            ).logits  # (K, L, V)
         self.length, self.pending = end, words[:, -1:]
         if self.restarts:
             self.length, self.pending = 0, torch.cat([embeddings, words[:, -1:]], dim=1)
@@ -321,35 +323,39 @@ def _variants(
     model: Any, inputs: Mapping[str, torch.Tensor], kept: torch.Tensor, batch_size: int
 ) -> Iterator[Variants]:
     """The variants of `kept` (K, N) in batches of equal length, so that none has padding."""
-    with torch.no_grad():
+    with torch.no_grad(), _without_dropout(model):
         embeddings = model.model.fused_embeddings(**inputs)
     kept = kept.to(embeddings.device)
     sizes = kept.sum(1)
     for size in sizes.unique():
         for rows in (sizes == size).nonzero()[:, 0].split(batch_size):
-            with torch.no_grad():
+            with torch.no_grad(), _without_dropout(model):
                 variants = Variants(model, inputs, kept[rows], embeddings, rows.cpu())
             yield variants
 
 
-def cited_stream(regen: Any, inputs: Any, history: Sequence[Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def cited_stream(
+    regen: Any, inputs: Any, history: Sequence[Any], options: dict[str, Any]
+) -> Generator[dict[str, Any], None, None]:
     """The cited sentences of a text, each as soon as it is complete; the arguments are those of `stream_text`."""
     citer = None
-    for tokens in stream_tokens(regen, inputs, options):
-        citer = citer or Citer.of(regen, inputs, 0, history, streams=True)  # while the text is written
-        yield from citer.add(tokens)
+    with closing(stream_tokens(regen, inputs, options)) as parts:
+        for tokens in parts:
+            citer = citer or Citer.of(regen, inputs, 0, history, streams=True)  # while the text is written
+            yield from citer.add(tokens)
     if citer:
         yield from citer.add((), last=True)
 
 
 def checked(
-    sentences: Iterable[dict[str, Any]], history: Sequence[Any], check: Check | None
+    sentences: Generator[dict[str, Any], None, None], history: Sequence[Any], check: Check | None
 ) -> Iterator[dict[str, Any]]:
-    """The cited sentences of one text with the verdict of the record on each."""
+    """The cited sentences of one text with the verdict of the record on each; an error of `check` ends the text."""
     texts: list[str] = []
-    for sentence in sentences:
-        texts.append(sentence["text"].strip())
-        yield sentence if check is None else sentence | dict(check(history, texts)[-1])
+    with closing(sentences):
+        for sentence in sentences:
+            texts.append(sentence["text"].strip())
+            yield sentence if check is None else sentence | dict(check(history, texts)[-1])
 
 
 def check_arguments(cite: bool, check: Check | None, generation: Mapping[str, Any]) -> None:
@@ -362,6 +368,18 @@ def check_arguments(cite: bool, check: Check | None, generation: Mapping[str, An
         raise ValueError("check was passed without cite=True, which alone returns sentences to check.")
     if cite and generation.get("num_return_sequences") not in (None, 1):
         raise ValueError("num_return_sequences was passed with cite=True, expected one text for each history.")
+
+
+@contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    if not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()
 
 
 def _one_row(inputs: Mapping[str, torch.Tensor], row: int) -> dict[str, torch.Tensor]:

@@ -109,6 +109,9 @@ class RegenConfig(PreTrainedConfig):
             if not 0 <= getattr(self, name) < 1:
                 value = getattr(self, name)
                 raise ValueError(f"{name} is {value}, expected a probability of at least 0 and below 1.")
+        threshold = self.citation_threshold
+        if threshold is not None and not (math.isfinite(threshold) and threshold > 0):
+            raise ValueError(f"citation_threshold is {threshold}, expected a number of nats above 0, or None.")
         if self.item_dim is not None and (self.adapter == "transformer" or "age" in self.interaction_features):
             given = 'adapter="transformer"' if self.adapter == "transformer" else 'the interaction feature "age"'
             raise ValueError(

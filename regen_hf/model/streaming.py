@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from threading import Event, Thread
 from typing import Any
 
@@ -22,12 +22,14 @@ def stream_text(regen: Any, inputs: Any, options: dict[str, Any]) -> Iterator[st
     return _streamed(regen.model, inputs, options, streamer)
 
 
-def stream_tokens(regen: Any, inputs: Any, options: dict[str, Any]) -> Iterator[list[int]]:
+def stream_tokens(regen: Any, inputs: Any, options: dict[str, Any]) -> Generator[list[int], None, None]:
     """As `stream_text`, with lists of tokens in place of the pieces."""
     return _streamed(regen.model, inputs, options, Tokens(regen.processor.tokenizer, skip_prompt=True))
 
 
-def _streamed(model: Any, inputs: Any, options: dict[str, Any], streamer: TextIteratorStreamer) -> Iterator[Any]:
+def _streamed(
+    model: Any, inputs: Any, options: dict[str, Any], streamer: TextIteratorStreamer
+) -> Generator[Any, None, None]:
     stop, failures = Event(), []
 
     def stopped(input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:

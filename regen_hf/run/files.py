@@ -44,7 +44,7 @@ def still_true(section: str, saved: Mapping[str, Any], given: Mapping[str, Any])
     """The `saved` settings of a section, without words about a file (`metadata={"about": …}`) that `given` replaces."""
     kept = dict(saved)
     for field in (field for stage in STAGES.values() if stage.section == section for field in _fields(stage)):
-        file = field.metadata.get("about")
+        file: str = field.metadata.get("about", "")
         if file in given and _path(saved.get(file)) != _path(given[file]):
             kept.pop(field.name, None)
     return kept

@@ -1,11 +1,15 @@
 """The purchases that the sentences of a text rest on."""
 
+import threading
+import time
+
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassClassValidationError
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from regen_hf.model import citations
+from regen_hf.model import RegenConfig, citations
 from regen_hf.model.citations import Citer, Evidence
 from regen_hf.model.pipeline import RegenPipeline
 from tests.tiny_model import EOS, FAMILIES, GQA, fused, processor, purchase
@@ -192,6 +196,35 @@ def test_narrate_and_stream_return_the_sentences_of_the_text(regen):
     assert [sentence["verdict"] for sentence in streamed] == [s["text"].strip().upper() for s in cited[0]]
     for part, sentence in zip(streamed, cited[0], strict=True):
         assert part["strength"] == pytest.approx(sentence["strength"], abs=1e-3)
+
+
+def test_an_error_of_a_check_ends_the_generation(regen):
+    def fails(history, sentences):
+        raise LookupError(sentences[0])
+
+    def slowly(input_ids, scores):
+        time.sleep(0.05)
+        return scores
+
+    before = threading.active_count()
+    options = {"max_new_tokens": 24, "sequence_bias": {(NEW_LINE,): 2.0}, "logits_processor": [slowly]}
+    pieces = regen.stream(HISTORY, task=TASK, cite=True, check=fails, **options)
+    with pytest.raises(LookupError):
+        next(pieces)
+    assert threading.active_count() == before
+
+
+def test_citations_do_not_depend_on_dropout():
+    model = fused("gpt2", cf_dropout=0.5)
+    expected = list(citer(model).add(TEXT, last=True))
+    model.train()
+    assert list(citer(model).add(TEXT, last=True)) == expected
+    assert model.training
+
+
+def test_a_threshold_is_above_0():
+    with pytest.raises(StrictDataclassClassValidationError, match="expected a number of nats above 0"):
+        RegenConfig(citation_threshold=0.0)
 
 
 def test_arguments_that_contradict_each_other_raise(regen):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...model.histories import read_histories
 from ...outputs import is_run
 from .build import Claim, catalogue_vocabulary
 from .facts import ENTITIES, Record, claims, facts
@@ -46,7 +47,7 @@ def record_check(
         vocabulary = Vocabulary.of(items, texts)
 
     def check(history: Sequence[Mapping[str, Any]], sentences: Sequence[str]) -> list[Verdict]:
-        records = [Record.read(purchase) for purchase in history]
+        records = [Record.read(purchase) for purchase in read_histories([history])[0][0]]
         verdicts: list[Verdict] = []
         before = ""  # the clause to which "the brand" refers
         for sentence in sentences:

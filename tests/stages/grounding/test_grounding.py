@@ -145,6 +145,7 @@ def test_sentences_are_compared_with_the_record_of_any_history():
     found = check(history, list(sentences))
     assert [(verdict["verdict"], verdict["unsupported"]) for verdict in found] == list(sentences.values())
     assert check([], []) == []
+    assert check([{"item": ITEMS[0]}], ["They own a navy Elmsgate mug."])[0]["verdict"] == "supported"
     with pytest.raises(InputError, match="is not a run folder"):
         record_check("nowhere")
 

@@ -21,7 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from regen_hf import llm, prompts
+from regen_hf import llm, progress, prompts
 from regen_hf.errors import ConfigError, RegenError, RunError
 from regen_hf.llm import decoding
 from regen_hf.llm.local import LocalModel
@@ -117,6 +117,7 @@ def requests(config, count, **changes):
 
 
 def test_a_model_of_random_weights_gives_answers_of_the_schema(llama, store, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     # The name of the model seeds the sampling: the same in every folder, as not every sample ends in time.
     monkeypatch.chdir(Path(llama).parent)
     config = settings(Path(llama).name)

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from regen_hf import outputs
+from regen_hf import outputs, progress
 from regen_hf.cli import main
 from regen_hf.errors import ConfigError, InputError
 from regen_hf.reviews import downloads
@@ -429,7 +429,8 @@ def test_a_read_of_a_file_system_resumes_or_starts_again(tmp_path, monkeypatch, 
 # The command line
 
 
-def test_a_run_from_urls_equals_a_run_from_files(web, tmp_path, capsys):
+def test_a_run_from_urls_equals_a_run_from_files(web, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.0)
     (tmp_path / "reviews.jsonl").write_bytes(REVIEWS)
     (tmp_path / "items.jsonl").write_bytes(ITEMS)
     runs = {"files": [str(tmp_path / "reviews.jsonl"), str(tmp_path / "items.jsonl")]}

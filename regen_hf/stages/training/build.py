@@ -83,10 +83,10 @@ def build(run: Path, out: Path, work: Path, config: TrainingConfig) -> dict[str,
         processor.save_pretrained(out)
         outputs.write_json(out / outputs.TRAINING_LOG, log, indent=1)
         outputs.write_json(out / outputs.TRAINING_CONFIG, resolved_settings(config, log), indent=1)
+        check_reload(out, folder / outputs.TRAINED_LOGITS)
         counts |= calibrate(run, out, config)
         card = model_card(run, training={"config": dataclasses.asdict(config), "counts": counts})
         outputs.write_text(out / outputs.CARD, card)
-        check_reload(out, folder / outputs.TRAINED_LOGITS)
         if gap is not None:
             warn_of_unused_history(counts["history_gap"], config)
     return counts

@@ -117,6 +117,17 @@ def facts(truth: dict, items: dict[str, dict]) -> dict[str, dict[str, str]]:
     return phrases
 
 
+def cells_parser(description: str | None, cells: list[str], seeds: list[int]) -> argparse.ArgumentParser:
+    """The options of a benchmark that trains `cells`, each with several seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder of the runs")
+    parser.add_argument("--seeds", nargs="+", type=int, default=seeds)
+    parser.add_argument("--only", nargs="+", choices=cells, default=cells)
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of all cells")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    return parser
+
+
 def build_world(folder: Path, settings: dict) -> Run:
     """The run with the dataset and the vectors that all settings share."""
     run = Run(folder, settings)

@@ -12,7 +12,6 @@ The circle of a shopper is the fact that only purchases of the same people show,
 all facts. The seeds are those of the training; each recommender is fitted once.
 """
 
-import argparse
 import csv
 import json
 import re
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from ablation import RESULTS, SHARED, build_world, correct_facts, link_stages, training_settings
+from ablation import SHARED, build_world, cells_parser, correct_facts, link_stages, training_settings
 
 from regen_hf import outputs
 from regen_hf.run import Run
@@ -133,12 +132,7 @@ def differences(cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the missing cells."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of the runs")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--only", nargs="+", choices=[OURS, *recipes()], default=[OURS, *recipes()])
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of the training")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
+    parser = cells_parser(__doc__, [OURS, *recipes()], seeds=[0, 1])
     parser.add_argument("--users", type=int, default=100, help="test users (%(default)s)")
     parser.add_argument("--shoppers", type=int, default=SampleConfig.shoppers)
     parser.add_argument("--items", type=int, default=SampleConfig.items)

@@ -1,7 +1,7 @@
 """Measure whether the recommendation obeys a critique, on the sample world.
 
     python benchmarks/critiques.py runs/critiques --seeds 0 1 2
-    python benchmarks/critiques.py runs/critiques --only heldout --backbone .models/smollm2-135m --set max_steps=300
+    python benchmarks/critiques.py runs/critiques --only "pretrained heldout" --backbone .models/smollm2-135m
 
 Each cell trains the item head and the endorsement on the sample world and measures, on its test users with a critique:
 
@@ -20,7 +20,6 @@ each cell, skips the cells that it holds, and prints one JSON line.
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import shutil
@@ -33,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from ablation import RESULTS, build_world, link_stages, training_settings
+from ablation import build_world, cells_parser, link_stages, training_settings
 
 from regen_hf import outputs
 from regen_hf.metrics.bootstrap import mean_interval
@@ -301,15 +300,10 @@ def table(cells: dict[str, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the missing cells."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of the runs")
+    parser = cells_parser(__doc__, list(CELLS), seeds=[0])
     parser.add_argument(
         "--backbone", help="pretrained model of the cell `pretrained heldout`, which is left out without"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--only", nargs="+", choices=list(CELLS), default=list(CELLS))
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of all cells")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     common = TRAINING | training_settings(options.set)
     world = build_world(options.folder / "world", {"sequences": {"sample": True}}).folder

@@ -8,7 +8,6 @@ benchmarks/results/backbone_recipe.json after every cell, and skips the cells th
 resumes. Prints one JSON line.
 """
 
-import argparse
 import contextlib
 import json
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from unittest.mock import patch
 
 import torch
 import yaml
-from ablation import RESULTS, build_world, link_stages, training_settings
+from ablation import build_world, cells_parser, link_stages, training_settings
 
 from regen_hf import outputs
 from regen_hf.run import Run
@@ -111,13 +110,8 @@ def cell(world: Path, folder: Path, name: str, settings: dict) -> dict:
 
 def main() -> None:
     """Run the missing cells."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="folder of the runs")
+    parser = cells_parser(__doc__, list(CELLS), seeds=[0])
     parser.add_argument("--backbone", required=True)
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--only", nargs="+", choices=list(CELLS), default=list(CELLS))
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="a setting of all cells")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     common = COMMON | training_settings(options.set)
     world = build_world(options.folder / "world", {"sequences": {"sample": True}}).folder

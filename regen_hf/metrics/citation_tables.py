@@ -15,7 +15,7 @@ DELETIONS = {
 }
 CHANGES = {
     "neutral_purchase": "a random item without review is added",
-    "two_swapped": "two adjacent purchases change places, of one day where there are any",
+    "two_swapped": "two adjacent purchases are swapped, of one day where there are any",
     "paraphrase": "one review is paraphrased by rules",
 }
 

@@ -124,28 +124,28 @@ class Citer:
             self._lengths.append(len(self._text.rstrip(INCOMPLETE)))
         text = self._text.rstrip() if last else self._text.rstrip(INCOMPLETE)
         ends = [match.end() for match in SENTENCE_END.finditer(text, self._start)]
-        places = self._places()
+        positions = self._positions()
         for end in [*ends, len(text)] if last else ends:
             part, first, self._start = text[self._start : end], self._start == 0, end
             if not part.strip():
                 continue
-            stop = len(places) if last and end == len(text) else bisect_right(places, end)
-            own = [place for place in range(self._next, stop) if self._written[place] not in self._special]
+            stop = len(positions) if last and end == len(text) else bisect_right(positions, end)
+            own = [position for position in range(self._next, stop) if self._written[position] not in self._special]
             self._next = stop
             yield Evidence(part.lstrip() if first else part, own, *self._measure(own))
 
-    def _places(self) -> list[float]:
+    def _positions(self) -> list[float]:
         """The number of characters of the text up to the last one that each token completes, in ascending order.
 
         A token that completes none, such as the first bytes of a character, has the number of the next that does.
         """
         longest = [0, *accumulate(self._lengths, max)]
-        places: list[float] = []
+        positions: list[float] = []
         following = float("inf")
         for before, length in zip(reversed(longest[:-1]), reversed(self._lengths), strict=True):
             following = length if length > before else following
-            places.append(following)
-        return places[::-1]
+            positions.append(following)
+        return positions[::-1]
 
     def cited(self, evidence: Evidence) -> dict[str, Any]:
         """The sentence with the purchases that it rests on, the strongest first."""
@@ -167,11 +167,11 @@ class Citer:
 
     def highest(self, evidence: Evidence) -> float:
         """The highest threshold with which `cited` cites purchases for the sentence."""
-        single = float(evidence.effects.max()) if len(evidence.effects) else 0.0
-        if single < evidence.strength:
+        highest = float(evidence.effects.max()) if len(evidence.effects) else 0.0
+        if highest < evidence.strength:
             together = [drop for _, drop in self._drops(evidence, 0) if drop >= EXPLAINED * evidence.strength]
-            single = max([single, *together])
-        return min(single, evidence.strength)
+            highest = max([highest, *together])
+        return min(highest, evidence.strength)
 
     def _measure(self, own: list[int]) -> tuple[float, torch.Tensor, float]:
         """Strength, effects and likelihood of a sentence of the tokens at the positions `own`."""

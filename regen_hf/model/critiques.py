@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .histories import encodable
+from .histories import encodable, is_list
 
 MAX_CRITIQUE = 500
 """Maximum characters of a critique: it is one sentence."""
@@ -30,12 +30,12 @@ def quoted(critique: str, special: Iterable[str]) -> str:
     return '\nThe customer says: "' + " ".join(text.split()).replace('"', "'") + '"\n'
 
 
-def placed(critiques: Sequence[str | None], n_items: int) -> dict[int, str]:
-    """The critiques by the position of the item that each is about, of `n_items` of which the last one is still open.
+def by_position(critiques: Sequence[str | None], n_items: int) -> dict[int, str]:
+    """The critiques by the position of the item that each is about, among `n_items`, whose last one is still open.
 
     They are about the items before the open one, in order. Those of items that were left out are left out too.
 
-    >>> placed(["cheaper", None, "in navy"], n_items=6), placed(["cheaper", "in navy"], n_items=2)
+    >>> by_position(["cheaper", None, "in navy"], n_items=6), by_position(["cheaper", "in navy"], n_items=2)
     ({2: 'cheaper', 4: 'in navy'}, {0: 'in navy'})
     """
     first = n_items - 1 - len(critiques)
@@ -66,7 +66,7 @@ def read_turns(critique: Any, shown: Any, n_histories: int, single: bool) -> lis
         if value is None or single:
             values[name] = [value] * n_histories
             continue
-        values[name] = list(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else []
+        values[name] = list(value) if is_list(value) else []
         if len(values[name]) != n_histories:
             raise ValueError(
                 f"{name} is {reprlib.repr(value)}, expected a list with one value for each of the {n_histories} "
@@ -75,18 +75,34 @@ def read_turns(critique: Any, shown: Any, n_histories: int, single: bool) -> lis
     return [_turns(*pair) for pair in zip(values["critique"], values["shown"], strict=True)]
 
 
+def one_list_each(critiques: Any, n_histories: int) -> list[Sequence[str | None]]:
+    """The critiques of each history as the processor takes them; none where `critiques` is None.
+
+    Raises:
+        ValueError: there is not one list for each history.
+    """
+    if critiques is None:
+        return [()] * n_histories
+    rows = list(critiques)
+    if len(rows) != n_histories or not all(map(is_list, rows)):
+        raise ValueError(
+            f"critiques is {critiques!r:.80}, expected a list of texts or None for each of the {n_histories} histories."
+        )
+    return rows
+
+
 def _turns(critique: Any, shown: Any) -> tuple[list[str | None], list[Any]]:
     """The critiques and the items of one history."""
     if shown is None:
         items = []
-    elif isinstance(shown, str | Mapping) or not isinstance(shown, Iterable):
+    elif not is_list(shown):
         raise ValueError(f"shown is {reprlib.repr(shown)}, expected a list of items of the catalogue, oldest first.")
     else:
         items = list(shown)
     if critique is None or isinstance(critique, str):
         given = [None] * (len(items) - 1) + [critique]
     else:
-        given = list(critique) if isinstance(critique, Iterable) and not isinstance(critique, Mapping) else []
+        given = list(critique) if is_list(critique) else []
         if len(given) != max(1, len(items)):
             of_items = f"for each of the {len(items)} items in shown" if items else "for the last purchase"
             raise ValueError(
@@ -110,4 +126,4 @@ def _checked(critique: Any) -> str | None:
     return text or None
 
 
-__all__ = ["MAX_CRITIQUE", "placed", "quoted", "read_turns"]
+__all__ = ["MAX_CRITIQUE", "by_position", "one_list_each", "quoted", "read_turns"]

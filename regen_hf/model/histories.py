@@ -112,7 +112,7 @@ def _purchases(history: Any, name: str) -> list[Any]:
                 f'{name} has a list of {len(items)} for "item", expected one as long for "review" or None.'
             )
         return [{"item": item, "review": review} for item, review in zip(items, reviews, strict=True)]
-    if isinstance(history, str | bytes | Mapping) or not isinstance(history, Iterable):
+    if not is_list(history):
         raise ValueError(f"{name} is a {type(history).__name__}, {EXPECTED}.")
     return list(history)
 
@@ -256,6 +256,11 @@ FIELDS: dict[str, dict[str, Callable[[Any], Any]]] = {
 """The fields of a purchase, and the rule that checks the value of each."""
 
 
+def is_list(value: Any) -> bool:
+    """Whether `value` can hold several values: something to iterate over that is neither text nor a mapping."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+
+
 def one_each(name: str, value: str | Sequence[str | None] | None, n_histories: int) -> list[str | None]:
     """One value per history, from one value for all or a list of values.
 
@@ -281,4 +286,4 @@ def first_columns(lengths: list[int]) -> np.ndarray:
     return np.arange(max([1, *lengths])) < np.array(lengths)[:, None]
 
 
-__all__ = ["encodable", "first_columns", "item_ids", "one_each", "read_histories"]
+__all__ = ["encodable", "first_columns", "is_list", "item_ids", "one_each", "read_histories"]

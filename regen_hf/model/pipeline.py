@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from .citations import Check, Citer, check_arguments, checked, cited_stream
-from .histories import one_each, read_histories
+from .histories import is_list, one_each, read_histories
 from .recommendation import Catalogue, Choice, OpenPrompt, Turns
 from .streaming import stream_text
 
@@ -241,8 +241,7 @@ class RegenPipeline:
         _check_numbers(batch_size=batch_size)
         turns, single = self._catalogue.turns(history, critique, shown)
         histories = turns.histories
-        several = isinstance(item, Iterable) and not isinstance(item, str | Mapping)
-        items = list(item) if several else [item] * len(histories)
+        items = list(item) if is_list(item) else [item] * len(histories)
         if len(items) != len(histories):
             raise ValueError(f"item has {len(items)} items, expected one, or {len(histories)}, one per history.")
         chosen = [self._catalogue.item("item", one) for one in items]
@@ -342,7 +341,7 @@ class RegenPipeline:
             tokens = self.model.generate(**inputs, **{"max_new_tokens": max_new_tokens, "do_sample": False} | options)
         return tokens[:, prompt:]
 
-    def number_read(self, history: Any, task: str | None = None, max_new_tokens: int = 256) -> int:
+    def purchases_in_prompt(self, history: Any, task: str | None = None, max_new_tokens: int = 256) -> int:
         """The number of purchases of one history that are in the prompt of a text: the latest ones."""
         return int(self._inputs(read_histories(history)[0], [task], [None], max_new_tokens)["history_mask"].sum())
 
@@ -388,7 +387,7 @@ def _items(given: Any) -> list[Any]:
     Raises:
         ValueError: it is one item, or nothing to iterate over.
     """
-    if isinstance(given, str | Mapping) or not isinstance(given, Iterable):
+    if not is_list(given):
         raise ValueError(f"items is {given!r:.80}, expected a list of items, or one list per history for several.")
     return list(given)
 

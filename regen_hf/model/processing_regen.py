@@ -23,7 +23,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import BatchFeature, PreTrainedTokenizerBase, ProcessorMixin
 from transformers.utils import cached_file
 
-from .critiques import placed, quoted
+from .critiques import by_position, one_list_each, quoted
 from .histories import encodable, first_columns, item_ids, one_each, read_histories
 from .interactions import interaction_features, interaction_text, without_last_review
 from .item_table import ItemTable
@@ -157,8 +157,7 @@ class RegenProcessor(ItemTable, ProcessorMixin):
             prompt = self.task_prompts[task]
         if self.item_token in prompt:
             raise ValueError(f"The prompt contains {self.item_token!r}, the placeholder of a purchase: remove it.")
-        said = placed(critiques, n_items)
-        after = {number: quoted(text, self._special) for number, text in said.items()}
+        after = {number: quoted(text, self._special) for number, text in by_position(critiques, n_items).items()}
         content = "".join(self.item_token + after.get(number, "") for number in range(n_items)) + encodable(prompt)
         if self.tokenizer.chat_template is None:
             return content + "\n"
@@ -172,7 +171,7 @@ class RegenProcessor(ItemTable, ProcessorMixin):
 
     @functools.cached_property
     def _special(self) -> list[str]:
-        """The special tokens, which a text of others must not contain."""
+        """The special tokens, which a text written by others must not contain."""
         added = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
         return [*self.tokenizer.all_special_tokens, *added]
 
@@ -277,13 +276,14 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         tasks = one_each("task", task, len(histories))
         prompts = one_each("prompt", prompt, len(histories))
         purchases, token_ids = [], []
-        turns = _checked_critiques(critiques, len(histories))
-        for row, row_task, row_prompt, row_said in zip(histories, tasks, prompts, turns, strict=True):
-            number, ids = self.fit(len(row), row_task, row_prompt, max_length, row_said)
-            if number < 2 <= len(row) and any(row_said):
+        turns = one_list_each(critiques, len(histories))
+        for row, row_task, row_prompt, row_critiques in zip(histories, tasks, prompts, turns, strict=True):
+            number, ids = self.fit(len(row), row_task, row_prompt, max_length, row_critiques)
+            if number < 2 <= len(row) and any(row_critiques):
+                critique = next(filter(None, reversed(row_critiques)))
                 raise ValueError(
-                    f"The critique {next(filter(None, reversed(row_said)))!r:.80} does not fit beside the prompt and "
-                    f"two items into {max_length or self.tokenizer.model_max_length} tokens: shorten it."
+                    f"The critique {critique!r:.80} does not fit beside the prompt and two items into "
+                    f"{max_length or self.tokenizer.model_max_length} tokens: shorten it."
                 )
             purchases.append(row[len(row) - number :])
             token_ids.append(ids)
@@ -433,18 +433,6 @@ class RegenProcessor(ItemTable, ProcessorMixin):
         # At least one text, because an empty result has no width.
         vectors = self.encoder.encode(texts or [""], normalize_embeddings=True, show_progress_bar=False)
         return np.asarray(vectors, dtype=np.float32)[: len(texts)]
-
-
-def _checked_critiques(critiques: Any, n_histories: int) -> list[Sequence[str | None]]:
-    """The critiques of each history; none without `critiques`."""
-    if critiques is None:
-        return [()] * n_histories
-    rows = list(critiques)
-    if len(rows) != n_histories or any(isinstance(row, str) or not isinstance(row, Sequence) for row in rows):
-        raise ValueError(
-            f"critiques is {critiques!r:.80}, expected a list of texts or None for each of the {n_histories} histories."
-        )
-    return rows
 
 
 __all__ = ["RegenProcessor"]

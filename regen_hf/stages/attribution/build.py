@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -62,22 +61,22 @@ def tests(run: Path, out: Path, regen: Any, number: int, seed: int) -> dict[str,
     if window is not None:
         max_new_tokens = min(max_new_tokens, window // 2)
     files = outputs.dataset_files(run, outputs.results(run)["split"])
-    users = list(islice(outputs.rows(files, ["reviewer_id", "purchase_history"]), number))
+    users = list(outputs.rows(files, ["reviewer_id", "purchase_history"], limit=number))
     users = [user for user in users if user["purchase_history"]]
     tasks = list(regen.processor.task_prompts)
-    stories = [(user["purchase_history"], tasks[place % len(tasks)]) for place, user in enumerate(users)]
-    prompted = [regen.number_read(history, task, max_new_tokens) for history, task in stories]
-    firsts = [len(history) - number for (history, _), number in zip(stories, prompted, strict=True)]
-    tested, sentences = deletion.deletion(regen, stories, firsts, max_new_tokens, seed)
+    cases = [(user["purchase_history"], tasks[index % len(tasks)]) for index, user in enumerate(users)]
+    prompted = [regen.purchases_in_prompt(history, task, max_new_tokens) for history, task in cases]
+    firsts = [len(history) - number for (history, _), number in zip(cases, prompted, strict=True)]
+    tested, sentences = deletion.deletion(regen, cases, firsts, max_new_tokens, seed)
     rows = [
-        {**sentence, "reviewer_id": users[sentence["user"]]["reviewer_id"], "task": stories[sentence["user"]][1]}
+        {**sentence, "reviewer_id": users[sentence["user"]]["reviewer_id"], "task": cases[sentence["user"]][1]}
         for sentence in sentences
     ]
     outputs.write_parquet(out / outputs.CITED, pa.Table.from_pylist(rows, schema=CITED))
     results = {"citations": {"threshold": regen.model.config.citation_threshold, **tested}}
     if robustness.TASK in tasks:
-        items = list(islice(outputs.rows(outputs.catalogue_files(run)), 1000))
-        histories = [history for history, _ in stories]
+        items = list(outputs.rows(outputs.catalogue_files(run), limit=1000))
+        histories = [history for history, _ in cases]
         results["robustness"] = robustness.robustness(regen, histories, items, max_new_tokens, seed)
     return results
 

@@ -1,7 +1,7 @@
 """Tests of the citations by deletion: the text is written again without the cited purchases, and with them only.
 
-A citation is necessary if the sentence goes without the cited purchases, and sufficient if it stays with only them
-(arXiv 2604.06172). Both are compared with random purchases of the same number.
+A citation is necessary if the sentence disappears without the cited purchases, and sufficient if it stays with only
+them (arXiv 2604.06172). Both are compared with random purchases of the same number.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ BATCH = 16
 """Texts per batch."""
 ARMS = ("cited", "random")
 TESTS = ("without", "only")
-Story = tuple[list[dict[str, Any]], str]
+Prompted = tuple[list[dict[str, Any]], str]
 """A history and a task."""
 
 
 def deletion(
-    regen: Any, users: Sequence[Story], firsts: Sequence[int], max_new_tokens: int, seed: int
+    regen: Any, users: Sequence[Prompted], firsts: Sequence[int], max_new_tokens: int, seed: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The results of the tests, and the cited sentences of each of `users`.
 

@@ -53,10 +53,10 @@ def with_a_neutral_purchase(items: Sequence[Mapping[str, Any]]) -> Change:
         item = items[int(random.integers(len(items)))]
         if len(history) < 2 or item["asin"] in bought:
             return None
-        place = int(random.integers(1, len(history)))
-        review = history[place - 1]["review"] or {}
+        index = int(random.integers(1, len(history)))
+        review = history[index - 1]["review"] or {}
         silent = {"summary": None, "rating": None, "text": None, "unix_time": review.get("unix_time")}
-        return [*history[:place], {"item": dict(item), "review": silent}, *history[place:]]
+        return [*history[:index], {"item": dict(item), "review": silent}, *history[index:]]
 
     return change
 
@@ -68,29 +68,29 @@ def with_two_swapped(history: History, random: np.random.Generator) -> History |
     """
     times = [(purchase["review"] or {}).get("unix_time") for purchase in history]
     gaps = {
-        place: later - earlier
-        for place, (earlier, later) in enumerate(itertools.pairwise(times[:-1]))
+        index: later - earlier
+        for index, (earlier, later) in enumerate(itertools.pairwise(times[:-1]))
         if earlier is not None and later is not None
     }
     if not gaps:
         return None
-    place = min(gaps, key=gaps.__getitem__)
-    first, second = history[place], history[place + 1]
-    moved = [{**purchase, "review": {**purchase["review"], "unix_time": times[place]}} for purchase in (second, first)]
-    return [*history[:place], *moved, *history[place + 2 :]]
+    index = min(gaps, key=gaps.__getitem__)
+    first, second = history[index], history[index + 1]
+    moved = [{**purchase, "review": {**purchase["review"], "unix_time": times[index]}} for purchase in (second, first)]
+    return [*history[:index], *moved, *history[index + 2 :]]
 
 
 def with_a_paraphrase(history: History, random: np.random.Generator) -> History | None:
     """One random review with its sentences in another order and common words replaced by synonyms."""
-    reviewed = [place for place, purchase in enumerate(history) if (purchase["review"] or {}).get("text")]
+    reviewed = [index for index, purchase in enumerate(history) if (purchase["review"] or {}).get("text")]
     if not reviewed:
         return None
-    place = reviewed[int(random.integers(len(reviewed)))]
-    review = history[place]["review"]
+    index = reviewed[int(random.integers(len(reviewed)))]
+    review = history[index]["review"]
     text = paraphrase(review["text"])
     if text == review["text"]:
         return None
-    return [*history[:place], {**history[place], "review": {**review, "text": text}}, *history[place + 1 :]]
+    return [*history[:index], {**history[index], "review": {**review, "text": text}}, *history[index + 1 :]]
 
 
 def paraphrase(text: str) -> str:
@@ -103,8 +103,8 @@ def paraphrase(text: str) -> str:
 
     def other(match: re.Match[str]) -> str:
         word = match[0]
-        found = SYNONYMS.get(word.lower(), word)
-        return found.capitalize() if word[0].isupper() and found != word else found
+        synonym = SYNONYMS.get(word.lower(), word)
+        return synonym.capitalize() if word[0].isupper() and synonym != word else synonym
 
     return re.sub(r"[A-Za-z]+", other, " ".join([*sentences[1:], *sentences[:1]]))
 

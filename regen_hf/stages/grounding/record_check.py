@@ -52,16 +52,16 @@ def record_check(
         before = ""  # the clause to which "the brand" refers
         for sentence in sentences:
             texts = claims(sentence)
-            found = [
+            compared = [
                 Claim(text, facts(text, earlier, records, vocabulary))
                 for text, earlier in zip(texts, [before, *texts], strict=False)
             ]
             before = texts[-1] if texts else before
-            wrong = [fact for claim in found for fact in claim.facts if not fact.supported]
+            wrong = [fact for claim in compared for fact in claim.facts if not fact.supported]
             denied = [fact for fact in wrong if fact.kind not in ENTITIES or fact.value[0]]
             verdict: str | None = CONTRADICTED if len(denied) == len(wrong) else NOT_IN_THE_RECORD
             if not wrong:
-                checked = [claim.supported for claim in found if claim.facts]
+                checked = [claim.supported for claim in compared if claim.facts]
                 verdict = SUPPORTED if checked and all(checked) else None
             verdicts.append({"verdict": verdict, "unsupported": [fact.text for fact in wrong]})
         return verdicts

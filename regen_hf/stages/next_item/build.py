@@ -53,9 +53,9 @@ def build(run: Path, out: Path, work: Path, config: NextItemConfig, optional: Co
         users = len(by["none"])
         results["critiques"] = {
             "n_users": users,
-            "by": {name: metrics_of(found, config.seed) for name, found in by.items()},
+            "by": {name: metrics_of(ranked, config.seed) for name, ranked in by.items()},
             "minus_none": {
-                name: compared(found, by["none"], config.seed) for name, found in by.items() if name != "none"
+                name: compared(ranked, by["none"], config.seed) for name, ranked in by.items() if name != "none"
             },
         }
         counts["critiques"] = users

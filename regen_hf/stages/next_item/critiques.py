@@ -62,13 +62,13 @@ def ranks(
     own = [str(texts[row]) for row in cases.rows]
     titles = {item["asin"]: item["title"] for item in outputs.rows(outputs.catalogue_files(run))}
     targets = [titles[recommender.asins[item]] or "" for item in cases.targets]
-    said: dict[str, Sequence[str | None]] = {
+    by_name: dict[str, Sequence[str | None]] = {
         "none": [None] * len(own),
         "own": own,
         "another": [own[other] for other in derangement(len(own), seed)],
         "masked": [mask(text, title) for text, title in zip(own, targets, strict=True)],
     }
-    return {name: _ranks(recommender, cases, model.scores(cases, critiques)) for name, critiques in said.items()}
+    return {name: _ranks(recommender, cases, model.scores(cases, critiques)) for name, critiques in by_name.items()}
 
 
 def mask(critique: str, title: str) -> str:

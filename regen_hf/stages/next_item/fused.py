@@ -80,7 +80,7 @@ class FusedModel:
 
         `critiques` are about the purchase before the hidden one, one or None for each user.
         """
-        said = critiques or [None] * len(cases)
+        critiques = critiques or [None] * len(cases)
         import torch
 
         queries = np.zeros((len(cases), self.embeddings.shape[1]), np.float32)  # (U, E)
@@ -88,7 +88,7 @@ class FusedModel:
         with torch.inference_mode():
             for start in Bar(range(0, len(order), BATCH), "reading the histories", unit="batches"):
                 batch = order[start : start + BATCH]
-                rows, texts = [cases.rows[case] for case in batch], [said[case] for case in batch]
+                rows, texts = [cases.rows[case] for case in batch], [critiques[case] for case in batch]
                 inputs = self.inputs(rows, prompt="", critiques=texts)
                 last = inputs["history_mask"].sum(1) - 1  # (B,)
                 found = self.model.item_queries(**inputs)[torch.arange(len(batch)), last]

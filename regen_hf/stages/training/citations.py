@@ -7,7 +7,6 @@ one in a hundred of them cites purchases, one by one or together, measured on va
 from __future__ import annotations
 
 import math
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ def calibrate(run: Path, folder: Path, config: TrainingConfig) -> dict[str, Any]
         return {}
     columns = list(dict.fromkeys(["purchase_history", *(str(TASKS[name].field[0]) for name in config.tasks)]))
     narrated = []  # history, task and narrative of each user, of the tasks in turn
-    for number, user in enumerate(islice(outputs.rows(outputs.dataset_files(run, "validation"), columns), USERS)):
+    for number, user in enumerate(outputs.rows(outputs.dataset_files(run, "validation"), columns, limit=USERS)):
         name = config.tasks[number % len(config.tasks)]
         if user["purchase_history"] and (text := TASKS[name].text(user)):
             narrated.append((user["purchase_history"], name, text))
@@ -87,5 +86,5 @@ def _highest(
         return []
     inputs = processor(history, task, max_length=room).to(model.device)
     citer = Citer(model, processor.tokenizer, inputs)
-    found = citer.evidence(tokens, last=True)
-    return [citer.highest(evidence) if evidence.strength >= LEAST else 0.0 for evidence in found]
+    sentences = citer.evidence(tokens, last=True)
+    return [citer.highest(evidence) if evidence.strength >= LEAST else 0.0 for evidence in sentences]

@@ -49,8 +49,8 @@ NONE, OF_PURCHASE, OF_SHOWN, OF_EARLIER = range(4)
 critique; one of the purchase before the last; of the same item, shown as one that was recommended and not bought; or of
 the same item, shown one turn earlier: it is swapped with the one before, of which nothing is said."""
 CRITIQUE_REPEATS = 9
-"""Examples without a narrative per critique, for the item head: one of about forty purchases that a step predicts has a
-critique, and the model learns to ignore it (`without repeats` in benchmarks/results/critiques.json)."""
+"""Examples without a narrative per critique, for the item head: few of the purchases that a step predicts have a
+critique, and without the repeats the model ignores it (`without repeats` in benchmarks/results/critiques.json)."""
 CRITIQUED = "product_endorsement"
 """The task in whose prompt a critique is shown: it is written before the item is bought."""
 BYTES_PER_TOKEN = 4

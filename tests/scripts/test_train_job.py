@@ -54,13 +54,13 @@ def job(tmp_path, monkeypatch):
         (["org", "--smaple"], "unrecognized arguments: --smaple"),
     ],
 )
-def test_wrong_words_are_told_before_the_training(job, capsys, words, message):
+def test_wrong_arguments_are_reported_before_the_training(job, capsys, words, message):
     with pytest.raises(SystemExit):
         job("http://127.0.0.1:9", *words)
     assert message in capsys.readouterr().err
 
 
-def test_what_would_stop_the_push_is_told_before_the_training(job, capsys, tmp_path):
+def test_what_would_stop_the_push_is_reported_before_the_training(job, capsys, tmp_path):
     with HubServer(tmp_path / "hub") as hub:
         hub.put("model", "org/regen-office", {"other.bin": b"somebody's"})
         hub.put("dataset", "writer/regen", {})

@@ -151,14 +151,14 @@ def facts(text: str, before: str, history: Sequence[Record], vocabulary: Vocabul
     return checked
 
 
-def beyond(text: str, found: Sequence[Fact]) -> bool:
-    """Whether the claim `text` says more than its facts `found` check."""
-    kinds = {fact.kind for fact in found}
+def beyond(text: str, read_facts: Sequence[Fact]) -> bool:
+    """Whether the claim `text` says more than its facts check."""
+    kinds = {fact.kind for fact in read_facts}
     if EVALUATES.search(text) and not kinds & {"sentiment", "rating"}:
         return True
     if BEYOND.search(text) and not kinds & {"favourite", "order"}:
         return True
-    entities = [fact for fact in found if fact.kind in ENTITIES]
+    entities = [fact for fact in read_facts if fact.kind in ENTITIES]
     rest = text  # without the words that a rule has read
     if "sentiment" in kinds:  # a denied opinion
         for match in [*LIKED.finditer(text), *DISLIKED.finditer(text)]:
@@ -172,11 +172,11 @@ def beyond(text: str, found: Sequence[Fact]) -> bool:
     read += [ABSENT] if any(fact.value[0] for fact in entities) else []
     for pattern in read:
         rest = pattern.sub(" ", rest)
-    limits = any(fact.kind == "price" and fact.value[0] != "at" for fact in found)
+    limits = any(fact.kind == "price" and fact.value[0] != "at" for fact in read_facts)
     of_all = "rating" in kinds and not any(fact.kind in ("item", "category") for fact in entities)
     if QUANTIFIER.search(rest) and not limits and not of_all:
         return True
-    counts = " ".join(fact.text for fact in found if fact.kind == "count")
+    counts = " ".join(fact.text for fact in read_facts if fact.kind == "count")
     if any(match[0] not in counts for match in TIMES.finditer(rest)):
         return True
     sides = [(text[: match.start()], text[match.end() :]) for match in SEQUENCE.finditer(text)]
@@ -307,19 +307,19 @@ def _favourites(
     }[kind]
     own = sum(record.matches(mention) for record in history)
     most = max((sum(record.matches(other) for record in history) for other in others), default=0)
-    # A level of the category path holds the purchases of all kinds below it, so only a share of them can be asked.
+    # A level of the category path has the purchases of all levels below it, so its number is no measure for the others.
     supported = own >= most if kind != "category" else own > 1
     yield Fact("favourite", f"{match[0]}: {mention.text}", ("most", *sorted(mention.words)), supported and own > 0)
 
 
 def _order(text: str, things: Sequence[Mention], history: Sequence[Record]) -> Iterator[Fact]:
     """The first or the last purchase, which is the thing that the claim names next to it."""
-    for place, pattern in ((0, FIRST), (-1, LAST)):
+    for index, pattern in ((0, FIRST), (-1, LAST)):
         match = pattern.search(text)
         if match and things and history:
             thing = min(things, key=lambda each: min(abs(each.start - match.end()), abs(match.start() - each.end)))
-            value = ("first" if place == 0 else "last", *sorted(thing.words))
-            yield Fact("order", f"{match[0]}: {thing.text}", value, history[place].matches(thing))
+            value = ("first" if index == 0 else "last", *sorted(thing.words))
+            yield Fact("order", f"{match[0]}: {thing.text}", value, history[index].matches(thing))
 
 
 def _recipients(text: str, history: Sequence[Record]) -> Iterator[Fact]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,19 @@ import pyarrow.parquet as pq
 
 from ... import outputs
 from ...errors import RunError
-from ...schema import INTERACTIONS, ITEMS, REVIEW, ROW, SPLITS, features, purchase_columns, written_narratives
+from ...schema import (
+    INTERACTIONS,
+    ITEMS,
+    NARRATIVES,
+    RATINGS,
+    REVIEW,
+    ROW,
+    SEQUENCES,
+    SPLITS,
+    features,
+    purchase_columns,
+    written_narratives,
+)
 from . import filters, shards
 from .settings import DatasetConfig
 
@@ -74,14 +87,11 @@ def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, 
 
 def _batches(files: list[Path], work: Path, rules: list[filters.Rule]) -> Iterator[pa.RecordBatch]:
     """The rows of files of the release, with nulls where one of `rules` applies."""
-    if not rules:
-        yield from _read(files)
-        return
     for path in files:
         with _connect(work) as connection:
             yield from connection.sql(
-                f"SELECT * REPLACE ({filters.columns(rules)}) FROM read_parquet($rows)",  # noqa: S608 (names of schema)
-                params={"rows": _files(path)},
+                f"SELECT {_selected(rules)} FROM {_table('rows')}",  # noqa: S608 (names of schema)
+                params={"rows": _files(work, ROW, path)},
             ).to_arrow_reader(shards.ROW_GROUP)
 
 
@@ -120,9 +130,23 @@ def _connect(work: Path) -> Any:
     return connection
 
 
-# DuckDB treats every path as a pattern: unescaped, a run named "a[1]" would read the files of others.
-def _files(*paths: Path) -> list[str]:
-    return [glob.escape(str(path)) for path in paths]
+def _table(parameter: str) -> str:
+    """SQL: the rows of `_files`."""
+    return f"read_parquet(${parameter}, union_by_name => true)"
+
+
+def _files(work: Path, schema: pa.Schema, *paths: Path) -> list[str]:
+    """`paths` after an empty file with all columns of `schema`: those that files of earlier versions lack are null."""
+    work.mkdir(parents=True, exist_ok=True)
+    empty = work / f"{hashlib.sha256(schema.serialize()).hexdigest()[:16]}.parquet"
+    pq.write_table(schema.empty_table(), empty)
+    # DuckDB treats every path as a pattern: unescaped, a run named "a[1]" would read the files of others.
+    return [glob.escape(str(path)) for path in (empty, *paths)]
+
+
+def _selected(rules: list[filters.Rule]) -> str:
+    """SQL: all columns, with nulls where one of `rules` applies."""
+    return f"* REPLACE ({filters.columns(rules)})" if rules else "*"
 
 
 def _missing(run: Path, work: Path) -> dict[str, int]:
@@ -134,8 +158,8 @@ def _missing(run: Path, work: Path) -> dict[str, int]:
     ]
     with _connect(work) as connection:
         relation = connection.sql(
-            f"SELECT {', '.join(columns)} FROM read_parquet($narratives) n",  # noqa: S608 (names of schema.TASKS)
-            params={"narratives": _files(outputs.path(run, "narratives", outputs.NARRATIVES))},
+            f"SELECT {', '.join(columns)} FROM {_table('narratives')} n",  # noqa: S608 (names of schema.TASKS)
+            params={"narratives": _files(work, NARRATIVES, outputs.path(run, "narratives", outputs.NARRATIVES))},
         )
         return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
@@ -144,21 +168,20 @@ def _dropped(run: Path, source: str, work: Path, rules: list[filters.Rule]) -> d
     """The number of texts that become null, in total (`texts`) and by the setting that names the rule."""
     if not rules:
         return {}
-    released = source == "release"
-    tables = ["narratives"] if released else ["narratives", "ratings"]
-    files = {
-        "narratives": [outputs.path(run, "narratives", outputs.NARRATIVES)],
-        "ratings": [outputs.path(run, "ratings", outputs.RATINGS)],
-    }
-    if released:
-        files["narratives"] = [
-            path for split in SPLITS for path in outputs.split_files(outputs.folder(run, source), split)
-        ]
-    joined = "read_parquet($narratives)" + ("" if released else " LEFT JOIN read_parquet($ratings) USING (reviewer_id)")
+    joined = _table("narratives")
+    if source == "release":
+        paths = [path for split in SPLITS for path in outputs.split_files(outputs.folder(run, source), split)]
+        files = {"narratives": _files(work, ROW, *paths)}
+    else:
+        joined += f" LEFT JOIN {_table('ratings')} USING (reviewer_id)"
+        files = {
+            "narratives": _files(work, NARRATIVES, outputs.path(run, "narratives", outputs.NARRATIVES)),
+            "ratings": _files(work, RATINGS, outputs.path(run, "ratings", outputs.RATINGS)),
+        }
     with _connect(work) as connection:
         relation = connection.sql(
             f"SELECT {filters.counts(rules)} FROM {joined}",  # noqa: S608 (names of schema)
-            params={name: _files(*files[name]) for name in tables},
+            params=files,
         )
         return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
@@ -173,19 +196,19 @@ def _joined(run: Path, files: list[Path], work: Path, rules: list[filters.Rule])
         with _connect(work) as connection:
             yield from connection.sql(
                 f"""
-                SELECT {f"* REPLACE ({filters.columns(rules)})" if rules else "*"} FROM (
+                SELECT {_selected(rules)} FROM (
                     SELECT s.reviewer_id, s.purchase_history, n.last_purchase, n.user, r.metadata,
                            n.narrator, n.narrator_prompt, n.narrator_left_out,
                            r.rater, r.rater_prompt, r.rater_left_out, n.checks
-                    FROM read_parquet($sequences) s
-                    JOIN read_parquet($narratives) n USING (reviewer_id)
-                    LEFT JOIN read_parquet($ratings) r USING (reviewer_id)
+                    FROM {_table("sequences")} s
+                    JOIN {_table("narratives")} n USING (reviewer_id)
+                    LEFT JOIN {_table("ratings")} r USING (reviewer_id)
                 )
                 ORDER BY md5(reviewer_id)
                 """,  # noqa: S608 (names of schema)
                 params={
-                    "sequences": _files(path),
-                    "narratives": _files(outputs.path(run, "narratives", outputs.NARRATIVES)),
-                    "ratings": _files(outputs.path(run, "ratings", outputs.RATINGS)),
+                    "sequences": _files(work, SEQUENCES, path),
+                    "narratives": _files(work, NARRATIVES, outputs.path(run, "narratives", outputs.NARRATIVES)),
+                    "ratings": _files(work, RATINGS, outputs.path(run, "ratings", outputs.RATINGS)),
                 },
             ).to_arrow_reader(shards.ROW_GROUP)

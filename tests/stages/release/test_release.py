@@ -5,6 +5,7 @@ import json
 import shutil
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import load_dataset
@@ -32,6 +33,19 @@ def as_released(row):
     for name in ("endorsement", "critique"):
         del line["last_purchase"][name], line["metadata"][name]
     return line
+
+
+def rows_of(run):
+    """All rows of the dataset of a run."""
+    return [row for split in SPLITS for row in rows(split_files(run / "dataset", split))]
+
+
+def as_earlier(row):
+    """A row of the release without the columns that were added to the schema later."""
+    row = {name: value for name, value in row.items() if name not in ("checks", "rater_left_out")}
+    for name in ("last_purchase", "metadata"):
+        row[name] = {key: value for key, value in row[name].items() if key not in ("critique", "endorsement")}
+    return row
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +305,33 @@ def test_an_edited_release_is_read_again_and_a_moved_one_is_not(users, tmp_path)
     assert not Run(run).is_fresh(STAGES["dataset"])
     assert regen("dataset", run) == 0
     assert Run(run).manifest(STAGES["release"])["counts"]["users"] == len(users) - 1
+
+
+def test_a_release_that_an_earlier_version_read_lacks_columns_which_become_null(users, tmp_path):
+    run = tmp_path / "run"
+    lines = [as_released(row) for row in users[:40]]
+    for number, line in enumerate(lines):
+        line["metadata"]["user"]["veracity"] = 3 + number % 4
+    assert regen("dataset", run, "--from-release", written(tmp_path / "office.jsonl", lines)) == 0
+    complete = rows_of(run)
+    for split in SPLITS:
+        for path in split_files(run / "release", split):
+            if earlier := [as_earlier(row) for row in rows([path])]:
+                pq.write_table(pa.Table.from_pylist(earlier), path)
+    assert regen("dataset", run, "--min-score", "user.veracity=5", "--drop-failed", "errors") == 0
+    filtered = rows_of(run)
+    dropped = [row["reviewer_id"] for row in complete if row["metadata"]["user"]["veracity"] < 5]
+    assert len(dropped) == 20
+    for before, after in zip(complete, filtered, strict=True):
+        before["metadata"] |= {"endorsement": None, "critique": None}
+        if before["reviewer_id"] in dropped:
+            before["user"] = dict.fromkeys(before["user"])
+            before["metadata"]["user"] = dict.fromkeys(before["metadata"]["user"])
+        assert after == before
+    assert (run / "dataset" / "README.md").read_text().count(f"{3 * len(dropped)} texts were set to null") == 1
+    shutil.rmtree(run / "dataset")
+    assert regen("dataset", run, "--set", "dataset.min_score=[]", "--set", "dataset.drop_failed=[]") == 0
+    assert [row["checks"] for row in rows_of(run)] == [None] * len(complete)
 
 
 def test_a_run_has_one_source(tiny_run, tmp_path, capsys):

@@ -8,6 +8,7 @@ comma) or escapes characters; it never adds a field, nor completes an object tha
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -21,7 +22,11 @@ PLACEHOLDER = "..."
 """The text of every field in the example of an answer. A small model copies longer placeholders into its answer, and
 brackets around them."""
 MOST_BRACES = 100
-"""Positions in a text at which an object is searched."""
+"""Positions in a text at which an object is searched, and objects within one that are read."""
+MOST_REPAIRED = 2**16
+"""Characters of an object that is repaired. Without a limit, a text of a megabyte takes up to 25 seconds."""
+MOST_PROBLEMS = 10
+"""Problems of an answer that its reason names: an answer may have thousands of fields."""
 
 _REASONING = re.compile(
     r"\s*(<(think|thought|reason)\w*>|\[THINK\]|<\|START_THINKING|<\|?channel\|?>\s*(analysis|thought))"
@@ -68,7 +73,7 @@ def read_answer(text: str, answer: type[BaseModel], cut_off: bool = False) -> Re
     part = answer_part(text)
     candidates = _objects(part) if "{" in part else _last_objects(text, cut_off)
     for number, candidate in enumerate(candidates):
-        for value in (candidate, *_inner(candidate)):
+        for value in (candidate, *itertools.islice(_inner(candidate), MOST_BRACES)):
             known = {name: field for name, field in value.items() if name in answer.model_fields}
             try:
                 reading = _reading(answer.model_validate_json(_dumped(known)), text, repaired=True)
@@ -184,7 +189,7 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         except json.JSONDecodeError as error:
             if _ends_inside(error, text):
                 return
-            rest = _STRING_OR_COMMA.sub(_corrected, text[position:])
+            rest = _STRING_OR_COMMA.sub(_corrected, text[position : position + MOST_REPAIRED])
             try:
                 value, end = _DECODER.raw_decode(rest)
             except RecursionError:
@@ -224,6 +229,7 @@ def _dumped(value: dict[str, Any]) -> str:
 
 
 def _reason(error: ValidationError) -> str:
-    """The problems in one line, with the field of each."""
-    problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in error.errors())
+    """The first problems in one line, with the field of each."""
+    errors = error.errors()[:MOST_PROBLEMS]
+    problems = ((".".join(map(str, problem["loc"])), problem["msg"]) for problem in errors)
     return "; ".join(f"{field}: {message}" if field else message for field, message in problems)

@@ -1,6 +1,7 @@
 """Texts of models and the answers in them: on the parsing function, and through a scripted server."""
 
 import json
+import time
 from typing import Literal
 
 import pytest
@@ -168,6 +169,18 @@ def test_a_part_of_an_answer_is_no_answer(verdict, noise, before, data):
 @given(st.text('{}[]":, \\\nab<>|/think', max_size=60))
 def test_no_text_of_a_model_is_an_exception(text):
     read_answer(text, Verdict)
+
+
+def test_a_long_text_without_an_answer_is_read_in_seconds():
+    started = time.process_time()
+    assert read_answer('{"' * 300_000, Verdict).answer is None
+    assert time.process_time() - started < 6  # 13 without limits
+
+
+def test_an_answer_with_thousands_of_other_fields_has_a_short_reason():
+    reason = read_answer(json.dumps({f"field {number}": {"note": "n"} for number in range(5000)}), Verdict).reason
+    assert reason.startswith("reasoning: Field required; ")
+    assert len(reason) < 1000
 
 
 # Chat completions

@@ -179,7 +179,7 @@ def attempts(
         truncated: frozenset[str] = frozenset()
         if isinstance(result, BaseModel):
             reply = store.get(sent.key)
-            if reply is not None and reply.finish_reason == "length":
+            if reply is not None and reply.cut_off:
                 truncated = frozenset(task.name for task in tasks)
             checked = [
                 (version, checks.check(in_row(version), history, language, tasks, shown, truncated)["failed"])

@@ -719,7 +719,8 @@ def test_an_answer_that_names_an_item_of_an_example_is_requested_again(tmp_path)
     assert "Kestermoor" not in asked[1]["messages"][-1]["content"]
 
 
-def test_an_answer_cut_at_the_token_limit_is_requested_again(tmp_path):
+@pytest.mark.parametrize("finish_reason", ["length", "MAX_TOKENS"])
+def test_an_answer_cut_at_the_token_limit_is_requested_again(tmp_path, finish_reason):
     """Its JSON can be complete: a local model closes its texts in time."""
     cut = {"brief_user_summary": "They shop for pens and"}
     limited = {"brief_user_summary": "They shop for pens and paper"}
@@ -727,7 +728,7 @@ def test_an_answer_cut_at_the_token_limit_is_requested_again(tmp_path):
     def fault(number, body):
         answer = answer_to(body["response_format"]["json_schema"]["schema"], GOOD) | DISTINCT
         given = [cut, limited, {}][min(number, 2)]
-        return 200, {}, completion(json.dumps(answer | given), finish_reason="stop" if number != 1 else "length")
+        return 200, {}, completion(json.dumps(answer | given), finish_reason="stop" if number != 1 else finish_reason)
 
     write_sequences(tmp_path, train=[("u", PENS)])
     with Server(

@@ -206,6 +206,7 @@ def check(
                 failed.append(f"{name}.empty")
             continue
         tokens = words(text)
+        unknown = capitals(text, record.words) if language == "en" else []
         results[name] = {
             "words": len(text.split()),
             "verbatim": shared_run(tokens, record.review_words, record.names),
@@ -228,12 +229,13 @@ def check(
             "instructions": shares(tokens, shown.instructions, MOST_VERBATIM + 1, record.words)
             or _is_of_instructions(tokens, shown.instructions),
             "example": shares(tokens, shown.examples, EXAMPLE_RUN, record.words)
-            or bool(shown.example_names.in_text(text, record.words)),
+            or bool(shown.example_names.in_text(text, record.words))
+            or shown.example_names.begin_with(unknown),
             "copied": _is_copied(tokens, record, is_pitch=task.metadata_only),
             "product": task.metadata_only and not task.steers and is_about_another(text, history),
             "another_item": task.states_reason and is_about_another(text, history),
             "names": bool(shown.catalogue.in_text(text, record.words)),
-            "unknown_names": language == "en" and bool(capitals(text, record.words)),
+            "unknown_names": bool(unknown),
             **(_steering(text, history, language, shown.catalogue) if task.steers and history else {}),
         }
         failed += [f"{name}.{kind}" for kind, fails in wrong.items() if fails]

@@ -98,6 +98,14 @@ class Names:
                     matches[title] = None
         return list(matches)
 
+    def begin_with(self, names: Iterable[str]) -> bool:
+        """Whether a title begins with one of `names`: a brand that only one item has is not among `words`.
+
+        >>> Names(titles=frozenset({"elmsgate red mug"})).begin_with(["parker", "elmsgate"])
+        True
+        """
+        return not self._first_words.isdisjoint(names)
+
     @functools.cached_property
     def _first_words(self) -> frozenset[str]:
         return frozenset(title.partition(" ")[0] for title in self.titles)

@@ -67,7 +67,7 @@ SHOWN = checks.Shown(
     INSTRUCTIONS,
     joined([words(EXAMPLE)]),
     Names.of(
-        [{"title": "Hollistead Garden Clock"}, {"title": "Hollistead Tool Roll"}],
+        [{"title": "Hollistead Garden Clock"}, {"title": "Hollistead Tool Roll"}, {"title": "Oskvale Desk Lamp"}],
         ["The Hollistead clock and the Hollistead roll."],
     ),
     CATALOGUE,
@@ -163,6 +163,7 @@ WRONG = {
         ("long_user_summary", "They like mugs. Handsome materials count for much: a colour they had chosen before."),
         ("brief_user_summary", "Hollistead is the brand they return to."),
         ("product_endorsement", "Like your Hollistead’s clock, this lantern lasts."),
+        ("brief_user_summary", "For lamps they return to Oskvale."),  # the brand of one item only
     ],
     "copied": [
         ("long_user_summary", COPIED),
@@ -274,8 +275,8 @@ def test_an_answer_at_the_token_limit_needs_a_stop():
 
 
 def test_names_in_the_history_are_not_those_of_an_example_or_of_the_catalogue():
-    own = [*HISTORY[:-1], purchase("Hollistead Lantern", text="As good as my Tarrowby clock.")]
-    assert failed("long_user_summary", "They buy from Hollistead and own a Tarrowby.", own) == set()
+    own = [*HISTORY[:-1], purchase("Hollistead Lantern", text="As good as my Tarrowby clock, and my Oskvale.")]
+    assert failed("long_user_summary", "They buy from Hollistead, Oskvale too, and own a Tarrowby.", own) == set()
 
 
 def test_what_the_history_itself_holds_is_no_markup():

@@ -115,7 +115,8 @@ class Examples:
         examples = cls(rows, narratives, histories, processor, config, window)
         if not len(examples.rows):
             raise InputError(
-                f"The {split} split has no narrative to learn from. Run the `narratives` stage on more users."
+                f"The {split} split has no narrative to learn from. Run the `narratives` stage on more users, or set "
+                "less strict filters (dataset.min_score, dataset.drop_failed)."
                 f"{outputs.preview(run)}"
             )
         return examples

@@ -9,8 +9,8 @@ in flight. Each client is a process of its own:
 - `regen`: `regen_hf.llm.ask`, which retries, validates, stores and counts;
 - `aiohttp`: the HTTP library below it, which only sends the same bodies and reads the answers; all requests are sent
   together, and their answers arrive together;
-- `aiohttp_spread`: the same, with the first requests spread over a second, as `regen` spreads them, so that its process
-  wakes up for each answer;
+- `aiohttp_spread`: the same, with the first requests spread over a second, so that its process wakes up for each
+  answer; `regen` keeps answers that arrive together in bursts of 16;
 - `official`, `official_aiohttp`: `chat.completions.create` of the official client in a loop with as many requests in
   flight, which stores nothing; the second has aiohttp as its transport.
 

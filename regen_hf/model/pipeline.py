@@ -82,9 +82,8 @@ class RegenPipeline:
                 [histories[n] for n in batch], [tasks[n] for n in batch], [prompts[n] for n in batch], max_new_tokens
             )
             if cite:
-                written: list[Any] = self._cited(
-                    inputs, [histories[n] for n in batch], check, max_new_tokens, generation
-                )
+                rows = [histories[n] for n in batch]
+                written: list[Any] = self._cited(inputs, rows, [0] * len(rows), check, max_new_tokens, generation)
             else:
                 written = self._texts(inputs, max_new_tokens, generation)
             for number, text in zip(batch, written, strict=True):
@@ -218,6 +217,8 @@ class RegenPipeline:
         max_new_tokens: int = 256,
         critique: Any = None,
         shown: Any = None,
+        cite: bool = False,
+        check: Check | None = None,
         **generation: Any,
     ) -> Any:
         """The endorsement of an item that another system chose, for one history or several.
@@ -230,15 +231,19 @@ class RegenPipeline:
             max_new_tokens: maximum number of new tokens.
             critique: what the item should meet, as in `recommend`.
             shown: items that were shown before this one, as in `recommend`.
+            cite: return sentences with the purchases that they rest on, as in `narrate`; the item is no purchase.
+            check: compares the sentences with the record, the purchases and the items, as in `narrate`.
             **generation: for `model.generate`.
 
         Returns:
-            `str` for one history, `list[str]` for several.
+            `str` for one history, `list[str]` for several; with `cite`, a list of the dicts of `narrate` in place of
+            each `str`.
 
         Raises:
             ValueError: a history is malformed, an asin is not in the catalogue, or a critique is as in `recommend`.
         """
         _check_numbers(batch_size=batch_size)
+        check_arguments(cite, check, generation)
         turns, single = self._catalogue.turns(history, critique, shown)
         histories = turns.histories
         items = list(item) if is_list(item) else [item] * len(histories)
@@ -253,11 +258,23 @@ class RegenPipeline:
             inputs = self._inputs(rows, [ENDORSEMENT] * len(rows), [None] * len(rows), max_new_tokens, part.critiques)
             items = [[*asins, chosen[number].get("asin")] for asins, number in zip(part.shown, batch, strict=True)]
             self._catalogue.show_items(inputs, items)
-            texts += self._texts(inputs, max_new_tokens, generation)
+            if cite:
+                titled = [{"item": chosen[number] | self._catalogue.named(chosen[number])} for number in batch]
+                records = [[*row, item] for row, item in zip(part.histories, titled, strict=True)]
+                texts += self._cited(inputs, records, list(map(len, items)), check, max_new_tokens, generation)
+            else:
+                texts += self._texts(inputs, max_new_tokens, generation)
         return texts[0] if single else texts
 
     def explain(
-        self, history: Any, items: Any, batch_size: int = 16, max_new_tokens: int = 256, **generation: Any
+        self,
+        history: Any,
+        items: Any,
+        batch_size: int = 16,
+        max_new_tokens: int = 256,
+        cite: bool = False,
+        check: Check | None = None,
+        **generation: Any,
     ) -> Any:
         """The reasons for the items that another system recommends, for one history or several.
 
@@ -270,6 +287,8 @@ class RegenPipeline:
                 per history.
             batch_size: texts per batch, of one history or of several; batches hold histories of similar length.
             max_new_tokens: maximum number of new tokens of a reason.
+            cite: a reason is a list of sentences with the purchases that they rest on, as in `endorse`.
+            check: compares the sentences with the record, as in `endorse`.
             **generation: for `model.generate`.
 
         Returns:
@@ -290,7 +309,7 @@ class RegenPipeline:
         if not pairs:
             return results[0] if single else results
         rows, shown = [histories[row] for row, _ in pairs], [chosen[row][number] for row, number in pairs]
-        reasons = self.endorse(rows, shown, batch_size, max_new_tokens, **generation)
+        reasons = self.endorse(rows, shown, batch_size, max_new_tokens, cite=cite, check=check, **generation)
         for (row, number), reason in zip(pairs, reasons, strict=True):
             results[row][number]["reason"] = reason
         return results[0] if single else results
@@ -346,13 +365,20 @@ class RegenPipeline:
         return int(self._inputs(read_histories(history)[0], [task], [None], max_new_tokens)["history_mask"].sum())
 
     def _cited(
-        self, inputs: Any, histories: list[Any], check: Check | None, max_new_tokens: int, generation: dict[str, Any]
+        self,
+        inputs: Any,
+        histories: list[Any],
+        kept: list[int],
+        check: Check | None,
+        max_new_tokens: int,
+        generation: dict[str, Any],
     ) -> list[list[dict[str, Any]]]:
-        """The cited sentences of each row."""
+        """The cited sentences of each row; the last `kept` items of each history are not cited."""
         tokens = self._tokens(inputs, max_new_tokens, generation).tolist()
+        citers = (Citer.of(self, inputs, row, history, kept=kept[row]) for row, history in enumerate(histories))
         return [
-            list(checked(Citer.of(self, inputs, row, history).add(tokens[row], last=True), history, check))
-            for row, history in enumerate(histories)
+            list(checked(citer.add(of_row, last=True), history, check))
+            for citer, of_row, history in zip(citers, tokens, histories, strict=True)
         ]
 
     def _inputs(

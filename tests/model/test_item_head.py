@@ -223,6 +223,54 @@ def test_folding_in_adds_an_item_to_the_catalogue():
     assert not entries["N"]["cold"]
 
 
+def test_a_reason_cites_purchases_and_never_the_items():
+    regen = RegenPipeline(model(), catalogue())
+    regen.model.config.citation_threshold = 1e-4
+    regen.model.generation_config.eos_token_id = None
+    history, options = HISTORY[:3], {"max_new_tokens": 6}
+    (sentence,) = regen.endorse(history, "D", cite=True, **options)
+    assert sentence["text"] == regen.endorse(history, "D", **options)
+    assert {citation["purchase"] for citation in sentence["citations"]} <= {0, 1, 2}
+    assert sentence["citations"]
+    tokens = regen._tokens(endorsement_of_d(regen, history), 6, {})
+    own, none = (log_likelihood(regen, endorsement_of_d(regen, bought), tokens) for bought in (history, []))
+    assert sentence["strength"] == pytest.approx(own - none, abs=1e-3)
+
+    def check(record, sentences):
+        assert [purchase["item"]["asin"] for purchase in record] == ["A", "B", "B", "D"]
+        assert record[-1]["item"]["title"] == "desk"
+        return [{"verdict": "supported"} for _ in sentences]
+
+    shown = regen.endorse(history[:2], "D", shown=["B"], cite=True, check=check, **options)
+    assert {citation["purchase"] for one in shown for citation in one["citations"]} <= {0, 1}
+    assert [one["verdict"] for one in shown] == ["supported"]
+    (nothing,) = regen.endorse([], "D", cite=True, **options)
+    assert (nothing["citations"], nothing["strength"]) == ([], 0)
+    listed = regen.explain([history, []], [["D", "B"], ["D"]], cite=True, **options)
+    assert [[entry["reason"] for entry in entries] for entries in listed] == [
+        [[sentence], regen.endorse(history, "B", cite=True, **options)],
+        [[nothing]],
+    ]
+    with pytest.raises(ValueError, match="check was passed without cite=True"):
+        regen.explain(history, ["D"], check=check)
+
+
+def endorsement_of_d(regen, history):
+    """The inputs for the endorsement of D, with its vectors in the catalogue."""
+    inputs = regen.processor([*history, {"item": {"asin": "D"}}], "product_endorsement")
+    inputs["history_content"][0, -1] = torch.from_numpy(regen.processor.item_content[3].astype(np.float32))
+    return dict(inputs)
+
+
+def log_likelihood(regen, inputs, tokens):
+    """Of the words in `tokens`."""
+    ids = torch.cat([inputs["input_ids"], tokens], 1)
+    with torch.no_grad():
+        logits = regen.model(**inputs | {"input_ids": ids, "attention_mask": None}).logits[0, -tokens.shape[1] - 1 : -1]
+    words = ~torch.isin(tokens[0], torch.tensor(regen.processor.tokenizer.all_special_ids))
+    return logits.log_softmax(-1).gather(1, tokens.T)[words].sum().item()
+
+
 def test_another_processor_or_dtype_is_noticed():
     regen = RegenPipeline(model(), catalogue())
     regen.recommend(HISTORY[:1])

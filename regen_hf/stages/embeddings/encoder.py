@@ -7,6 +7,7 @@ import itertools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,6 @@ from sentence_transformers import (
     SentenceTransformerTrainingArguments,
 )
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from sentence_transformers.sentence_transformer.model_card import SentenceTransformerModelCardCallback
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding, Transformer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -30,6 +30,11 @@ from .settings import EmbeddingsConfig
 
 MAX_PAIRS = 500_000
 """Pairs of texts to train on; an encoder this small does not improve with more."""
+
+
+class _Trainer(SentenceTransformerTrainer):
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """No card is written. The callback would choose examples for one, with a bar of its own."""
 
 
 def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransformer:
@@ -51,7 +56,7 @@ def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransf
         modules=[StaticEmbedding(tokenizer, embedding_dim=config.content_dim)], device="cpu", trust_remote_code=False
     )
     with tempfile.TemporaryDirectory() as checkpoints:
-        trainer = SentenceTransformerTrainer(
+        trainer = _Trainer(
             model=encoder,
             args=SentenceTransformerTrainingArguments(
                 output_dir=checkpoints,
@@ -69,7 +74,6 @@ def train_encoder(train: list[Path], config: EmbeddingsConfig) -> SentenceTransf
             train_dataset=Dataset.from_list(pairs),
             loss=MultipleNegativesRankingLoss(encoder),
         )
-        trainer.remove_callback(SentenceTransformerModelCardCallback)  # no card is written
         show_bar(trainer, "training the encoder")
         trainer.train()
     return encoder

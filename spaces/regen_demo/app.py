@@ -35,6 +35,7 @@ if __name__ == "__main__":
         css_paths=folder / "style.css",
         head=f"<script>{(folder / 'page.js').read_text(encoding='utf-8')}</script>",
         max_file_size=1,  # the page takes no files
+        mcp_server=True,
         app_kwargs={
             "exception_handlers": {
                 FnIndexInferError: lambda *_: JSONResponse({"detail": "There is no such step."}, 404)

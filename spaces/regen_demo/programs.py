@@ -1,4 +1,8 @@
-"""The API for programs: checked arguments, and the model and the dataset that all steps use."""
+"""The API for programs and MCP clients: checked arguments, and the model and the dataset that all steps use.
+
+gradio shows the docstrings of the endpoints to MCP clients. It reads one line of each argument, and all lines after
+"Returns:".
+"""
 
 import contextlib
 from collections.abc import Iterator
@@ -51,7 +55,17 @@ def known(task: str) -> str:
 
 
 def narrate(history: list[dict], task: str) -> Iterator[str]:
-    """The narrative about a history, as the model writes it; `task` is the kind of narrative."""
+    """Write a narrative about a shopper from a purchase history.
+
+    To explain an item, append it to the history with "review": null, and pass the task "product_endorsement".
+
+    Args:
+        history: at most 50 purchases, oldest first: [{"item": {"title": "Pen"}, "review": {"rating": 5, "text": "…"}}].
+        task: the kind of narrative, such as "user_profile"; another name returns an error that lists all names.
+
+    Returns:
+        The text.
+    """
     history, task = checked(history), known(task)
     with user_errors():
         for text, _ in fused.narrate(history, task):
@@ -59,7 +73,15 @@ def narrate(history: list[dict], task: str) -> Iterator[str]:
 
 
 def explain(history: list[dict], task: str) -> dict:
-    """A narrative, and the influence and the parts of each purchase."""
+    """Write a narrative about a shopper and measure how much each purchase influenced it.
+
+    Args:
+        history: at most 50 purchases, oldest first: [{"item": {"title": "Pen"}, "review": {"rating": 5, "text": "…"}}].
+        task: the kind of narrative, such as "user_profile"; another name returns an error that lists all names.
+
+    Returns:
+        "narrative", and for each of "purchases" its "effect" on the text and its parts "cf" and "content".
+    """
     history, task = checked(history), known(task)
     with user_errors():
         *_, (text, tokens) = fused.narrate(history, task)
@@ -67,14 +89,31 @@ def explain(history: list[dict], task: str) -> dict:
 
 
 def compare(history: list[dict], task: str) -> dict:
-    """The narratives from the full history, texts only, co-purchases only, and no history."""
+    """Write a narrative four times: from the full history, texts only, co-purchases only, and no history.
+
+    Args:
+        history: at most 50 purchases, oldest first: [{"item": {"title": "Pen"}, "review": {"rating": 5, "text": "…"}}].
+        task: the kind of narrative, such as "user_profile"; another name returns an error that lists all names.
+
+    Returns:
+        A text each for "fused", "content", "cf" and "empty".
+    """
     history, task = checked(history), known(task)
     with user_errors():
         return fused.compare(history, task)
 
 
 def recommend(history: list[dict], n: int, by: str = RANKERS[0]) -> list[dict]:
-    """The next `n` items (1 to 50): by "Model", where it has an item head, or by "ALS"."""
+    """Recommend items that a shopper may buy next.
+
+    Args:
+        history: at most 50 purchases, oldest first: [{"item": {"title": "Pen"}, "review": {"rating": 5, "text": "…"}}].
+        n: the number of items, from 1 to 50.
+        by: "Model", where the model ranks items, or "ALS" for what shoppers with similar purchases bought.
+
+    Returns:
+        The best first: each "item" with "asin" and "title", its "score", and "cold" for an item without purchases.
+    """
     history = checked(history)
     if not isinstance(n, int | float):
         raise user_error(f"n was given {view.cut(str(n), 40)}, expected a number from 1 to 50.")
@@ -98,7 +137,14 @@ def offers(ranked: list[dict]) -> list[dict]:
 
 
 def search(words: str) -> list[dict]:
-    """Items of the catalogue: those with all words in their title or category, then those similar in meaning."""
+    """Search the catalogue: items with all words in their title or category, then those similar in meaning.
+
+    Args:
+        words: what to search for; of more than 200 characters the first 200 are read.
+
+    Returns:
+        Items with "asin", "title" and the other fields of the catalogue.
+    """
     if not isinstance(words, str):
         raise user_error(f"words is a {type(words).__name__}, expected a text.")
     words = words[:200]

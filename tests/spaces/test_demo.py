@@ -1,5 +1,6 @@
 """The Space's app, served by `regen demo` on a run's own folders, asked by the real client and by a real browser."""
 
+import ast
 import asyncio
 import html
 import importlib
@@ -22,6 +23,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from gradio_client import Client
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 from safetensors.torch import load_file
 from starlette.requests import Request as StarletteRequest
 
@@ -291,6 +294,44 @@ def test_malformed_requests_get_a_sentence_and_the_page_shows_no_paths(served, t
     with pytest.raises(HTTPError, match="413"):  # no files are taken
         urlopen(file, timeout=60)
     assert str(talkative) not in urlopen(f"{url}/config").read().decode()
+
+
+def test_an_mcp_client_reads_the_tools_and_calls_them(served):
+    history = [{"item": {"title": "Gel pen"}, "review": {"rating": 5, "text": "Writes well."}}]
+    calls = [
+        ("narrate", {"history": history, "task": "user_profile"}),
+        ("recommend", {"history": history, "n": 3}),
+        ("search", {"words": "  "}),
+        ("narrate", {"history": history, "task": "nonsense"}),
+        ("recommend", {"history": history, "n": "three"}),
+        ("explain", {"history": [{"item": 1}], "task": "user_profile"}),
+    ]
+
+    async def session():
+        async with (
+            streamable_http_client(f"{served[0]}/gradio_api/mcp/") as (read, write, _),
+            ClientSession(read, write) as client,
+        ):
+            await client.initialize()
+            return (await client.list_tools()).tools, [await client.call_tool(*call) for call in calls]
+
+    tools, results = asyncio.run(session())
+    assert sorted(tool.name for tool in tools) == ["compare", "explain", "narrate", "recommend", "search"]
+    for tool in tools:
+        assert re.match("[A-Z].* Returns: .*[.]$", tool.description), tool.description
+        for name, schema in tool.inputSchema["properties"].items():
+            assert schema["description"], (tool.name, name)
+            assert schema["type"] == {"history": "array", "n": "integer"}.get(name, "string")
+    texts = ["".join(part.text for part in result.content) for result in results]
+    assert [result.isError for result in results] == [False] * 3 + [True] * 3, texts
+    assert texts[0] == Client(served[0], verbose=False).predict(history, "user_profile", api_name="/narrate")
+    assert len(ast.literal_eval(texts[1])) == 3  # gradio writes lists as Python literals
+    assert texts[2]
+    for text, expected in zip(
+        texts[3:], ["Unknown task 'nonsense'. Tasks: ", "three", 'has no "item" mapping'], strict=True
+    ):
+        assert expected in text
+        assert "Traceback" not in text
 
 
 def test_influence_is_named_only_where_it_is_there(space):

@@ -51,7 +51,7 @@ EXTRAS = {
     "llm": frozenset(("aiohttp", "openai", "outlines")),
     "train": _TRAIN,
     "eval": frozenset(("evaluate", "matplotlib", "nltk", "openTSNE", "rouge-score", "sacrebleu")),
-    "space": _TRAIN | {"gradio"},
+    "space": _TRAIN | {"gradio", "mcp"},
     "spark": frozenset(("pyspark",)),
 }
 """The optional packages, by extra, as in pyproject.toml. A package is imported by its name, with `_` for `-`."""

@@ -885,9 +885,11 @@ def test_the_other_tabs_compare_recommend_explore_and_describe_the_model(browser
     client = Client(served[0], verbose=False)
     history = [purchase["item"] | {"asin": None} for purchase in row["purchase_history"]] * 3
     busy = [{"item": {"title": item["title"]}, "review": None} for item in history]
-    jobs = [client.submit(busy, "long_user_summary", api_name="/explain") for _ in range(3)]
     page.get_by_role("tab", name="Compare").click()
-    page.get_by_role("button", name="Compare", exact=True).click()
+    button = page.get_by_role("button", name="Compare", exact=True)
+    expect(button).to_be_enabled()
+    jobs = [client.submit(busy, "long_user_summary", api_name="/explain") for _ in range(3)]
+    button.click()  # before the three have their answers
     expect(page.locator("#comparison .progress-text")).to_contain_text("queue: ")  # the place in the queue
     assert page.locator("#comparison .progress-text").bounding_box()["height"] > 10
     for job in jobs:

@@ -31,7 +31,7 @@ def demo(folder: Path, port: int) -> None:
     Raises:
         RegenError: a package is missing, the run has no model, or the port is in use.
     """
-    require("gradio", "torch", "transformers")
+    require("gradio", "mcp", "torch", "transformers")
     opened = trained_run(folder)
     run = opened.folder
     if not 0 < port < 65536:

@@ -18,8 +18,8 @@ class Turns:
     """Lets tasks continue in order, at most EXCESS times as fast as answers arrive on average, in bursts.
 
     Requests that are sent together are answered together. If all these answers were processed before the next requests
-    are sent, the requests would stay together, and the server would be idle in the meantime. Bursts are not
-    divided further: each time that the process wakes up costs CPU time.
+    are sent, the requests would stay together, and the server would be idle in the meantime. A burst continues at
+    once, because each wake-up of the process costs CPU time.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Turns:
 
     @property
     def _group(self) -> int:
-        """The answers of the next burst."""
+        """The number of answers in the next burst."""
         return min(BURST, len(self._waiting))
 
     def _schedule(self) -> None:

@@ -72,7 +72,7 @@ class Citer:
         inputs: the processor's output for one history.
         row: the row of `inputs`.
         offset: number of purchases of the history that are not in the prompt, which precede the others.
-        kept: number of purchases at the end that are never left out, such as the item that an endorsement is about.
+        fixed: number of purchases at the end that are never left out, such as the item of an endorsement.
         batch_size: variants per forward pass.
         streams: the text arrives in several parts: the keys and values of all variants are kept.
     """
@@ -86,7 +86,7 @@ class Citer:
         offset: int = 0,
         batch_size: int = 16,
         streams: bool = False,
-        kept: int = 0,
+        fixed: int = 0,
     ) -> None:
         self.model, self.tokenizer, self.offset, self.batch_size = model, tokenizer, offset, batch_size
         self.inputs = _one_row(inputs, row)
@@ -94,8 +94,8 @@ class Citer:
         if self.threshold is None:
             self.threshold = UNCALIBRATED
         self._streams = streams
-        self._kept = kept
-        self._number = max(0, self.inputs["history_mask"].shape[1] - kept)
+        self._fixed = fixed
+        self._number = max(0, self.inputs["history_mask"].shape[1] - fixed)
         size = 1 if self._number <= UNGROUPED else GROUP
         self._groups = list(torch.arange(self._number).split(size)) if self._number else []
         self._coarse = self._reader([*self._groups, torch.arange(0), torch.arange(self._number)])
@@ -110,11 +110,11 @@ class Citer:
 
     @classmethod
     def of(
-        cls, regen: Any, inputs: Any, row: int, history: Sequence[Any], streams: bool = False, kept: int = 0
+        cls, regen: Any, inputs: Any, row: int, history: Sequence[Any], streams: bool = False, fixed: int = 0
     ) -> Citer:
         """The citer of the text about one history (`row` of `inputs`); `regen` is a [`RegenPipeline`]."""
         offset = len(history) - int(inputs["history_mask"][row].sum())
-        return cls(regen.model, regen.processor.tokenizer, inputs, row, offset, streams=streams, kept=kept)
+        return cls(regen.model, regen.processor.tokenizer, inputs, row, offset, streams=streams, fixed=fixed)
 
     def add(self, tokens: Iterable[int], last: bool = False) -> Generator[dict[str, Any], None, None]:
         """The cited sentences that are complete with the next tokens; with `last` the rest of the text too."""
@@ -198,7 +198,7 @@ class Citer:
 
     def _reader(self, removed: list[torch.Tensor]) -> Reader:
         """Reads the text after variants of the prompt, each without the purchases of an element of `removed`."""
-        kept = torch.ones(len(removed), self._number + self._kept, dtype=torch.bool)
+        kept = torch.ones(len(removed), self._number + self._fixed, dtype=torch.bool)
         for row, members in enumerate(removed):
             kept[row, members] = False
         variants = _variants(self.model, self.inputs, kept, self.batch_size) if self._number else iter(())

@@ -232,7 +232,7 @@ class RegenPipeline:
             critique: what the item should meet, as in `recommend`.
             shown: items that were shown before this one, as in `recommend`.
             cite: return sentences with the purchases that they rest on, as in `narrate`; the item is no purchase.
-            check: compares the sentences with the record, the purchases and the items, as in `narrate`.
+            check: compares the sentences with the record, which ends with the item, as in `narrate`.
             **generation: for `model.generate`.
 
         Returns:
@@ -368,14 +368,14 @@ class RegenPipeline:
         self,
         inputs: Any,
         histories: list[Any],
-        kept: list[int],
+        fixed: list[int],
         check: Check | None,
         max_new_tokens: int,
         generation: dict[str, Any],
     ) -> list[list[dict[str, Any]]]:
-        """The cited sentences of each row; the last `kept` items of each history are not cited."""
+        """The cited sentences of each row; the last `fixed` items of each history are never cited."""
         tokens = self._tokens(inputs, max_new_tokens, generation).tolist()
-        citers = (Citer.of(self, inputs, row, history, kept=kept[row]) for row, history in enumerate(histories))
+        citers = (Citer.of(self, inputs, row, history, fixed=fixed[row]) for row, history in enumerate(histories))
         return [
             list(checked(citer.add(of_row, last=True), history, check))
             for citer, of_row, history in zip(citers, tokens, histories, strict=True)

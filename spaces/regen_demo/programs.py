@@ -1,6 +1,6 @@
 """The API for programs and MCP clients: checked arguments, and the model and the dataset that all steps use.
 
-gradio shows the docstrings of the endpoints to MCP clients. It reads one line of each argument, and all lines after
+gradio shows the docstrings of the endpoints to MCP clients. It reads one line per argument, and all lines after
 "Returns:".
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,8 @@ from .settings import DatasetConfig
 
 FLAT = 20_000
 """Most interactions in a row group."""
+TABLES = {"rows": ROW, "sequences": SEQUENCES, "narratives": NARRATIVES, "ratings": RATINGS}
+"""Schemas of the tables that DuckDB reads."""
 
 
 def build(run: Path, out: Path, work: Path, config: DatasetConfig) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def _batches(files: list[Path], work: Path, rules: list[filters.Rule]) -> Iterat
         with _connect(work) as connection:
             yield from connection.sql(
                 f"SELECT {_selected(rules)} FROM {_table('rows')}",  # noqa: S608 (names of schema)
-                params={"rows": _files(work, ROW, path)},
+                params={"rows": _files(work, "rows", path)},
             ).to_arrow_reader(shards.ROW_GROUP)
 
 
@@ -130,18 +131,26 @@ def _connect(work: Path) -> Any:
     return connection
 
 
-def _table(parameter: str) -> str:
-    """SQL: the rows of `_files`."""
-    return f"read_parquet(${parameter}, union_by_name => true)"
+def _table(name: str) -> str:
+    """SQL: the rows of the `_files` that the parameter `name` has."""
+    return f"read_parquet(${name}, union_by_name => true)"
 
 
-def _files(work: Path, schema: pa.Schema, *paths: Path) -> list[str]:
-    """`paths` after an empty file with all columns of `schema`: those that files of earlier versions lack are null."""
+def _files(work: Path, table: str, *paths: Path) -> list[str]:
+    """`paths` after an empty file with all columns of `table`: those that files of earlier versions lack are null."""
     work.mkdir(parents=True, exist_ok=True)
-    empty = work / f"{hashlib.sha256(schema.serialize()).hexdigest()[:16]}.parquet"
-    pq.write_table(schema.empty_table(), empty)
+    empty = work / f"{table}.parquet"
+    pq.write_table(TABLES[table].empty_table(), empty)
     # DuckDB treats every path as a pattern: unescaped, a run named "a[1]" would read the files of others.
     return [glob.escape(str(path)) for path in (empty, *paths)]
+
+
+def _written(run: Path, work: Path) -> dict[str, list[str]]:
+    """The files of narratives and ratings, for the tables of these names."""
+    return {
+        "narratives": _files(work, "narratives", outputs.path(run, "narratives", outputs.NARRATIVES)),
+        "ratings": _files(work, "ratings", outputs.path(run, "ratings", outputs.RATINGS)),
+    }
 
 
 def _selected(rules: list[filters.Rule]) -> str:
@@ -159,7 +168,7 @@ def _missing(run: Path, work: Path) -> dict[str, int]:
     with _connect(work) as connection:
         relation = connection.sql(
             f"SELECT {', '.join(columns)} FROM {_table('narratives')} n",  # noqa: S608 (names of schema.TASKS)
-            params={"narratives": _files(work, NARRATIVES, outputs.path(run, "narratives", outputs.NARRATIVES))},
+            params={"narratives": _written(run, work)["narratives"]},
         )
         return dict(zip(relation.columns, relation.fetchall()[0], strict=True))
 
@@ -168,16 +177,13 @@ def _dropped(run: Path, source: str, work: Path, rules: list[filters.Rule]) -> d
     """The number of texts that become null, in total (`texts`) and by the setting that names the rule."""
     if not rules:
         return {}
-    joined = _table("narratives")
     if source == "release":
         paths = [path for split in SPLITS for path in outputs.split_files(outputs.folder(run, source), split)]
-        files = {"narratives": _files(work, ROW, *paths)}
+        joined = _table("rows")
+        files = {"rows": _files(work, "rows", *paths)}
     else:
-        joined += f" LEFT JOIN {_table('ratings')} USING (reviewer_id)"
-        files = {
-            "narratives": _files(work, NARRATIVES, outputs.path(run, "narratives", outputs.NARRATIVES)),
-            "ratings": _files(work, RATINGS, outputs.path(run, "ratings", outputs.RATINGS)),
-        }
+        joined = f"{_table('narratives')} LEFT JOIN {_table('ratings')} USING (reviewer_id)"
+        files = _written(run, work)
     with _connect(work) as connection:
         relation = connection.sql(
             f"SELECT {filters.counts(rules)} FROM {joined}",  # noqa: S608 (names of schema)
@@ -206,9 +212,5 @@ def _joined(run: Path, files: list[Path], work: Path, rules: list[filters.Rule])
                 )
                 ORDER BY md5(reviewer_id)
                 """,  # noqa: S608 (names of schema)
-                params={
-                    "sequences": _files(work, SEQUENCES, path),
-                    "narratives": _files(work, NARRATIVES, outputs.path(run, "narratives", outputs.NARRATIVES)),
-                    "ratings": _files(work, RATINGS, outputs.path(run, "ratings", outputs.RATINGS)),
-                },
+                params={"sequences": _files(work, "sequences", path), **_written(run, work)},
             ).to_arrow_reader(shards.ROW_GROUP)

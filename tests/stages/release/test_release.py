@@ -50,7 +50,7 @@ def as_earlier(row):
 
 @pytest.fixture(scope="module")
 def users(finished_run):
-    return [row for split in SPLITS for row in rows(split_files(finished_run / "dataset", split))]
+    return rows_of(finished_run)
 
 
 @pytest.fixture

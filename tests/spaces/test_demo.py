@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from gradio_client import Client
+from gradio_client.utils import Status
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from safetensors.torch import load_file
@@ -888,8 +889,10 @@ def test_the_other_tabs_compare_recommend_explore_and_describe_the_model(browser
     page.get_by_role("tab", name="Compare").click()
     button = page.get_by_role("button", name="Compare", exact=True)
     expect(button).to_be_enabled()
-    jobs = [client.submit(busy, "long_user_summary", api_name="/explain") for _ in range(3)]
-    button.click()  # before the three have their answers
+    jobs = [client.submit(busy, "long_user_summary", api_name="/explain") for _ in range(6)]
+    while any(job.status().code == Status.STARTING for job in jobs):  # not in the queue yet
+        time.sleep(0.02)
+    button.click()
     expect(page.locator("#comparison .progress-text")).to_contain_text("queue: ")  # the place in the queue
     assert page.locator("#comparison .progress-text").bounding_box()["height"] > 10
     for job in jobs:
